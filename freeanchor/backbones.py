@@ -1,0 +1,152 @@
+"""Backbones: pictures in, feature maps C3, C4 and C5 (strides 8, 16, 32) out.
+
+`TorchvisionResNet` names one of torchvision's ResNets or ResNeXts; `SmallResNet` is built of the same torchvision
+blocks at a fraction of the width, for data that two CPU cores can train on. The pyramid is in `model.py`.
+
+    backbone = build_backbone(TorchvisionResNet(name="resnet50"))
+    c3, c4, c5 = backbone(images)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import FrozenBatchNorm2d
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d", "resnext101_64x4d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallResNet:
+    """A narrow ResNet of basic blocks, trained from scratch with batch norm.
+
+    `widths` and `depths` are the channels and the blocks of the stages at strides 4, 8, 16 and 32.
+    """
+
+    widths: tuple[int, int, int, int] = (24, 48, 96, 192)
+    depths: tuple[int, int, int, int] = (1, 1, 1, 1)
+
+    @property
+    def label(self) -> str:
+        """Name in tables, after the number of its convolutions plus the stem and a classifier, as ResNets are named."""
+        return f"ResNet-{2 * sum(self.depths) + 2} (narrow)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionResNet:
+    """One of torchvision's ResNets, by name.
+
+    `stride_in_1x1` puts the stride of a stage's first block into its 1x1 convolution, as Caffe's ResNets have it
+    (authors' code: STRIDE_IN_1X1). `frozen_norm` keeps batch norm at its stored statistics and affine weights.
+    `frozen_stages` counts the stem and the stages that are not trained: 2 freezes the stem and layer1 (FACTS A2).
+    """
+
+    name: str = "resnet50"
+    stride_in_1x1: bool = False
+    frozen_norm: bool = True
+    frozen_stages: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a name that torchvision does not have, or a 1x1 stride where there is no 1x1 convolution."""
+        if self.name not in RESNETS:
+            raise ValueError(f"unknown backbone {self.name!r}; choose one of {', '.join(RESNETS)}")
+        if self.stride_in_1x1 and self.name in ("resnet18", "resnet34"):
+            raise ValueError(f"{self.name} has no 1x1 convolution to put the stride in; set stride_in_1x1=False")
+
+    @property
+    def label(self) -> str:
+        """Name in tables, spelled as the paper spells it."""
+        kind, _, width = self.name.partition("_")
+        return kind.replace("resnet", "ResNet-").replace("resnext", "ResNeXt-") + (f"-{width}" if width else "")
+
+
+BackboneConfig = SmallResNet | TorchvisionResNet
+
+
+class Backbone(nn.Module):
+    """A stem and four stages; `out_channels` are those of C3, C4 and C5."""
+
+    def __init__(self, stem: nn.Module, stages: list[nn.Module], out_channels: tuple[int, int, int]) -> None:
+        """Chain `stem` (stride 4) and four `stages` (strides 4, 8, 16, 32)."""
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.out_channels = out_channels
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Feature maps C3, C4, C5."""
+        features = self.stages[0](self.stem(images))
+        maps = []
+        for stage in self.stages[1:]:
+            features = stage(features)
+            maps.append(features)
+        return maps
+
+    def freeze(self, num_stages: int) -> None:
+        """Stop training the stem (1) and as many stages after it as `num_stages` counts."""
+        for module in [self.stem, *self.stages][:num_stages]:
+            module.requires_grad_(requires_grad=False)
+
+
+def _small_stage(in_channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:
+    """`depth` basic blocks, the first of which changes width and stride."""
+    shortcut = None
+    if stride != 1 or in_channels != out_channels:
+        shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+        )
+    first = BasicBlock(in_channels, out_channels, stride=stride, downsample=shortcut)
+    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels) for _ in range(depth - 1)))
+
+
+def _build_small(config: SmallResNet) -> Backbone:
+    """A `SmallResNet`, initialised as torchvision initialises its ResNets."""
+    width = config.widths[0]
+    stem = nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+    inputs = (width, *config.widths[:3])
+    stages = [
+        _small_stage(before, after, depth, stride)
+        for before, after, depth, stride in zip(inputs, config.widths, config.depths, (1, 2, 2, 2), strict=True)
+    ]
+    backbone = Backbone(stem, list(stages), config.widths[1:])
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return backbone
+
+
+def _move_strides(resnet: nn.Module) -> None:
+    """Move the stride of every strided bottleneck from its 3x3 convolution to its first 1x1."""
+    for module in resnet.modules():
+        if isinstance(module, Bottleneck) and module.conv2.stride != (1, 1):
+            module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+
+
+def _build_torchvision(config: TorchvisionResNet) -> Backbone:
+    """A `TorchvisionResNet`, its classifier left out."""
+    norm: Callable[..., nn.Module] = FrozenBatchNorm2d if config.frozen_norm else nn.BatchNorm2d
+    resnet = getattr(torchvision.models, config.name)(weights=None, norm_layer=norm)
+    if config.stride_in_1x1:
+        _move_strides(resnet)
+    stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
+    width = resnet.inplanes
+    backbone = Backbone(
+        stem, [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4], (width // 4, width // 2, width)
+    )
+    backbone.freeze(config.frozen_stages)
+    return backbone
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone that `config` describes, with random weights."""
+    if isinstance(config, SmallResNet):
+        return _build_small(config)
+    return _build_torchvision(config)

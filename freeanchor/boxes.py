@@ -1,0 +1,83 @@
+"""Box geometry: areas, overlaps and the coding of boxes as deltas to anchors.
+
+One convention everywhere inside: boxes are xyxy in continuous pixels, so a box's width is x2 - x1. The functions named
+for it convert at file borders. Not here: anchors (`anchors.py`), suppression (`postprocess.py`).
+
+    deltas = encode_boxes(gt_boxes, anchors)
+    boxes = decode_boxes(deltas, anchors)
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # authors' code: MODEL.RPN.BBOX_REG_WEIGHTS of the box coder
+MAX_LOG_GROWTH = math.log(1000.0 / 16.0)  # a decoded side is at most 62.5 times its anchor's
+
+
+def box_area(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
+    """Area of every box in square pixels; 0 where a side is not positive."""
+    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
+
+
+def intersection_area(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
+    """Area shared by boxes paired through broadcasting; 0 where they do not meet."""
+    top_left = torch.maximum(a[..., :2], b[..., :2])
+    bottom_right = torch.minimum(a[..., 2:], b[..., 2:])
+    sides = (bottom_right - top_left).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def pairwise_iou(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
+    """Intersection over union of every box in `a` with every box in `b`; 0 where the union is empty."""
+    shared = intersection_area(a[:, None], b[None])
+    union = box_area(a)[:, None] + box_area(b)[None] - shared
+    return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), torch.zeros_like(union))
+
+
+def _centres_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres and sides (each [..., 2]) of boxes [..., 4]."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+
+
+def encode_boxes(boxes: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N 4"]:
+    """Deltas (dx, dy, dw, dh) that take `anchors` to `boxes`, scaled by (10, 10, 5, 5); the inverse of `decode_boxes`.
+
+    Sides below 1e-6 px are taken as 1e-6, so a box of no area has finite deltas.
+    """
+    box_centres, box_sides = _centres_and_sides(boxes)
+    anchor_centres, anchor_sides = _centres_and_sides(anchors)
+    shift = (box_centres - anchor_centres) / anchor_sides
+    growth = torch.log(box_sides.clamp(min=1e-6) / anchor_sides)
+    return torch.cat([shift, growth], dim=-1) * boxes.new_tensor(DELTA_WEIGHTS)
+
+
+def decode_boxes(deltas: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N 4"]:
+    """Boxes that `deltas` make of `anchors`, not clipped to any picture.
+
+    Growth is clamped from above only, as in the authors' code (modeling/box_coder.py): a side is at most 62.5 times
+    the anchor's.
+    """
+    scaled = deltas / deltas.new_tensor(DELTA_WEIGHTS)
+    anchor_centres, anchor_sides = _centres_and_sides(anchors)
+    centres = anchor_centres + scaled[..., :2] * anchor_sides
+    half = anchor_sides * torch.exp(scaled[..., 2:].clamp(max=MAX_LOG_GROWTH)) / 2
+    return torch.cat([centres - half, centres + half], dim=-1)
+
+
+def clip_boxes(boxes: Float[Tensor, "*N 4"], height: float, width: float) -> Float[Tensor, "*N 4"]:
+    """Boxes cut at the borders of a picture of `height` by `width` pixels."""
+    limit = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def xywh_to_xyxy(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
+    """COCO files' (x, y, width, height) to (x1, y1, x2, y2)."""
+    return torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], dim=-1)
+
+
+def xyxy_to_xywh(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
+    """(x1, y1, x2, y2) to COCO files' (x, y, width, height)."""
+    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)

@@ -1,0 +1,245 @@
+"""Reading COCO-format pictures with boxes, checking them, and laying them out as batches.
+
+A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout (`annotations/instances_val2017.json`,
+`val2017/`). Labels are positions 0..K-1 in the order of category ids. How a picture is resized and normalised is an
+`InputConfig`; random changes for training are in `augmentation.py`.
+
+    split = read_split(Path("data/shapes"), "val")
+    batch = collate([load_sample(picture, InputConfig()) for picture in split.pictures[:8]])
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from freeanchor.model import SIZE_DIVISOR
+
+
+class DataError(ValueError):
+    """Bad input data: one line that says what is wrong, where, and how to mend it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture of a data set: where it lies, its size in pixels, its objects (crowd regions left out).
+
+    `boxes` is [G, 4] xyxy float32, `labels` [G] int64, `annotation_ids` [G] int64.
+    """
+
+    image_id: int
+    path: Path
+    width: int
+    height: int
+    boxes: Tensor
+    labels: Tensor
+    annotation_ids: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The pictures of a split with its categories, in the order of their ids."""
+
+    annotations: Path
+    pictures: tuple[Picture, ...]
+    category_ids: tuple[int, ...]
+    category_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """How a picture becomes the network's input: resized, in RGB or BGR of 0 to 255, minus `mean`, over `std`.
+
+    The short side becomes `short_side` unless the long side would pass `max_long_side` (FACTS A3). The default
+    statistics are ImageNet's, in the channel order that `bgr` says.
+    """
+
+    short_side: int = 800
+    max_long_side: int = 1333
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    bgr: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture ready for the network: [3, h, w] normalised, boxes in its frame, and the `scale` from file to frame."""
+
+    picture: Picture
+    image: Tensor
+    boxes: Tensor
+    scale: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures padded to one size [B, 3, H, W], with each one's own `sizes` (height, width) inside the padding."""
+
+    images: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    gt_boxes: tuple[Tensor, ...]
+    gt_labels: tuple[Tensor, ...]
+    samples: tuple[Sample, ...]
+
+
+def locate_split(directory: Path, split: str) -> tuple[Path, Path]:
+    """Annotation file and picture folder of `split` ("train" or "val") under `directory`, in either layout."""
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such data folder; give one that holds train.json, val.json and images/")
+    flat = directory / f"{split}.json", directory / "images"
+    coco = directory / "annotations" / f"instances_{split}2017.json", directory / f"{split}2017"
+    for annotations, images in (flat, coco):
+        if annotations.is_file():
+            if not images.is_dir():
+                raise DataError(f"{images}: no such folder; the pictures of {annotations.name} belong there")
+            return annotations, images
+    raise DataError(f"{directory}: holds no {split}.json; write the boxes there in COCO format, or give another folder")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The COCO file's object, its three lists known to be there."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid json ({error}); the file may be truncated, write it anew") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}, not a COCO object; is it a results file?")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise DataError(f"{path}: has no list {key!r}; a COCO file needs images, annotations and categories")
+    for key in ("images", "categories"):
+        if not content[key]:
+            raise DataError(f"{path}: lists no {key}; give a file with at least one")
+    return content
+
+
+def read_split(directory: Path, split: str) -> Split:
+    """The pictures and boxes of a split, checked; raises DataError with one clear line.
+
+    Crowd regions are left out and boxes clipped to the picture; those without area are dropped (FACTS A3). Whether
+    the picture files can be read shows when they are loaded.
+    """
+    annotations_path, images_path = locate_split(directory, split)
+    content = _read_json(annotations_path)
+    try:
+        categories = sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
+        label_of = {category_id: label for label, (category_id, _) in enumerate(categories)}
+        objects = _objects_by_image(content, label_of, annotations_path)
+        pictures = tuple(_picture(image, objects.get(image["id"], []), images_path) for image in content["images"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{annotations_path}: an entry lacks or mistypes {error}; see COCO's data format") from None
+    return Split(
+        annotations=annotations_path,
+        pictures=pictures,
+        category_ids=tuple(category_id for category_id, _ in categories),
+        category_names=tuple(name for _, name in categories),
+    )
+
+
+def _objects_by_image(content: dict[str, Any], label_of: dict[int, int], path: Path) -> dict[int, list[dict[str, Any]]]:
+    """Annotations of single objects by picture, each with its `label`."""
+    known = {image["id"] for image in content["images"]}
+    if len(known) != len(content["images"]):
+        raise DataError(f"{path}: two images share an id; give each its own")
+    objects = defaultdict(list)
+    for annotation in content["annotations"]:
+        where = f"{path}: annotation {annotation.get('id')}"
+        if annotation["image_id"] not in known:
+            raise DataError(f"{where} is of image {annotation['image_id']}, which the file does not list")
+        if annotation["category_id"] not in label_of:
+            raise DataError(f"{where} is of category {annotation['category_id']}, which the file does not list")
+        box = annotation["bbox"]
+        if len(box) != 4 or not all(np.isfinite(box)) or min(box[2:]) < 0:
+            raise DataError(f"{where} has the box {box}; it must be [x, y, width, height] in finite pixels")
+        if not annotation.get("iscrowd", 0):
+            objects[annotation["image_id"]].append({**annotation, "label": label_of[annotation["category_id"]]})
+    return objects
+
+
+def _picture(image: dict[str, Any], objects: list[dict[str, Any]], images_path: Path) -> Picture:
+    """A `Picture` of one entry of the file's images, its boxes clipped and those without area dropped."""
+    width, height = int(image["width"]), int(image["height"])
+    boxes = np.array([annotation["bbox"] for annotation in objects], dtype=np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+    keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return Picture(
+        image_id=int(image["id"]),
+        path=images_path / image["file_name"],
+        width=width,
+        height=height,
+        boxes=torch.from_numpy(boxes[keep]),
+        labels=torch.tensor([annotation["label"] for annotation in objects], dtype=torch.int64)[keep],
+        annotation_ids=torch.tensor([annotation["id"] for annotation in objects], dtype=torch.int64)[keep],
+    )
+
+
+def open_image(path: Path) -> Image.Image:
+    """The picture in RGB, fully read; raises DataError where it is missing, no picture, or cut short."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such picture; put it there or take it out of the json") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture that can be read; replace the file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); copy the picture again") from None
+
+
+def resized_size(width: int, height: int, short_side: int, max_long_side: int) -> tuple[int, int]:
+    """(width, height) with the short side at `short_side`, or less where the long side would pass `max_long_side`."""
+    short, long = min(width, height), max(width, height)
+    factor = min(short_side / short, max_long_side / long)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def normalise(image: Image.Image, config: InputConfig) -> Float[Tensor, "3 H W"]:
+    """The picture as a float tensor in the network's channel order, less its mean, over its standard deviation."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
+    if config.bgr:
+        pixels = pixels.flip(0)
+    return (pixels - torch.tensor(config.mean)[:, None, None]) / torch.tensor(config.std)[:, None, None]
+
+
+def load_sample(picture: Picture, config: InputConfig, *, short_side: int | None = None, flip: bool = False) -> Sample:
+    """Read a picture, resize it (PIL's bilinear filter, as the authors), flip it where asked, and normalise it."""
+    image = open_image(picture.path)
+    if image.size != (picture.width, picture.height):
+        raise DataError(
+            f"{picture.path}: is {image.width}x{image.height} pixels, the json says {picture.width}x{picture.height}; "
+            "correct whichever is wrong"
+        )
+    width, height = resized_size(*image.size, short_side or config.short_side, config.max_long_side)
+    scale = width / picture.width, height / picture.height
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = normalise(image, config)
+    boxes = picture.boxes * torch.tensor([*scale, *scale])
+    if flip:
+        pixels = pixels.flip(2)
+        boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+    return Sample(picture=picture, image=pixels, boxes=boxes, scale=scale)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples into a batch, zero-padded to a common size whose sides are multiples of 32 (FACTS A3)."""
+    sizes = tuple((sample.image.shape[1], sample.image.shape[2]) for sample in samples)
+    height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*sizes, strict=True))
+    images = [functional.pad(sample.image, (0, width - w, 0, height - h)) for sample, (h, w) in zip(samples, sizes, strict=True)]
+    return Batch(
+        images=torch.stack(images),
+        sizes=sizes,
+        gt_boxes=tuple(sample.boxes for sample in samples),
+        gt_labels=tuple(sample.picture.labels for sample in samples),
+        samples=tuple(samples),
+    )

@@ -1,0 +1,144 @@
+"""One RetinaNet, whichever loss trains it: backbone, pyramid P3 to P7, two heads shared over the levels.
+
+Nothing here knows of a loss; the only trace of one is the prior probability of the classification bias. Heads give,
+for each cell, channel = anchor * K + class and anchor * 4 + delta.
+
+    model = RetinaNet(ModelConfig(backbone=TorchvisionResNet(name="resnet50"), num_classes=80))
+    output = model(images)          # output.logits [B, A, K], output.deltas [B, A, 4], output.anchors [A, 4]
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
+
+from freeanchor.anchors import AnchorConfig, grid_anchors
+from freeanchor.backbones import BackboneConfig, TorchvisionResNet, build_backbone
+
+SIZE_DIVISOR = 32  # pictures are padded to a multiple of it, so that the pyramid's upsampling meets its laterals
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that decides the network's shape and first weights.
+
+    `p6_source` and `relu_before_p7` differ between code bases (FACTS A2, G2): P5 with ReLU in the authors' code.
+    `prior_prob` is rho: 0.02 for FreeAnchor (Sec. 4.1), 0.01 for RetinaNet.
+    """
+
+    num_classes: int
+    backbone: BackboneConfig = field(default_factory=TorchvisionResNet)
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    prior_prob: float = 0.01
+    pyramid_channels: int = 256
+    head_depth: int = 4
+    p6_source: Literal["P5", "C5"] = "P5"
+    relu_before_p7: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a head without classes and a prior that is no probability."""
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+        if not 0 < self.prior_prob < 1:
+            raise ValueError(f"prior_prob must lie in (0, 1), got {self.prior_prob}")
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """Predictions for a batch: logits [B, A, K], deltas [B, A, 4], their anchors [A, 4], anchors a level (L numbers)."""
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    level_sizes: tuple[int, ...]
+
+
+class TopLevels(ExtraFPNBlock):
+    """P6 by a strided convolution of P5 or C5, P7 by another of P6, with a ReLU between or without."""
+
+    def __init__(self, c5_channels: int, channels: int, source: str, *, relu_before_p7: bool) -> None:
+        """Channels of C5 and of the pyramid; `source` is "P5" or "C5"."""
+        super().__init__()
+        self.source = source
+        self.relu_before_p7 = relu_before_p7
+        self.p6 = nn.Conv2d(channels if source == "P5" else c5_channels, channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        for conv in (self.p6, self.p7):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+
+    def forward(
+        self, results: list[Tensor], x: list[Tensor], names: list[str]
+    ) -> tuple[list[Tensor], list[str]]:
+        """Append P6 and P7 to the pyramid `results`; `x` are the backbone's maps."""
+        p6 = self.p6(results[-1] if self.source == "P5" else x[-1])
+        p7 = self.p7(functional.relu(p6) if self.relu_before_p7 else p6)
+        return [*results, p6, p7], [*names, "p6", "p7"]
+
+
+class Head(nn.Module):
+    """`depth` 3x3 convolutions with ReLU and an output convolution, shared by all levels (FACTS A2)."""
+
+    def __init__(self, channels: int, depth: int, num_outputs: int, bias: float = 0.0) -> None:
+        """All weights from N(0, 0.01), biases 0 but for the output's, which is `bias`."""
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+        self.tower = nn.Sequential(*layers)
+        self.output = nn.Conv2d(channels, num_outputs, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+        nn.init.constant_(self.output.bias, bias)
+
+    def forward(self, levels: list[Tensor], width: int) -> Tensor:
+        """Predictions [B, A, width] over all levels, cells in row-major order."""
+        flat = []
+        for features in levels:
+            output = self.output(self.tower(features))
+            flat.append(output.permute(0, 2, 3, 1).reshape(len(output), -1, width))
+        return torch.cat(flat, dim=1)
+
+
+class RetinaNet(nn.Module):
+    """RetinaNet (Lin et al., 2017) as FreeAnchor's authors build it; see `ModelConfig` for the choices."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the network with random weights, the classification bias at -log((1 - rho) / rho)."""
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone)
+        channels, per_cell = config.pyramid_channels, config.anchors.num_per_cell
+        top = TopLevels(self.backbone.out_channels[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7)
+        self.pyramid = FeaturePyramidNetwork(list(self.backbone.out_channels), channels, extra_blocks=top)
+        prior_bias = -math.log((1 - config.prior_prob) / config.prior_prob)
+        self.cls_head = Head(channels, config.head_depth, per_cell * config.num_classes, prior_bias)
+        self.box_head = Head(channels, config.head_depth, per_cell * 4)
+        self._anchors: dict[tuple[tuple[int, int], ...], Tensor] = {}
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutput:
+        """Predictions for normalised pictures whose sides are multiples of 32."""
+        maps = self.backbone(images)
+        levels = list(self.pyramid(OrderedDict(zip(("c3", "c4", "c5"), maps, strict=True))).values())
+        grids = tuple((level.shape[2], level.shape[3]) for level in levels)
+        per_cell = self.config.anchors.num_per_cell
+        return ModelOutput(
+            logits=self.cls_head(levels, self.config.num_classes),
+            deltas=self.box_head(levels, 4),
+            anchors=self._grid(grids, images.device),
+            level_sizes=tuple(rows * columns * per_cell for rows, columns in grids),
+        )
+
+    def _grid(self, grids: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+        """Anchors of these grids; the last grid is kept, since batches of one size follow each other."""
+        if grids not in self._anchors or self._anchors[grids].device != device:
+            self._anchors = {grids: grid_anchors(self.config.anchors, grids).to(device)}
+        return self._anchors[grids]

@@ -1,0 +1,104 @@
+"""Where and how fast a run goes; nothing here changes what it computes beyond the precision of its arithmetic.
+
+    runtime = Runtime(threads=1)
+    with runtime.autocast():
+        output = model(images)
+"""
+
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+import signal
+from types import FrameType
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Device, threads, precision and the rhythm of logs and checkpoints; no part of a run's fingerprint.
+
+    `threads=0` leaves torch its own choice. Precision "auto" is bfloat16 autocast where the processor multiplies
+    bfloat16 in hardware, float32 elsewhere; losses are float32 always.
+    """
+
+    device: str = "cpu"
+    threads: int = 0
+    precision: Precision = "auto"
+    num_workers: int = 0
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+    def prepare(self) -> None:
+        """Set torch's thread count; called once by the front door."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The network's arithmetic under this runtime."""
+        fast = has_fast_bfloat16(torch.device(self.device))
+        wanted = self.precision == "bfloat16" or (self.precision == "auto" and fast)
+        return torch.bfloat16 if wanted else torch.float32
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context to run the network in."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(flag in _cpu_flags() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def _cpu_flags() -> set[str]:
+    """The processor's feature flags as Linux lists them; none where they cannot be told."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line for line in file if line.startswith("flags")]
+    except OSError:  # not Linux: float32 is the safe choice
+        return set()
+    return set(lines[0].partition(":")[2].split()) if lines else set()
+
+
+def processor_name() -> str:
+    """The processor's model name, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run stopped on request between two steps, everything saved."""
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of acting on them, so that a step is never cut in half.
+
+    A second signal acts at once, as ever.
+    """
+    received: list[int] = []
+    previous = {}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,26 @@
+"""What every test shares: shape checks while testing, one thread, repeatable hypothesis runs, the edge cases.
+
+Shapes in the signatures of `freeanchor` are checked at every call: the hook must be in place before the package is
+imported, so it stands here at module level. As for every type checker, an int may stand where a float is asked for.
+"""
+
+import jaxtyping
+
+jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+from oracles.inputs import EDGE_CASES, LossInputs  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "project", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("project")
+
+
+@pytest.fixture(params=EDGE_CASES, ids=lambda name: name.replace(" ", "-"))
+def edge_case(request: pytest.FixtureRequest) -> LossInputs:
+    """Each input of the fixed list of edge cases in turn (STYLE.md, rule 22)."""
+    return EDGE_CASES[request.param]()

@@ -1,0 +1,55 @@
+"""NMS recall as the paper words it (Sec. 4.2), in loops; shares nothing with `analysis`."""
+
+from oracles.detection_metrics import iou
+
+
+def greedy_nms(candidates, nms_iou: float) -> list:
+    """Per-class NMS: (box, category, score), best first; a box goes if it overlaps a kept one of its class by more."""
+    kept = []
+    for box, category, score in sorted(candidates, key=lambda c: -c[2]):
+        if all(other[1] != category or iou(other[0], box) <= nms_iou for other in kept):
+            kept.append((box, category, score))
+    return kept
+
+
+def best_ious(
+    ground_truth,
+    candidates,
+    *,
+    score_threshold=0.05,
+    nms_iou=0.5,
+    class_aware=False,
+    max_detections=None,
+    include_crowd=False,
+) -> list[tuple[int, float, float]]:
+    """(annotation id, u, v) of every object: best IoU among the candidates D and among D' = NMS(D)."""
+    rows = []
+    for g in range(len(ground_truth.boxes)):
+        if ground_truth.iscrowd[g] and not include_crowd:
+            continue
+        before = [
+            (candidates.boxes[d], candidates.category_id[d], candidates.scores[d])
+            for d in range(len(candidates.boxes))
+            if candidates.image_id[d] == ground_truth.image_id[g] and candidates.scores[d] > score_threshold
+        ]
+        after = greedy_nms(before, nms_iou)[:max_detections]
+        u, v = (
+            max(
+                (
+                    iou(ground_truth.boxes[g], box)
+                    for box, category, _ in boxes
+                    if not class_aware or category == ground_truth.category_id[g]
+                ),
+                default=0.0,
+            )
+            for boxes in (before, after)
+        )
+        rows.append((int(ground_truth.annotation_id[g]), u, v))
+    return rows
+
+
+def nms_recall(rows, tau: float, *, strict: bool = True) -> float:
+    """#{v > tau} / #{u > tau}; nan where nothing was found before NMS."""
+    before = sum(1 for _, u, _ in rows if (u > tau if strict else u >= tau))
+    after = sum(1 for _, _, v in rows if (v > tau if strict else v >= tau))
+    return after / before if before else float("nan")
