@@ -15,6 +15,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def check_ids(detections: Detections, ground_truth: GroundTruth) -> None:
 
 
 @contextlib.contextmanager
-def _named(path: Path):
+def _named(path: Path) -> Iterator[None]:
     """Puts the file's name before whatever is found wrong with its content."""
     try:
         yield
@@ -134,7 +135,8 @@ def _read_json(path: Path) -> Any:
 
 
 def _json_name(content: object) -> str:
-    return {dict: "json object", list: "list", str: "string"}.get(type(content), "bare value")
+    names: dict[type, str] = {dict: "json object", list: "list", str: "string"}
+    return names.get(type(content), "bare value")
 
 
 def _list_of(content: dict, key: str, path: Path, remedy: str) -> list[dict]:

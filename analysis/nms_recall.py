@@ -82,7 +82,7 @@ def nms_recall(
     *,
     strict: bool = True,
     object_weights: Float[np.ndarray, "*R G"] | None = None,
-) -> Float[np.ndarray, "*R"]:
+) -> float | Float[np.ndarray, "*R"]:
     """Share of the objects found before NMS that NMS keeps, at one IoU threshold.
 
     NR_tau = recall(after) / recall(before), Sec. 4.2; in [0, 1]. Found means IoU > tau (authors' code:
@@ -105,9 +105,9 @@ def nms_recall_table(recall: ObjectRecall, taus: tuple[float, ...] = TAUS, *, st
 
 def mean_nms_recall(
     recall: ObjectRecall, *, strict: bool = True, object_weights: Float[np.ndarray, "*R G"] | None = None
-) -> Float[np.ndarray, "*R"]:
+) -> float | Float[np.ndarray, "*R"]:
     """NR, the mean of NR_tau over tau = 0.50, 0.55 … 0.90 (Table 1); nan where it is nan at any tau."""
-    values = [nms_recall(recall, tau, strict=strict, object_weights=object_weights) for tau in TAUS]
+    values = [np.asarray(nms_recall(recall, tau, strict=strict, object_weights=object_weights)) for tau in TAUS]
     return np.mean(values, axis=0)[()]
 
 

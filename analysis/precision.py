@@ -13,6 +13,8 @@ of one picture and category are equal; copies of tied detections follow each oth
 happen once, so an evaluation under new weights costs sums only.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,20 +167,21 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
 
-def _by_class(curves: PrecisionCurves, weights: np.ndarray | None, measure) -> np.ndarray:
+def _by_class(curves: PrecisionCurves, weights: np.ndarray | None, measure: Callable[..., np.ndarray]) -> np.ndarray:
     """`measure(curve, by_image [N, R], num_objects [R]) -> [T, R]` for every class, blocks of resamplings at a time."""
     weights = np.ones(curves.num_images) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.shape[-1] != curves.num_images:
         raise ValueError(
             f"weights must have a number for each of {curves.num_images} pictures, got {weights.shape[-1]}"
         )
-    by_image = np.ascontiguousarray(weights.reshape(-1, curves.num_images).T)  # [N, R]: sums run over whole rows
+    num_resamplings = math.prod(weights.shape[:-1])
+    by_image = weights.reshape(num_resamplings, curves.num_images).T
     num_thresholds = len(curves.iou_thresholds)
-    out = np.full((by_image.shape[1], num_thresholds, len(curves.classes)), np.nan)
+    out = np.full((num_resamplings, num_thresholds, len(curves.classes)), np.nan)
     for k, curve in enumerate(curves.classes):
         block = max(1, _VALUES_AT_ONCE // max(1, len(curve.images)))
-        for start in range(0, by_image.shape[1], block):
-            part = np.ascontiguousarray(by_image[:, start : start + block])
+        for start in range(0, num_resamplings, block):
+            part = np.ascontiguousarray(by_image[:, start : start + block])  # sums run over whole rows
             num_objects = part[curve.object_images].sum(axis=0)
             defined = num_objects > 0
             if defined.any():

@@ -13,25 +13,26 @@ A metric is a function of weights [R, N] (R resamplings of N pictures) that retu
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 Metric = Callable[[np.ndarray], np.ndarray]
+Values = float | np.ndarray  # one value, or M of them
 _RESAMPLINGS_AT_ONCE = 200  # weights of 5,000 pictures: 8 MB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A value with its bootstrap percentile interval; arrays of M where the metric returns M values."""
+    """A value with its bootstrap percentile interval; arrays of M where the metric returns M values at once."""
 
-    value: Float[np.ndarray, "*M"]  # on the pictures as they are
-    low: Float[np.ndarray, "*M"]
-    high: Float[np.ndarray, "*M"]
-    bias: Float[np.ndarray, "*M"]  # mean over resamplings less the value
-    num_defined: np.ndarray  # resamplings in which the metric was not nan
+    value: Values  # on the pictures as they are
+    low: Values
+    high: Values
+    bias: Values  # mean over resamplings less the value
+    num_defined: np.integer | np.ndarray  # resamplings in which the metric was not nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,7 @@ def paired_bootstrap(
     )
 
 
-def percentile_interval(
-    samples: Float[np.ndarray, "R *M"], level: float = 0.95
-) -> tuple[Float[np.ndarray, "*M"], Float[np.ndarray, "*M"]]:
+def percentile_interval(samples: Float[np.ndarray, "R *M"], level: float = 0.95) -> tuple[Values, Values]:
     """The middle `level` of the samples, leaving out nan; nan where no sample is defined."""
     tails = (1 - level) / 2
     columns = samples.reshape(len(samples), -1).T
@@ -113,7 +112,7 @@ def percentile_interval(
         if len(defined):
             bounds[row] = np.quantile(defined, [tails, 1 - tails])
     shape = samples.shape[1:]
-    return bounds[:, 0].reshape(shape), bounds[:, 1].reshape(shape)
+    return bounds[:, 0].reshape(shape)[()], bounds[:, 1].reshape(shape)[()]
 
 
 def spread(values: Sequence[float], level: float = 0.95) -> Spread:
@@ -167,7 +166,7 @@ def _t_cdf(t: float, degrees: int) -> float:
     return (1 + inside) / 2
 
 
-def _resamplings(num_images: int, num_resamples: int, generator: np.random.Generator):
+def _resamplings(num_images: int, num_resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Blocks of weights [R, N]: how often each picture is drawn in N draws with replacement."""
     for start in range(0, num_resamples, _RESAMPLINGS_AT_ONCE):
         size = min(_RESAMPLINGS_AT_ONCE, num_resamples - start)

@@ -243,3 +243,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         gt_labels=tuple(sample.picture.labels for sample in samples),
         samples=tuple(samples),
     )
+
+
+def read_categories(directory: Path, split: str) -> dict[int, str]:
+    """Category ids and names of a split, in the order of their labels."""
+    content = _read_json(locate_split(directory, split)[0])
+    return {int(category["id"]): str(category["name"]) for category in sorted(content["categories"], key=lambda c: c["id"])}

@@ -29,7 +29,10 @@ class ModelConfig:
     """Everything that decides the network's shape and first weights.
 
     `p6_source` and `relu_before_p7` differ between code bases (FACTS A2, G2): P5 with ReLU in the authors' code.
-    `prior_prob` is rho: 0.02 for FreeAnchor (Sec. 4.1), 0.01 for RetinaNet.
+    `prior_prob` is rho: 0.02 for FreeAnchor (Sec. 4.1), 0.01 for RetinaNet. `tower_init` draws the heads' hidden
+    convolutions from N(0, 0.01), as both papers do for 256 channels and a pretrained backbone, or with He's variance,
+    which keeps the signal's size in a narrow head trained from scratch; `head_norm` puts group norm (8 channels a
+    group) behind them, which the authors' code offers as USE_GN and leaves off.
     """
 
     num_classes: int
@@ -38,6 +41,8 @@ class ModelConfig:
     prior_prob: float = 0.01
     pyramid_channels: int = 256
     head_depth: int = 4
+    head_norm: Literal["none", "group"] = "none"
+    tower_init: Literal["normal", "he"] = "normal"
     p6_source: Literal["P5", "C5"] = "P5"
     relu_before_p7: bool = True
 
@@ -83,20 +88,28 @@ class TopLevels(ExtraFPNBlock):
 
 
 class Head(nn.Module):
-    """`depth` 3x3 convolutions with ReLU and an output convolution, shared by all levels (FACTS A2)."""
+    """Hidden 3x3 convolutions with ReLU and an output convolution, shared by all levels (FACTS A2)."""
 
-    def __init__(self, channels: int, depth: int, num_outputs: int, bias: float = 0.0) -> None:
-        """All weights from N(0, 0.01), biases 0 but for the output's, which is `bias`."""
+    def __init__(self, config: ModelConfig, num_outputs: int, bias: float = 0.0) -> None:
+        """Weights from N(0, 0.01) unless `config.tower_init` says otherwise; the output's bias is `bias`, others 0."""
         super().__init__()
+        channels = config.pyramid_channels
         layers: list[nn.Module] = []
-        for _ in range(depth):
-            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+        for _ in range(config.head_depth):
+            layers.append(nn.Conv2d(channels, channels, 3, padding=1))
+            if config.head_norm == "group":
+                layers.append(nn.GroupNorm(max(1, channels // 8), channels))
+            layers.append(nn.ReLU(inplace=True))
         self.tower = nn.Sequential(*layers)
         self.output = nn.Conv2d(channels, num_outputs, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
+        if config.tower_init == "he":
+            for module in self.tower:
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.constant_(self.output.bias, bias)
 
     def forward(self, levels: list[Tensor], width: int) -> Tensor:
@@ -120,8 +133,8 @@ class RetinaNet(nn.Module):
         top = TopLevels(self.backbone.out_channels[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7)
         self.pyramid = FeaturePyramidNetwork(list(self.backbone.out_channels), channels, extra_blocks=top)
         prior_bias = -math.log((1 - config.prior_prob) / config.prior_prob)
-        self.cls_head = Head(channels, config.head_depth, per_cell * config.num_classes, prior_bias)
-        self.box_head = Head(channels, config.head_depth, per_cell * 4)
+        self.cls_head = Head(config, per_cell * config.num_classes, prior_bias)
+        self.box_head = Head(config, per_cell * 4)
         self._anchors: dict[tuple[tuple[int, int], ...], Tensor] = {}
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutput:

@@ -23,8 +23,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from freeanchor.shapes_objects import CATEGORIES, Category
-from freeanchor.shapes_scene import SPLITS, Crowd, Scene, SceneObject, ShapesConfig, draw_scene
+from freeanchor.shapes_objects import CATEGORIES, Category, SceneObject
+from freeanchor.shapes_scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
 __all__ = ["CATEGORIES", "Category", "ShapesConfig", "ShapesError", "write_shapes"]
 
@@ -45,7 +45,7 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         _check_existing(config, directory)
         return
-    partial = directory.with_name(f".{directory.name}.partial")
+    partial = directory.absolute().with_name(f".{directory.absolute().name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
     (partial / "images").mkdir(parents=True)
@@ -67,14 +67,12 @@ def _check_existing(config: ShapesConfig, directory: Path) -> None:
         path = directory / f"{split}.json"
         try:
             found = json.loads(path.read_bytes())["info"]
+            old = {"version": found["version"], **found["config"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ShapesError(f"{directory} is there but holds no shapes data set ({path.name}); {remedy}") from error
         if found != _info(config):
-            wanted = {"version": VERSION, **asdict(config)}
-            old = {"version": found.get("version"), **found.get("config", {})}
-            changed = ", ".join(
-                f"{key} {old.get(key)} not {wanted.get(key)}" for key in wanted if old.get(key) != wanted[key]
-            )
+            new = {"version": VERSION, **asdict(config)}
+            changed = ", ".join(f"{key} {old.get(key)} not {new[key]}" for key in new if old.get(key) != new[key])
             raise ShapesError(f"{directory} holds shapes of other settings ({changed or 'unknown'}); {remedy}")
 
 

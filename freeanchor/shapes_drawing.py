@@ -4,7 +4,7 @@ Not here: which shapes there are and how they are coloured (`shapes_objects`), a
 (`shapes_background`).
 
     stencil = make_stencil("triangle", length=90.0, elongation=6.0, angle=30.0, shaft=0.3, shift=(0.2, 0.7))
-    picture = paint(picture, stencil, (40, 60), look)
+    picture = paint(picture, [Stroke(stencil=stencil, origin=(40, 60), look=look)])
 
 Pictures are to have the same bytes on every machine, so nothing here depends on the order of a float sum, on fused
 multiply-add or on the last bit of a cosine: outlines are rounded to a grid of 1/64 px and filled with integers
@@ -12,8 +12,9 @@ multiply-add or on the last bit of a cosine: outlines are rounded to a grid of 1
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,7 +24,7 @@ GRID = 64  # outlines are rounded to 1/GRID px; a multiple of 2 * SAMPLES, so th
 
 Colour = tuple[float, float, float]
 Points = list[tuple[float, float]]
-Outline = Int[np.ndarray, "corners 2"]  # of a polygon: x, y in 1/GRID px
+Outline = Int[np.ndarray, "_ 2"]  # of a polygon: x, y in 1/GRID px
 
 
 def _circle(radius: float, num_points: int = 40) -> Points:
@@ -90,9 +91,18 @@ class Look:
     outline_colour: Colour
     outline_samples: int = 0  # width of the outline, in samples
     opacity: float = 1.0
-    shade: Colour = (0.0, 0.0, 0.0)  # brightness gained per pixel along x and y, and in the middle
+    shade: tuple[float, float] = (0.0, 0.0)  # brightness gained per pixel along x and y
     stripe_step: tuple[float, float] = (0.0, 0.0)  # stripes passed per pixel along x and y
     stripe_depth: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stroke:
+    """A stencil, where its corner lies in the picture (x, y in pixels), and how it is coloured."""
+
+    stencil: Stencil
+    origin: tuple[int, int]
+    look: Look
 
 
 def fill(outlines: Sequence[Outline], width: int, height: int) -> Bool[np.ndarray, "rows columns"]:
@@ -135,8 +145,9 @@ def cut_stencil(
     width, height = (int(-(-extent // GRID)) for extent in points.max(axis=0))
     part_mask = fill(part, width, height)
     body = part_mask | fill(rest, width, height) if rest else part_mask
-    box = tuple((np.concatenate([points.min(axis=0), points.max(axis=0)]) / GRID).tolist())
-    return Stencil(body=body, part=part_mask, box=box, part_centre=tuple((centre[0] / GRID).tolist()))
+    x1, y1, x2, y2 = (np.concatenate([points.min(axis=0), points.max(axis=0)]) / GRID).tolist()
+    x, y = (centre[0] / GRID).tolist()
+    return Stencil(body=body, part=part_mask, box=(x1, y1, x2, y2), part_centre=(x, y))
 
 
 def make_stencil(
@@ -161,8 +172,9 @@ def make_stencil(
 
 def _coverage(mask: Bool[np.ndarray, "rows columns"]) -> Float[np.ndarray, "height width 1"]:
     """Share of each pixel's samples that are set."""
-    rows = sum(mask[start::SAMPLES].astype(np.uint8) for start in range(SAMPLES))
-    return sum(rows[:, start::SAMPLES] for start in range(SAMPLES))[..., None] / SAMPLES**2
+    # adding slices, which is several times faster than summing two axes of the blocks
+    rows = reduce(np.add, [mask[start::SAMPLES].astype(np.uint8) for start in range(SAMPLES)])
+    return reduce(np.add, [rows[:, start::SAMPLES] for start in range(SAMPLES)])[..., None] / SAMPLES**2
 
 
 def _erode(mask: Bool[np.ndarray, "rows columns"], steps: int) -> Bool[np.ndarray, "rows columns"]:
@@ -178,26 +190,25 @@ def _tone(look: Look, width: int, height: int) -> Float[np.ndarray, "height widt
     x, y = np.arange(width) - width / 2, (np.arange(height) - height / 2)[:, None]
     phase = x * look.stripe_step[0] + y * look.stripe_step[1]
     wave = np.abs(phase - np.floor(phase) - 0.5) * 4.0 - 1.0
-    return (1.0 + look.shade[2] + x * look.shade[0] + y * look.shade[1] + wave * look.stripe_depth)[..., None]
+    return (1.0 + x * look.shade[0] + y * look.shade[1] + wave * look.stripe_depth)[..., None]
 
 
-def paint(
-    picture: Float[np.ndarray, "_ _ 3"], stencil: Stencil, origin: tuple[int, int], look: Look
-) -> Float[np.ndarray, "_ _ 3"]:
-    """A copy of the picture (0 to 255) with the stencil painted on it, its corner at pixel `origin` (x, y).
+def paint(picture: Float[np.ndarray, "_ _ 3"], strokes: Iterable[Stroke]) -> Float[np.ndarray, "_ _ 3"]:
+    """A copy of the picture (0 to 255) with the strokes painted on it in turn; each must lie inside it."""
+    painted = picture.copy()
+    for stroke in strokes:
+        (x, y), (width, height) = stroke.origin, stroke.stencil.size
+        window = slice(y, y + height), slice(x, x + width)
+        painted[window] = _blend(painted[window], stroke.stencil, stroke.look)
+    return painted
 
-    The stencil must lie inside the picture.
-    """
-    (x, y), (width, height) = origin, stencil.size
+
+def _blend(patch: Float[np.ndarray, "_ _ 3"], stencil: Stencil, look: Look) -> Float[np.ndarray, "_ _ 3"]:
+    """The part of a picture under a stencil, with the stencil painted on it."""
     cover = _coverage(stencil.body)
     share = _coverage(stencil.part) / np.maximum(cover, 1 / SAMPLES**2)
-    ink = (np.array(look.colour) * (1.0 - share) + np.array(look.part_colour) * share) * _tone(look, width, height)
-    patch = picture[y : y + height, x : x + width]
+    ink = (np.array(look.colour) * (1.0 - share) + np.array(look.part_colour) * share) * _tone(look, *stencil.size)
     if look.outline_samples:
         patch = patch * (1.0 - cover * look.opacity) + np.array(look.outline_colour) * (cover * look.opacity)
         cover = _coverage(_erode(stencil.body, look.outline_samples))
-    painted = picture.copy()
-    painted[y : y + height, x : x + width] = patch * (1.0 - cover * look.opacity) + np.clip(ink, 0.0, 255.0) * (
-        cover * look.opacity
-    )
-    return painted
+    return patch * (1.0 - cover * look.opacity) + np.clip(ink, 0.0, 255.0) * (cover * look.opacity)

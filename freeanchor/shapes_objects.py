@@ -3,7 +3,7 @@
 Not here: how a form is filled and painted (`shapes_drawing`), and where it stands (`shapes_scene`).
 
     sizes = Sizes(min_size=14.0, max_size=128.0, min_head=9.0, max_aspect=8.0)
-    lollipop = draw_object(rng, 0, sizes, ground_colours=[(90, 80, 70)])
+    lollipop = draw_object(rng, 0, sizes, ground_colours=[(90.0, 80.0, 70.0)])
 
 A *slender* object is a bar whose class shows only in the head at one of its ends; a *compact* one shows its class
 everywhere. Colour, texture and size are drawn without regard to the class.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from freeanchor.shapes_background import between, draw_colour
-from freeanchor.shapes_drawing import SAMPLES, Colour, Look, Stencil, make_stencil
+from freeanchor.shapes_drawing import SAMPLES, Colour, Look, Stencil, Stroke, make_stencil
 
 MIN_ASPECT = 3.0  # of a slender object, along its own axes
 MAX_STRETCH = 1.25  # length over width of a compact object
@@ -82,6 +82,11 @@ class SceneObject:
         """Area of the shape in square pixels, hidden or not."""
         return int(np.count_nonzero(self.stencil.body)) / SAMPLES**2
 
+    @property
+    def stroke(self) -> Stroke:
+        """The object as paint."""
+        return Stroke(stencil=self.stencil, origin=self.origin, look=self.look)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
@@ -100,7 +105,7 @@ def _log_between(rng: np.random.Generator, low: float, high: float) -> float:
 def _draw_object_colour(rng: np.random.Generator, ground_colours: Sequence[Colour]) -> Colour:
     """A colour that differs enough from the ground's; the last of 20 draws where none does."""
     for _ in range(20):
-        colour = draw_colour(rng, (0.3, 0.95), (0.25, 1.0))
+        colour = draw_colour(rng, (0.3, 0.85), (0.25, 1.0))
         if all(sum(abs(a - b) for a, b in zip(colour, g, strict=True)) >= MIN_CONTRAST for g in ground_colours):
             break
     return colour
@@ -110,15 +115,16 @@ def _draw_look(rng: np.random.Generator, ground_colours: Sequence[Colour], lengt
     """Colours and texture; half of the objects have a part of another colour, half have stripes."""
     colour, other = (_draw_object_colour(rng, ground_colours) for _ in range(2))
     part_colour = other if rng.random() < 0.5 else colour
-    outline = 0.35 if sum(colour) + sum(part_colour) > 450.0 else 1.9
+    contrast = 0.35 if sum(colour) + sum(part_colour) > 450.0 else 1.9  # dark lines round bright objects, or bright
+    red, green, blue = (min(255.0, channel * contrast) for channel in colour)
     shade, turn, step = between(rng, 0.0, 0.5) / length, between(rng, 0.0, math.tau), 1.0 / between(rng, 4.0, 14.0)
     depth = between(rng, 0.06, 0.22) if rng.random() < 0.5 else 0.0
     return Look(
         colour=colour,
         part_colour=part_colour,
-        outline_colour=tuple(min(255.0, channel * outline) for channel in colour),
+        outline_colour=(red, green, blue),
         outline_samples=int(rng.integers(1, 4)),
-        shade=(round(shade * math.cos(turn), 6), round(shade * math.sin(turn), 6), 0.0),
+        shade=(round(shade * math.cos(turn), 6), round(shade * math.sin(turn), 6)),
         stripe_step=(round(step * math.cos(turn * 3), 6), round(step * math.sin(turn * 3), 6)),
         stripe_depth=depth,
     )

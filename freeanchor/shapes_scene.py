@@ -43,25 +43,21 @@ class ShapesConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that no picture can be drawn from."""
+        is_fraction = "lie in [0, 1]; pass a fraction, not a percentage"
+        longest, widest_head = (self.image_size - 2) / math.sqrt(2), self.max_size / self.max_aspect
         checks = {
             "num_train": (0 <= self.num_train < 10**6, "lie in 0..999999"),
             "num_val": (0 <= self.num_val < 10**6, "lie in 0..999999"),
             "seed": (self.seed >= 0, "be 0 or more"),
             "image_size": (64 <= self.image_size <= 1024, "lie in 64..1024 px"),
             "max_objects": (1 <= self.max_objects <= 100, "lie in 1..100"),
-            "empty_fraction": (0 <= self.empty_fraction <= 1, "lie in [0, 1]; pass a fraction, not a percentage"),
-            "crowd_fraction": (0 <= self.crowd_fraction <= 1, "lie in [0, 1]; pass a fraction, not a percentage"),
-            "max_hidden": (0 <= self.max_hidden < 1, "lie in [0, 1); pass a fraction, not a percentage"),
-            "min_size": (4 <= self.min_size < self.max_size, "be at least 4 px and below max_size"),
-            "max_size": (
-                self.max_size * math.sqrt(2) + 2 <= self.image_size,
-                f"be at most {(self.image_size - 2) / math.sqrt(2):.1f} px to fit image_size {self.image_size} turned by 45 degrees",
-            ),
+            "empty_fraction": (0 <= self.empty_fraction <= 1, is_fraction),
+            "crowd_fraction": (0 <= self.crowd_fraction <= 1, is_fraction),
+            "max_hidden": (0 <= self.max_hidden <= 1, is_fraction),
+            "min_size": (4 <= self.min_size < self.max_size, f"be at least 4 px and below max_size, {self.max_size}"),
+            "max_size": (self.max_size <= longest, f"be at most {longest:.1f} px, to fit the picture when turned"),
             "max_aspect": (self.max_aspect > MIN_ASPECT, f"be above {MIN_ASPECT:g}"),
-            "min_head": (
-                4 <= self.min_head <= self.max_size / self.max_aspect,
-                f"be at least 4 px and at most max_size / max_aspect = {self.max_size / self.max_aspect:.1f} px",
-            ),
+            "min_head": (4 <= self.min_head <= widest_head, f"be 4 px to max_size / max_aspect = {widest_head:.1f} px"),
         }
         for name, (holds, rule) in checks.items():
             if not holds:
@@ -215,7 +211,8 @@ def _draw_crowd(rng: np.random.Generator, config: ShapesConfig, theme: Theme) ->
     sizes = Sizes(
         min_size=config.min_size * 0.55, max_size=config.min_size * 0.8, min_head=config.min_head * 0.75, max_aspect=3.3
     )
-    side = int(config.image_size * between(rng, 0.3, 0.5))
+    longest = max(sizes.max_size, sizes.min_head * sizes.max_aspect)
+    side = int(max(config.image_size * between(rng, 0.3, 0.5), 1.5 * longest + 2))  # 1.5: a square turned by 45 degrees
     corner = [int(rng.integers(config.image_size - side + 1)) for _ in range(2)]
     members = []
     for _ in range(int(rng.integers(12, 29))):
@@ -235,9 +232,8 @@ def _start_layout(config: ShapesConfig, crowd: Crowd | None) -> Layout:
             slice(int(low * OWNER_SAMPLES), math.ceil(high * OWNER_SAMPLES)) for low, high in ((y1, y2), (x1, x2))
         )
         owner[rows, columns] = CROWD
-    empty = np.zeros(FIRST_OBJECT, dtype=np.int64)
-    visible = np.bincount(owner.ravel(), minlength=FIRST_OBJECT)
-    return Layout(owner=owner, visible=visible, drawn=empty + visible)
+    samples = np.bincount(owner.ravel(), minlength=FIRST_OBJECT)
+    return Layout(owner=owner, visible=samples, drawn=samples)
 
 
 def draw_scene(config: ShapesConfig, split: str, index: int) -> Scene:
@@ -252,7 +248,6 @@ def draw_scene(config: ShapesConfig, split: str, index: int) -> Scene:
     share = float(rng.random())
     for _ in range(1 + int(config.max_objects * share * math.sqrt(share))):  # every crowdedness has its share
         layout = _add_object(rng, config, theme, layout)
-    picture = ground.pixels
-    for item in (*(crowd.members if crowd else ()), *layout.objects):
-        picture = paint(picture, item.stencil, item.origin, item.look)
+    drawn = (*(crowd.members if crowd else ()), *layout.objects)
+    picture = paint(ground.pixels, [item.stroke for item in drawn])
     return Scene(pixels=finish(rng, picture), objects=layout.objects, hidden=layout.hidden, crowd=crowd)

@@ -67,6 +67,12 @@ def test_anchor_counts_of_full_size_pictures(grids: list, count: int) -> None:
     assert grid_anchors(AnchorConfig(), grids).shape == (count, 4)
 
 
+def test_the_first_cell_is_centred_half_a_stride_in() -> None:
+    """Unless told otherwise, centres lie at (i + 0.5) * stride as the authors have them."""
+    square = grid_anchors(AnchorConfig(), SMALL_GRIDS)[3]  # ratio 1, octave 0
+    assert square.tolist() == pytest.approx([4 - 16, 4 - 16, 4 + 16, 4 + 16])
+
+
 @pytest.mark.parametrize("geometry", ["exact", "legacy"])
 @pytest.mark.parametrize("centre_offset", [0.0, 0.5])
 def test_grid_equals_the_oracle(geometry: str, centre_offset: float) -> None:

@@ -85,6 +85,13 @@ def test_iou_and_area_equal_torchvisions() -> None:
     torch.testing.assert_close(box_area(a), torchvision.ops.box_area(a))
 
 
+def test_a_box_turned_inside_out_has_no_area() -> None:
+    """Corners in the wrong order, on one axis or both, enclose nothing."""
+    inside_out = _tensor([(4, 4, 1, 1), (4, 0, 1, 5)])
+    assert box_area(inside_out).tolist() == [0, 0]
+    assert pairwise_iou(inside_out, _tensor([(0, 0, 5, 5)])).tolist() == [[0], [0]]
+
+
 @given(any_boxes)
 def test_area_equals_the_oracle(box: tuple) -> None:
     """Area is width times height, 0 for lines and points."""

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from oracles.losses import detection_customized_loss
 
 from freeanchor.losses import FreeAnchorLoss
-from oracles.losses import detection_customized_loss
 
 COMMITTED = Path(__file__).resolve().parents[1] / "golden" / "free_anchor_loss.npz"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "golden" / "free_anchor_loss.npz"
 NUM_COMMITTED, NUM_SHARED = 2, 6
-CASES = [(COMMITTED, case) for case in range(NUM_COMMITTED)] + [(SHARED, case) for case in range(NUM_SHARED)]
+CASES = [pytest.param(COMMITTED, case, id=f"committed-{case}") for case in range(NUM_COMMITTED)]
+CASES += [pytest.param(SHARED, case, id=f"reference-{case}") for case in range(NUM_SHARED)]
 
 
 def _load(path: Path, case: int) -> dict[str, np.ndarray]:
@@ -34,7 +35,7 @@ def _ragged(case: dict[str, np.ndarray], name: str) -> list[torch.Tensor]:
     return [torch.from_numpy(case[f"{name}/{picture}"]) for picture in range(int(case[f"{name}/count"]))]
 
 
-@pytest.mark.parametrize(("path", "index"), CASES, ids=lambda value: value.parts[-3] if isinstance(value, Path) else None)
+@pytest.mark.parametrize(("path", "index"), CASES)
 def test_agrees_with_the_authors_implementation(path: Path, index: int) -> None:
     """Both terms and both gradients equal the authors' within 1e-9 of their size."""
     case = _load(path, index)
@@ -58,7 +59,7 @@ def test_the_committed_file_holds_the_cases_it_claims() -> None:
 
 
 def _bag_with_ties_as_topk(anchors: list[tuple], gt_box: tuple, bag_size: int) -> list[int]:
-    """Grids hold anchors of equal IoU (a small object inside several); the authors' topk says which get the last places."""
+    """Grids hold anchors of equal IoU (a small object inside several); topk says which get the last places."""
     one, every = (torch.tensor(boxes, dtype=torch.float64) for boxes in ([gt_box], anchors))
     return torchvision.ops.box_iou(one, every)[0].topk(bag_size).indices.tolist()
 

@@ -1,6 +1,6 @@
 """The anchor grid in nested loops, from FACTS A2, in both geometries.
 
-    shapes(32, stride=8, geometry="legacy")[0]   # (44.0, 24.0): P3, ratio 0.5, octave 0
+For example `shapes(32, stride=8, geometry="legacy")[0]` is (44.0, 24.0): P3, ratio 0.5, octave 0.
 """
 
 import math

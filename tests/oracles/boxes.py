@@ -1,6 +1,6 @@
 """Boxes one number at a time: what `freeanchor/boxes.py` computes, written again with plain arithmetic.
 
-It is slow on purpose and shares nothing with the package. A box is four numbers `(x1, y1, x2, y2)` in continuous pixels.
+It is slow on purpose and shares nothing with the package. A box is `(x1, y1, x2, y2)` in continuous pixels.
 
     iou((0, 0, 2, 2), (1, 0, 3, 2))   # 1 / 3
 """

@@ -1,4 +1,4 @@
-"""Small random detection data sets for properties and parity: many ties, crowd regions, absent classes, empty pictures."""
+"""Small random detection data sets for properties: many ties, crowd regions, absent classes, empty pictures."""
 
 import numpy as np
 from hypothesis import strategies as st

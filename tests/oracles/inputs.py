@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
-
 from oracles.boxes import encode
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def _deltas_near_objects(anchors: Tensor, gt_boxes: Tensor, noise: float, genera
     return targets + noise * torch.randn(targets.shape, generator=generator, dtype=torch.float64)
 
 
-def random_inputs(  # noqa: PLR0913
+def random_inputs(
     seed: int, *, num_objects: tuple = (3, 2), num_anchors: int = 24, num_classes: int = 3, noise: float = 0.7
 ) -> LossInputs:
     """Generic float64 inputs: one picture for each entry of `num_objects`."""

@@ -1,17 +1,16 @@
 """Both training losses as loops over pictures, objects, anchors and classes.
 
 `detection_customized_loss` is Eq. 7 in the paper's symbols, with the authors' choices where the paper is silent (FACTS
-A6, A7). `retinanet_loss` is Eq. 1 with focal loss and the normalisers of FACTS A5. Logits and deltas are tensors, so that
-autograd supplies the gradients; everything that the paper does not differentiate is a Python float.
+A6, A7). `retinanet_loss` is Eq. 1 with focal loss and the normalisers of FACTS A5. Logits and deltas are tensors, so
+that autograd supplies the gradients; everything that the authors do not differentiate is a Python float.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-
 from oracles import matching
 from oracles.boxes import Box, decode, encode
+from torch import Tensor
 
 
 def _smooth_l1(prediction: Tensor, target: float, transition: float) -> Tensor:
@@ -29,7 +28,7 @@ def _as_boxes(boxes: Tensor) -> list[Box]:
     return [tuple(box) for box in boxes.detach().tolist()]
 
 
-def detection_customized_loss(  # noqa: PLR0913
+def detection_customized_loss(
     logits: Tensor,
     deltas: Tensor,
     anchors: Tensor,
@@ -78,7 +77,7 @@ def _focal(score: Tensor, is_object: bool, alpha: float, gamma: float) -> Tensor
     return -(1 - alpha) * score**gamma * torch.log(1 - score)
 
 
-def retinanet_loss(  # noqa: PLR0913
+def retinanet_loss(
     logits: Tensor,
     deltas: Tensor,
     anchors: Tensor,

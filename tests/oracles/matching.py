@@ -18,7 +18,10 @@ BACKGROUND, IGNORED = -1, -2
 def assign(
     anchors: list[Box], gt_boxes: list[Box], foreground: float, background: float, low_quality: bool
 ) -> list[int]:
-    """For each anchor the object it learns, or BACKGROUND, or IGNORED (maskrcnn-benchmark's Matcher)."""
+    """For each anchor the object it learns, or BACKGROUND, or IGNORED.
+
+    As maskrcnn-benchmark's Matcher, but that an object which meets no anchor ties with none.
+    """
     if not gt_boxes:
         return [BACKGROUND for _ in anchors]
     overlaps = [[iou(anchor, box) for anchor in anchors] for box in gt_boxes]
@@ -32,7 +35,7 @@ def assign(
             assignment.append(BACKGROUND)
         else:
             assignment.append(IGNORED)
-        reaches_best_of_an_object = any(overlaps[i][j] == max(overlaps[i]) for i in range(len(gt_boxes)))
+        reaches_best_of_an_object = any(0 < overlaps[i][j] == max(overlaps[i]) for i in range(len(gt_boxes)))
         if low_quality and reaches_best_of_an_object:
             assignment[j] = best_object
     return assignment

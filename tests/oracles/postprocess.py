@@ -10,7 +10,7 @@ from oracles.boxes import clip, decode, iou
 Candidate = tuple[float, int, tuple]
 
 
-def select(  # noqa: PLR0913
+def select(
     logits: list[list[float]],
     deltas: list[tuple],
     anchors: list[tuple],

@@ -1,0 +1,72 @@
+"""How training went: loss terms, learning rate and the effective number of anchors in a bag, over the steps.
+
+What it is: drawing a training log. What it is not: a figure of the paper, which has none of training.
+
+    training_curves(frame)      # columns detector, step, metric, value
+
+Metrics drawn are `loss_*`, `lr` and `effective_anchors`; others (pictures per second) are passed over.
+"""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figure_style import COLOURS, DETECTORS, FAINT_INK, detectors_in, new_figure, say_not_run, styled
+
+_LINE_STYLES = ("-", (0, (4, 1.6)), (0, (1.4, 1.2)))
+_SMOOTHED_SHARE = 0.04  # of the points of a curve, in one window
+
+
+@styled
+def training_curves(frame: pd.DataFrame) -> Figure:
+    """Both detectors' loss terms above, learning rate and effective anchors below; raw values faint, smoothed bold."""
+    figure = new_figure(7.4, 5.2)
+    panels = figure.subplots(2, 2, sharex=True)
+    for axes, detector in zip(panels[0], DETECTORS, strict=True):
+        _draw_losses(axes, frame[(frame.detector == detector) & frame.metric.str.startswith("loss")])
+        axes.set_title(f"{detector}: loss terms")
+    for axes, metric, title in zip(
+        panels[1], ("lr", "effective_anchors"), ("Learning rate", "Effective anchors in a bag"), strict=True
+    ):
+        _draw_both(axes, frame[frame.metric == metric])
+        axes.set_title(title)
+        axes.set_xlabel("step")
+    return figure
+
+
+def smooth(values: Float[np.ndarray, " N"], window: int) -> Float[np.ndarray, " N"]:
+    """Mean over a centred window, which shrinks at the ends; nan are left out. A window of 1 changes nothing."""
+    if window < 1:
+        raise ValueError(f"window must be at least 1, got {window}; give a number of points")
+    return pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()
+
+
+def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
+    if not rows.value.notna().any():
+        return say_not_run(axes)
+    for (metric, own), line_style in zip(rows.groupby("metric"), _LINE_STYLES, strict=False):
+        name = str(metric).removeprefix("loss_")
+        _draw_curve(axes, own, label=name, linestyle=line_style)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right")
+
+
+def _draw_both(axes: Axes, rows: pd.DataFrame) -> None:
+    if not rows.value.notna().any():
+        return say_not_run(axes)
+    for detector, line_style in zip(detectors_in(rows), _LINE_STYLES, strict=False):
+        _draw_curve(axes, rows[rows.detector == detector], label=detector, linestyle=line_style)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="best")
+
+
+def _draw_curve(axes: Axes, rows: pd.DataFrame, **look: object) -> None:
+    """One curve of one detector, in its colour."""
+    ordered = rows.sort_values("step")
+    colour = COLOURS.get(str(ordered.detector.iloc[0]), FAINT_INK)
+    values = ordered.value.to_numpy(dtype=np.float64)
+    axes.plot(ordered.step, values, color=colour, alpha=0.22, linewidth=0.9)
+    window = max(1, round(len(values) * _SMOOTHED_SHARE))
+    axes.plot(ordered.step, smooth(values, window), color=colour, **look)  # type: ignore[arg-type]  # Line2D's own

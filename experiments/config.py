@@ -1,0 +1,123 @@
+"""What a run is: frozen values, their fingerprints, and where their results lie.
+
+A `Training` says what to train on what; an `Evaluation` how to test it. Where and how fast is a `Runtime`, and no part
+of either. Equal trainings share one folder, whatever tables they appear in.
+
+    training.directory(Path("runs"))      # runs/shapes/freeanchor-small-s0-1f0c2a9b3d
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from freeanchor.backbones import BackboneConfig
+from freeanchor.data import InputConfig, locate_split
+from freeanchor.model import ModelConfig
+from freeanchor.postprocess import InferenceConfig
+from freeanchor.shapes import VERSION as SHAPES_VERSION
+from freeanchor.shapes import ShapesConfig
+from freeanchor.train import TrainConfig
+
+STAGE_VERSION = 1  # raise it when a stage computes something else from the same configuration
+NUM_DIGITS = 10  # of a fingerprint: a billion configurations before two are likely to collide
+
+
+def fingerprint(*values: object) -> str:
+    """A short name for configuration values: the same for equal ones, whatever the machine."""
+    text = repr((STAGE_VERSION, values))
+    return hashlib.sha256(text.encode()).hexdigest()[:NUM_DIGITS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnData:
+    """The `shapes` data set, drawn by the project itself."""
+
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+
+    @property
+    def identity(self) -> str:
+        """What its contents depend on."""
+        return f"shapes {SHAPES_VERSION} {self.shapes!r}"
+
+    def directory(self, root: Path) -> Path:
+        """Where it is drawn to under the data folder `root`."""
+        return root / f"shapes-{fingerprint(self.identity)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderData:
+    """A folder that the user brings: `train.json`, `val.json` and `images/`, or COCO's own layout.
+
+    `digest` covers both annotation files, not where they lie.
+    """
+
+    name: str
+    digest: str
+
+    @property
+    def identity(self) -> str:
+        """What its contents depend on."""
+        return f"folder {self.digest}"
+
+    @staticmethod
+    def of(directory: Path) -> "FolderData":
+        """Describe the folder; raises DataError where it is none."""
+        content = b"".join(locate_split(directory, split)[0].read_bytes() for split in ("train", "val"))
+        return FolderData(name=directory.resolve().name, digest=hashlib.sha256(content).hexdigest()[:NUM_DIGITS])
+
+
+DataSource = DrawnData | FolderData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training: a detector, its data, its recipe."""
+
+    profile: str
+    name: str
+    detector: str
+    data: DataSource
+    model: ModelConfig
+    inputs: InputConfig
+    recipe: TrainConfig
+    backbone_weights: str = ""  # digest of the file that the backbone starts from; none means random weights
+
+    @property
+    def backbone(self) -> BackboneConfig:
+        """The backbone's configuration."""
+        return self.model.backbone
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that decides the result; neither names nor paths do."""
+        return fingerprint(self.data.identity, self.model, self.inputs, self.recipe, self.backbone_weights)
+
+    def directory(self, root: Path) -> Path:
+        """Where its results lie under the run store `root`."""
+        return root / self.profile / f"{self.name}-{self.fingerprint}"
+
+    def describe(self) -> str:
+        """The whole configuration as json, for people and provenance."""
+        content = asdict(self)
+        content["recipe"]["loss"]["kind"] = type(self.recipe.loss).__name__
+        content["model"]["backbone"]["kind"] = type(self.backbone).__name__
+        return json.dumps(content, indent=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One way of testing a training; its `name` is the registry's name of the run."""
+
+    name: str
+    training: Training
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+    def directory(self, root: Path) -> Path:
+        """Where its results lie, inside the training's folder."""
+        return self.training.directory(root) / f"val-{fingerprint(self.inference)}"
+
+    @property
+    def num_scales(self) -> int:
+        """How many sizes each picture is tested at."""
+        return max(1, len(self.inference.short_sides))

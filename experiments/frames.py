@@ -1,0 +1,169 @@
+"""Tidy frames for tables and figures, gathered from the run store. Views only: nothing is computed twice or trained.
+
+    frame = table_frame(profile, "table2", store)
+    frame = pair_frame(profile, store)          # every metric of the two compared runs, and the gain between them
+"""
+
+import json
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.statistics import spread
+from experiments.config import Evaluation
+from experiments.files import read_json
+from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
+from experiments.registry import Profile, Row
+from experiments.store import Store
+
+TABLE_METRICS = {
+    "table1": NMS_RECALL,
+    "table2": ("training_seconds", *AP_FAMILY),
+    "table3": AP_FAMILY,
+}
+COLUMNS = (
+    "profile",
+    "run",
+    "detector",
+    "backbone",
+    "published_backbone",
+    "schedule",
+    "variant",
+    "split",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n_seeds",
+    "published",
+    "source",
+)
+
+
+def is_measured(evaluation: Evaluation, store: Store) -> bool:
+    """Whether the run has been trained, tested and measured."""
+    return (evaluation.directory(store.runs) / "measurements.csv").exists()
+
+
+def measurements(evaluation: Evaluation, store: Store) -> pd.DataFrame:
+    """What was measured on a run: a row a metric."""
+    return pd.read_csv(evaluation.directory(store.runs) / "measurements.csv")
+
+
+def _summary(values: Sequence[pd.Series]) -> dict[str, float]:
+    """One cell from the same metric of several seeds.
+
+    A single seed keeps its interval over pictures; several give their mean and the t interval over seeds.
+    """
+    if not values:
+        return {"value": math.nan, "low": math.nan, "high": math.nan, "n_seeds": 0}
+    if len(values) == 1:
+        only = values[0]
+        return {"value": only["value"], "low": only["low"], "high": only["high"], "n_seeds": 1}
+    seeds = spread([float(value["value"]) for value in values])
+    return {"value": seeds.mean, "low": seeds.low, "high": seeds.high, "n_seeds": seeds.num_seeds}
+
+
+def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dict[str, object]]:
+    """The cells of one row: what the paper has, and what was measured here."""
+    paper = published(table, *row.published) if row.published else {}
+    evaluations = [profile.evaluations[run] for run in row.runs]
+    measured = [measurements(run, store).set_index("metric") for run in evaluations if is_measured(run, store)]
+    theirs = row.published[1] if row.published else "n/a"
+    labels = {
+        "profile": profile.name,
+        "run": " ".join(row.runs),
+        "detector": row.detector,
+        "backbone": evaluations[0].training.backbone.label if evaluations else theirs,
+        "published_backbone": theirs,
+        "schedule": row.variant or row.schedule,
+        "published_schedule": row.schedule or "n/a",
+        "split": "val",
+    }
+    source = SOURCES[table] if row.published else ""
+    return [
+        {
+            **labels,
+            "metric": metric,
+            **_summary([frame.loc[metric] for frame in measured]),
+            "published": paper.get(metric, math.nan),
+            "source": source,
+        }
+        for metric in TABLE_METRICS[table]
+    ]
+
+
+def table_frame(profile: Profile, table: str, store: Store) -> pd.DataFrame:
+    """The tidy frame of Table 1, 2 or 3: a row a cell, nan where not run."""
+    return pd.DataFrame([cell for row in profile.tables[table] for cell in _row_cells(profile, table, row, store)])
+
+
+def pair_frame(profile: Profile, store: Store) -> pd.DataFrame:
+    """Every metric of the two compared runs, with `detector`; not-run detectors have no rows."""
+    frames = []
+    for name in profile.pair:
+        evaluation = profile.evaluations[name]
+        if is_measured(evaluation, store):
+            frames.append(measurements(evaluation, store).assign(detector=evaluation.training.detector))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["detector", "metric", "value"])
+
+
+def slenderness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.DataFrame:
+    """Fig. 5: AP on square and slender objects, and each category's AP against its median aspect ratio."""
+    frame = pair_frame(profile, store)
+    frame = pd.concat([frame, gains.assign(detector="gain")], ignore_index=True) if len(gains) else frame
+    groups = frame[frame["metric"].isin(["ap_square", "ap_middle", "ap_slender"])].assign(panel="group")
+    groups = groups.assign(label=groups["metric"].str.removeprefix("ap_"))
+    categories = frame[frame["metric"] == "ap_category"].assign(panel="category")
+    columns = ["detector", "panel", "label", "median_aspect", "num_objects", "value", "low", "high"]
+    return pd.concat([groups, categories], ignore_index=True).reindex(columns=columns)
+
+
+def crowdedness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.DataFrame:
+    """Fig. 6: AP by objects per picture for both detectors, and the gain in each bin."""
+    frame = pair_frame(profile, store)
+    frame = pd.concat([frame, gains.assign(detector="gain")], ignore_index=True) if len(gains) else frame
+    bins = frame[frame["metric"].str.startswith("ap_objects_")]
+    label = bins["metric"].str.removeprefix("ap_objects_").str.replace("_plus", "+").str.replace("_", "-")
+    counts = bins.groupby("metric")[["num_images", "num_objects"]].transform("max")
+    columns = ["detector", "bin", "num_images", "num_objects", "value", "low", "high"]
+    return bins.assign(bin=label, **counts).reindex(columns=columns)
+
+
+def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
+    """Training curves of the compared runs: detector, step, metric, value."""
+    frames = []
+    for name in profile.pair:
+        training = profile.evaluations[name].training
+        path = training.directory(store.runs) / "metrics.jsonl"
+        if path.exists():
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            frame = pd.DataFrame(lines).melt(id_vars="step", var_name="metric")
+            frames.append(frame.assign(detector=training.detector))
+    columns = ["detector", "step", "metric", "value"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def run_records(profile: Profile, store: Store) -> list[dict[str, object]]:
+    """Provenance of every run that lies in the store: name, fingerprint, time, precision, commit, hardware."""
+    records = []
+    for name, evaluation in profile.evaluations.items():
+        if not is_measured(evaluation, store):
+            continue
+        record = read_json(evaluation.training.directory(store.runs) / "train.json")
+        origin = record["provenance"]
+        records.append(
+            {
+                "run": name,
+                "fingerprint": record["fingerprint"],
+                "seed": evaluation.training.recipe.seed,
+                "training_minutes": round(record["seconds"] / 60, 1),
+                "images_per_second": round(record["images_per_second"], 1),
+                "precision": record["precision"],
+                "commit": origin["commit"],
+                "date": origin["date"],
+                "hardware": origin["hardware"],
+            }
+        )
+    return records

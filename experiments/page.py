@@ -1,0 +1,137 @@
+"""One self-contained page of a report: every table and figure with its command, and where the numbers come from.
+
+What it is: files that lie in a report's folder, put on one page. What it is not: making those files, or measuring.
+
+    sections = [Section(id="table2", title="Table 2", caption="…", command="make table2", kind="table", stem=stem)]
+    build_page(Path("reports/shapes"), {"profile": "shapes", "commit": "0f3c…"}, sections)
+
+A table is read from its Markdown (`<stem>.md`), a figure from its png. What is missing shows as *not run*. The page
+loads nothing: pictures are embedded, styles are inline, there are no scripts; only links to sibling files are relative.
+"""
+
+import base64
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis.artifacts import sibling, write_atomically
+from experiments.markdown_tables import MarkdownTable, parse_markdown
+
+PAGE_NAME = "index.html"
+_DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
+_POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
+_PNG_DPI = 200
+_TEMPLATE_FOLDER = Path(__file__).parent
+
+
+class PageError(ValueError):
+    """Sections that make no page; one line: what, where, how to mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One table or figure of the page; its files are `<stem>.md`, `<stem>.csv` … or `<stem>.png`, `<stem>.csv` …"""
+
+    id: str  # the anchor: #table2
+    title: str
+    caption: str
+    command: str  # what makes it again
+    kind: Literal["table", "figure"]
+    stem: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A png as the page shows it."""
+
+    data_uri: str
+    width: int  # CSS pixels
+    height: int
+
+
+def build_page(
+    report_dir: Path,
+    provenance: Mapping[str, Any],
+    sections: Sequence[Section],
+    *,
+    title: str = "FreeAnchor: reproduction report",
+    summary: str = "",
+    headline: Section | None = None,
+) -> None:
+    """Write `report_dir`/index.html, whole or not at all.
+
+    `provenance` may nest mappings and lists and is shown as it comes: mappings as definitions, lists of mappings as
+    tables (the runs, each with its fingerprint). Its "profile", where given, goes beside the title. `headline` is a
+    table shown above everything else. Raises `PageError` where two sections share an id.
+    """
+    ids = [section.id for section in sections]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise PageError(f"section id {name} occurs more than once; give every section an id of its own")
+    page = _environment().get_template("page.html").render(
+        title=title,
+        summary=summary,
+        profile=str(provenance.get("profile", "")),
+        headline=None if headline is None else _shown(headline, report_dir),
+        sections=[_shown(section, report_dir) for section in sections],
+        provenance={key: value for key, value in provenance.items() if key != "profile"},
+    )
+    write_atomically(report_dir / PAGE_NAME, page.encode())
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["listing"] = lambda value: isinstance(value, list | tuple)
+    environment.filters["heading"] = lambda key: str(key).replace("_", " ")
+    environment.filters["columns"] = _columns
+    return environment
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All keys of a list of mappings, in the order of their first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _shown(section: Section, report_dir: Path) -> dict[str, Any]:
+    """What the template needs of a section: its parts, and links relative to the page."""
+    return {
+        "section": section,
+        "tables": _read_tables(section) if section.kind == "table" else [],
+        "picture": _read_picture(section) if section.kind == "figure" else None,
+        "downloads": {
+            suffix: quote(os.path.relpath(sibling(section.stem, suffix), report_dir))
+            for suffix in _DOWNLOADS
+            if sibling(section.stem, suffix).exists()
+        },
+    }
+
+
+def _read_tables(section: Section) -> list[MarkdownTable]:
+    path = sibling(section.stem, "md")
+    return parse_markdown(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _read_picture(section: Section) -> Picture | None:
+    path = sibling(section.stem, "png")
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # the first chunk of every png
+    scale = _POINTS_AN_INCH / _PNG_DPI
+    return Picture(
+        data_uri=f"data:image/png;base64,{base64.b64encode(content).decode()}",
+        width=round(width * scale),
+        height=round(height * scale),
+    )

@@ -1,0 +1,73 @@
+"""The registry as Make rules: which file needs which, so that make runs what is missing, side by side, and no more.
+
+    print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
+"""
+
+from pathlib import Path
+
+from experiments.config import DrawnData, Evaluation
+from experiments.registry import Profile
+from experiments.report import FIGURES, LAYOUTS
+from experiments.store import Store
+
+# What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
+_FROM_CODE = ("figure2", "figure3")
+
+
+def _escape(path: Path | str) -> str:
+    """A path as Make reads it."""
+    return str(path).replace("$", "$$").replace(" ", "\\ ")
+
+
+def _rule(target: Path, needs: list[Path], command: str, order_only: str = "") -> str:
+    """One file rule."""
+    return f"{_escape(target)}: {' '.join(_escape(path) for path in needs)}{order_only}\n\t{command}\n"
+
+
+def measured_file(evaluation: Evaluation, store: Store) -> Path:
+    """The marker of a run that is done."""
+    return evaluation.directory(store.runs) / "measurements.csv"
+
+
+def _run_rules(profile: Profile, store: Store) -> list[str]:
+    """How each run comes about: its data, its training, its test."""
+    rules: dict[Path, str] = {}
+    for name, evaluation in profile.evaluations.items():
+        training = evaluation.training
+        trained = training.directory(store.runs) / "train.json"
+        needs = []
+        if isinstance(training.data, DrawnData):
+            drawn = store.data(training) / "val.json"
+            rules[drawn] = _rule(drawn, [], f"$(FREEANCHOR) data draw {name} $(WHERE)")
+            needs = [drawn]
+        rules.setdefault(trained, _rule(trained, needs, f"$(FREEANCHOR) train {name} $(WHERE) $(HOW)"))
+        measured = measured_file(evaluation, store)
+        rules[measured] = _rule(measured, [trained], f"$(FREEANCHOR) predict {name} $(WHERE) $(HOW)")
+    return list(rules.values())
+
+
+def _needs(profile: Profile, report: str, chosen: str) -> list[str]:
+    """The runs a report waits for: those of the demonstration, or all that it shows."""
+    if report in _FROM_CODE:
+        return []
+    if report in LAYOUTS:
+        shown = [run for row in profile.tables[report] for run in row.runs]
+        return [run for run in shown if chosen == "paper" or run in profile.demo]
+    return list(profile.pair)
+
+
+def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
+    """Rules for every run and report of a profile; `chosen` is "demo" (two runs, the rest not run) or "paper" (all)."""
+    directory = reports / profile.report_name
+    names = [*LAYOUTS, *FIGURES, "comparison"]
+    rules = _run_rules(profile, store)
+    for name in names:
+        needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, name, chosen)]
+        if name in ("figure5", "figure6"):
+            needs.append(directory / "comparison.csv")  # computed once, not by three processes at a time
+        rules.append(_rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", " $(REPORT_NEEDS)"))
+    files = [directory / f"{name}.csv" for name in names]
+    rules.append(_rule(directory / "index.html", files, "$(FREEANCHOR) report index $(WHERE)"))
+    aliases = [f"{name}: {_escape(directory / f'{name}.csv')}" for name in names]
+    aliases.append(f"report: {_escape(directory / 'index.html')}")
+    return "\n".join([f".PHONY: report {' '.join(names)}", *aliases, "", *rules])

@@ -1,0 +1,253 @@
+"""Every run, table row and figure, declared once, at each profile's size.
+
+A profile is a size: its data, its two backbones, its recipe. What is run at it is the same list for all: both detectors
+on both backbones (Tables 1 and 2, Figs. 4 to 6), FreeAnchor on longer schedules with scale jitter (Table 3). The two
+detectors differ in the loss and the prior probability, nothing else.
+
+    profile = build_profile("shapes")
+    profile.evaluations["freeanchor-small-s0"].training.recipe
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from freeanchor.anchors import AnchorConfig
+from freeanchor.augmentation import AugmentConfig
+from freeanchor.backbones import BackboneConfig, SmallResNet
+from freeanchor.data import InputConfig, read_categories
+from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.model import ModelConfig
+from freeanchor.postprocess import InferenceConfig
+from freeanchor.shapes import CATEGORIES, ShapesConfig
+from freeanchor.train import TrainConfig
+
+from experiments.config import DataSource, DrawnData, Evaluation, FolderData, Training
+from experiments.published import TABLE_3_ROWS
+
+# The only differences between the two detectors: the loss, and rho of Sec. 4.1 (0.01 is RetinaNet's own).
+DETECTORS: dict[str, tuple[RetinaNetLoss | FreeAnchorLoss, float]] = {
+    "RetinaNet": (RetinaNetLoss(), 0.01),
+    "FreeAnchor": (FreeAnchorLoss(), 0.02),
+}
+BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
+JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
+WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
+TEST_SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)  # 480 to 1280 (Sec. 4.4)
+SNAPSHOTS = (0.02, 0.1, 0.3, 1.0)  # fractions of training at which matching is looked at (Fig. 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a profile decides: how large, and on which data."""
+
+    name: str
+    data: DataSource
+    num_classes: int
+    inputs: InputConfig
+    backbones: dict[str, BackboneConfig]
+    recipe: TrainConfig  # of the 1x schedule; its loss is replaced by each detector's
+    anchors: AnchorConfig
+    pyramid_channels: int = 64
+    head_depth: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a table: the paper's row it stands beside, and the runs, one a seed, that measure it here.
+
+    `runs` is empty for rows that only the paper has. `published` is the paper's (detector, backbone), if any.
+    """
+
+    detector: str
+    schedule: str = ""
+    variant: str = ""
+    published: tuple[str, str] | None = None
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A size with everything that is run and reported at it."""
+
+    size: Size
+    evaluations: dict[str, Evaluation]
+    tables: dict[str, tuple[Row, ...]]
+    pair: tuple[str, ...] = field(default=())  # the two runs that the figures compare: RetinaNet, FreeAnchor
+    demo: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        return self.size.name
+
+    @property
+    def report_name(self) -> Path:
+        """Folder of its reports under `reports/`: for the user's own data, one a data set."""
+        data = self.size.data
+        return Path(self.name) / data.name if isinstance(data, FolderData) else Path(self.name)
+
+
+# Longer objects than the anchors of 4 strides reach are rare at 192 px, and half of the objects are below 40 px, so the
+# pyramid starts at 16 px: 2 strides a level. Decided by the baseline's interest: reports/shapes/trials.csv.
+_SMALL_ANCHORS = AnchorConfig(sizes=(16.0, 32.0, 64.0, 128.0, 256.0))
+_SMALL_BACKBONES: dict[str, BackboneConfig] = {
+    "small": SmallResNet(widths=(32, 64, 128, 256), depths=(1, 1, 1, 1)),
+    "large": SmallResNet(widths=(32, 64, 128, 256), depths=(2, 2, 2, 2)),
+}
+_SHAPES_RECIPE = TrainConfig(
+    loss=RetinaNetLoss(),
+    num_steps=2500,
+    batch_size=8,
+    lr=0.02,
+    warmup_steps=100,
+    snapshots=SNAPSHOTS,
+)
+
+
+def _shapes() -> Size:
+    """The default: drawn scenes of 192 px, minutes on two CPU cores."""
+    return Size(
+        name="shapes",
+        data=DrawnData(),
+        num_classes=len(CATEGORIES),
+        inputs=InputConfig(short_side=192, max_long_side=320),
+        backbones=_SMALL_BACKBONES,
+        recipe=_SHAPES_RECIPE,
+        anchors=_SMALL_ANCHORS,
+    )
+
+
+def _mini() -> Size:
+    """`shapes` shrunk until everything runs in a minute: for tests of the toolkit, not for numbers."""
+    tiny = SmallResNet(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1))
+    return replace(
+        _shapes(),
+        name="mini",
+        data=DrawnData(shapes=ShapesConfig(num_train=32, num_val=16, image_size=128)),
+        inputs=InputConfig(short_side=128, max_long_side=224),
+        backbones={"small": tiny, "large": replace(tiny, depths=(2, 2, 2, 2))},
+        recipe=replace(_SHAPES_RECIPE, num_steps=40, batch_size=4, warmup_steps=5),
+        pyramid_channels=16,
+        head_depth=1,
+    )
+
+
+def _photos(data: Path) -> Size:
+    """Real photographs in a folder of the user's: the network of `shapes`, from scratch, on a short schedule."""
+    return replace(
+        _shapes(),
+        name="photos",
+        data=FolderData.of(data),
+        num_classes=len(read_categories(data, "train")),
+        inputs=InputConfig(short_side=256, max_long_side=384),
+        backbones={"small": _SMALL_BACKBONES["small"]},
+        recipe=replace(_SHAPES_RECIPE, num_steps=1000),
+        anchors=AnchorConfig(sizes=(24.0, 48.0, 96.0, 192.0, 384.0)),
+    )
+
+
+PROFILES = ("shapes", "photos", "mini")
+
+
+def _scaled(size: Size, fractions: tuple[float, ...]) -> tuple[int, ...]:
+    """Short sides at fractions of the profile's own."""
+    return tuple(round(fraction * size.inputs.short_side) for fraction in fractions)
+
+
+def _training(size: Size, detector: str, backbone: str, seed: int, suffix: str = "", **recipe: object) -> Training:
+    """One detector on one backbone with one seed; `recipe` replaces fields of the profile's."""
+    loss, prior_prob = DETECTORS[detector]
+    return Training(
+        profile=size.name,
+        name=f"{detector.lower()}-{backbone}{suffix}-s{seed}",
+        detector=detector,
+        data=size.data,
+        model=ModelConfig(
+            num_classes=size.num_classes,
+            backbone=size.backbones[backbone],
+            anchors=size.anchors,
+            prior_prob=prior_prob,
+            pyramid_channels=size.pyramid_channels,
+            head_depth=size.head_depth,
+        ),
+        inputs=size.inputs,
+        recipe=replace(size.recipe, loss=loss, seed=seed, **recipe),  # type: ignore[arg-type]
+    )
+
+
+def _long(size: Size, seed: int, suffix: str, jitter: tuple[float, ...]) -> Training:
+    """Table 3's schedule: FreeAnchor on the large backbone, twice as long, with scale jitter."""
+    augment = AugmentConfig(short_sides=_scaled(size, jitter))
+    steps = 2 * size.recipe.num_steps
+    return _training(size, "FreeAnchor", "large", seed, suffix, num_steps=steps, augment=augment)
+
+
+def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
+    """Every run of a profile, by name."""
+    runs = []
+    for seed in range(num_seeds):
+        for backbone in size.backbones:
+            for detector in DETECTORS:
+                training = _training(size, detector, backbone, seed)
+                runs.append(Evaluation(name=training.name, training=training))
+        if "large" in size.backbones:
+            jitter, wide = _long(size, seed, "-2x", JITTER), _long(size, seed, "-2x-wide", WIDE_JITTER)
+            runs += [Evaluation(name=training.name, training=training) for training in (jitter, wide)]
+            scales = InferenceConfig(short_sides=_scaled(size, TEST_SCALES))
+            runs.append(Evaluation(name=f"freeanchor-large-2x-wide-multiscale-s{seed}", training=wide, inference=scales))
+    return {run.name: run for run in runs}
+
+
+def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
+    """The rows of Tables 1 to 3."""
+
+    def runs(stem: str) -> tuple[str, ...]:
+        return tuple(f"{stem}-s{seed}" for seed in range(num_seeds))
+
+    def compare(backbones: list[str]) -> tuple[Row, ...]:
+        return tuple(
+            Row(detector=detector, published=(detector, BACKBONES[name]), runs=runs(f"{detector.lower()}-{name}"))
+            for name in backbones
+            for detector in DETECTORS
+        )
+
+    theirs = [Row(detector=name, schedule=schedule, published=(name, network)) for name, network, schedule in TABLE_3_ROWS]
+    ours = [
+        ("FreeAnchor", "2x, jitter 0.8-1", ("FreeAnchor", "ResNet-101"), "freeanchor-large-2x"),
+        ("FreeAnchor*", "2x, jitter 0.6-1.2", None, "freeanchor-large-2x-wide"),
+        ("FreeAnchor**", "2x, jitter 0.6-1.2, six test scales", None, "freeanchor-large-2x-wide-multiscale"),
+    ]
+    if "large" not in size.backbones:
+        ours = []
+    beside = {published for _, _, published, _ in ours}
+    table3 = [row for row in theirs if row.published not in beside]
+    table3 += [
+        Row(detector=detector, schedule="180k" if published else "", variant=variant, published=published, runs=runs(stem))
+        for detector, variant, published, stem in ours
+    ]
+    return {"table1": compare(["small"]), "table2": compare(list(size.backbones)), "table3": tuple(table3)}
+
+
+def build_profile(name: str, *, data: Path | None = None, num_seeds: int = 1) -> Profile:
+    """The profile `name` with `num_seeds` seeds a run; `data` is the folder that `photos` needs.
+
+    Raises ValueError for an unknown profile or a missing folder, DataError for a folder that holds no data set.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")
+    if name == "photos":
+        if data is None:
+            raise ValueError("profile photos needs the folder of the pictures; give it with DATA=DIR (or --data DIR)")
+        size = _photos(data)
+    elif name in PROFILES:
+        size = {"shapes": _shapes, "mini": _mini}[name]()
+    else:
+        raise ValueError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
+    pair = tuple(f"{detector.lower()}-small-s0" for detector in DETECTORS)
+    return Profile(
+        size=size,
+        evaluations=_evaluations(size, num_seeds),
+        tables=_tables(size, num_seeds),
+        pair=pair,
+        demo=pair,
+    )

@@ -1,0 +1,160 @@
+"""Reports: each table, figure and the page that shows them all, written from stored results alone.
+
+    write_report("table2", profile, store, Path("reports"))      # reports/shapes/table2.csv, .md, .tex
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from analysis.bags import MATCH_COLUMNS
+from analysis.figures import figure1, figure2, figure3, figure4, figure5, figure6, training_curves, write_figure
+from analysis.tables import TableLayout, write_table
+from freeanchor.data import open_image, read_split
+from freeanchor.losses import FreeAnchorLoss
+from freeanchor.matching import mean_max, saturated_linear
+
+from experiments.files import write_csv
+from experiments.frames import (
+    crowdedness_frame,
+    is_measured,
+    slenderness_frame,
+    table_frame,
+    training_frame,
+)
+from experiments.registry import Profile
+from experiments.stages import compare_stage
+from experiments.store import Store
+
+AP_HEADINGS = {
+    "ap": "AP",
+    "ap_50": "AP50",
+    "ap_75": "AP75",
+    "ap_small": "APS",
+    "ap_medium": "APM",
+    "ap_large": "APL",
+}
+INTERVALS = "In brackets: 95 % interval over validation pictures (bootstrap) for one seed, over seeds for more."
+OWN_SPLIT = "*here* is this profile's own validation split and *paper* is COCO: the two lines are not comparable in height."
+
+LAYOUTS = {
+    "table1": TableLayout(
+        title="Table 1. NMS recall",
+        labels={"backbone": "Backbone", "detector": "Detector"},
+        metrics={"nr": "NR", "nr_50": "NR50", "nr_60": "NR60", "nr_70": "NR70", "nr_80": "NR80", "nr_90": "NR90"},
+        caption="Recall after NMS over recall before it (percent), by the authors' definition: class-agnostic, every "
+        "candidate above score 0.05, no cap, IoU strictly above the threshold.",
+        notes=(OWN_SPLIT, INTERVALS),
+    ),
+    "table2": TableLayout(
+        title="Table 2. FreeAnchor and RetinaNet",
+        labels={"backbone": "Backbone", "detector": "Detector"},
+        metrics={"training_seconds": "Training time", **AP_HEADINGS},
+        caption="COCO's AP family (percent, pycocotools) and training time. The paper's RetinaNet rows are the RetinaNet "
+        "paper's own test-dev numbers, not a re-run.",
+        notes=(OWN_SPLIT, INTERVALS),
+    ),
+    "table3": TableLayout(
+        title="Table 3. Longer schedules, scale jitter, multi-scale testing",
+        labels={"detector": "Detector", "backbone": "Backbone", "schedule": "Schedule"},
+        metrics=AP_HEADINGS,
+        caption="The paper's comparison with other one-stage detectors, whose rows are published only, and this "
+        "project's runs on twice its own schedule.",
+        notes=(OWN_SPLIT, INTERVALS),
+    ),
+}
+
+
+def comparison(profile: Profile, store: Store) -> pd.DataFrame:
+    """FreeAnchor minus RetinaNet in every metric, paired over pictures; empty unless both runs are there."""
+    first, second = (profile.evaluations[name] for name in profile.pair)
+    if not (is_measured(first, store) and is_measured(second, store)):
+        return pd.DataFrame(columns=["metric", "value", "low", "high"])
+    return compare_stage(first, second, store)
+
+
+def matches(profile: Profile, store: Store) -> pd.DataFrame:
+    """The stored bags of the compared FreeAnchor's run, first object alone; empty where it was not run."""
+    path = profile.evaluations[profile.pair[-1]].directory(store.runs) / "matches.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=list(MATCH_COLUMNS))
+    frame = pd.read_csv(path)
+    return frame[frame["annotation_id"] == frame["annotation_id"].iloc[0]] if len(frame) else frame
+
+
+def picture_of(frame: pd.DataFrame, profile: Profile, store: Store) -> np.ndarray:
+    """Pixels [H, W, 3] of the picture that a frame of matches is about; one grey pixel for an empty frame."""
+    if frame.empty:
+        return np.full((1, 1, 3), 128, dtype=np.uint8)
+    split = read_split(store.data(profile.evaluations[profile.pair[-1]].training), "val")
+    image_id = frame["image_id"].iloc[0]
+    return np.array(open_image(next(picture.path for picture in split.pictures if picture.image_id == image_id)))
+
+
+def saturated_linear_frame(match_iou: float, best_iou: tuple[float, ...] = (0.75, 0.9)) -> pd.DataFrame:
+    """Fig. 2: P{a -> b} against IoU, for objects whose best prediction has `best_iou`."""
+    x = torch.linspace(0, 1, 401, dtype=torch.float64)
+    frames = []
+    for t2 in best_iou:
+        value = saturated_linear(x, match_iou, torch.tensor(t2, dtype=torch.float64))
+        frames.append(pd.DataFrame({"x": x.numpy(), "t1": match_iou, "t2": t2, "value": value.numpy()}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def mean_max_frame(bag_size: int, rest: tuple[float, ...] = (0.1, 0.5)) -> pd.DataFrame:
+    """Fig. 3: mean, max and Mean-max of a bag in which one anchor's confidence is x and all others' is `rest`."""
+    x = torch.linspace(0, 1, 401, dtype=torch.float64)
+    frames = []
+    for other in rest:
+        bags = torch.cat([x[:, None], torch.full((len(x), bag_size - 1), other, dtype=torch.float64)], dim=1)
+        functions = {"mean": bags.mean(dim=1), "max": bags.amax(dim=1), "mean-max": mean_max(bags)}
+        title = f"{bag_size} anchors, all others at {other:g}"
+        frames += [
+            pd.DataFrame({"x": x.numpy(), "function": name, "value": value.numpy(), "bag": title})
+            for name, value in functions.items()
+        ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _matching_figure(draw: Callable[..., Figure]) -> Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]:
+    """A figure of the stored matches over their picture."""
+
+    def build(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
+        frame = matches(profile, store)
+        return draw(frame, picture_of(frame, profile, store)), frame
+
+    return build
+
+
+def _of(draw: Callable[[pd.DataFrame], Figure], frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """A figure with the frame it draws."""
+    return draw(frame), frame
+
+
+FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
+    "figure1": _matching_figure(figure1),
+    "figure2": lambda profile, store: _of(figure2, saturated_linear_frame(FreeAnchorLoss().match_iou)),
+    "figure3": lambda profile, store: _of(figure3, mean_max_frame(FreeAnchorLoss().bag_size)),
+    "figure4": _matching_figure(figure4),
+    "figure5": lambda profile, store: _of(figure5, slenderness_frame(profile, store, comparison(profile, store))),
+    "figure6": lambda profile, store: _of(figure6, crowdedness_frame(profile, store, comparison(profile, store))),
+    "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
+}
+REPORTS = (*LAYOUTS, *FIGURES, "comparison")
+
+
+def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Path:
+    """Write one table (csv, md, tex), figure (csv, png, pdf) or the comparison (csv); the path of its csv, written last."""
+    stem = reports / profile.report_name / name
+    if name in LAYOUTS:
+        write_table(table_frame(profile, name, store), LAYOUTS[name], stem)
+    elif name in FIGURES:
+        figure, frame = FIGURES[name](profile, store)
+        write_figure(figure, frame, stem)
+    else:
+        write_csv(stem.with_suffix(".csv"), comparison(profile, store))
+    return stem.with_suffix(".csv")

@@ -1,0 +1,170 @@
+"""The stages of a run, train -> predict -> measure, each reading and writing the run store.
+
+A stage writes its marker last: `train.json`, `predict.json`, `measurements.csv`. What has its marker is whole, and is
+not done again.
+
+    store = Store(runs=Path("runs"), data=Path("data"))
+    train_stage(training, store, runtime)
+    predict_stage(evaluation, store, runtime)
+    measure_stage(evaluation, store)
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.coco import read_detections, read_ground_truth
+from freeanchor.checkpoints import DetectorConfig, load_model, replacing, save_model
+from freeanchor.data import Split, locate_split, read_split
+from freeanchor.predict import Prediction, predict
+from freeanchor.runtime import Runtime
+from freeanchor.shapes import write_shapes
+from freeanchor.train import train
+
+from experiments.config import DrawnData, Evaluation, Training
+from experiments.files import read_json, write_csv, write_json
+from experiments.matches import matches_frame
+from experiments.measure import Measured, compare, measure
+from experiments.provenance import provenance
+from experiments.store import Store
+
+RECALL_COLUMNS = (
+    "before",
+    "after",
+    "before_same_class",
+    "after_same_class",
+    "after_capped",
+    "after_capped_same_class",
+)
+
+
+def is_done(marker: Path) -> bool:
+    """Whether a stage's marker is there; it is touched then, so that Make sees it as younger than what it needs."""
+    if not marker.exists():
+        return False
+    marker.touch()
+    return True
+
+
+def data_stage(training: Training, store: Store) -> Path:
+    """Draw the data set where it is one of ours; the annotation file of its validation split."""
+    directory = store.data(training)
+    if isinstance(training.data, DrawnData):
+        write_shapes(training.data.shapes, directory)
+    return locate_split(directory, "val")[0]
+
+
+def _detector(training: Training, split: Split) -> DetectorConfig:
+    """The training's network with the classes of its data."""
+    return DetectorConfig(
+        model=training.model,
+        inputs=training.inputs,
+        category_ids=split.category_ids,
+        category_names=split.category_names,
+    )
+
+
+def train_stage(training: Training, store: Store, runtime: Runtime) -> None:
+    """Train, going on where an interrupted training stopped; leaves `model.safetensors` and `train.json`."""
+    directory = training.directory(store.runs)
+    if is_done(directory / "train.json"):
+        return
+    split = read_split(store.data(training), "train")
+    detector = _detector(training, split)
+    result = train(directory, split, detector, training.recipe, runtime)
+    save_model(directory / "model.safetensors", result.model, detector)
+    record = {
+        "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
+        "precision": result.precision,
+        "threads": result.threads,
+        "config": json.loads(training.describe()),
+        "fingerprint": training.fingerprint,
+        "provenance": provenance(runtime.device),
+    }
+    write_json(directory / "train.json", record)
+    (directory / "state.safetensors").unlink(missing_ok=True)
+
+
+def _result_rows(prediction: Prediction, category_ids: tuple[int, ...]) -> Iterator[dict[str, object]]:
+    """One picture's detections in COCO results format."""
+    found = prediction.detections
+    for (x1, y1, x2, y2), score, label in zip(
+        found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+    ):
+        yield {
+            "image_id": prediction.picture.image_id,
+            "category_id": category_ids[label],
+            "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(score, 6),
+        }
+
+
+def _recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
+    """One picture's objects with their best IoUs before and after NMS."""
+    columns = [getattr(prediction.recall, name).tolist() for name in RECALL_COLUMNS]
+    for annotation_id, *values in zip(prediction.picture.annotation_ids.tolist(), *columns, strict=True):
+        ious = dict(zip(RECALL_COLUMNS, (round(value, 6) for value in values), strict=True))
+        yield {"image_id": prediction.picture.image_id, "annotation_id": annotation_id, **ious}
+
+
+def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> None:
+    """Run the detector over the validation split; leaves detections, each object's recall, and `predict.json`."""
+    directory = evaluation.directory(store.runs)
+    if is_done(directory / "predict.json"):
+        return
+    model, detector = load_model(evaluation.training.directory(store.runs) / "model.safetensors", runtime.device)
+    split = read_split(store.data(evaluation.training), "val")
+    started = time.perf_counter()
+    detections: list[dict[str, object]] = []
+    recall: list[dict[str, object]] = []
+    num_candidates = 0
+    for prediction in predict(model, detector, split.pictures, evaluation.inference, runtime):
+        detections += _result_rows(prediction, detector.category_ids)
+        recall += _recall_rows(prediction)
+        num_candidates += len(prediction.candidates)
+    seconds = time.perf_counter() - started
+    with replacing(directory / "detections.json") as temporary:
+        temporary.write_text(json.dumps(detections), encoding="utf-8")
+    write_csv(directory / "object_recall.csv", pd.DataFrame(recall, columns=["image_id", "annotation_id", *RECALL_COLUMNS]))
+    record = {
+        "seconds": seconds,
+        "num_pictures": len(split.pictures),
+        "num_candidates": num_candidates,
+        "num_detections": len(detections),
+        "provenance": provenance(runtime.device),
+    }
+    write_json(directory / "predict.json", record)
+
+
+def measure_stage(evaluation: Evaluation, store: Store) -> None:
+    """Measure what `predict_stage` left; leaves `matches.csv` (bags of a few objects) and `measurements.csv`."""
+    directory = evaluation.directory(store.runs)
+    if is_done(directory / "measurements.csv"):
+        return
+    ground_truth, detections, recall = _predicted(evaluation, store)
+    seconds = read_json(evaluation.training.directory(store.runs) / "train.json")["seconds"]
+    write_csv(directory / "matches.csv", matches_frame(evaluation, store))
+    frame = measure(ground_truth, detections, recall)
+    training = pd.DataFrame([{"metric": "training_seconds", "value": seconds}])
+    write_csv(directory / "measurements.csv", pd.concat([training, frame], ignore_index=True))
+
+
+def _predicted(evaluation: Evaluation, store: Store) -> Measured:
+    """Ground truth, detections and each object's recall of a run that has been tested."""
+    directory = evaluation.directory(store.runs)
+    ground_truth = read_ground_truth(locate_split(store.data(evaluation.training), "val")[0])
+    detections = read_detections(directory / "detections.json", ground_truth)
+    return ground_truth, detections, pd.read_csv(directory / "object_recall.csv")
+
+
+def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.DataFrame:
+    """Second minus first in every metric with paired intervals; kept under both fingerprints, so computed once."""
+    names = (f"{run.training.fingerprint}-{run.directory(store.runs).name}" for run in (first, second))
+    path = store.runs / first.training.profile / "comparisons" / f"{'-'.join(names)}.csv"
+    if not path.exists():
+        write_csv(path, compare(_predicted(first, store), _predicted(second, store)))
+    return pd.read_csv(path)
