@@ -86,9 +86,7 @@ def part_distance(matches: pd.DataFrame) -> pd.DataFrame:
         distances = anchors[list(BAG_COLUMNS)].assign(
             matching=matching,
             to_part=_distance(anchors, anchors.part_x, anchors.part_y),
-            to_centre=_distance(
-                anchors, (anchors.gt_x1 + anchors.gt_x2) / 2, (anchors.gt_y1 + anchors.gt_y2) / 2
-            ),
+            to_centre=_distance(anchors, (anchors.gt_x1 + anchors.gt_x2) / 2, (anchors.gt_y1 + anchors.gt_y2) / 2),
         )
         rows.append(distances)
     return pd.concat(rows, ignore_index=True)
@@ -121,7 +119,7 @@ def _distance(anchors: pd.DataFrame, x: pd.Series, y: pd.Series) -> Float[np.nda
     """From the anchors' centres to (x, y), in diagonals of the object."""
     centres = anchor_centres(anchors)
     diagonal = np.hypot(anchors.gt_x2 - anchors.gt_x1, anchors.gt_y2 - anchors.gt_y1).to_numpy(dtype=np.float64)
-    pixels = np.hypot(centres[:, 0] - x, centres[:, 1] - y).to_numpy(dtype=np.float64)
+    pixels = np.hypot(centres[:, 0] - x.to_numpy(dtype=np.float64), centres[:, 1] - y.to_numpy(dtype=np.float64))
     return np.divide(pixels, diagonal, out=np.full(len(anchors), np.nan), where=diagonal > 0)
 
 

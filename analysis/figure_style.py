@@ -20,9 +20,10 @@ from typing import Any, ParamSpec
 import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn
+import seaborn  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 RETINANET, FREEANCHOR = "RetinaNet", "FreeAnchor"
 DETECTORS = (RETINANET, FREEANCHOR)
@@ -30,7 +31,7 @@ DETECTORS = (RETINANET, FREEANCHOR)
 COLOURS = {RETINANET: "#6F8FB3", FREEANCHOR: "#D4481C"}
 MARKERS = {RETINANET: "o", FREEANCHOR: "D"}
 INK, FAINT_INK = "#22262B", "#6B7178"
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     **seaborn.axes_style("ticks"),
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
     "font.size": 10.5,
@@ -79,9 +80,7 @@ def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches whose parts find their own room."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr]  # set by the line above
-    return figure
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
 
 
 def say_not_run(axes: Axes, *, keeps_x: bool = False) -> None:

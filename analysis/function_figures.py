@@ -6,12 +6,14 @@ What it is: drawing values that come in. What it is not: the functions, which li
     figure3(curve)      # columns x, function ("mean", "max", "mean-max"), value, bag: Mean-max between mean and max
 """
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figure_style import COLOURS, FAINT_INK, FREEANCHOR, INK, RETINANET, new_figure, say_not_run, styled
 
-_FUNCTION_LOOKS = {
+_FUNCTION_LOOKS: dict[str, dict[str, Any]] = {
     "max": {"color": COLOURS[RETINANET], "linestyle": (0, (5, 2))},
     "mean": {"color": FAINT_INK, "linestyle": (0, (1.5, 1.5))},
     "mean-max": {"color": COLOURS[FREEANCHOR], "linestyle": "-", "linewidth": 2.8},
@@ -30,12 +32,12 @@ def figure2(curve: pd.DataFrame) -> Figure:
     if not curve.value.notna().any():
         say_not_run(axes)
         return figure
-    pairs = list(curve.groupby(["t1", "t2"], sort=True))
-    for number, ((t1, t2), rows) in enumerate(pairs):
-        axes.plot(rows.x, rows.value, color=COLOURS[FREEANCHOR], alpha=(number + 1) / len(pairs), linewidth=2.8)
-        axes.plot([t2, t2], [0, 1], color=FAINT_INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-        axes.plot([0, t2], [1, 1], color=FAINT_INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-    knots = {float(t1): f"$t_1$\n{t1:g}" for (t1, _), _ in pairs} | {float(t2): f"$t_2$\n{t2:g}" for (_, t2), _ in pairs}
+    pairs = sorted({(float(t1), float(t2)) for t1, t2 in zip(curve.t1, curve.t2, strict=True)})
+    for number, (t1, t2) in enumerate(pairs, start=1):
+        rows = curve[(curve.t1 == t1) & (curve.t2 == t2)]
+        axes.plot(rows.x, rows.value, color=COLOURS[FREEANCHOR], alpha=number / len(pairs), linewidth=2.8)
+        axes.plot([t2, t2, 0], [0, 1, 1], color=FAINT_INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    knots = {t1: f"$t_1$\n{t1:g}" for t1, _ in pairs} | {t2: f"$t_2$\n{t2:g}" for _, t2 in pairs}
     ends = {end: f"{end:g}" for end in (0.0, 1.0) if end not in knots}
     axes.set_xticks(sorted(ends | knots), [(ends | knots)[x] for x in sorted(ends | knots)])
     axes.set_yticks([0, 0.5, 1])

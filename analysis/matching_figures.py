@@ -9,6 +9,8 @@ Rows of FreeAnchor are drawn where the frame holds several detectors. `image` is
 lie in its pixels.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt8
@@ -24,7 +26,9 @@ from analysis.picture_view import View, draw_box, show_picture, view_around
 
 GT_COLOUR, ASSIGNED_COLOUR, LEARNED_COLOUR, PART_COLOUR = "#18B548", "#2E86DE", "#E8380D", "#0B6FD6"
 # White to dark red, but never so pale that an unlikely anchor vanishes.
-LIKELIHOOD_MAP = LinearSegmentedColormap.from_list("likelihood", ["#FFF4EC", "#FCBBA1", "#FB6A4A", "#CB181D", "#67000D"])
+LIKELIHOOD_MAP = LinearSegmentedColormap.from_list(
+    "likelihood", ["#FFF4EC", "#FCBBA1", "#FB6A4A", "#CB181D", "#67000D"]
+)
 _PANEL_INCHES = 2.05  # width of a panel of Fig. 4
 _LEAST_OPACITY = 0.05  # of an anchor of no weight: the bag as a whole should show
 
@@ -41,7 +45,7 @@ def figure1(matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"]) -> Figure:
         return _not_run()
     rows = rows[rows.step == rows.step.max()]
     chosen, assigned = chosen_anchor(rows), rows[rows.assigned.astype(bool)]
-    view = view_around(_corners(rows, pd.concat([assigned, chosen])), *image.shape[:2], margin=0.04)
+    view = view_around(_corners(rows, pd.concat([assigned, chosen])), image.shape, margin=0.04)
     figure = new_figure(3.7, 2 * 3.4 * view.height / view.width + 1.0)
     by_hand, learned = figure.subplots(2, 1)
     for axes in (by_hand, learned):
@@ -75,7 +79,7 @@ def figure4(
     ratio = shown_ratio(rows)
     anchors = anchors_of_ratio(rows, ratio, count)
     steps = sorted(rows.step.unique())
-    view = view_around(np.concatenate([_corners(rows, rows.iloc[:0]), anchor_centres(anchors)]), *image.shape[:2])
+    view = view_around(np.concatenate([_corners(rows, rows.iloc[:0]), anchor_centres(anchors)]), image.shape)
     figure = new_figure(4.9, (_PANEL_INCHES * view.height / view.width + 0.13) * len(steps) + 1.6)
     panels = figure.subplots(len(steps), 2, squeeze=False)
     scales = Normalize(0, _top(anchors[likelihood])), Normalize(0, _top(anchors.iou))
@@ -167,14 +171,16 @@ def _draw_objects(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(parts.part_x, parts.part_y, linestyle="none", zorder=6, **_PART_LOOK)
 
 
-_PART_LOOK = {
+_PART_LOOK: dict[str, Any] = {
     "marker": "X", "markersize": 9, "markerfacecolor": PART_COLOUR, "markeredgecolor": "white", "markeredgewidth": 1.2,
 }  # fmt: skip
 
 
 def _draw_assigned(axes: Axes, assigned: pd.DataFrame) -> None:
     """What IoU assigns, every anchor alike; thinner, without halo, where there are many."""
-    look = {"linewidth": 1.6, "has_halo": True} if len(assigned) <= 12 else {"linewidth": 1.1, "alpha": 0.7}
+    look: dict[str, Any] = (
+        {"linewidth": 1.6, "has_halo": True} if len(assigned) <= 12 else {"linewidth": 1.1, "alpha": 0.7}
+    )
     for box in assigned[["x1", "y1", "x2", "y2"]].to_numpy(dtype=np.float64):
         draw_box(axes, tuple(box), color=ASSIGNED_COLOUR, **look)
     _draw_centres(axes, anchor_centres(assigned), ASSIGNED_COLOUR, 26)
@@ -186,14 +192,16 @@ def _draw_bag(axes: Axes, rows: pd.DataFrame, chosen: pd.DataFrame) -> None:
     opacities = np.maximum((rows.weight / largest).to_numpy(dtype=np.float64), _LEAST_OPACITY)
     for box, opacity in zip(rows[["x1", "y1", "x2", "y2"]].to_numpy(dtype=np.float64), opacities, strict=True):
         draw_box(axes, tuple(box), color=LEARNED_COLOUR, linewidth=1.1, alpha=float(opacity))
-    axes.scatter(*anchor_centres(rows).T, s=14, color=LEARNED_COLOUR, alpha=opacities, linewidth=0, zorder=4)
+    x, y = anchor_centres(rows).T
+    axes.scatter(x, y, s=14, color=LEARNED_COLOUR, alpha=opacities, linewidth=0, zorder=4)
     for box in chosen[["x1", "y1", "x2", "y2"]].to_numpy(dtype=np.float64):
         draw_box(axes, tuple(box), color=LEARNED_COLOUR, linewidth=3.0, zorder=4, has_halo=True)
     _draw_centres(axes, anchor_centres(chosen), LEARNED_COLOUR, 60)
 
 
 def _draw_centres(axes: Axes, centres: Float[np.ndarray, "A 2"], colour: str, size: float) -> None:
-    axes.scatter(*centres.T, s=size, color=colour, edgecolor="white", linewidth=0.9, zorder=5)
+    x, y = centres.T
+    axes.scatter(x, y, s=size, color=colour, edgecolor="white", linewidth=0.9, zorder=5)
 
 
 def _draw_dots(axes: Axes, anchors: pd.DataFrame, metric: str, scale: Normalize, view: View) -> None:
@@ -204,7 +212,7 @@ def _draw_dots(axes: Axes, anchors: pd.DataFrame, metric: str, scale: Normalize,
     places = dot_places(centres, radius=0.6 * diameter * view.width / (72 * _PANEL_INCHES))
     is_ringed = ordered.assigned.to_numpy(dtype=bool) & (metric == "iou")
     axes.scatter(
-        *places.T, c=ordered[metric].to_numpy(dtype=np.float64), cmap=LIKELIHOOD_MAP, norm=scale, s=diameter**2,
+        places[:, 0], places[:, 1], c=ordered[metric].to_numpy(dtype=np.float64), cmap=LIKELIHOOD_MAP, norm=scale, s=diameter**2,
         edgecolor=np.where(is_ringed, INK, "#8A2A20"), linewidth=np.where(is_ringed, 1.5, 0.5), zorder=5,
     )  # fmt: skip
 
@@ -227,10 +235,12 @@ def _selection(anchors: pd.DataFrame, rows: pd.DataFrame, ratio: float) -> str:
 
 
 def _add_scale(figure: Figure, panels: np.ndarray, scale: Normalize, label: str) -> None:
+    """A colour bar below a column of panels."""
+    top = float(scale.vmax or 1.0)
     bar = figure.colorbar(
         ScalarMappable(scale, LIKELIHOOD_MAP), ax=list(panels), location="bottom", shrink=0.82, aspect=20, pad=0.02
     )
-    bar.set_ticks([0, scale.vmax / 2, scale.vmax], labels=["0", f"{scale.vmax / 2:g}", f"{scale.vmax:g}"])
+    bar.set_ticks([0, top / 2, top], labels=["0", f"{top / 2:g}", f"{top:g}"])
     bar.set_label(label, fontsize=10)
     bar.outline.set_linewidth(0.5)
 
@@ -241,6 +251,12 @@ def _legend_below(figure: Figure, rows: pd.DataFrame, *, marks_assigned: bool = 
     if rows.part_x.notna().any():
         handles.append(Line2D([], [], linestyle="none", label="part that tells its class", **_PART_LOOK))
     if marks_assigned:
-        ring = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 2}
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 8,
+            "markerfacecolor": "none",
+            "markeredgecolor": INK,
+            "markeredgewidth": 2,
+        }
         handles.append(Line2D([], [], linestyle="none", label="assigned", **ring))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)

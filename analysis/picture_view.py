@@ -36,17 +36,18 @@ class View:
         return self.bottom - self.top
 
 
-def view_around(points: Float[np.ndarray, "P 2"], height: int, width: int, margin: float = 0.1) -> View:
+def view_around(points: Float[np.ndarray, "P 2"], image_shape: tuple[int, ...], margin: float = 0.1) -> View:
     """The window around the points, with a margin on all sides, moved and cut so as to stay in the picture.
 
-    Its short side is at least 0.6 of its long one, and none is below 16 pixels: more would show single pixels only.
+    `image_shape` begins with height and width. The window's short side is at least 0.6 of its long one, and none is
+    below 16 pixels: closer up, single pixels would be all there is to see.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     extent = high - low
     sides = np.maximum(extent + 2 * margin * extent.max(), max(0.6 * (1 + 2 * margin) * extent.max(), 16.0))
     (left, right), (top, bottom) = (
         _inside(float(middle - side / 2), float(side), limit)
-        for middle, side, limit in zip((low + high) / 2, sides, (width, height), strict=True)
+        for middle, side, limit in zip((low + high) / 2, sides, image_shape[1::-1], strict=True)
     )
     return View(left=left, top=top, right=right, bottom=bottom)
 

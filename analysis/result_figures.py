@@ -9,9 +9,11 @@ Values are fractions; the axes show percent. A value of nan is a run that was no
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -33,7 +35,7 @@ from analysis.figure_style import (
 
 GAIN = "gain"  # what stands in the column `detector` of rows with FreeAnchor - RetinaNet
 _BAR_WIDTH = 0.36
-_ERROR_LOOK = {"elinewidth": 1.2, "capsize": 2.5, "capthick": 1.2}
+_ERROR_LOOK: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "capthick": 1.2}
 
 
 @styled
@@ -100,11 +102,9 @@ def _annotate_gain(axes: Axes, place: float, pair: pd.DataFrame) -> None:
     values = pair.value.reindex(list(DETECTORS))
     if values.isna().any():
         return
-    top = 100 * pair[["value", "high"]].max(axis=None)
+    top = 100 * float(pair[["value", "high"]].max().max())
     text = f"{100 * (values[FREEANCHOR] - values[RETINANET]):+.1f}"
-    axes.annotate(
-        text, (place, top), (0, 5), textcoords="offset points", ha="center", va="bottom", fontweight="bold"
-    )
+    axes.annotate(text, (place, top), (0, 5), textcoords="offset points", ha="center", va="bottom", fontweight="bold")
 
 
 def _with_count(label: str, rows: pd.DataFrame) -> str:
@@ -198,10 +198,12 @@ def _gains(frame: pd.DataFrame, bins: list[str]) -> pd.DataFrame:
 
 def _legend_above(figure: Figure, frame: pd.DataFrame) -> None:
     """One legend for all panels, on top; none where nothing was drawn."""
-    handles = {}
+    handles: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     shown = [detector for detector in detectors_in(frame) if detector in handles]
     if shown:
-        figure.legend([handles[name] for name in shown], shown, loc="outside upper center", ncols=len(shown))
+        figure.legend(
+            handles=[handles[name] for name in shown], labels=shown, loc="outside upper center", ncols=len(shown)
+        )

@@ -135,16 +135,14 @@ def _kinds(first: pd.Series, layout: TableLayout) -> tuple[Kind, ...]:
 
 def _line(kind: Kind, row: int, cells: pd.DataFrame, layout: TableLayout) -> TableLine:
     first = cells.iloc[0]
-    by_metric = cells.set_index("metric")
+    by_metric = {str(cell.metric): cell for _, cell in cells.iterrows()}
     read = _paper_cell if kind == "paper" else _measured_cell
     return TableLine(
         kind=kind,
         row=row,
         group=str(first[layout.bold_best]) if layout.bold_best else "",
         labels=tuple(_label(kind, first, column) for column in layout.labels),
-        cells=tuple(
-            read(metric, by_metric.loc[metric] if metric in by_metric.index else None) for metric in layout.metrics
-        ),
+        cells=tuple(read(metric, by_metric.get(metric)) for metric in layout.metrics),
     )
 
 

@@ -145,6 +145,19 @@ def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 
+def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
+    """The learning rates tried with the baseline: run, lr, metric, value; nan where not run."""
+    rows = []
+    for name in profile.trials:
+        evaluation = profile.evaluations[name]
+        recipe = evaluation.training.recipe
+        head = {"run": name, "detector": evaluation.training.detector, "lr": recipe.lr, "steps": recipe.num_steps}
+        values = measurements(evaluation, store).set_index("metric") if is_measured(evaluation, store) else None
+        for metric in ("ap", "ap_50", "ap_75"):
+            rows.append({**head, "metric": metric, "value": math.nan if values is None else values.loc[metric, "value"]})
+    return pd.DataFrame(rows, columns=["run", "detector", "lr", "steps", "metric", "value"])
+
+
 def run_records(profile: Profile, store: Store) -> list[dict[str, object]]:
     """Provenance of every run that lies in the store: name, fingerprint, time, precision, commit, hardware."""
     records = []

@@ -74,13 +74,17 @@ def build_page(
     for name in ids:
         if ids.count(name) > 1:
             raise PageError(f"section id {name} occurs more than once; give every section an id of its own")
-    page = _environment().get_template("page.html").render(
-        title=title,
-        summary=summary,
-        profile=str(provenance.get("profile", "")),
-        headline=None if headline is None else _shown(headline, report_dir),
-        sections=[_shown(section, report_dir) for section in sections],
-        provenance={key: value for key, value in provenance.items() if key != "profile"},
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            summary=summary,
+            profile=str(provenance.get("profile", "")),
+            headline=None if headline is None else _shown(headline, report_dir),
+            sections=[_shown(section, report_dir) for section in sections],
+            provenance={key: value for key, value in provenance.items() if key != "profile"},
+        )
     )
     write_atomically(report_dir / PAGE_NAME, page.encode())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.config import DrawnData, Evaluation
 from experiments.registry import Profile
-from experiments.report import FIGURES, LAYOUTS
+from experiments.report import FIGURES, LAYOUTS, REPORTS
 from experiments.store import Store
 
 # What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
@@ -53,13 +53,15 @@ def _needs(profile: Profile, report: str, chosen: str) -> list[str]:
     if report in LAYOUTS:
         shown = [run for row in profile.tables[report] for run in row.runs]
         return [run for run in shown if chosen == "paper" or run in profile.demo]
+    if report == "trials":
+        return list(profile.trials) if chosen == "paper" else []
     return list(profile.pair)
 
 
 def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
     """Rules for every run and report of a profile; `chosen` is "demo" (two runs, the rest not run) or "paper" (all)."""
     directory = reports / profile.report_name
-    names = [*LAYOUTS, *FIGURES, "comparison"]
+    names = list(REPORTS)
     rules = _run_rules(profile, store)
     for name in names:
         needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, name, chosen)]
@@ -70,4 +72,5 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
     rules.append(_rule(directory / "index.html", files, "$(FREEANCHOR) report index $(WHERE)"))
     aliases = [f"{name}: {_escape(directory / f'{name}.csv')}" for name in names]
     aliases.append(f"report: {_escape(directory / 'index.html')}")
-    return "\n".join([f".PHONY: report {' '.join(names)}", *aliases, "", *rules])
+    head = [f"REPORT := {_escape(directory / 'index.html')}", f".PHONY: report {' '.join(names)}"]
+    return "\n".join([*head, *aliases, "", *rules])

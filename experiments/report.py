@@ -25,6 +25,7 @@ from experiments.frames import (
     slenderness_frame,
     table_frame,
     training_frame,
+    trials_frame,
 )
 from experiments.registry import Profile
 from experiments.stages import compare_stage
@@ -144,7 +145,8 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "figure6": lambda profile, store: _of(figure6, crowdedness_frame(profile, store, comparison(profile, store))),
     "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
 }
-REPORTS = (*LAYOUTS, *FIGURES, "comparison")
+FRAMES: dict[str, Callable[[Profile, Store], pd.DataFrame]] = {"comparison": comparison, "trials": trials_frame}
+REPORTS = (*LAYOUTS, *FIGURES, *FRAMES)
 
 
 def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Path:
@@ -156,5 +158,5 @@ def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Pa
         figure, frame = FIGURES[name](profile, store)
         write_figure(figure, frame, stem)
     else:
-        write_csv(stem.with_suffix(".csv"), comparison(profile, store))
+        write_csv(stem.with_suffix(".csv"), FRAMES[name](profile, store))
     return stem.with_suffix(".csv")

@@ -81,7 +81,7 @@ def select_candidates(
         if max_per_level is not None and len(pairs) > max_per_level:
             pairs = pairs[scores[pairs].topk(max_per_level).indices]
         anchor = pairs.div(logits.shape[1], rounding_mode="floor")
-        boxes = decode_boxes(level_deltas[anchor].float(), level_anchors[anchor])
+        boxes = decode_boxes(level_deltas[anchor].float(), level_anchors[anchor].float())
         found.append(Candidates(clip_boxes(boxes, *image_size), scores[pairs], pairs % logits.shape[1]))
     return merge_scales(found)
 

@@ -8,10 +8,10 @@ import jaxtyping
 
 jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
-from oracles.inputs import EDGE_CASES, LossInputs  # noqa: E402
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from oracles.inputs import EDGE_CASES, LossInputs
 
 torch.set_num_threads(1)
 settings.register_profile(

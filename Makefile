@@ -1,0 +1,99 @@
+# FreeAnchor: every table and figure of the paper, one target each. `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory
+
+PROFILE ?= shapes#   shapes, photos (with DATA=DIR), mini
+DATA ?=#             folder of your own pictures: train.json, val.json, images/
+SEEDS ?= 1#          seeds a run
+JOBS ?= 2#           runs side by side
+DEVICE ?= cpu#       cpu, cuda, cuda:1 …
+PYTHON ?= python3#   the Python (3.11 or later) that .venv is made from
+PRECISION ?= auto#   auto, float32, bfloat16: of the network; losses are float32 always
+
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+THREADS ?= $(shell n=$$(( $(CORES) / $(JOBS) )); echo $$(( n > 0 ? n : 1 )))
+
+VENV := .venv
+READY := $(VENV)/.ready
+FREEANCHOR := $(VENV)/bin/freeanchor
+empty :=
+space := $(empty) $(empty)
+ESCAPED_DATA := $(subst $(space),\ ,$(strip $(DATA)))
+WHERE := --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(ESCAPED_DATA), --data $(ESCAPED_DATA))
+HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION))
+
+# Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
+CHOSEN ?= $(if $(filter demo,$(MAKECMDGOALS)),demo,paper)
+REPORT_GOALS := demo paper table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
+	trials report reports/% runs/%
+
+# The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
+PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
+SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py $(if $(ESCAPED_DATA),$(ESCAPED_DATA)/*.json))
+REPORT_NEEDS := $(PLAN) $(wildcard analysis/*.py experiments/*.py experiments/*.html)
+
+ifneq ($(filter $(REPORT_GOALS),$(MAKECMDGOALS)),)
+include $(PLAN)
+endif
+
+.PHONY: help setup demo paper test check clean purge
+
+help: ## list the targets
+	@echo "make TARGET [PROFILE=shapes|photos|mini] [DATA=DIR] [SEEDS=1] [JOBS=2] [DEVICE=cpu]"
+	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sort -u | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "freeanchor needs Python 3.11 or later; give one with make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(READY) ## create .venv from requirements.lock
+
+# Reports depend on the plan: a parameter changed and changed back gives the first table again.
+$(PLAN): $(SOURCES) | $(READY)
+	@mkdir -p .make
+	@$(FREEANCHOR) plan $(WHERE) --chosen $(CHOSEN) > $@.partial
+	@mv $@.partial $@
+
+demo: ## train both detectors on shapes, then every table and figure: minutes on two CPU cores
+	@if $(MAKE) -q CHOSEN=demo $(REPORT) 2>/dev/null; then echo "demo: nothing to do, $(REPORT) is up to date"; \
+	else $(MAKE) -j $(JOBS) CHOSEN=demo $(REPORT) && echo "demo: done, open $(REPORT)"; fi
+
+paper: ## every run of the paper at this profile's size, then every table and figure
+	@if $(MAKE) -q CHOSEN=paper $(REPORT) 2>/dev/null; then echo "paper: nothing to do, $(REPORT) is up to date"; \
+	else $(MAKE) -j $(JOBS) CHOSEN=paper $(REPORT) && echo "paper: done, open $(REPORT)"; fi
+
+table1: ## NMS recall (Table 1)
+table2: ## training time and the AP family, two backbones (Table 2)
+table3: ## longer schedules, scale jitter, multi-scale testing (Table 3)
+figure1: ## assignment by IoU against learned matching (Fig. 1)
+figure2: ## the saturated linear function (Fig. 2)
+figure3: ## the Mean-max function (Fig. 3)
+figure4: ## matching of one object over training (Fig. 4)
+figure5: ## slender against square objects (Fig. 5)
+figure6: ## crowdedness (Fig. 6)
+training: ## loss terms, learning rate and effective anchors over training
+comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals
+trials: ## the learning rates tried for the baseline
+report: ## the page that shows them all
+
+test: $(READY) ## run the tests
+	$(VENV)/bin/python -m pytest -n $(JOBS)
+
+check: $(READY) test ## tests, ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy freeanchor analysis experiments
+
+clean: ## remove caches and generated rules; runs, data and reports stay
+	rm -rf .make .pytest_cache .hypothesis .ruff_cache .mypy_cache build *.egg-info
+	find freeanchor analysis experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+purge: clean ## remove the runs, the drawn data and .venv as well
+	rm -rf runs data $(VENV)
