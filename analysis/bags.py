@@ -63,15 +63,12 @@ def summarize_bags(matches: pd.DataFrame) -> pd.DataFrame:
 
 def chosen_anchor(matches: pd.DataFrame) -> pd.DataFrame:
     """The anchor of greatest weight in each bag, all columns kept; of equal ones that of highest IoU."""
-    _check_matches(matches)
-    ranked = matches.sort_values(["weight", "rank"], ascending=[False, True], kind="stable")
-    return _first_of_each_bag(ranked, matches)
+    return _first_of_each_bag(matches, ["weight", "rank"], ascending=[False, True])
 
 
 def preferred_by_iou(matches: pd.DataFrame) -> pd.DataFrame:
     """The anchor of highest IoU with the object in each bag (rank 0), all columns kept."""
-    _check_matches(matches)
-    return _first_of_each_bag(matches.sort_values("rank", kind="stable"), matches)
+    return _first_of_each_bag(matches, ["rank"], ascending=[True])
 
 
 def part_distance(matches: pd.DataFrame) -> pd.DataFrame:
@@ -118,7 +115,7 @@ def anchor_centres(matches: pd.DataFrame) -> Float[np.ndarray, "A 2"]:
 def _distance(anchors: pd.DataFrame, x: pd.Series, y: pd.Series) -> Float[np.ndarray, " N"]:
     """From the anchors' centres to (x, y), in diagonals of the object."""
     centres = anchor_centres(anchors)
-    diagonal = np.hypot(anchors.gt_x2 - anchors.gt_x1, anchors.gt_y2 - anchors.gt_y1).to_numpy(dtype=np.float64)
+    diagonal = np.asarray(np.hypot(anchors.gt_x2 - anchors.gt_x1, anchors.gt_y2 - anchors.gt_y1), dtype=np.float64)
     pixels = np.hypot(centres[:, 0] - x.to_numpy(dtype=np.float64), centres[:, 1] - y.to_numpy(dtype=np.float64))
     return np.divide(pixels, diagonal, out=np.full(len(anchors), np.nan), where=diagonal > 0)
 
@@ -127,11 +124,12 @@ def _bags(matches: pd.DataFrame):
     return matches.groupby(list(BAG_COLUMNS), sort=False, dropna=False)
 
 
-def _first_of_each_bag(ranked: pd.DataFrame, matches: pd.DataFrame) -> pd.DataFrame:
-    """The first row of each bag, bags in the order in which `matches` has them."""
-    number = _bags(matches).ngroup()
-    first = ranked.assign(_bag=number).drop_duplicates("_bag").sort_values("_bag", kind="stable")
-    return first.drop(columns="_bag").reset_index(drop=True)
+def _first_of_each_bag(matches: pd.DataFrame, by: list[str], ascending: list[bool]) -> pd.DataFrame:
+    """The row of each bag that comes first in the given order; bags in the order in which `matches` has them."""
+    _check_matches(matches)
+    numbered = matches.assign(_bag=_bags(matches).ngroup().to_numpy())
+    first = numbered.sort_values(by, ascending=ascending, kind="stable").drop_duplicates("_bag")
+    return first.sort_values("_bag").drop(columns="_bag").reset_index(drop=True)
 
 
 def _check_matches(matches: pd.DataFrame) -> None:

@@ -1,7 +1,8 @@
 """The objects whose matching is shown (Figs. 1 and 4), and their bags over training.
 
-The objects are chosen by a rule on the ground truth, before any detector is asked: in pictures of at most
-`MAX_OBJECTS` objects, the largest ones whose box is at least 3:1, the kind the paper says IoU assignment fails.
+The objects are chosen by a rule on the ground truth, before any detector is asked: of objects with a box no longer than
+4:3, so that their bags hold anchors of ratio 1:1 as in the paper's Fig. 4, in pictures of at most `MAX_OBJECTS`
+objects, the largest; those first whose discriminative part lies off their centre, where the data say so.
 
     frame = matches_frame(evaluation, store)      # columns of analysis.bags.MATCH_COLUMNS
 """
@@ -10,6 +11,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.bags import MATCH_COLUMNS
@@ -23,31 +25,8 @@ from experiments.config import Evaluation
 from experiments.store import Store
 
 MAX_OBJECTS = 6  # a picture with more is hard to read
+OFF_CENTRE = 0.25  # of the box's diagonal; a corner is at 0.5
 NUM_OBJECTS = 4
-
-
-def _objects(split: Split) -> pd.DataFrame:
-    """Every object of a split: picture's place, annotation id, area, aspect, objects in its picture."""
-    rows = []
-    for place, picture in enumerate(split.pictures):
-        sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
-        for annotation_id, (width, height) in zip(picture.annotation_ids.tolist(), sides.tolist(), strict=True):
-            aspect = max(width / height, height / width)
-            rows.append((place, annotation_id, width * height, aspect, len(sides)))
-    return pd.DataFrame(rows, columns=["place", "annotation_id", "area", "aspect", "num_objects"])
-
-
-def choose_objects(split: Split, count: int = NUM_OBJECTS) -> list[tuple[Picture, int]]:
-    """The objects to show, each with its picture, by the rule above; where none is so slender, the most slender ones."""
-    objects = _objects(split)
-    uncrowded = objects[objects["num_objects"] <= MAX_OBJECTS]
-    objects = uncrowded if len(uncrowded) else objects
-    slender = objects[objects["aspect"] >= AspectCuts().slender]
-    ranked = slender.sort_values(["area", "annotation_id"], ascending=[False, True])
-    if ranked.empty:
-        ranked = objects.sort_values(["aspect", "annotation_id"], ascending=[False, True])
-    best = ranked.drop_duplicates("place").head(count)
-    return [(split.pictures[row.place], row.annotation_id) for row in best.itertuples()]
 
 
 def _parts(annotations: Path) -> dict[int, tuple[float, float]]:
@@ -56,12 +35,46 @@ def _parts(annotations: Path) -> dict[int, tuple[float, float]]:
     return {item["id"]: tuple(item["part"]) for item in content["annotations"] if "part" in item}
 
 
+def _objects(split: Split) -> pd.DataFrame:
+    """Every object of a split: picture's place, annotation id, corners, area, aspect, objects in its picture."""
+    rows = []
+    for place, picture in enumerate(split.pictures):
+        for annotation_id, (x1, y1, x2, y2) in zip(picture.annotation_ids.tolist(), picture.boxes.tolist(), strict=True):
+            rows.append((place, annotation_id, x1, y1, x2, y2, len(picture.boxes)))
+    frame = pd.DataFrame(rows, columns=["place", "annotation_id", "x1", "y1", "x2", "y2", "num_objects"])
+    width, height = frame["x2"] - frame["x1"], frame["y2"] - frame["y1"]
+    return frame.assign(
+        area=width * height, aspect=np.maximum(width / height, height / width), diagonal=np.hypot(width, height)
+    )
+
+
+def _is_acentric(objects: pd.DataFrame, parts: dict[int, tuple[float, float]]) -> pd.Series:
+    """Whether an object's part is known to lie off its centre by more than `OFF_CENTRE` of its diagonal."""
+    missing = (math.nan, math.nan)
+    x, y = np.array([parts.get(number, missing) for number in objects["annotation_id"]]).reshape(-1, 2).T
+    centre_x, centre_y = (objects["x1"] + objects["x2"]) / 2, (objects["y1"] + objects["y2"]) / 2
+    return np.hypot(x - centre_x, y - centre_y) > OFF_CENTRE * objects["diagonal"]
+
+
+def choose_objects(
+    split: Split, parts: dict[int, tuple[float, float]], count: int = NUM_OBJECTS
+) -> list[tuple[Picture, int]]:
+    """The objects to show, each with its picture, by the rule above; where no picture is so empty, of all of them."""
+    objects = _objects(split)
+    objects = objects.assign(is_acentric=_is_acentric(objects, parts))
+    for condition in (objects["num_objects"] <= MAX_OBJECTS, objects["aspect"] <= AspectCuts().square):
+        objects = objects[condition.loc[objects.index]] if condition.loc[objects.index].any() else objects
+    order = ["is_acentric", "area", "annotation_id"]
+    best = objects.sort_values(order, ascending=[False, False, True]).drop_duplicates("place").head(count)
+    return [(split.pictures[row.place], row.annotation_id) for row in best.itertuples()]
+
+
 def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     """The bags of the chosen objects at each snapshot of a training; a row an anchor, columns MATCH_COLUMNS."""
     training = evaluation.training
     directory = store.data(training)
-    chosen = choose_objects(read_split(directory, "val"))
     parts = _parts(locate_split(directory, "val")[0])
+    chosen = choose_objects(read_split(directory, "val"), parts)
     rows = []
     for path in sorted((training.directory(store.runs) / "snapshots").glob("step-*.safetensors")):
         model, detector = load_model(path)

@@ -67,7 +67,7 @@ def metric_functions(ground_truth: GroundTruth, detections: Detections, recall: 
     for name, table in slenderness_tables(ground_truth, detections).items():
         functions[f"ap_{name}"] = partial(_ap, precision_curves(table))
     for name, pictures in crowdedness_bins(ground_truth).items():
-        functions[name] = partial(_ap, curves, within=pictures)
+        functions[f"ap_{name}"] = partial(_ap, curves, within=pictures)
     return functions | _recall_functions(ground_truth, recall)
 
 

@@ -28,7 +28,7 @@ from freeanchor.shapes_scene import SPLITS, Crowd, Scene, ShapesConfig, draw_sce
 
 __all__ = ["CATEGORIES", "Category", "ShapesConfig", "ShapesError", "write_shapes"]
 
-VERSION = "1"  # of the drawing; raise it with every change that moves a byte
+VERSION = "2"  # of the drawing; raise it with every change that moves a byte
 
 
 class ShapesError(ValueError):

@@ -105,7 +105,7 @@ def _log_between(rng: np.random.Generator, low: float, high: float) -> float:
 def _draw_object_colour(rng: np.random.Generator, ground_colours: Sequence[Colour]) -> Colour:
     """A colour that differs enough from the ground's; the last of 20 draws where none does."""
     for _ in range(20):
-        colour = draw_colour(rng, (0.3, 0.85), (0.25, 1.0))
+        colour = draw_colour(rng, (0.3, 0.85), (0.5, 1.0))
         if all(sum(abs(a - b) for a, b in zip(colour, g, strict=True)) >= MIN_CONTRAST for g in ground_colours):
             break
     return colour
@@ -115,15 +115,14 @@ def _draw_look(rng: np.random.Generator, ground_colours: Sequence[Colour], lengt
     """Colours and texture; half of the objects have a part of another colour, half have stripes."""
     colour, other = (_draw_object_colour(rng, ground_colours) for _ in range(2))
     part_colour = other if rng.random() < 0.5 else colour
-    contrast = 0.35 if sum(colour) + sum(part_colour) > 450.0 else 1.9  # dark lines round bright objects, or bright
-    red, green, blue = (min(255.0, channel * contrast) for channel in colour)
+    red, green, blue = (channel * 0.3 for channel in colour)  # a dark line round every object
     shade, turn, step = between(rng, 0.0, 0.5) / length, between(rng, 0.0, math.tau), 1.0 / between(rng, 4.0, 14.0)
-    depth = between(rng, 0.06, 0.22) if rng.random() < 0.5 else 0.0
+    depth = between(rng, 0.04, 0.12) if rng.random() < 0.5 else 0.0
     return Look(
         colour=colour,
         part_colour=part_colour,
         outline_colour=(red, green, blue),
-        outline_samples=int(rng.integers(1, 4)),
+        outline_samples=int(rng.integers(2, 5)),
         shade=(round(shade * math.cos(turn), 6), round(shade * math.sin(turn), 6)),
         stripe_step=(round(step * math.cos(turn * 3), 6), round(step * math.sin(turn * 3), 6)),
         stripe_depth=depth,

@@ -35,11 +35,11 @@ class ShapesConfig:
     max_objects: int = 20
     empty_fraction: float = 0.02  # of the pictures
     crowd_fraction: float = 0.04  # of the pictures, with one crowd region each
-    min_size: float = 14.0  # px, length of the shortest compact object
+    min_size: float = 20.0  # px, length of the shortest compact object
     max_size: float = 128.0  # px, length of the longest object
-    min_head: float = 9.0  # px, width of the thinnest slender object: below, the heads look alike
+    min_head: float = 12.0  # px, width of the thinnest slender object: below, the heads look alike
     max_aspect: float = 8.0  # length over width of the most slender object; the least has 3, as in `slender >= 3`
-    max_hidden: float = 0.4  # share of an object that later ones may hide
+    max_hidden: float = 0.25  # share of an object that later ones may hide
 
     def __post_init__(self) -> None:
         """Refuse settings that no picture can be drawn from."""

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from oracles import bags as oracle
+from oracles.match_frames import make_matches
 
 from analysis.bags import (
     MatchesError,
@@ -19,8 +21,6 @@ from analysis.bags import (
     square_anchors,
     summarize_bags,
 )
-from oracles import bags as oracle
-from oracles.match_frames import make_matches
 
 TWO_OBJECTS = ((11, (20.0, 30.0, 80.0, 70.0)), (12, (90.0, 10.0, 110.0, 90.0)))
 

@@ -1,0 +1,80 @@
+"""Where and how fast: precision, threads, signals."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from freeanchor import runtime as module
+from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts, has_fast_bfloat16, processor_name
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [({"avx2", "avx512f"}, False), ({"avx512_bf16"}, True), ({"amx_bf16", "avx2"}, True), (set(), False)],
+)
+def test_auto_precision_asks_the_processor(monkeypatch: pytest.MonkeyPatch, flags: set[str], fast: bool) -> None:
+    """bfloat16 where it is multiplied in hardware, float32 elsewhere and where the system does not tell."""
+    monkeypatch.setattr(module, "_cpu_flags", lambda: flags)
+    assert has_fast_bfloat16(torch.device("cpu")) is fast
+    assert Runtime().dtype == (torch.bfloat16 if fast else torch.float32)
+    assert Runtime(precision="float32").dtype == torch.float32
+    assert Runtime(precision="bfloat16").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_network_computes_in_the_precision_asked_for(precision: str) -> None:
+    """Inside the context a matrix product has that type; outside it is float32 again."""
+    matrix = torch.ones(4, 4)
+    with Runtime(precision=precision).autocast():
+        assert (matrix @ matrix).dtype == getattr(torch, precision)
+    assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_threads_are_set_only_where_asked() -> None:
+    """0 leaves torch its own choice."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        Runtime(threads=0).prepare()
+        assert torch.get_num_threads() == 2
+        Runtime(threads=1).prepare()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted(number: signal.Signals) -> None:
+    """Nothing is raised, and the signal can be read off the list."""
+    with deferred_interrupts() as received:
+        assert received == []
+        os.kill(os.getpid(), number)
+        assert received == [number]
+
+
+def test_the_second_signal_acts_at_once() -> None:
+    """Whoever presses Ctrl-C twice means it."""
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_are_as_before_afterwards() -> None:
+    """The former handlers come back, also after an error inside."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), deferred_interrupts():
+        _ = 1 / 0
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_an_interruption_passes_for_ctrl_c() -> None:
+    """Code that catches errors does not swallow it."""
+    assert issubclass(Interrupted, KeyboardInterrupt)
+    assert not issubclass(Interrupted, Exception)
+
+
+def test_the_processor_has_a_name() -> None:
+    """For provenance: never empty."""
+    assert processor_name().strip()

@@ -1,0 +1,61 @@
+"""A detector and a recipe so small that a test can train them: ten steps in a second.
+
+    detector, recipe = tiny_detector(), tiny_recipe(FreeAnchorLoss())
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from oracles.coco_folder import write_both
+
+from freeanchor.anchors import AnchorConfig
+from freeanchor.backbones import SmallResNet
+from freeanchor.checkpoints import DetectorConfig
+from freeanchor.data import InputConfig, Split, read_split
+from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.model import ModelConfig, RetinaNet
+from freeanchor.runtime import Runtime
+from freeanchor.train import TrainConfig
+
+MODEL = ModelConfig(
+    num_classes=3,
+    backbone=SmallResNet(widths=(8, 8, 16, 16)),
+    anchors=AnchorConfig(sizes=(16.0, 32.0, 64.0, 128.0, 256.0)),
+    pyramid_channels=8,
+    head_depth=1,
+    head_norm="group",
+    tower_init="he",
+)
+FLOAT32 = Runtime(precision="float32", log_every=2, checkpoint_every=4)
+
+
+def tiny_detector(**model: Any) -> DetectorConfig:
+    """A detector of the classes of `oracles.coco_folder`, at 64 px; `model` replaces fields of the network's."""
+    return DetectorConfig(
+        model=replace(MODEL, **model),
+        inputs=InputConfig(short_side=64, max_long_side=128),
+        category_ids=(2, 5, 9),
+        category_names=("dot", "box", "bar"),
+    )
+
+
+def tiny_model(seed: int = 0, **model: Any) -> RetinaNet:
+    """Its network with weights drawn from `seed`, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return RetinaNet(tiny_detector(**model).model).eval()
+
+
+def tiny_recipe(loss: RetinaNetLoss | FreeAnchorLoss, **changes: Any) -> TrainConfig:
+    """Eight steps of three pictures at a rate that a tiny network stands."""
+    values = {"num_steps": 8, "batch_size": 3, "lr": 0.02, "warmup_steps": 2, "max_grad_norm": 10.0, **changes}
+    return TrainConfig(loss=loss, **values)
+
+
+def tiny_split(directory: Path, split: str = "train") -> Split:
+    """A split of the small data set, written to `directory` where it is not there yet."""
+    if not (directory / f"{split}.json").exists():
+        write_both(directory)
+    return read_split(directory, split)
