@@ -120,7 +120,7 @@ def _distance(anchors: pd.DataFrame, x: pd.Series, y: pd.Series) -> Float[np.nda
     return np.divide(pixels, diagonal, out=np.full(len(anchors), np.nan), where=diagonal > 0)
 
 
-def _bags(matches: pd.DataFrame):
+def _bags(matches: pd.DataFrame) -> pd.api.typing.DataFrameGroupBy:
     return matches.groupby(list(BAG_COLUMNS), sort=False, dropna=False)
 
 
@@ -142,6 +142,6 @@ def _check_weights(weights: np.ndarray) -> None:
     sums = weights.sum(axis=-1)
     if np.any(weights < 0) or not np.allclose(sums, 1, atol=1e-3):
         raise MatchesError(
-            f"weights must be shares that sum to 1 over a bag, got sums from {np.min(sums):g} to {np.max(sums):g} and a "
-            f"least weight of {np.min(weights):g}; divide by their sum"
+            f"weights must be shares that sum to 1 over a bag, got sums from {np.min(sums):g} to {np.max(sums):g} and "
+            f"a least weight of {np.min(weights):g}; divide by their sum"
         )

@@ -14,6 +14,7 @@ box, 1 for a square, infinite for a box without extent.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def crowdedness_bins(
     counts = objects_per_image(ground_truth)
     bins = {
         f"objects_{low}_{high - 1}" if high - 1 > low else f"objects_{low}": (counts >= low) & (counts < high)
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        for low, high in pairwise(edges)
     }
     return bins | {f"objects_{edges[-1]}_plus": counts >= edges[-1]}
 

@@ -110,7 +110,7 @@ def shown_ratio(matches: pd.DataFrame) -> float:
 
 
 def dot_places(centres: Float[np.ndarray, "A 2"], radius: float) -> Float[np.ndarray, "A 2"]:
-    """Where to draw anchors' dots: at their centres, or spread evenly on a circle around a centre that several share."""
+    """Where to draw anchors' dots: at their centres, or spread evenly around a centre that several share."""
     places = centres.astype(np.float64, copy=True)
     _, group = np.unique(np.round(centres, 3), axis=0, return_inverse=True)
     for number in np.unique(group.ravel()):
@@ -212,7 +212,8 @@ def _draw_dots(axes: Axes, anchors: pd.DataFrame, metric: str, scale: Normalize,
     places = dot_places(centres, radius=0.6 * diameter * view.width / (72 * _PANEL_INCHES))
     is_ringed = ordered.assigned.to_numpy(dtype=bool) & (metric == "iou")
     axes.scatter(
-        places[:, 0], places[:, 1], c=ordered[metric].to_numpy(dtype=np.float64), cmap=LIKELIHOOD_MAP, norm=scale, s=diameter**2,
+        places[:, 0], places[:, 1], c=ordered[metric].to_numpy(dtype=np.float64), cmap=LIKELIHOOD_MAP, norm=scale,
+        s=diameter**2,
         edgecolor=np.where(is_ringed, INK, "#8A2A20"), linewidth=np.where(is_ringed, 1.5, 0.5), zorder=5,
     )  # fmt: skip
 

@@ -77,7 +77,8 @@ def bin_label(name: str) -> str:
 
 def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
     if not rows.value.notna().any():
-        return say_not_run(axes)
+        say_not_run(axes)
+        return
     labels = list(rows.label.unique())
     for detector, shift in zip(DETECTORS, (-_BAR_WIDTH / 2, _BAR_WIDTH / 2), strict=True):
         own = rows[rows.detector == detector].set_index("label").reindex(labels)
@@ -114,7 +115,8 @@ def _with_count(label: str, rows: pd.DataFrame) -> str:
 
 def _draw_categories(axes: Axes, rows: pd.DataFrame) -> None:
     if not rows.value.notna().any():
-        return say_not_run(axes)
+        say_not_run(axes)
+        return
     for _, own in rows.groupby("label", sort=False):
         pair = own.set_index("detector").reindex(list(DETECTORS))
         axes.plot(pair.median_aspect, 100 * pair.value, color="#B9BFC6", linewidth=1.2, zorder=1)
@@ -146,7 +148,8 @@ def _use_ratio_axis(axes: Axes, ratios: pd.Series) -> None:
 def _draw_crowdedness(axes: Axes, frame: pd.DataFrame, bins: list[str]) -> None:
     detectors = frame[frame.detector.isin(DETECTORS)]
     if not detectors.value.notna().any():
-        return say_not_run(axes)
+        say_not_run(axes)
+        return
     for detector, shift in zip(DETECTORS, (-0.03, 0.03), strict=True):  # apart, so that both intervals show
         own = detectors[detectors.detector == detector].set_index("bin").reindex(bins)
         axes.errorbar(
@@ -176,7 +179,8 @@ def _draw_gains(axes: Axes, frame: pd.DataFrame, bins: pd.DataFrame) -> None:
     axes.grid(visible=False, axis="x")
     axes.set(xlabel="objects in a picture", ylabel="gain (points)")
     if not gains.value.notna().any():
-        return say_not_run(axes, keeps_x=True)
+        say_not_run(axes, keeps_x=True)
+        return
     axes.bar(places, 100 * gains.value, 0.5, color=COLOURS[FREEANCHOR], alpha=0.85)
     axes.errorbar(places, 100 * gains.value, error_lengths(gains), fmt="none", ecolor=INK, **_ERROR_LOOK)
     for place, value, high in zip(places, gains.value, gains[["value", "high"]].max(axis=1), strict=True):

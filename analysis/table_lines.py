@@ -160,7 +160,7 @@ def _paper_cell(metric: str, cell: pd.Series | None) -> TableCell:
 
 
 def _measured_cell(metric: str, cell: pd.Series | None) -> TableCell:
-    """A nan of a finished run (it has seeds) is not *not run* but *undefined*: AP of large objects where there is none."""
+    """A nan of a finished run (it has seeds) is *undefined*, not *not run*: AP of large objects where there is none."""
     if cell is None or pd.isna(cell.value):
         has_run = cell is not None and not pd.isna(cell.n_seeds) and cell.n_seeds > 0
         return TableCell(text=UNDEFINED if has_run else NOT_RUN)

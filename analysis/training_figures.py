@@ -45,7 +45,8 @@ def smooth(values: Float[np.ndarray, " N"], window: int) -> Float[np.ndarray, " 
 
 def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
     if not rows.value.notna().any():
-        return say_not_run(axes)
+        say_not_run(axes)
+        return
     for (metric, own), line_style in zip(rows.groupby("metric"), _LINE_STYLES, strict=False):
         name = str(metric).removeprefix("loss_")
         _draw_curve(axes, own, label=name, linestyle=line_style)
@@ -55,7 +56,8 @@ def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _draw_both(axes: Axes, rows: pd.DataFrame) -> None:
     if not rows.value.notna().any():
-        return say_not_run(axes)
+        say_not_run(axes)
+        return
     for detector, line_style in zip(detectors_in(rows), _LINE_STYLES, strict=False):
         _draw_curve(axes, rows[rows.detector == detector], label=detector, linestyle=line_style)
     axes.set_ylim(bottom=0)

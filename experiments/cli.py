@@ -36,7 +36,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog="freeanchor", description="FreeAnchor (NeurIPS 2019), reproduced and analysed.")
+    parser = argparse.ArgumentParser(
+        prog="freeanchor", description="FreeAnchor (NeurIPS 2019), reproduced and analysed."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, help_text: str, example: str) -> argparse.ArgumentParser:
@@ -71,13 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--min-score", type=float, default=0.3, help="draw boxes that score more (default: 0.3)")
     detect.add_argument("--json", action="store_true", help="print the detections as json")
     _add_how(detect)
-    evaluate = add("evaluate", "COCO statistics and breakdowns of any detections", "freeanchor evaluate --gt G --detections D")
+    evaluate = add(
+        "evaluate", "COCO statistics and breakdowns of any detections", "freeanchor evaluate --gt G --detections D"
+    )
     evaluate.add_argument("--gt", type=Path, required=True, help="ground truth, COCO json (or .gz)")
     evaluate.add_argument("--detections", type=Path, required=True, help="detections, COCO results json (or .gz)")
     evaluate.add_argument("--json", action="store_true", help="for programs")
-    recall = add("nms-recall", "what NMS costs any detector's candidates", "freeanchor nms-recall --gt G --candidates C")
+    recall = add(
+        "nms-recall", "what NMS costs any detector's candidates", "freeanchor nms-recall --gt G --candidates C"
+    )
     recall.add_argument("--gt", type=Path, required=True, help="ground truth, COCO json (or .gz)")
-    recall.add_argument("--candidates", type=Path, required=True, help="candidates before NMS, COCO results json (or .gz)")
+    recall.add_argument(
+        "--candidates", type=Path, required=True, help="candidates before NMS, COCO results json (or .gz)"
+    )
     recall.add_argument("--nms", type=float, default=0.5, help="IoU above which NMS suppresses (default: 0.5)")
     recall.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -130,7 +138,7 @@ def _is_input_error(error: Exception) -> bool:
     from freeanchor.train import TrainingError
 
     ours = (AnalysisDataError, CheckpointError, DataError, ShapesError, TrainingError, UsageError)
-    return isinstance(error, ours) or isinstance(error, OSError)
+    return isinstance(error, (*ours, OSError))
 
 
 if __name__ == "__main__":

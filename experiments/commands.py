@@ -8,10 +8,6 @@ import difflib
 import json
 from pathlib import Path
 
-from freeanchor.data import read_split
-from freeanchor.runtime import Runtime
-from freeanchor.shapes import ShapesConfig, write_shapes
-
 from experiments.config import Evaluation
 from experiments.frames import is_measured
 from experiments.index import write_index
@@ -20,6 +16,9 @@ from experiments.registry import PROFILES, Profile, build_profile
 from experiments.report import REPORTS, write_report
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
+from freeanchor.data import read_split
+from freeanchor.runtime import Runtime
+from freeanchor.shapes import ShapesConfig, write_shapes
 
 
 class UsageError(ValueError):
@@ -154,4 +153,6 @@ def _check(directory: Path) -> None:
         for picture in split.pictures:
             load_sample(picture, InputConfig())
         num_objects = sum(len(picture.boxes) for picture in split.pictures)
-        print(f"{name}: {len(split.pictures)} pictures, {num_objects} objects, {len(split.category_ids)} categories: fine")
+        print(
+            f"{name}: {len(split.pictures)} pictures, {num_objects} objects, {len(split.category_ids)} categories: fine"
+        )

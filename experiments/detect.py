@@ -1,6 +1,6 @@
 """`freeanchor detect`: a checkpoint on single pictures, boxes drawn on copies of them.
 
-    detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
+detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
 """
 
 import colorsys
@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.files import write_json
 from freeanchor.checkpoints import DetectorConfig, load_model, replacing
 from freeanchor.data import DataError, Picture, open_image
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
-
-from experiments.files import write_json
 
 
 def picture_at(path: Path, image_id: int) -> Picture:
@@ -72,7 +71,9 @@ def detect(
     model, detector = load_model(checkpoint, runtime.device)
     pictures = [picture_at(path, number) for number, path in enumerate(paths)]
     rows: list[dict[str, Any]] = []
-    for prediction in predict(model, detector, pictures, InferenceConfig(score_threshold=min_score), runtime, batch_size=1):
+    for prediction in predict(
+        model, detector, pictures, InferenceConfig(score_threshold=min_score), runtime, batch_size=1
+    ):
         path, found = prediction.picture.path, prediction.detections
         own = [
             {

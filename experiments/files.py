@@ -1,6 +1,6 @@
 """Writing results so that nobody ever sees half of one: a temporary name first, then a rename.
 
-    write_json(directory / "train.json", record)
+write_json(directory / "train.json", record)
 """
 
 import json

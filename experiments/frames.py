@@ -1,12 +1,13 @@
 """Tidy frames for tables and figures, gathered from the run store. Views only: nothing is computed twice or trained.
 
-    frame = table_frame(profile, "table2", store)
-    frame = pair_frame(profile, store)          # every metric of the two compared runs, and the gain between them
+frame = table_frame(profile, "table2", store)
+frame = pair_frame(profile, store)          # every metric of the two compared runs, and the gain between them
 """
 
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -69,7 +70,9 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
     """The cells of one row: what the paper has, and what was measured here."""
     paper = published(table, *row.published) if row.published else {}
     evaluations = [profile.evaluations[run] for run in row.runs]
-    measured = [measurements(run, store).set_index("metric") for run in evaluations if is_measured(run, store)]
+    measured: list[Any] = [
+        measurements(run, store).set_index("metric") for run in evaluations if is_measured(run, store)
+    ]
     theirs = row.published[1] if row.published else "n/a"
     labels = {
         "profile": profile.name,
@@ -154,7 +157,9 @@ def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
         head = {"run": name, "detector": evaluation.training.detector, "lr": recipe.lr, "steps": recipe.num_steps}
         values = measurements(evaluation, store).set_index("metric") if is_measured(evaluation, store) else None
         for metric in ("ap", "ap_50", "ap_75"):
-            rows.append({**head, "metric": metric, "value": math.nan if values is None else values.loc[metric, "value"]})
+            rows.append(
+                {**head, "metric": metric, "value": math.nan if values is None else values.loc[metric, "value"]}
+            )
     return pd.DataFrame(rows, columns=["run", "detector", "lr", "steps", "metric", "value"])
 
 

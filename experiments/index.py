@@ -1,6 +1,6 @@
 """The page that shows every table and figure of a profile, with where each comes from.
 
-    write_index(profile, store, Path("reports"))      # reports/shapes/index.html
+write_index(profile, store, Path("reports"))      # reports/shapes/index.html
 """
 
 from pathlib import Path
@@ -29,10 +29,10 @@ FIGURE_TEXTS = {
     ),
     "figure4": (
         "Figure 4. Matching of one object over training",
-        "Left: confidence of the 16 square anchors of highest IoU under FreeAnchor, darker is likelier. Right: the same "
-        "anchors by IoU, as hand-crafted assignment ranks them. One row a stage of training. The object is chosen by a "
-        "rule on the ground truth: of objects with their class at one end and a box no longer than 4:3, the largest in a "
-        "picture of few objects.",
+        "Left: confidence of the 16 square anchors of highest IoU under FreeAnchor, darker is likelier. Right: the "
+        "same anchors by IoU, as hand-crafted assignment ranks them. One row a stage of training. The object is chosen by a "
+        "rule on the ground truth: of objects with their class at one end and a box no longer than 4:3, the largest in "
+        "a picture of few objects.",
     ),
     "figure5": (
         "Figure 5. Slender and square objects",
@@ -42,8 +42,8 @@ FIGURE_TEXTS = {
     ),
     "figure6": (
         "Figure 6. Crowdedness",
-        "AP on the pictures with so many objects, and what FreeAnchor gains, paired over pictures. The paper's bins are "
-        "unpublished, these are ours.",
+        "AP on the pictures with so many objects, and what FreeAnchor gains, paired over pictures. The paper's bins "
+        "are unpublished, these are ours.",
     ),
     "training": (
         "Training",
@@ -73,7 +73,9 @@ def write_index(profile: Profile, store: Store, reports: Path) -> Path:
         for name, layout in LAYOUTS.items()
     ]
     sections += [
-        Section(id=name, title=title, caption=caption, command=_make(name, profile), kind="figure", stem=directory / name)
+        Section(
+            id=name, title=title, caption=caption, command=_make(name, profile), kind="figure", stem=directory / name
+        )
         for name, (title, caption) in FIGURE_TEXTS.items()
     ]
     origin = {"profile": str(profile.report_name), **provenance(), "runs": run_records(profile, store)}

@@ -16,13 +16,12 @@ import pandas as pd
 
 from analysis.bags import MATCH_COLUMNS
 from analysis.breakdowns import AspectCuts
+from experiments.config import Evaluation
+from experiments.store import Store
 from freeanchor.bags import bag_rows
 from freeanchor.checkpoints import load_model
 from freeanchor.data import Picture, Split, locate_split, read_split
 from freeanchor.losses import FreeAnchorLoss
-
-from experiments.config import Evaluation
-from experiments.store import Store
 
 MAX_OBJECTS = 6  # a picture with more is hard to read
 OFF_CENTRE = 0.25  # of the box's diagonal; a corner is at 0.5
@@ -39,7 +38,9 @@ def _objects(split: Split) -> pd.DataFrame:
     """Every object of a split: picture's place, annotation id, corners, area, aspect, objects in its picture."""
     rows = []
     for place, picture in enumerate(split.pictures):
-        for annotation_id, (x1, y1, x2, y2) in zip(picture.annotation_ids.tolist(), picture.boxes.tolist(), strict=True):
+        for annotation_id, (x1, y1, x2, y2) in zip(
+            picture.annotation_ids.tolist(), picture.boxes.tolist(), strict=True
+        ):
             rows.append((place, annotation_id, x1, y1, x2, y2, len(picture.boxes)))
     frame = pd.DataFrame(rows, columns=["place", "annotation_id", "x1", "y1", "x2", "y2", "num_objects"])
     width, height = frame["x2"] - frame["x1"], frame["y2"] - frame["y1"]
@@ -66,7 +67,7 @@ def choose_objects(
         objects = objects[condition.loc[objects.index]] if condition.loc[objects.index].any() else objects
     order = ["is_acentric", "area", "annotation_id"]
     best = objects.sort_values(order, ascending=[False, False, True]).drop_duplicates("place").head(count)
-    return [(split.pictures[row.place], row.annotation_id) for row in best.itertuples()]
+    return [(split.pictures[place], number) for place, number in best[["place", "annotation_id"]].to_numpy().tolist()]
 
 
 def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:

@@ -13,7 +13,14 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from analysis.breakdowns import AspectCuts, category_aspects, crowdedness, crowdedness_bins, slenderness, slenderness_tables
+from analysis.breakdowns import (
+    AspectCuts,
+    category_aspects,
+    crowdedness,
+    crowdedness_bins,
+    slenderness,
+    slenderness_tables,
+)
 from analysis.coco import coco_statistics
 from analysis.columns import Detections, GroundTruth
 from analysis.matching import find_overlaps, match
@@ -47,7 +54,9 @@ def object_recalls(recall: pd.DataFrame) -> dict[str, ObjectRecall]:
     }
 
 
-def _ap(curves: PrecisionCurves, weights: np.ndarray, *, iou: float | None = None, within: np.ndarray | None = None) -> np.ndarray:
+def _ap(
+    curves: PrecisionCurves, weights: np.ndarray, *, iou: float | None = None, within: np.ndarray | None = None
+) -> np.ndarray:
     """AP under picture weights, of the pictures `within` alone where given."""
     return average_precision(curves, weights if within is None else weights * within, iou=iou)
 
@@ -78,10 +87,10 @@ def _recall_functions(ground_truth: GroundTruth, recall: pd.DataFrame) -> dict[s
     for suffix, objects in object_recalls(recall).items():
 
         def mean(weights: np.ndarray, objects: ObjectRecall = objects) -> np.ndarray:
-            return mean_nms_recall(objects, object_weights=weights[:, place])
+            return np.asarray(mean_nms_recall(objects, object_weights=weights[:, place]))
 
         def at(weights: np.ndarray, tau: float, objects: ObjectRecall = objects) -> np.ndarray:
-            return nms_recall(objects, tau, object_weights=weights[:, place])
+            return np.asarray(nms_recall(objects, tau, object_weights=weights[:, place]))
 
         functions[f"nr{suffix}"] = mean
         functions |= {f"nr_{round(100 * tau)}{suffix}": partial(at, tau=tau) for tau in TAUS}
@@ -118,9 +127,9 @@ def measure(ground_truth: GroundTruth, detections: Detections, recall: pd.DataFr
     for name, value in coco_statistics(ground_truth, detections).items():
         rows.setdefault(name, {"low": np.nan, "high": np.nan})["value"] = value
     for suffix, objects in object_recalls(recall).items():
-        for row in nms_recall_table(objects).itertuples():
-            rows[f"recall_before_{round(100 * row.tau)}{suffix}"] = {"value": row.recall_before}
-            rows[f"recall_after_{round(100 * row.tau)}{suffix}"] = {"value": row.recall_after}
+        for row in nms_recall_table(objects).to_dict("records"):
+            for side in ("recall_before", "recall_after"):
+                rows[f"{side}_{round(100 * row['tau'])}{suffix}"] = {"value": row[side]}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric").reset_index()
     counts = _counts(ground_truth, detections)
     grouped = counts[counts["metric"] != "ap_category"].drop(columns=["value", "label", "median_aspect"])
@@ -143,5 +152,7 @@ def compare(first: Measured, second: Measured) -> pd.DataFrame:
             generator=np.random.default_rng(SEED),
             num_resamples=NUM_RESAMPLES,
         )
-        rows.append({"metric": name, "value": float(interval.value), "low": float(interval.low), "high": float(interval.high)})
+        rows.append(
+            {"metric": name, "value": float(interval.value), "low": float(interval.low), "high": float(interval.high)}
+        )
     return pd.DataFrame(rows)

@@ -13,7 +13,6 @@ import pandas as pd
 from analysis.breakdowns import crowdedness, slenderness
 from analysis.coco import coco_statistics, read_detections, read_ground_truth
 from analysis.nms_recall import NmsRecallDefinition, nms_recall_table, object_recall
-
 from experiments.commands import UsageError, runtime_of
 from experiments.detect import detect as detect_pictures
 
@@ -21,7 +20,9 @@ from experiments.detect import detect as detect_pictures
 def _print(values: list[dict[str, Any]], *, as_json: bool) -> None:
     """Rows as json, nan as null, or as an aligned table of percents."""
     if as_json:
-        clean = [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in values]
+        clean = [
+            {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in values
+        ]
         print(json.dumps(clean, indent=1))
     else:
         print(pd.DataFrame(values).to_string(index=False, float_format=lambda value: f"{value:.4f}"))
@@ -32,7 +33,11 @@ def detect(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.min_score <= 1:
         raise UsageError(f"--min-score must lie in [0, 1], got {arguments.min_score}; it is a fraction")
     rows = detect_pictures(
-        arguments.images, arguments.checkpoint, arguments.out, min_score=arguments.min_score, runtime=runtime_of(arguments)
+        arguments.images,
+        arguments.checkpoint,
+        arguments.out,
+        min_score=arguments.min_score,
+        runtime=runtime_of(arguments),
     )
     if arguments.json:
         print(json.dumps(rows, indent=1))
@@ -62,7 +67,7 @@ def nms_recall(arguments: argparse.Namespace) -> None:
     candidates = read_detections(arguments.candidates, ground_truth)
     definition = NmsRecallDefinition(nms_iou=arguments.nms)
     table = nms_recall_table(object_recall(ground_truth, candidates, definition=definition))
-    rows = table.to_dict("records")
+    rows: list[dict[str, Any]] = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
     rows.append(
         {
             "tau": math.nan,

@@ -1,13 +1,13 @@
 """The registry as Make rules: which file needs which, so that make runs what is missing, side by side, and no more.
 
-    print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
+print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
 """
 
 from pathlib import Path
 
 from experiments.config import DrawnData, Evaluation
 from experiments.registry import Profile
-from experiments.report import FIGURES, LAYOUTS, REPORTS
+from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
 
 # What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
@@ -67,7 +67,9 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
         needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, name, chosen)]
         if name in ("figure5", "figure6"):
             needs.append(directory / "comparison.csv")  # computed once, not by three processes at a time
-        rules.append(_rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", " $(REPORT_NEEDS)"))
+        rules.append(
+            _rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", " $(REPORT_NEEDS)")
+        )
     files = [directory / f"{name}.csv" for name in names]
     rules.append(_rule(directory / "index.html", files, "$(FREEANCHOR) report index $(WHERE)"))
     aliases = [f"{name}: {_escape(directory / f'{name}.csv')}" for name in names]

@@ -1,6 +1,6 @@
 """Where a number comes from: commit, versions, hardware, precision, time.
 
-    provenance()     # a dict, ready for json
+provenance()     # a dict, ready for json
 """
 
 import platform

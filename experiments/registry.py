@@ -11,6 +11,8 @@ detectors differ in the loss and the prior probability, nothing else.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from experiments.config import DataSource, DrawnData, Evaluation, FolderData, Training
+from experiments.published import TABLE_3_ROWS
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.backbones import BackboneConfig, SmallResNet
@@ -20,9 +22,6 @@ from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.shapes import CATEGORIES, ShapesConfig
 from freeanchor.train import TrainConfig
-
-from experiments.config import DataSource, DrawnData, Evaluation, FolderData, Training
-from experiments.published import TABLE_3_ROWS
 
 # The only differences between the two detectors: the loss, and rho of Sec. 4.1 (0.01 is RetinaNet's own).
 DETECTORS: dict[str, tuple[RetinaNetLoss | FreeAnchorLoss, float]] = {
@@ -105,7 +104,12 @@ _SHAPES_RECIPE = TrainConfig(
     max_grad_norm=10.0,  # the authors clip nothing, but start from ImageNet weights; from scratch the baseline diverges
     snapshots=SNAPSHOTS,
 )
-_LR_TRIALS = (0.02, 0.04, 0.08, 0.16)  # tried with RetinaNet alone; the recipe has the best of them: reports/*/trials.csv
+_LR_TRIALS = (
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+)  # tried with RetinaNet alone; the recipe has the best of them: reports/*/trials.csv
 
 
 def _shapes() -> Size:
@@ -202,7 +206,9 @@ def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
             jitter, wide = _long(size, seed, "-2x", JITTER), _long(size, seed, "-2x-wide", WIDE_JITTER)
             runs += [Evaluation(name=training.name, training=training) for training in (jitter, wide)]
             scales = InferenceConfig(short_sides=_scaled(size, TEST_SCALES))
-            runs.append(Evaluation(name=f"freeanchor-large-2x-wide-multiscale-s{seed}", training=wide, inference=scales))
+            runs.append(
+                Evaluation(name=f"freeanchor-large-2x-wide-multiscale-s{seed}", training=wide, inference=scales)
+            )
     return {run.name: run for run in (*runs, *_lr_trials(size))}
 
 
@@ -229,7 +235,9 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
             for detector in DETECTORS
         )
 
-    theirs = [Row(detector=name, schedule=schedule, published=(name, network)) for name, network, schedule in TABLE_3_ROWS]
+    theirs = [
+        Row(detector=name, schedule=schedule, published=(name, network)) for name, network, schedule in TABLE_3_ROWS
+    ]
     ours = [
         ("FreeAnchor", "2x, jitter 0.8-1", ("FreeAnchor", "ResNet-101"), "freeanchor-large-2x"),
         ("FreeAnchor*", "2x, jitter 0.6-1.2", None, "freeanchor-large-2x-wide"),
@@ -240,7 +248,13 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
     beside = {published for _, _, published, _ in ours}
     table3 = [row for row in theirs if row.published not in beside]
     table3 += [
-        Row(detector=detector, schedule="180k" if published else "", variant=variant, published=published, runs=runs(stem))
+        Row(
+            detector=detector,
+            schedule="180k" if published else "",
+            variant=variant,
+            published=published,
+            runs=runs(stem),
+        )
         for detector, variant, published, stem in ours
     ]
     return {"table1": compare(["small"]), "table2": compare(list(size.backbones)), "table3": tuple(table3)}

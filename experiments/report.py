@@ -1,6 +1,6 @@
 """Reports: each table, figure and the page that shows them all, written from stored results alone.
 
-    write_report("table2", profile, store, Path("reports"))      # reports/shapes/table2.csv, .md, .tex
+write_report("table2", profile, store, Path("reports"))      # reports/shapes/table2.csv, .md, .tex
 """
 
 from collections.abc import Callable
@@ -14,10 +14,6 @@ from matplotlib.figure import Figure
 from analysis.bags import MATCH_COLUMNS
 from analysis.figures import figure1, figure2, figure3, figure4, figure5, figure6, training_curves, write_figure
 from analysis.tables import TableLayout, write_table
-from freeanchor.data import open_image, read_split
-from freeanchor.losses import FreeAnchorLoss
-from freeanchor.matching import mean_max, saturated_linear
-
 from experiments.files import write_csv
 from experiments.frames import (
     crowdedness_frame,
@@ -30,6 +26,9 @@ from experiments.frames import (
 from experiments.registry import Profile
 from experiments.stages import compare_stage
 from experiments.store import Store
+from freeanchor.data import open_image, read_split
+from freeanchor.losses import FreeAnchorLoss
+from freeanchor.matching import mean_max, saturated_linear
 
 AP_HEADINGS = {
     "ap": "AP",
@@ -40,7 +39,9 @@ AP_HEADINGS = {
     "ap_large": "APL",
 }
 INTERVALS = "In brackets: 95 % interval over validation pictures (bootstrap) for one seed, over seeds for more."
-OWN_SPLIT = "*here* is this profile's own validation split and *paper* is COCO: the two lines are not comparable in height."
+OWN_SPLIT = (
+    "*here* is this profile's own validation split and *paper* is COCO: the two lines are not comparable in height."
+)
 
 LAYOUTS = {
     "table1": TableLayout(
@@ -55,8 +56,8 @@ LAYOUTS = {
         title="Table 2. FreeAnchor and RetinaNet",
         labels={"backbone": "Backbone", "detector": "Detector"},
         metrics={"training_seconds": "Training time", **AP_HEADINGS},
-        caption="COCO's AP family (percent, pycocotools) and training time. The paper's RetinaNet rows are the RetinaNet "
-        "paper's own test-dev numbers, not a re-run.",
+        caption="COCO's AP family (percent, pycocotools) and training time. The paper's RetinaNet rows are the "
+        "RetinaNet paper's own test-dev numbers, not a re-run.",
         notes=(OWN_SPLIT, INTERVALS),
     ),
     "table3": TableLayout(
@@ -150,7 +151,7 @@ REPORTS = (*LAYOUTS, *FIGURES, *FRAMES)
 
 
 def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Path:
-    """Write one table (csv, md, tex), figure (csv, png, pdf) or the comparison (csv); the path of its csv, written last."""
+    """Write one table (csv, md, tex), figure (csv, png, pdf) or a plain csv; the path of its csv, which is written last."""
     stem = reports / profile.report_name / name
     if name in LAYOUTS:
         write_table(table_frame(profile, name, store), LAYOUTS[name], stem)

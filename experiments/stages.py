@@ -17,19 +17,18 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.coco import read_detections, read_ground_truth
-from freeanchor.checkpoints import DetectorConfig, load_model, replacing, save_model
-from freeanchor.data import Split, locate_split, read_split
-from freeanchor.predict import Prediction, predict
-from freeanchor.runtime import Runtime
-from freeanchor.shapes import write_shapes
-from freeanchor.train import train
-
 from experiments.config import DrawnData, Evaluation, Training
 from experiments.files import read_json, write_csv, write_json
 from experiments.matches import matches_frame
 from experiments.measure import Measured, compare, measure
 from experiments.provenance import provenance
 from experiments.store import Store
+from freeanchor.checkpoints import DetectorConfig, load_model, replacing, save_model
+from freeanchor.data import Split, locate_split, read_split
+from freeanchor.predict import Prediction, predict
+from freeanchor.runtime import Runtime
+from freeanchor.shapes import write_shapes
+from freeanchor.train import train
 
 RECALL_COLUMNS = (
     "before",
@@ -129,7 +128,9 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> Non
     seconds = time.perf_counter() - started
     with replacing(directory / "detections.json") as temporary:
         temporary.write_text(json.dumps(detections), encoding="utf-8")
-    write_csv(directory / "object_recall.csv", pd.DataFrame(recall, columns=["image_id", "annotation_id", *RECALL_COLUMNS]))
+    write_csv(
+        directory / "object_recall.csv", pd.DataFrame(recall, columns=["image_id", "annotation_id", *RECALL_COLUMNS])
+    )
     record = {
         "seconds": seconds,
         "num_pictures": len(split.pictures),

@@ -1,7 +1,7 @@
 """Where things lie: runs, drawn data sets, the user's own data folder.
 
-    store = Store(folder=Path("photos"))
-    store.data(training)
+store = Store(folder=Path("photos"))
+store.data(training)
 """
 
 from dataclasses import dataclass

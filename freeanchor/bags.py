@@ -32,7 +32,11 @@ def _shapes_of(anchors: Tensor, level_sizes: tuple[int, ...], config: AnchorConf
 
 @torch.no_grad()
 def bag_rows(
-    model: RetinaNet, detector: DetectorConfig, picture: Picture, loss: FreeAnchorLoss, assignment: RetinaNetLoss | None = None
+    model: RetinaNet,
+    detector: DetectorConfig,
+    picture: Picture,
+    loss: FreeAnchorLoss,
+    assignment: RetinaNetLoss | None = None,
 ) -> list[dict[str, Any]]:
     """A row for each anchor of each object's bag in `picture`, in the pixels of its file.
 

@@ -9,8 +9,8 @@ file. Files are written under a temporary name and renamed, so a reader never se
 
 import json
 import os
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one, or give its path") from None
     except (SafetensorError, OSError) as error:
@@ -114,7 +114,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[RetinaNe
     try:
         detector = restore(header)
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: its configuration is not a detector's ({error}); is it a training state?") from None
+        raise CheckpointError(
+            f"{path}: its configuration is not a detector's ({error}); is it a training state?"
+        ) from None
     model = RetinaNet(detector.model)
     load_weights(model, tensors, path)
     return model.to(device).eval(), detector

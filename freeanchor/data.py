@@ -235,7 +235,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples into a batch, zero-padded to a common size whose sides are multiples of 32 (FACTS A3)."""
     sizes = tuple((sample.image.shape[1], sample.image.shape[2]) for sample in samples)
     height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*sizes, strict=True))
-    images = [functional.pad(sample.image, (0, width - w, 0, height - h)) for sample, (h, w) in zip(samples, sizes, strict=True)]
+    images = [
+        functional.pad(sample.image, (0, width - w, 0, height - h))
+        for sample, (h, w) in zip(samples, sizes, strict=True)
+    ]
     return Batch(
         images=torch.stack(images),
         sizes=sizes,
@@ -248,4 +251,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def read_categories(directory: Path, split: str) -> dict[int, str]:
     """Category ids and names of a split, in the order of their labels."""
     content = _read_json(locate_split(directory, split)[0])
-    return {int(category["id"]): str(category["name"]) for category in sorted(content["categories"], key=lambda c: c["id"])}
+    return {
+        int(category["id"]): str(category["name"]) for category in sorted(content["categories"], key=lambda c: c["id"])
+    }

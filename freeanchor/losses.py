@@ -35,12 +35,18 @@ def _widen(tensor: Tensor) -> Tensor:
 def _check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
     """Refuse ground truth that does not pair with the batch, with itself, or with the classes."""
     if not len(logits) == len(gt_boxes) == len(gt_labels):
-        raise ValueError(f"{len(logits)} pictures, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up")
+        raise ValueError(
+            f"{len(logits)} pictures, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up"
+        )
     for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
         if len(boxes) != len(labels):
-            raise ValueError(f"picture {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label a box")
+            raise ValueError(
+                f"picture {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label a box"
+            )
         if len(labels) and not 0 <= (wrong := int(labels[_farthest(labels, logits.shape[2])])) < logits.shape[2]:
-            raise ValueError(f"picture {image} has label {wrong}; labels are 0 to {logits.shape[2] - 1}, not category ids")
+            raise ValueError(
+                f"picture {image} has label {wrong}; labels are 0 to {logits.shape[2] - 1}, not category ids"
+            )
 
 
 def _farthest(labels: Tensor, num_classes: int) -> int:
@@ -99,7 +105,12 @@ class RetinaNetLoss:
                 objects = assignment[matched]
                 targets[image, matched, gt_labels[image][objects]] = 1
                 boxes = gt_boxes[image].to(anchors)[objects]
-                box = box + _smooth_l1(deltas[image, matched], encode_boxes(boxes, anchors[matched]), self.smooth_l1_beta).sum()
+                box = (
+                    box
+                    + _smooth_l1(
+                        deltas[image, matched], encode_boxes(boxes, anchors[matched]), self.smooth_l1_beta
+                    ).sum()
+                )
             taking_part = torch.stack(assignments) != IGNORED
             classification = sigmoid_focal_loss(
                 logits[taking_part], targets[taking_part], alpha=self.alpha, gamma=self.gamma, reduction="sum"
@@ -208,7 +219,7 @@ def excused_pairs(
     gt_labels: Int[Tensor, "G"],
     match_iou: float,
 ) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
-    """The (anchor, class) pairs of one picture with max_i P{a -> b_i} > 0 over objects i of that class, and that maximum.
+    """The (anchor, class) pairs of one picture with max_i P{a -> b_i} > 0, i of that class, and that maximum.
 
     P{a in A-} of Eq. 4 is one minus it, for each class apart (DEVIATION(D1)). No gradient (DEVIATION(D5)).
     """

@@ -40,15 +40,13 @@ def assign_by_iou(
     assignment = torch.where(best_iou >= foreground_iou, best_object, assignment)
     if low_quality_matches:
         best_of_object = iou.amax(dim=1, keepdim=True)
-        # DEVIATION(D14): an object that meets no anchor at all ties with every anchor at IoU 0; those ties are no matches.
+        # DEVIATION(D14): an object that meets no anchor ties with every anchor at IoU 0; those ties are no matches.
         is_best = ((iou == best_of_object) & (best_of_object > 0)).any(dim=0)
         assignment = torch.where(is_best, best_object, assignment)
     return assignment
 
 
-def anchor_bags(
-    anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], bag_size: int
-) -> Int[Tensor, "G n"]:
+def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], bag_size: int) -> Int[Tensor, "G n"]:
     """Indices of the `bag_size` anchors of highest IoU with each object, best first (Algorithm 1, line 4).
 
     Over all levels, with no IoU floor and no rule about centres; an anchor may sit in several bags. With fewer than

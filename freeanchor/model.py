@@ -56,12 +56,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """Predictions for a batch: logits [B, A, K], deltas [B, A, 4], their anchors [A, 4], anchors a level (L numbers)."""
+    """Predictions for a batch: logits [B, A, K], deltas [B, A, 4], anchors [A, 4], anchors a level (L numbers)."""
 
     logits: Tensor
     deltas: Tensor
     anchors: Tensor
     level_sizes: tuple[int, ...]
+
+
+def _zero_bias(conv: nn.Conv2d) -> None:
+    """Start a convolution's bias at 0."""
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 class TopLevels(ExtraFPNBlock):
@@ -76,11 +82,9 @@ class TopLevels(ExtraFPNBlock):
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         for conv in (self.p6, self.p7):
             nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
+            _zero_bias(conv)
 
-    def forward(
-        self, results: list[Tensor], x: list[Tensor], names: list[str]
-    ) -> tuple[list[Tensor], list[str]]:
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         """Append P6 and P7 to the pyramid `results`; `x` are the backbone's maps."""
         p6 = self.p6(results[-1] if self.source == "P5" else x[-1])
         p7 = self.p7(functional.relu(p6) if self.relu_before_p7 else p6)
@@ -105,12 +109,12 @@ class Head(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+                _zero_bias(module)
         if config.tower_init == "he":
             for module in self.tower:
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.constant_(self.output.bias, bias)
+        self.output.bias = nn.Parameter(torch.full((num_outputs,), bias))
 
     def forward(self, levels: list[Tensor], width: int) -> Tensor:
         """Predictions [B, A, width] over all levels, cells in row-major order."""
@@ -130,7 +134,9 @@ class RetinaNet(nn.Module):
         self.config = config
         self.backbone = build_backbone(config.backbone)
         channels, per_cell = config.pyramid_channels, config.anchors.num_per_cell
-        top = TopLevels(self.backbone.out_channels[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7)
+        top = TopLevels(
+            self.backbone.out_channels[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7
+        )
         self.pyramid = FeaturePyramidNetwork(list(self.backbone.out_channels), channels, extra_blocks=top)
         prior_bias = -math.log((1 - config.prior_prob) / config.prior_prob)
         self.cls_head = Head(config, per_cell * config.num_classes, prior_bias)

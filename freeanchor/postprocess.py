@@ -1,7 +1,7 @@
 """From predictions to boxes: candidates (before NMS), detections (after), and the merging of several scales.
 
-    candidates = select_candidates(logits, deltas, anchors, level_sizes, (height, width))
-    detections = suppress(candidates)
+candidates = select_candidates(logits, deltas, anchors, level_sizes, (height, width))
+detections = suppress(candidates)
 """
 
 from collections.abc import Sequence

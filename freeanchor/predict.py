@@ -66,7 +66,7 @@ def best_iou(
 
 
 def measure_recall(picture: Picture, before: Candidates, after: Candidates, reported: Candidates) -> ObjectRecall:
-    """`ObjectRecall` of one picture's objects from its candidates, the survivors of NMS, and the reported detections."""
+    """`ObjectRecall` of one picture's objects from its candidates, what NMS leaves, and the reported detections."""
 
     def best(found: Candidates, *, same_class: bool) -> Tensor:
         return best_iou(picture.boxes.to(found.boxes), picture.labels.to(found.labels), found, same_class=same_class)
@@ -81,7 +81,9 @@ def measure_recall(picture: Picture, before: Candidates, after: Candidates, repo
     )
 
 
-def _at_one_scale(model: nn.Module, batch: Batch, runtime: Runtime, inference: InferenceConfig) -> list[list[Candidates]]:
+def _at_one_scale(
+    model: nn.Module, batch: Batch, runtime: Runtime, inference: InferenceConfig
+) -> list[list[Candidates]]:
     """For each picture, its candidates without the cap a level and with it, in its file's pixels."""
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
@@ -109,7 +111,9 @@ def _finish(picture: Picture, scales: Sequence[list[Candidates]], inference: Inf
     candidates = merge_scales([uncapped for uncapped, _ in scales])
     survivors = suppress(candidates, nms_iou=inference.nms_iou, max_detections=None)
     reported = suppress(
-        merge_scales([capped for _, capped in scales]), nms_iou=inference.nms_iou, max_detections=inference.max_detections
+        merge_scales([capped for _, capped in scales]),
+        nms_iou=inference.nms_iou,
+        max_detections=inference.max_detections,
     )
     recall = measure_recall(picture, candidates, survivors, reported)
     return Prediction(picture=picture, candidates=candidates, detections=reported, recall=recall)
@@ -129,7 +133,7 @@ def predict(
     With `inference.short_sides` every picture is read again at each of those sizes, and the candidates of all of them
     go through one NMS. DEVIATION(D16): the authors re-interpolate the tensor already resized to 800 px (FACTS A10).
     """
-    model = model.to(runtime.device, memory_format=torch.channels_last).eval()
+    model = model.to(runtime.device).to(memory_format=torch.channels_last).eval()
     for first in tqdm(range(0, len(pictures), batch_size), desc="predict", unit="batch", disable=None):
         group = pictures[first : first + batch_size]
         by_scale = []

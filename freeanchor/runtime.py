@@ -1,20 +1,22 @@
 """Where and how fast a run goes; nothing here changes what it computes beyond the precision of its arithmetic.
 
-    runtime = Runtime(threads=1)
-    with runtime.autocast():
-        output = model(images)
+runtime = Runtime(threads=1)
+with runtime.autocast():
+    output = model(images)
 """
 
 import platform
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-import signal
+from pathlib import Path
 from types import FrameType
 from typing import Literal
 
 import torch
 
+CPU_DESCRIPTION = Path("/proc/cpuinfo")  # on Linux
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -60,7 +62,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def _cpu_flags() -> set[str]:
     """The processor's feature flags as Linux lists them; none where they cannot be told."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with CPU_DESCRIPTION.open(encoding="utf-8") as file:
             lines = [line for line in file if line.startswith("flags")]
     except OSError:  # not Linux: float32 is the safe choice
         return set()
@@ -70,7 +72,7 @@ def _cpu_flags() -> set[str]:
 def processor_name() -> str:
     """The processor's model name, as far as the system tells it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with CPU_DESCRIPTION.open(encoding="utf-8") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:
         names = []

@@ -136,7 +136,7 @@ def _start(detector: DetectorConfig, config: TrainConfig, runtime: Runtime) -> T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = RetinaNet(detector.model)
-    model = model.to(runtime.device, memory_format=torch.channels_last).train()
+    model = model.to(runtime.device).to(memory_format=torch.channels_last).train()
     return TrainingState(model, build_optimizer(model, config))
 
 
@@ -155,7 +155,9 @@ def _batches(stream: TrainingStream, config: TrainConfig, first_step: int, runti
     return iter(loader)
 
 
-def training_step(state: TrainingState, batch: Batch, config: TrainConfig, runtime: Runtime) -> tuple[dict[str, Tensor], ModelOutput]:
+def training_step(
+    state: TrainingState, batch: Batch, config: TrainConfig, runtime: Runtime
+) -> tuple[dict[str, Tensor], ModelOutput]:
     """One step of SGD; the loss terms and the predictions they were taken from."""
     lr = config.lr_at(state.step)
     for group in state.optimizer.param_groups:
@@ -209,7 +211,9 @@ def _cut_log(path: Path, step: int) -> None:
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def _log(path: Path, state: TrainingState, terms: dict[str, Tensor], speed: float, config: TrainConfig, bags: float) -> None:
+def _log(
+    path: Path, state: TrainingState, terms: dict[str, Tensor], speed: float, config: TrainConfig, bags: float
+) -> None:
     """Append one line of metrics."""
     row: dict[str, Any] = {"step": state.step, "lr": config.lr_at(state.step - 1)}
     row |= {f"loss_{name}": term.item() for name, term in terms.items()}
@@ -254,7 +258,9 @@ def train(
             if signals or state.step % runtime.checkpoint_every == 0 or state.step == config.num_steps:
                 state.save(state_path, config)
             if signals and state.step < config.num_steps:
-                raise Interrupted(f"stopped at step {state.step} of {config.num_steps}; the same command goes on from there")
+                raise Interrupted(
+                    f"stopped at step {state.step} of {config.num_steps}; the same command goes on from there"
+                )
     return TrainingResult(
         model=state.model.eval(),
         seconds=state.seconds,
