@@ -151,7 +151,7 @@ REPORTS = (*LAYOUTS, *FIGURES, *FRAMES)
 
 
 def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Path:
-    """Write one table (csv, md, tex), figure (csv, png, pdf) or a plain csv; the path of its csv, which is written last."""
+    """Write a table (csv, md, tex), a figure (csv, png, pdf) or a plain csv; the path of the csv, written last."""
     stem = reports / profile.report_name / name
     if name in LAYOUTS:
         write_table(table_frame(profile, name, store), LAYOUTS[name], stem)

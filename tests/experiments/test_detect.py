@@ -1,0 +1,125 @@
+"""`detect`: boxes drawn on copies of pictures, in the pixels of the file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import FLOAT32, tiny_detector, tiny_model
+
+from experiments.detect import detect, draw_detections, picture_at
+from freeanchor.checkpoints import CheckpointError, save_model
+from freeanchor.data import DataError, InputConfig, load_sample, open_image
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A network that finds something everywhere."""
+    model = tiny_model(prior_prob=0.5)
+    with torch.no_grad():
+        model.cls_head.output.weight.mul_(30)
+    save_model(tmp_path / "model.safetensors", model, tiny_detector(prior_prob=0.5))
+    return tmp_path / "model.safetensors"
+
+
+def _photo(path: Path, size: tuple[int, int] = (150, 100)) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_detections_are_drawn_and_listed(tmp_path: Path, checkpoint: Path) -> None:
+    """A png a picture, of the picture's size and different from it, and one json with every row."""
+    photos = [_photo(tmp_path / "a.jpg"), _photo(tmp_path / "b.png", (90, 120))]
+    before = [path.read_bytes() for path in photos]
+    rows = detect(photos, checkpoint, tmp_path / "out", min_score=0.5, runtime=FLOAT32)
+    assert rows == json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {row["file"] for row in rows} == {"a.jpg", "b.png"}
+    for path in photos:
+        drawn = open_image(tmp_path / "out" / f"{path.stem}.png")
+        assert drawn.size == open_image(path).size
+        assert not np.array_equal(np.array(drawn), np.array(open_image(path)))
+    assert [path.read_bytes() for path in photos] == before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "detections.json"]
+
+
+def test_rows_are_in_the_files_pixels_best_first(tmp_path: Path, checkpoint: Path) -> None:
+    """Scores above the limit, boxes as x, y, width, height inside the picture, categories by id and name."""
+    rows = detect([_photo(tmp_path / "a.png")], checkpoint, tmp_path / "out", min_score=0.6, runtime=FLOAT32)
+    assert len(rows) > 3
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) >= 0.6
+    names = dict(zip((2, 5, 9), ("dot", "box", "bar"), strict=True))
+    for row in rows:
+        x, y, width, height = row["bbox"]
+        assert min(x, y, width, height) >= 0
+        assert x + width <= 150.01
+        assert y + height <= 100.01
+        assert row["category"] == names[row["category_id"]]
+    assert max(row["bbox"][0] + row["bbox"][2] for row in rows) > 100  # not in the 96 px that the network saw
+
+
+def test_nothing_found_leaves_the_picture_as_it_is(tmp_path: Path, checkpoint: Path) -> None:
+    """A copy without boxes, an empty list."""
+    photo = _photo(tmp_path / "a.png")
+    assert detect([photo], checkpoint, tmp_path / "out", min_score=1.0, runtime=FLOAT32) == []
+    assert np.array_equal(np.array(open_image(tmp_path / "out" / "a.png")), np.array(open_image(photo)))
+
+
+@pytest.mark.parametrize("box", [[0, 0, 60, 40], [-5, -5, 10, 10], [50, 30, 10, 10], [10, 10, 0, 0], [0, 39, 60, 1]])
+def test_boxes_at_the_border_can_be_drawn(box: list[float]) -> None:
+    """Labels of boxes at any border stay drawable, boxes of no extent too, and the picture itself is not painted on."""
+    image = Image.new("RGB", (60, 40), "white")
+    row = {"category_id": 5, "category": "box", "score": 0.875, "bbox": box}
+    drawn = draw_detections(image, [row], tiny_detector())
+    assert drawn.size == image.size
+    assert np.array(drawn).min() < 255
+    assert np.array(image).min() == 255
+
+
+def test_surer_boxes_lie_on_top() -> None:
+    """Where two boxes meet, the colour of the higher score shows."""
+    rows = [
+        {"category_id": number, "category": "", "score": score, "bbox": [10, 20, 40, 40]} for number, score in ((2, 0.9), (9, 0.4))
+    ]
+    image = Image.new("RGB", (80, 80), "white")
+    both, best = (draw_detections(image, chosen, tiny_detector()) for chosen in (rows, rows[:1]))
+    assert both.getpixel((49, 59)) == best.getpixel((49, 59))
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path: Path, checkpoint: Path) -> None:
+    """Their results would overwrite each other."""
+    photos = [_photo(tmp_path / "a.jpg"), _photo(tmp_path / "a.png")]
+    with pytest.raises(DataError, match="share a name"):
+        detect(photos, checkpoint, tmp_path / "out", min_score=0.5, runtime=FLOAT32)
+
+
+@pytest.mark.parametrize("bad", ["missing", "truncated", "text"])
+def test_a_bad_picture_is_found_before_anything_is_written(tmp_path: Path, checkpoint: Path, bad: str) -> None:
+    """Even when it is the second of two."""
+    good, other = _photo(tmp_path / "a.png"), tmp_path / "b.png"
+    if bad == "truncated":
+        other.write_bytes(_photo(other).read_bytes()[:2000])
+    elif bad == "text":
+        other.write_text("hello")
+    with pytest.raises(DataError, match=r"b\.png"):
+        detect([good, other], checkpoint, tmp_path / "out", min_score=0.5, runtime=FLOAT32)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_checkpoint_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    """Its path is named."""
+    photo = _photo(tmp_path / "a.png")
+    with pytest.raises(CheckpointError, match=r"a\.png"):
+        detect([photo], photo, tmp_path / "out", min_score=0.5, runtime=FLOAT32)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_have_no_objects(tmp_path: Path) -> None:
+    """A bare picture can be loaded as any other, without boxes."""
+    picture = picture_at(_photo(tmp_path / "a.png"), 3)
+    sample = load_sample(picture, InputConfig(short_side=32))
+    assert (picture.image_id, len(picture.boxes), tuple(sample.image.shape)) == (3, 0, (3, 32, 48))

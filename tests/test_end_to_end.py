@@ -1,0 +1,224 @@
+"""The demonstration in miniature: make's own plan of it, run to the end, run again, and killed on the way.
+
+make says what is to be done (`make -n`), and the commands are run here in one process instead of one each, since every
+process would wait for torch to load.
+"""
+
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ("freeanchor", "analysis", "experiments", "Makefile", "pyproject.toml", "requirements.lock")
+OPTIONS = ("PROFILE=mini", "THREADS=1", "PRECISION=float32", "CHOSEN=demo")
+PAGE = "reports/mini/index.html"
+TABLES = ("table1", "table2", "table3")
+FIGURES = ("figure1", "figure2", "figure3", "figure4", "figure5", "figure6", "training")
+# Each line of the plan in turn, in one process; a slow training, so that a kill can hit it.
+RUN_ALL = """
+import shlex, sys, time
+from experiments.cli import main
+from freeanchor import train
+
+seconds, step = float(sys.argv[1]), train.training_step
+
+def slowly(*arguments):
+    time.sleep(seconds)
+    return step(*arguments)
+
+train.training_step = slowly
+for line in sys.stdin.read().splitlines():
+    status = main(shlex.split(line))
+    if status:
+        sys.exit(status)
+"""
+
+
+def _tree(folder: Path) -> Path:
+    """A copy of the sources with a stand-in for the virtual environment, as if it had just been set up."""
+    for name in SOURCES:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    command = folder / ".venv" / "bin" / "freeanchor"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m experiments.cli "$@"\n')
+    command.chmod(0o755)
+    (folder / ".venv" / ".ready").touch()
+    return folder
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return {**kept, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", *OPTIONS, *arguments]
+    return subprocess.run(command, cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False)
+
+
+def _plan(folder: Path) -> list[str]:
+    """The commands that are left to do, as make orders them."""
+    answer = _make(folder, "-n", PAGE)
+    assert answer.returncode == 0, answer.stderr
+    prefix = ".venv/bin/freeanchor "
+    lines = [line.removeprefix(prefix) for line in answer.stdout.splitlines() if line.startswith(prefix)]
+    return [line for line in lines if not line.startswith("plan ")]
+
+
+def _start(folder: Path, commands: list[str], seconds: float = 0.0) -> subprocess.Popen[str]:
+    """Run the commands in a process, and a process group, of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_ALL, str(seconds)],
+        cwd=folder,
+        env=_environment(folder),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write("\n".join(commands))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def _run(folder: Path, commands: list[str]) -> None:
+    process = _start(folder, commands)
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration, never interrupted."""
+    folder = _tree(tmp_path_factory.mktemp("whole"))
+    _run(folder, _plan(folder))
+    return folder
+
+
+def _csvs(folder: Path) -> dict[str, str]:
+    """Every csv of the report, without what is measured by the clock."""
+    found = {}
+    for path in sorted((folder / "reports" / "mini").glob("*.csv")):
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if "metric" in frame:
+            frame = frame[~frame["metric"].isin(["training_seconds", "images_per_second"])]
+        found[path.name] = frame.to_csv(index=False)
+    return found
+
+
+def test_the_demonstration_makes_every_table_and_figure(whole: Path) -> None:
+    """Tables 1 to 3, Figs. 1 to 6, training, comparison and the page, each with its csv; *not run* where not run."""
+    folder = whole / "reports" / "mini"
+    expected = {f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")}
+    expected |= {f"{name}.{suffix}" for name in FIGURES for suffix in ("csv", "png", "pdf")}
+    expected |= {"comparison.csv", "index.html"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    assert all((folder / name).stat().st_size > 0 for name in expected)
+    page = (folder / "index.html").read_text()
+    assert "not run" in page
+    assert page.count("data:image/png;base64,") == len(FIGURES)
+    for table in ("table2", "table3"):
+        assert "not run" in (folder / f"{table}.md").read_text()
+
+
+def test_the_demonstration_measures_both_detectors(whole: Path) -> None:
+    """Numbers of both in Tables 1 and 2, beside the paper's; the large backbone is not run."""
+    for name in ("table1", "table2"):
+        frame = pd.read_csv(whole / "reports" / "mini" / f"{name}.csv")
+        small = frame[frame["run"].str.contains("-small-")]
+        assert set(small["detector"]) == {"RetinaNet", "FreeAnchor"}
+        assert set(small["n_seeds"]) == {1}
+        assert frame[~frame["run"].str.contains("-small-")]["value"].isna().all()
+        assert frame["published"].notna().all()
+    ap = pd.read_csv(whole / "reports" / "mini" / "table2.csv")
+    assert ap[(ap["metric"] == "ap") & (ap["n_seeds"] == 1)]["value"].between(0, 1).all()
+
+
+def test_a_second_demonstration_does_nothing_at_once(whole: Path) -> None:
+    """make finds everything up to date, says so, and takes less than three seconds."""
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    started = time.monotonic()
+    answer = _make(whole, "demo")
+    seconds = time.monotonic() - started
+    assert answer.returncode == 0
+    assert "nothing to do" in answer.stdout
+    assert PAGE in answer.stdout
+    assert seconds < 3
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_temporary_is_left(whole: Path) -> None:
+    """Neither half files nor states to resume from."""
+    names = [path.name for part in ("runs", "data", "reports") for path in (whole / part).rglob("*")]
+    assert [name for name in names if name.endswith((".tmp", ".partial")) or name == "state.safetensors"] == []
+
+
+def test_a_changed_source_remakes_reports_but_no_run(whole: Path, tmp_path: Path) -> None:
+    """After an edit of the analyses nothing is trained or tested again, every report is written again."""
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder, copy_function=shutil.copy2)
+    (folder / "analysis" / "tables.py").touch()
+    verbs = [line.split()[0] for line in _plan(folder)]
+    assert set(verbs) == {"report"}
+    assert len(verbs) == len(set(_plan(folder))) >= len(TABLES) + len(FIGURES) + 2
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_killed_at_a_random_moment_and_restarted_it_ends_the_same(whole: Path, tmp_path: Path, seed: int) -> None:
+    """SIGKILL for the whole process group while drawing, training, testing or reporting: the same tables in the end."""
+    folder = _tree(tmp_path)
+    if seed:  # seed 0 is killed while drawing or soon after; the others start with the data there
+        shutil.copytree(whole / "data", folder / "data", copy_function=shutil.copy2)
+    process = _start(folder, _plan(folder), seconds=0.02)
+    signs = {0: "data/*/images/*.jpg", 1: "runs/mini/*/metrics.jsonl", 2: "runs/mini/*/val-*"}
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not _any(folder, signs[seed]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.Random(seed).uniform(0, 1))
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = _plan(folder)
+    assert left[-1].startswith("report index")
+    _run(folder, left)
+    assert _csvs(folder) == _csvs(whole)
+    assert _make(folder, "-q", PAGE).returncode == 0
+
+
+def _any(folder: Path, pattern: str) -> bool:
+    """Whether a file of that pattern is there, in a hidden folder of a half-drawn data set too."""
+    return any(folder.glob(pattern)) or any(folder.glob(pattern.replace("data/*", "data/.*")))
+
+
+def test_ctrl_c_in_training_saves_and_ends_with_130(whole: Path, tmp_path: Path) -> None:
+    """The state of the last step is kept, and the same commands end with the same tables."""
+    folder = _tree(tmp_path)
+    shutil.copytree(whole / "data", folder / "data", copy_function=shutil.copy2)
+    process = _start(folder, [line for line in _plan(folder) if line.startswith("train ")], seconds=0.1)
+    deadline = time.monotonic() + 120
+    while not any(folder.glob("runs/mini/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "stopped at step" in errors
+    assert len(list(folder.glob("runs/mini/*/state.safetensors"))) == 1
+    _run(folder, _plan(folder))
+    assert _csvs(folder) == _csvs(whole)
