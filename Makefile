@@ -32,7 +32,8 @@ REPORT_GOALS := demo paper table1 table2 table3 figure1 figure2 figure3 figure4 
 
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
 PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
-SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py $(if $(ESCAPED_DATA),$(ESCAPED_DATA)/*.json))
+USER_JSON := $(if $(ESCAPED_DATA),$(shell find $(ESCAPED_DATA)/ -maxdepth 2 -name '*.json' 2>/dev/null | sed 's/ /\\ /g'))
+SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON)
 REPORT_NEEDS := $(PLAN) $(wildcard analysis/*.py experiments/*.py experiments/*.html)
 
 ifneq ($(filter $(REPORT_GOALS),$(MAKECMDGOALS)),)

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _handler(parsed.command)(parsed)
     except KeyboardInterrupt as interruption:
-        print(f"freeanchor: {interruption or 'interrupted; the same command goes on'}", file=sys.stderr)
+        print(f"freeanchor: {str(interruption) or 'interrupted; the same command goes on'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

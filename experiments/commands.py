@@ -36,6 +36,13 @@ def runtime_of(arguments: argparse.Namespace) -> Runtime:
     import torch
 
     device = arguments.device
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
+    for option in ("threads", "workers"):
+        if getattr(arguments, option, 0) < 0:
+            raise UsageError(f"--{option} must not be negative, got {getattr(arguments, option)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
     runtime = Runtime(

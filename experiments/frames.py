@@ -23,23 +23,7 @@ TABLE_METRICS = {
     "table2": ("training_seconds", *AP_FAMILY),
     "table3": AP_FAMILY,
 }
-COLUMNS = (
-    "profile",
-    "run",
-    "detector",
-    "backbone",
-    "published_backbone",
-    "schedule",
-    "variant",
-    "split",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "n_seeds",
-    "published",
-    "source",
-)
+MEASUREMENT_COLUMNS = ("metric", "value", "low", "high", "num_objects", "num_images", "label", "median_aspect")
 
 
 def is_measured(evaluation: Evaluation, store: Store) -> bool:
@@ -109,7 +93,7 @@ def pair_frame(profile: Profile, store: Store) -> pd.DataFrame:
         evaluation = profile.evaluations[name]
         if is_measured(evaluation, store):
             frames.append(measurements(evaluation, store).assign(detector=evaluation.training.detector))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["detector", "metric", "value"])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["detector", *MEASUREMENT_COLUMNS])
 
 
 def slenderness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.DataFrame:

@@ -75,6 +75,7 @@ class Backbone(nn.Module):
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.out_channels = out_channels
+        self.num_frozen = 0
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Feature maps C3, C4, C5."""
@@ -89,6 +90,14 @@ class Backbone(nn.Module):
         """Stop training the stem (1) and as many stages after it as `num_stages` counts."""
         for module in [self.stem, *self.stages][:num_stages]:
             module.requires_grad_(requires_grad=False)
+        self.num_frozen = num_stages
+
+    def train(self, mode: bool = True) -> "Backbone":  # torch's own signature
+        """Frozen stages stay in evaluation mode: their batch norm neither uses nor moves batch statistics."""
+        super().train(mode)
+        for module in [self.stem, *self.stages][: self.num_frozen]:
+            module.eval()
+        return self
 
 
 def _small_stage(in_channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:

@@ -131,11 +131,13 @@ def read_split(directory: Path, split: str) -> Split:
     annotations_path, images_path = locate_split(directory, split)
     content = _read_json(annotations_path)
     try:
-        categories = sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
+        categories = _categories(content, annotations_path)
         label_of = {category_id: label for label, (category_id, _) in enumerate(categories)}
         objects = _objects_by_image(content, label_of, annotations_path)
         pictures = tuple(_picture(image, objects.get(image["id"], []), images_path) for image in content["images"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{annotations_path}: an entry lacks or mistypes {error}; see COCO's data format") from None
     return Split(
         annotations=annotations_path,
@@ -143,6 +145,17 @@ def read_split(directory: Path, split: str) -> Split:
         category_ids=tuple(category_id for category_id, _ in categories),
         category_names=tuple(name for _, name in categories),
     )
+
+
+def _categories(content: dict[str, Any], path: Path) -> list[tuple[int, str]]:
+    """Ids and names of the categories, in the order of ids."""
+    try:
+        categories = sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: a category lacks or mistypes {error}; give each a number as id and a name") from None
+    if len({category_id for category_id, _ in categories}) < len(categories):
+        raise DataError(f"{path}: two categories share an id; give each its own")
+    return categories
 
 
 def _objects_by_image(content: dict[str, Any], label_of: dict[int, int], path: Path) -> dict[int, list[dict[str, Any]]]:
@@ -154,9 +167,11 @@ def _objects_by_image(content: dict[str, Any], label_of: dict[int, int], path: P
     for annotation in content["annotations"]:
         where = f"{path}: annotation {annotation.get('id')}"
         if annotation["image_id"] not in known:
-            raise DataError(f"{where} is of image {annotation['image_id']}, which the file does not list")
+            raise DataError(f"{where} is of image {annotation['image_id']}, which is not listed; list it or drop this")
         if annotation["category_id"] not in label_of:
-            raise DataError(f"{where} is of category {annotation['category_id']}, which the file does not list")
+            raise DataError(
+                f"{where} is of category {annotation['category_id']}, which is not listed; list it or drop it"
+            )
         box = annotation["bbox"]
         if len(box) != 4 or not all(np.isfinite(box)) or min(box[2:]) < 0:
             raise DataError(f"{where} has the box {box}; it must be [x, y, width, height] in finite pixels")
@@ -250,7 +265,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def read_categories(directory: Path, split: str) -> dict[int, str]:
     """Category ids and names of a split, in the order of their labels."""
-    content = _read_json(locate_split(directory, split)[0])
-    return {
-        int(category["id"]): str(category["name"]) for category in sorted(content["categories"], key=lambda c: c["id"])
-    }
+    path = locate_split(directory, split)[0]
+    return dict(_categories(_read_json(path), path))

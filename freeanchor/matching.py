@@ -59,7 +59,7 @@ def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], b
 def saturated_linear(x: Float[Tensor, "*N"], t1: float, t2: Float[Tensor, "*#N"]) -> Float[Tensor, "*N"]:
     """0 up to `t1`, 1 from `t2`, linear between (Sec. 3.2, Fig. 2); 0 everywhere where t2 <= t1.
 
-    The last clause is ours, DEVIATION(D17): the authors' code divides by t2 - t1, which is 0/0 when an object's best IoU equals t1.
+    The last clause is ours, DEVIATION(D17): the authors' code divides by t2 - t1, 0/0 when an object's best IoU is t1.
     """
     span = t2 - t1
     line = ((x - t1) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from freeanchor.augmentation import AugmentConfig, TrainingStream
 from freeanchor.checkpoints import DetectorConfig, load_tensors, load_weights, replacing, save_model, save_tensors
-from freeanchor.data import Batch, Split, collate
+from freeanchor.data import Batch, DataError, Split, collate
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.matching import effective_anchors
 from freeanchor.model import ModelOutput, RetinaNet
@@ -152,7 +152,11 @@ def _batches(stream: TrainingStream, config: TrainConfig, first_step: int, runti
         num_workers=runtime.num_workers,
         persistent_workers=runtime.num_workers > 0,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except DataError as error:  # a loading process's comes wrapped in its traceback, whose last line is the message
+        line = str(error).strip().splitlines()[-1]
+        raise DataError(line.partition("DataError: ")[2] or line) from None
 
 
 def training_step(
@@ -255,7 +259,8 @@ def train(
             if state.step % runtime.log_every == 0 or state.step == config.num_steps:
                 speed = (state.step - before) * config.batch_size / seconds
                 _log(log_path, state, terms, speed, config, bag_concentration(output, batch))
-            if signals or state.step % runtime.checkpoint_every == 0 or state.step == config.num_steps:
+            is_due = state.step // runtime.checkpoint_every > before // runtime.checkpoint_every
+            if signals or is_due or state.step == config.num_steps:
                 state.save(state_path, config)
             if signals and state.step < config.num_steps:
                 raise Interrupted(

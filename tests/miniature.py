@@ -1,6 +1,6 @@
 """Runs for tests: one miniature that was really trained, and results of runs that never were.
 
-    fabricate(profile, store, "freeanchor-small-s0", 0.4)
+fabricate(profile, store, "freeanchor-small-s0", 0.4)
 """
 
 import json
@@ -13,6 +13,7 @@ from experiments.registry import Profile
 from experiments.store import Store
 
 METRICS = ("training_seconds", *AP_FAMILY, *NMS_RECALL)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mini:

@@ -1,9 +1,10 @@
 """The demonstration in miniature: make's own plan of it, run to the end, run again, and killed on the way.
 
-make says what is to be done (`make -n`), and the commands are run here in one process instead of one each, since every
+make says what is to be done (`make -n`), and the commands are run in one process instead of one each, since every
 process would wait for torch to load.
 """
 
+import contextlib
 import os
 import random
 import shlex
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from experiments.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("freeanchor", "analysis", "experiments", "Makefile", "pyproject.toml", "requirements.lock")
@@ -78,8 +81,8 @@ def _plan(folder: Path) -> list[str]:
     return [line for line in lines if not line.startswith("plan ")]
 
 
-def _start(folder: Path, commands: list[str], seconds: float = 0.0) -> subprocess.Popen[str]:
-    """Run the commands in a process, and a process group, of its own."""
+def _start(folder: Path, commands: list[str], seconds: float) -> subprocess.Popen[str]:
+    """Run the commands in a process, and a process group, of its own, each training step `seconds` longer."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN_ALL, str(seconds)],
         cwd=folder,
@@ -97,10 +100,23 @@ def _start(folder: Path, commands: list[str], seconds: float = 0.0) -> subproces
     return process
 
 
+def _stop(folder: Path, number: signal.Signals, pattern: str, delay: float) -> subprocess.Popen[str]:
+    """Begin what is left to do; signal the whole group `delay` seconds after a file of `pattern` is there."""
+    process = _start(folder, _plan(folder), seconds=0.03)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not any(folder.glob(pattern)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay)
+    assert process.poll() is None, "nothing was left to interrupt"
+    os.killpg(process.pid, number)
+    return process
+
+
 def _run(folder: Path, commands: list[str]) -> None:
-    process = _start(folder, commands)
-    errors = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, errors
+    """Run the commands here, to their end."""
+    with contextlib.chdir(folder):
+        for command in commands:
+            assert main(shlex.split(command)) == 0, command
 
 
 @pytest.fixture(scope="module")
@@ -179,46 +195,22 @@ def test_a_changed_source_remakes_reports_but_no_run(whole: Path, tmp_path: Path
     assert len(verbs) == len(set(_plan(folder))) >= len(TABLES) + len(FIGURES) + 2
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_killed_at_a_random_moment_and_restarted_it_ends_the_same(whole: Path, tmp_path: Path, seed: int) -> None:
-    """SIGKILL for the whole process group while drawing, training, testing or reporting: the same tables in the end."""
-    folder = _tree(tmp_path)
-    if seed:  # seed 0 is killed while drawing or soon after; the others start with the data there
-        shutil.copytree(whole / "data", folder / "data", copy_function=shutil.copy2)
-    process = _start(folder, _plan(folder), seconds=0.02)
-    signs = {0: "data/*/images/*.jpg", 1: "runs/mini/*/metrics.jsonl", 2: "runs/mini/*/val-*"}
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not _any(folder, signs[seed]) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(random.Random(seed).uniform(0, 1))
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def test_stopped_on_its_way_and_restarted_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
+    """Killed while drawing, stopped with Ctrl-C in training, killed while testing: the same tables in the end."""
+    folder, moment = _tree(tmp_path), random.Random(0)
+    shutil.copytree(whole / ".make", folder / ".make")
+    killed = _stop(folder, signal.SIGKILL, "data/.*/images/*.jpg", moment.uniform(0, 0.3))
+    killed.communicate()
+    assert not any(folder.glob("data/shapes-*/val.json"))
+    stopped = _stop(folder, signal.SIGINT, "runs/mini/*/metrics.jsonl", moment.uniform(0, 0.5))
+    errors = stopped.communicate(timeout=60)[1]
+    assert stopped.returncode == 130
+    assert "stopped at step" in errors
+    assert len(list(folder.glob("runs/mini/*/state.safetensors"))) == 1
+    killed = _stop(folder, signal.SIGKILL, "runs/mini/*/val-*", moment.uniform(0, 0.2))
+    killed.communicate()
     left = _plan(folder)
     assert left[-1].startswith("report index")
     _run(folder, left)
     assert _csvs(folder) == _csvs(whole)
     assert _make(folder, "-q", PAGE).returncode == 0
-
-
-def _any(folder: Path, pattern: str) -> bool:
-    """Whether a file of that pattern is there, in a hidden folder of a half-drawn data set too."""
-    return any(folder.glob(pattern)) or any(folder.glob(pattern.replace("data/*", "data/.*")))
-
-
-def test_ctrl_c_in_training_saves_and_ends_with_130(whole: Path, tmp_path: Path) -> None:
-    """The state of the last step is kept, and the same commands end with the same tables."""
-    folder = _tree(tmp_path)
-    shutil.copytree(whole / "data", folder / "data", copy_function=shutil.copy2)
-    process = _start(folder, [line for line in _plan(folder) if line.startswith("train ")], seconds=0.1)
-    deadline = time.monotonic() + 120
-    while not any(folder.glob("runs/mini/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(1.0)
-    os.killpg(process.pid, signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "stopped at step" in errors
-    assert len(list(folder.glob("runs/mini/*/state.safetensors"))) == 1
-    _run(folder, _plan(folder))
-    assert _csvs(folder) == _csvs(whole)

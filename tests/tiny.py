@@ -1,6 +1,6 @@
 """A detector and a recipe so small that a test can train them: ten steps in a second.
 
-    detector, recipe = tiny_detector(), tiny_recipe(FreeAnchorLoss())
+detector, recipe = tiny_detector(), tiny_recipe(FreeAnchorLoss())
 """
 
 from dataclasses import replace

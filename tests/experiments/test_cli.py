@@ -105,7 +105,12 @@ def test_misspelt_command_lines_end_with_status_2(arguments: list[str], capsys: 
     ],
 )
 def test_wrong_names_and_numbers_get_a_suggestion(
-    arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str], mini: Mini, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    arguments: list[str],
+    parts: list[str],
+    capsys: pytest.CaptureFixture[str],
+    mini: Mini,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Profiles, runs, reports, devices and counts that mean nothing."""
     monkeypatch.chdir(tmp_path)
@@ -115,7 +120,9 @@ def test_wrong_names_and_numbers_get_a_suggestion(
 
 
 @pytest.mark.parametrize("command", [["train", "freeanchor-small-s0"], ["list"], ["plan"], ["report", "table2"]])
-def test_a_wrong_folder(command: list[str], where: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_folder(
+    command: list[str], where: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A folder that is not there, and one that holds no data set."""
     place = where.index("--data") + 1
     (tmp_path / "empty").mkdir()
@@ -140,7 +147,9 @@ def test_a_category_without_an_id(photos: Path, where: list[str], capsys: pytest
 
 @pytest.mark.parametrize("bad", ["missing", "truncated"])
 @pytest.mark.parametrize("command", [["train", "retinanet-small-s0"], ["data", "check"]])
-def test_a_bad_picture(command: list[str], bad: str, photos: Path, where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_picture(
+    command: list[str], bad: str, photos: Path, where: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Missing or truncated, the picture is named, in training and in a check of the folder."""
     for path in (photos / "images").glob("train-*.png"):
         content = path.read_bytes()
@@ -155,7 +164,10 @@ def test_a_good_folder_passes_the_check(photos: Path, capsys: pytest.CaptureFixt
     """Both splits, with their numbers."""
     assert main(["data", "check", str(photos)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["train: 6 pictures, 12 objects, 3 categories: fine", "val: 4 pictures, 8 objects, 3 categories: fine"]
+    assert lines == [
+        "train: 6 pictures, 12 objects, 3 categories: fine",
+        "val: 4 pictures, 8 objects, 3 categories: fine",
+    ]
 
 
 def test_bad_input_of_detect(tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,8 @@ def test_boxes_at_the_border_can_be_drawn(box: list[float]) -> None:
 def test_surer_boxes_lie_on_top() -> None:
     """Where two boxes meet, the colour of the higher score shows."""
     rows = [
-        {"category_id": number, "category": "", "score": score, "bbox": [10, 20, 40, 40]} for number, score in ((2, 0.9), (9, 0.4))
+        {"category_id": number, "category": "", "score": score, "bbox": [10, 20, 40, 40]}
+        for number, score in ((2, 0.9), (9, 0.4))
     ]
     image = Image.new("RGB", (80, 80), "white")
     both, best = (draw_detections(image, chosen, tiny_detector()) for chosen in (rows, rows[:1]))

@@ -124,7 +124,9 @@ def test_the_pairs_frames_hold_both_detectors_and_the_gain(mini: Mini) -> None:
     slender = slenderness_frame(mini.profile, mini.store, gains)
     groups = slender[slender["panel"] == "group"]
     assert set(zip(groups["detector"], groups["label"], strict=True)) == {
-        (detector, label) for detector in ("RetinaNet", "FreeAnchor", "gain") for label in ("square", "middle", "slender")
+        (detector, label)
+        for detector in ("RetinaNet", "FreeAnchor", "gain")
+        for label in ("square", "middle", "slender")
     }
     categories = slender[slender["panel"] == "category"]
     assert set(categories["detector"]) == {"RetinaNet", "FreeAnchor"}

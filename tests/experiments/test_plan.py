@@ -55,7 +55,10 @@ def test_the_page_needs_every_report_and_they_their_runs(tmp_path: Path, profile
     """Data is drawn once, then runs are trained, tested and reported; demo runs two, paper all of them."""
     commands = _make(tmp_path, _rules(profile, chosen), "report")
     runs = profile.demo if chosen == "demo" else tuple(profile.evaluations)
-    by_verb = {verb: [line.split()[2] for line in commands if line.split()[1] == verb] for verb in ("train", "predict", "report")}
+    by_verb = {
+        verb: [line.split()[2] for line in commands if line.split()[1] == verb]
+        for verb in ("train", "predict", "report")
+    }
     trained = {profile.evaluations[run].training.fingerprint for run in by_verb["train"]}
     assert trained == {profile.evaluations[run].training.fingerprint for run in runs}
     assert len(by_verb["train"]) == len(trained)
@@ -137,4 +140,6 @@ def test_every_report_has_a_target_of_its_name(profile: Profile) -> None:
 
 def test_rules_are_the_same_every_time(profile: Profile) -> None:
     """No set's or clock's order gets into them: an unchanged registry makes nothing stale."""
-    assert _rules(profile, "paper") == make_rules(build_profile("mini"), Store(), reports=Path("reports"), chosen="paper")
+    assert _rules(profile, "paper") == make_rules(
+        build_profile("mini"), Store(), reports=Path("reports"), chosen="paper"
+    )

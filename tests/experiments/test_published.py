@@ -21,7 +21,12 @@ LONG = {
     ("FreeAnchor*", X101): (46.0, 65.6, 49.8, 27.8, 49.5, 57.7),
     ("FreeAnchor**", X101): (47.3, 66.3, 51.5, 30.6, 50.4, 59.0),
 }
-SECONDS_A_STEP = {("FreeAnchor", R50): 0.211, ("RetinaNet", R50): 0.201, ("FreeAnchor", R101): 0.290, ("RetinaNet", R101): 0.278}
+SECONDS_A_STEP = {
+    ("FreeAnchor", R50): 0.211,
+    ("RetinaNet", R50): 0.201,
+    ("FreeAnchor", R101): 0.290,
+    ("RetinaNet", R101): 0.278,
+}
 
 
 @pytest.mark.parametrize("detector", NR)

@@ -25,7 +25,10 @@ def _differences(one: Any, other: Any, name: str = "") -> set[str]:
     if type(one) is not type(other) or not is_dataclass(one):
         return set() if one == other else {name}
     return set().union(
-        *(_differences(getattr(one, f.name), getattr(other, f.name), f"{name}.{f.name}".lstrip(".")) for f in fields(one))
+        *(
+            _differences(getattr(one, f.name), getattr(other, f.name), f"{name}.{f.name}".lstrip("."))
+            for f in fields(one)
+        )
     )
 
 
@@ -143,7 +146,7 @@ def test_seeds_change_the_seed_and_nothing_else() -> None:
 
 
 def test_the_trials_are_the_baselines_alone() -> None:
-    """The learning rate is chosen for the baseline: each rate with RetinaNet, the recipe's own being the registered run."""
+    """The rate is chosen for the baseline: each with RetinaNet, the recipe's own being the registered run."""
     profile = build_profile("shapes")
     trials = [profile.evaluations[name].training for name in profile.trials]
     assert {training.detector for training in trials} == {"RetinaNet"}

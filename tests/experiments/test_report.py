@@ -126,7 +126,7 @@ def test_the_matching_figures_show_one_object_of_one_picture(mini: Mini) -> None
 
 
 def test_the_page_shows_everything(tmp_path: Path, mini: Mini) -> None:
-    """Each table and figure with its command, and the runs with their fingerprints; nothing is loaded from elsewhere."""
+    """Each table and figure with its command, the runs with their fingerprints; nothing from elsewhere."""
     for name in ("table1", "table2", "table3", "figure2", "figure5"):
         write_report(name, mini.profile, mini.store, tmp_path)
     page = write_index(mini.profile, mini.store, tmp_path).read_text()

@@ -97,7 +97,7 @@ def test_measuring_leaves_numbers_and_matches(mini: Mini, run: Evaluation) -> No
 
 
 def test_chosen_objects_are_large_and_their_parts_off_centre(mini: Mini, run: Evaluation) -> None:
-    """By the rule on the ground truth alone: at most 4:3, in uncrowded pictures, parts off centre first, then the largest."""
+    """By the rule on the ground truth: at most 4:3, in uncrowded pictures, parts off centre first, then largest."""
     split, parts = _chosen_from(mini, run)
     rows = []
     for picture in split.pictures:

@@ -22,7 +22,9 @@ def test_named_backbones_have_strides_8_16_32_and_their_channels(name: str) -> N
     """C3, C4 and C5 are an eighth, a sixteenth and a thirty-second of the picture."""
     backbone = _on_meta(TorchvisionResNet(name=name))
     maps = backbone(torch.empty(1, 3, 64, 96, device="meta"))
-    expected = [(1, channels, 64 // stride, 96 // stride) for channels, stride in zip(CHANNELS[name], (8, 16, 32), strict=True)]
+    expected = [
+        (1, channels, 64 // stride, 96 // stride) for channels, stride in zip(CHANNELS[name], (8, 16, 32), strict=True)
+    ]
     assert [tuple(features.shape) for features in maps] == expected
     assert backbone.out_channels == CHANNELS[name]
 
@@ -51,7 +53,11 @@ def test_the_stride_can_move_into_the_1x1_convolution(name: str) -> None:
     """As Caffe has it (FACTS A2): in the first block of the stages at strides 8, 16 and 32, and nowhere else."""
     usual, moved = (_on_meta(TorchvisionResNet(name=name, stride_in_1x1=where)) for where in (False, True))
     strides = {
-        where: [(module.conv1.stride[0], module.conv2.stride[0]) for module in net.modules() if isinstance(module, Bottleneck)]
+        where: [
+            (module.conv1.stride[0], module.conv2.stride[0])
+            for module in net.modules()
+            if isinstance(module, Bottleneck)
+        ]
         for where, net in (("usual", usual), ("moved", moved))
     }
     assert strides["usual"].count((1, 2)) == strides["moved"].count((2, 1)) == 3

@@ -53,7 +53,9 @@ def test_every_object_has_a_bag(rows: list[dict]) -> None:
     bags = _bags(rows)
     assert [len(bag) for bag in bags] == [20, 20, 20]
     for number, (bag, category) in enumerate(zip(bags, ("dot", "box", "bar"), strict=True)):
-        assert {(row["image_id"], row["annotation_id"], row["category"]) for row in bag} == {(42, 100 + number, category)}
+        assert {(row["image_id"], row["annotation_id"], row["category"]) for row in bag} == {
+            (42, 100 + number, category)
+        }
         assert {_corners(row, "gt_") for row in bag} == {tuple(BOXES[number])}
         assert [row["rank"] for row in bag] == list(range(20))
 
@@ -68,7 +70,7 @@ def test_bags_hold_the_anchors_of_highest_iou(rows: list[dict]) -> None:
 
 
 def test_level_ratio_and_octave_describe_the_anchor(rows: list[dict]) -> None:
-    """Area and shape of an anchor are those of its level, octave and ratio (height over width), in a frame twice as large."""
+    """Area and shape are those of level, octave and ratio (height over width), in a frame twice as large."""
     for row in rows:
         x1, y1, x2, y2 = _corners(row)
         size = MODEL.anchors.sizes[row["level"] - 3] * 2 ** (row["octave"] / 3)

@@ -32,7 +32,8 @@ CONFIGS = {
     "small": MODEL,
     "paper": ModelConfig(num_classes=80),
     "caffe": ModelConfig(
-        num_classes=80, backbone=TorchvisionResNet(name="resnet101", stride_in_1x1=True, frozen_norm=False, frozen_stages=0)
+        num_classes=80,
+        backbone=TorchvisionResNet(name="resnet101", stride_in_1x1=True, frozen_norm=False, frozen_stages=0),
     ),
     "mmdetection": ModelConfig(
         num_classes=80,
@@ -42,7 +43,9 @@ CONFIGS = {
         relu_before_p7=False,
         prior_prob=0.02,
     ),
-    "deep": replace(MODEL, backbone=SmallResNet(widths=(8, 16, 24, 32), depths=(1, 2, 3, 4)), head_norm="none", head_depth=3),
+    "deep": replace(
+        MODEL, backbone=SmallResNet(widths=(8, 16, 24, 32), depths=(1, 2, 3, 4)), head_norm="none", head_depth=3
+    ),
 }
 
 
@@ -55,7 +58,9 @@ def test_every_configuration_survives_json(name: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", [SmallResNet(widths=(8, 8, 16, 16)), TorchvisionResNet(name="resnet18")])
-def test_a_model_comes_back_with_the_same_predictions(tmp_path: Path, backbone: SmallResNet | TorchvisionResNet) -> None:
+def test_a_model_comes_back_with_the_same_predictions(
+    tmp_path: Path, backbone: SmallResNet | TorchvisionResNet
+) -> None:
     """Weights, statistics and configuration: everything is in the one file."""
     detector, model = tiny_detector(backbone=backbone), tiny_model(backbone=backbone).train()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -153,7 +158,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: str) -> None:
     _refused(tmp_path / "m.safetensors", name, "(1 in all)")
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A failure in the middle of writing shows neither half a file nor a temporary one."""
     path = tmp_path / "m.safetensors"
     save_tensors(path, {"weight": torch.ones(3)}, {"step": 1})

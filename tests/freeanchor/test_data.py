@@ -56,7 +56,7 @@ def _picture(path: Path, boxes: list[list[float]], size: tuple[int, int]) -> Pic
 @pytest.mark.parametrize("layout", ["flat", "coco"])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_split_is_what_the_json_says(tmp_path: Path, layout: str, split: str) -> None:
-    """Pictures in the file's order, labels in the order of category ids, crowds left out, boxes clipped, empty ones gone."""
+    """Pictures as the file orders them, labels as category ids do; no crowds, boxes clipped, empty ones gone."""
     found = read_split(write_folder(tmp_path, split, CONTENT, layout=layout), split)
     assert found.category_ids == (2, 5, 9)
     assert found.category_names == ("dot", "box", "bar")
@@ -194,10 +194,11 @@ def test_sides_that_are_multiples_already_get_no_padding(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("mode", "suffix"), [("L", "jpg"), ("L", "png"), ("P", "png"), ("P", "gif"), ("RGBA", "png"), ("CMYK", "jpg"), ("1", "png")]
+    ("mode", "suffix"),
+    [("L", "jpg"), ("L", "png"), ("P", "png"), ("P", "gif"), ("RGBA", "png"), ("CMYK", "jpg"), ("1", "png")],
 )
 def test_every_kind_of_picture_is_read_as_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
-    """Grey, palette, transparent, print and black-and-white pictures come with three channels and about the same colours."""
+    """Grey, palette, transparent, print and black-and-white pictures come with three channels, colours kept."""
     colour = (255, 255, 255) if mode in ("L", "1") else (204, 51, 51)  # in the web's palette too
     path = tmp_path / f"p.{suffix}"
     Image.new("RGB", (24, 16), colour).convert(mode).save(path)

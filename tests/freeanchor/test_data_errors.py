@@ -58,7 +58,9 @@ def test_a_json_without_its_picture_folder(tmp_path: Path, layout: str, folder: 
     _one_line(error, folder)
 
 
-@pytest.mark.parametrize("text", ["", '{"images": [', '{"images": [{"id": 1}', "not json", "[1, 2]", "3", "null", "\xff\xfe"])
+@pytest.mark.parametrize(
+    "text", ["", '{"images": [', '{"images": [{"id": 1}', "not json", "[1, 2]", "3", "null", "\xff\xfe"]
+)
 def test_a_json_that_is_none(tmp_path: Path, text: str) -> None:
     """Empty, truncated, foreign and binary files, and values other than an object, are refused."""
     (tmp_path / "images").mkdir()
@@ -117,7 +119,10 @@ MALFORMED: dict[str, Callable[[Content], Content]] = {
     "annotations that are lists": _with("annotations", [[1, 2, 3]]),
     "images that are names": _with("images", ["a.png"]),
     "two images of one id": lambda content: {**content, "images": [*content["images"], content["images"][0]]},
-    "two categories of one id": lambda content: {**content, "categories": [*content["categories"], {"id": 2, "name": "x"}]},
+    "two categories of one id": lambda content: {
+        **content,
+        "categories": [*content["categories"], {"id": 2, "name": "x"}],
+    },
 }
 
 
@@ -169,7 +174,9 @@ def test_a_folder_in_place_of_a_picture(tmp_path: Path) -> None:
     _one_line(error, "p.png")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(40), bytes(500)])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(40), bytes(500)]
+)
 def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
     """Empty and foreign files, and bare signatures, are refused."""
     (tmp_path / "p.jpg").write_bytes(content)

@@ -54,7 +54,13 @@ def _picture(path: Path, image: Image.Image, box: list[float] | None = None) -> 
     boxes = torch.tensor([box] if box else [], dtype=torch.float32).reshape(-1, 4)
     numbers = torch.arange(len(boxes))
     return Picture(
-        image_id=1, path=path, width=image.width, height=image.height, boxes=boxes, labels=numbers, annotation_ids=numbers
+        image_id=1,
+        path=path,
+        width=image.width,
+        height=image.height,
+        boxes=boxes,
+        labels=numbers,
+        annotation_ids=numbers,
     )
 
 
@@ -69,7 +75,9 @@ def _random_candidates(generator: torch.Generator, count: int) -> Candidates:
 
 
 @given(st.integers(0, 10_000), st.integers(0, 4), st.integers(0, 12), st.booleans(), st.integers(1, 5))
-def test_best_iou_is_the_highest_of_all(seed: int, num_objects: int, num_found: int, same_class: bool, chunk: int) -> None:
+def test_best_iou_is_the_highest_of_all(
+    seed: int, num_objects: int, num_found: int, same_class: bool, chunk: int
+) -> None:
     """As a double loop has it; 0 without candidates; however many are held against the objects at a time."""
     generator = torch.Generator().manual_seed(seed)
     objects, found = _random_candidates(generator, num_objects), _random_candidates(generator, num_found)
@@ -121,7 +129,9 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
     (tmp_path / "candidates.json").write_text(json.dumps(rows))
     ground_truth = read_ground_truth(split.annotations)
     candidates = read_detections(tmp_path / "candidates.json", ground_truth)
-    streamed = {name: torch.cat([getattr(one.recall, name) for one in predictions]).detach().numpy() for name in COLUMNS}
+    streamed = {
+        name: torch.cat([getattr(one.recall, name) for one in predictions]).detach().numpy() for name in COLUMNS
+    }
     order = torch.cat([prediction.picture.annotation_ids for prediction in predictions]).numpy()
     for suffix in ("", "_same_class"):
         for after, cap in ((f"after{suffix}", None), (f"after_capped{suffix}", max_detections)):
@@ -133,7 +143,7 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
 
 
 def test_caps_hold_for_detections_and_not_for_candidates(model: RetinaNet, split: Split) -> None:
-    """The authors count every candidate above the score threshold in NMS recall, and report the best 100 (FACTS A9, B)."""
+    """NMS recall counts every candidate above the score threshold, detections are the best few (FACTS A9, B)."""
     free = _predict(model, split.pictures, max_per_level=None, max_detections=None)
     capped = _predict(model, split.pictures, max_per_level=6, max_detections=10)
     for one, other in zip(free, capped, strict=True):
@@ -169,7 +179,9 @@ def test_a_picture_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: 
 
 
 @pytest.mark.parametrize("size", [(64, 64), (75, 53)])
-def test_multi_scale_candidates_are_those_of_each_scale(tmp_path: Path, model: RetinaNet, size: tuple[int, int]) -> None:
+def test_multi_scale_candidates_are_those_of_each_scale(
+    tmp_path: Path, model: RetinaNet, size: tuple[int, int]
+) -> None:
     """All scales' candidates, in the file's frame, go through one NMS (FACTS A10)."""
     picture = _picture(tmp_path / "p.png", _noise(*size), [10, 12, 40, 44])
     (together,) = _predict(model, (picture,), short_sides=(32, 64, 80))
@@ -184,7 +196,9 @@ def test_multi_scale_candidates_are_those_of_each_scale(tmp_path: Path, model: R
 
 def test_one_scale_of_the_inputs_own_size_changes_nothing(model: RetinaNet, split: Split) -> None:
     """Multi-scale testing at the usual scale alone is the usual test."""
-    for one, other in zip(_predict(model, split.pictures), _predict(model, split.pictures, short_sides=(64,)), strict=True):
+    for one, other in zip(
+        _predict(model, split.pictures), _predict(model, split.pictures, short_sides=(64,)), strict=True
+    ):
         assert torch.equal(one.detections.boxes, other.detections.boxes)
 
 

@@ -213,7 +213,9 @@ def _subprocess(*arguments: object) -> subprocess.Popen:
     """A slow training in a process of its own."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     command = [sys.executable, "-c", SLOW_TRAINING, *map(str, arguments)]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+    )
 
 
 def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path: Path, split: Split) -> None:

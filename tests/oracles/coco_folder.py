@@ -1,6 +1,6 @@
 """Small COCO folders written by hand: coloured rectangles on noise, with everything a test wants to get wrong.
 
-    folder = write_folder(tmp_path / "data", "val", small_content())
+folder = write_folder(tmp_path / "data", "val", small_content())
 """
 
 import json
@@ -40,7 +40,9 @@ def annotation(number: int, image: int, category: int, box: list[float], **extra
 
 def draw(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Image.Image:
     """Noise with a filled rectangle for each of the picture's annotations."""
-    pixels = np.random.default_rng(image["id"]).integers(90, 130, size=(image["height"], image["width"], 3), dtype=np.uint8)
+    pixels = np.random.default_rng(image["id"]).integers(
+        90, 130, size=(image["height"], image["width"], 3), dtype=np.uint8
+    )
     for item in annotations:
         if item["image_id"] == image["id"]:
             x, y, width, height = (round(value) for value in item["bbox"])
