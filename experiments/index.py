@@ -31,8 +31,8 @@ FIGURE_TEXTS = {
         "Figure 4. Matching of one object over training",
         "Left: confidence of the 16 square anchors of highest IoU under FreeAnchor, darker is likelier. Right: the "
         "same anchors by IoU, as hand-crafted assignment ranks them. One row a stage of training. The object is "
-        "chosen by a rule on the ground truth: of objects with their class at one end and a box no longer than 4:3, the "
-        "largest in a picture of few objects.",
+        "chosen by a rule on the ground truth: of objects with their class at one end and a box no longer than 4:3, "
+        "the largest in a picture of few objects.",
     ),
     "figure5": (
         "Figure 5. Slender and square objects",

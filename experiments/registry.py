@@ -174,7 +174,7 @@ def _training(size: Size, detector: str, backbone: str, seed: int, suffix: str =
             prior_prob=prior_prob,
             pyramid_channels=size.pyramid_channels,
             head_depth=size.head_depth,
-            # DEVIATION(D18): narrow heads from scratch; with N(0, 0.01) and no norm the baseline hardly starts to learn.
+            # DEVIATION(D18): narrow heads from scratch; with N(0, 0.01) and no norm RetinaNet hardly starts to learn.
             head_norm="group",
             tower_init="he",
         ),
