@@ -49,6 +49,8 @@ def figure5(frame: pd.DataFrame) -> Figure:
     groups, categories = figure.subplots(1, 2, width_ratios=[1, 1.25], sharey=True)
     _draw_groups(groups, frame[frame.panel == "group"])
     _draw_categories(categories, frame[frame.panel == "category"])
+    groups.autoscale(axis="y")  # both panels on one scale that holds the points of both
+    groups.set_ylim(bottom=0)
     _legend_above(figure, frame)
     return figure
 

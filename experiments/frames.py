@@ -52,7 +52,8 @@ def _summary(values: Sequence[pd.Series]) -> dict[str, float]:
 
 def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dict[str, object]]:
     """The cells of one row: what the paper has, and what was measured here."""
-    paper = published(table, *row.published) if row.published else {}
+    where = row.published_in or table
+    paper = published(where, *row.published) if row.published else {}
     evaluations = [profile.evaluations[run] for run in row.runs]
     measured: list[Any] = [
         measurements(run, store).set_index("metric") for run in evaluations if is_measured(run, store)
@@ -68,7 +69,7 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
         "published_schedule": row.schedule or "n/a",
         "split": "val",
     }
-    source = SOURCES[table] if row.published else ""
+    source = SOURCES[where] if row.published else ""
     return [
         {
             **labels,
