@@ -39,7 +39,7 @@ AP_HEADINGS = {
     "ap_large": "APL",
 }
 INTERVALS = "In brackets: 95 % interval over validation pictures (bootstrap) for one seed, over seeds for more."
-OWN_SPLIT = "Lines marked here are of this profile's own validation split, the paper's of COCO: not comparable in height."
+OWN_SPLIT = "Lines marked here are this profile's own validation split, the paper's are COCO: not comparable in height."
 
 LAYOUTS = {
     "table1": TableLayout(
