@@ -28,7 +28,7 @@ HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(s
 # Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
 CHOSEN ?= $(if $(filter demo,$(MAKECMDGOALS)),demo,paper)
 REPORT_GOALS := demo paper table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	trials report reports/% runs/%
+	trials headline report reports/% runs/%
 
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
 PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
@@ -80,6 +80,7 @@ figure4: ## matching of one object over training (Fig. 4)
 figure5: ## slender against square objects (Fig. 5)
 figure6: ## crowdedness (Fig. 6)
 training: ## loss terms, learning rate and effective anchors over training
+headline: ## both detectors and their difference in one table
 comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals
 trials: ## the learning rates tried for the baseline
 report: ## the page that shows them all

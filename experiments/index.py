@@ -6,6 +6,7 @@ write_index(profile, store, Path("reports"))      # reports/shapes/index.html
 from pathlib import Path
 
 from experiments.frames import run_records
+from experiments.headline import LAYOUT as HEADLINE
 from experiments.page import Section, build_page
 from experiments.provenance import provenance
 from experiments.registry import Profile
@@ -78,6 +79,14 @@ def write_index(profile: Profile, store: Store, reports: Path) -> Path:
         )
         for name, (title, caption) in FIGURE_TEXTS.items()
     ]
+    headline = Section(
+        id="headline",
+        title=HEADLINE.title,
+        caption=HEADLINE.caption,
+        command=_make("headline", profile),
+        kind="table",
+        stem=directory / "headline",
+    )
     origin = {"profile": str(profile.report_name), **provenance(), "runs": run_records(profile, store)}
-    build_page(directory, origin, sections)
+    build_page(directory, origin, sections, headline=headline)
     return directory / "index.html"

@@ -65,7 +65,7 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
     rules = _run_rules(profile, store)
     for name in names:
         needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, name, chosen)]
-        if name in ("figure5", "figure6"):
+        if name in ("figure5", "figure6", "headline"):
             needs.append(directory / "comparison.csv")  # computed once, not by three processes at a time
         rules.append(
             _rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", " $(REPORT_NEEDS)")

@@ -23,6 +23,8 @@ from experiments.frames import (
     training_frame,
     trials_frame,
 )
+from experiments.headline import LAYOUT as HEADLINE
+from experiments.headline import headline_frame
 from experiments.registry import Profile
 from experiments.stages import compare_stage
 from experiments.store import Store
@@ -145,7 +147,7 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
 }
 FRAMES: dict[str, Callable[[Profile, Store], pd.DataFrame]] = {"comparison": comparison, "trials": trials_frame}
-REPORTS = (*LAYOUTS, *FIGURES, *FRAMES)
+REPORTS = (*LAYOUTS, *FIGURES, *FRAMES, "headline")
 
 
 def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Path:
@@ -153,6 +155,8 @@ def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Pa
     stem = reports / profile.report_name / name
     if name in LAYOUTS:
         write_table(table_frame(profile, name, store), LAYOUTS[name], stem)
+    elif name == "headline":
+        write_table(headline_frame(profile, store, comparison(profile, store)), HEADLINE, stem)
     elif name in FIGURES:
         figure, frame = FIGURES[name](profile, store)
         write_figure(figure, frame, stem)
