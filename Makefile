@@ -14,6 +14,10 @@ PYTHON ?= python3#   the Python (3.11 or later) that .venv is made from
 PRECISION ?= auto#   auto, float32, bfloat16: of the network; losses are float32 always
 
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Every target runs JOBS commands side by side, each with its share of the cores, unless -j was given.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(strip $(JOBS))
+endif
 THREADS ?= $(shell n=$$(( $(CORES) / $(JOBS) )); echo $$(( n > 0 ? n : 1 )))
 
 VENV := .venv
@@ -34,9 +38,12 @@ REPORT_GOALS := demo paper table1 table2 table3 figure1 figure2 figure3 figure4 
 PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
 USER_JSON := $(if $(ESCAPED_DATA),$(shell find $(ESCAPED_DATA)/ -maxdepth 2 -name '*.json' 2>/dev/null | sed 's/ /\\ /g'))
 SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON)
-REPORT_NEEDS := $(PLAN) $(wildcard analysis/*.py experiments/*.py experiments/*.html)
+# What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
+ASKED := .make/$(strip $(PROFILE)).asked
+REPORT_NEEDS := $(PLAN) $(ASKED) $(wildcard experiments/*.html)
 
 ifneq ($(filter $(REPORT_GOALS),$(MAKECMDGOALS)),)
+$(shell mkdir -p .make; echo '$(WHERE)' | cmp -s - $(ASKED) || echo '$(WHERE)' > $(ASKED))
 include $(PLAN)
 endif
 
@@ -64,11 +71,11 @@ $(PLAN): $(SOURCES) | $(READY)
 
 demo: ## train both detectors on shapes, then every table and figure: minutes on two CPU cores
 	@if $(MAKE) -q CHOSEN=demo $(REPORT) 2>/dev/null; then echo "demo: nothing to do, $(REPORT) is up to date"; \
-	else $(MAKE) -j $(JOBS) CHOSEN=demo $(REPORT) && echo "demo: done, open $(REPORT)"; fi
+	else $(MAKE) CHOSEN=demo $(REPORT) && echo "demo: done, open $(REPORT)"; fi
 
 paper: ## every run of the paper at this profile's size, then every table and figure
 	@if $(MAKE) -q CHOSEN=paper $(REPORT) 2>/dev/null; then echo "paper: nothing to do, $(REPORT) is up to date"; \
-	else $(MAKE) -j $(JOBS) CHOSEN=paper $(REPORT) && echo "paper: done, open $(REPORT)"; fi
+	else $(MAKE) CHOSEN=paper $(REPORT) && echo "paper: done, open $(REPORT)"; fi
 
 table1: ## NMS recall (Table 1)
 table2: ## training time and the AP family, two backbones (Table 2)
@@ -98,4 +105,5 @@ clean: ## remove caches and generated rules; runs, data and reports stay
 	find freeanchor analysis experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 purge: clean ## remove the runs, the drawn data and .venv as well
-	rm -rf runs data $(VENV)
+	rm -rf runs data/shapes-* data/.shapes-* $(VENV)
+	-@rmdir data 2>/dev/null || true

@@ -1,7 +1,7 @@
 """What a run is: frozen values, their fingerprints, and where their results lie.
 
 A `Training` says what to train on what; an `Evaluation` how to test it. Where and how fast is a `Runtime`, and no part
-of either. Equal trainings share one folder, whatever tables they appear in.
+of either. A training stands in one folder, whatever tables it appears in.
 
     training.directory(Path("runs"))      # runs/shapes/freeanchor-small-s0-1f0c2a9b3d
 """
@@ -19,7 +19,8 @@ from freeanchor.shapes import VERSION as SHAPES_VERSION
 from freeanchor.shapes import ShapesConfig
 from freeanchor.train import TrainConfig
 
-STAGE_VERSION = 1  # raise it when a stage computes something else from the same configuration
+STAGE_VERSION = 1  # raise it when training computes something else from the same configuration: all is trained anew
+TEST_VERSION = 1  # raise it when testing or measuring does: runs are tested and measured anew, and not trained
 NUM_DIGITS = 10  # of a fingerprint: a billion configurations before two are likely to collide
 
 
@@ -49,7 +50,8 @@ class DrawnData:
 class FolderData:
     """A folder that the user brings: `train.json`, `val.json` and `images/`, or COCO's own layout.
 
-    `digest` covers both annotation files, not where they lie.
+    `digest` covers both annotation files, not where they lie, nor the pictures: other pictures under the same json are
+    taken for the same data.
     """
 
     name: str
@@ -115,7 +117,7 @@ class Evaluation:
 
     def directory(self, root: Path) -> Path:
         """Where its results lie, inside the training's folder."""
-        return self.training.directory(root) / f"val-{fingerprint(self.inference)}"
+        return self.training.directory(root) / f"val-{fingerprint(self.inference, TEST_VERSION)}"
 
     @property
     def num_scales(self) -> int:

@@ -55,13 +55,12 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
     where = row.published_in or table
     paper = published(where, *row.published) if row.published else {}
     evaluations = [profile.evaluations[run] for run in row.runs]
-    measured: list[Any] = [
-        measurements(run, store).set_index("metric") for run in evaluations if is_measured(run, store)
-    ]
+    done = [run for run in evaluations if is_measured(run, store)]
+    measured: list[Any] = [measurements(run, store).set_index("metric") for run in done]
     theirs = row.published[1] if row.published else "n/a"
     labels = {
         "profile": profile.name,
-        "run": " ".join(row.runs),
+        "run": " ".join(run.name for run in done) or " ".join(row.runs),
         "detector": row.detector,
         "backbone": evaluations[0].training.backbone.label if evaluations else theirs,
         "published_backbone": theirs,
@@ -126,8 +125,9 @@ def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
         training = profile.evaluations[name].training
         path = training.directory(store.runs) / "metrics.jsonl"
         if path.exists():
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            frame = pd.DataFrame(lines).melt(id_vars="step", var_name="metric")
+            text = path.read_text(encoding="utf-8")
+            lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]  # it may be growing
+            frame = pd.DataFrame(lines, columns=None if lines else ["step"]).melt(id_vars="step", var_name="metric")
             frames.append(frame.assign(detector=training.detector))
     columns = ["detector", "step", "metric", "value"]
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)

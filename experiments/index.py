@@ -37,12 +37,14 @@ FIGURE_TEXTS = {
     ),
     "figure5": (
         "Figure 5. Slender and square objects",
+        "Seed 0 of both detectors. "
         "AP on objects whose box is at most 4:3 (square), at least 3:1 (slender) and between, with COCO's rules for "
         "what is ignored; the paper's own cuts are unpublished, these are ours. Right: each category's AP against the "
         "median aspect ratio of its boxes.",
     ),
     "figure6": (
         "Figure 6. Crowdedness",
+        "Seed 0 of both detectors. "
         "AP on the pictures with so many objects, and what FreeAnchor gains, paired over pictures. The paper's bins "
         "are unpublished, these are ours.",
     ),

@@ -32,7 +32,7 @@ Metric = Callable[[np.ndarray], np.ndarray]
 NUM_RESAMPLES = 1000
 SEED = 0  # of the resampling of pictures: the same pictures for every detector
 
-# suffix -> columns of the recall frame: the authors' definition first, then the named alternatives (FACTS B)
+# suffix -> columns of the recall frame. DEVIATION(D10): the authors' own definition comes first, then alternatives.
 RECALL_DEFINITIONS = {
     "": ("before", "after"),
     "_class_aware": ("before_same_class", "after_same_class"),

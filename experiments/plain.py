@@ -18,7 +18,7 @@ from experiments.detect import detect as detect_pictures
 
 
 def _print(values: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Rows as json, nan as null, or as an aligned table of percents."""
+    """Rows as json, nan as null, or as an aligned table of fractions."""
     if as_json:
         clean = [
             {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in values

@@ -19,9 +19,9 @@ def _escape(path: Path | str) -> str:
     return str(path).replace("$", "$$").replace(" ", "\\ ")
 
 
-def _rule(target: Path, needs: list[Path], command: str, order_only: str = "") -> str:
-    """One file rule."""
-    return f"{_escape(target)}: {' '.join(_escape(path) for path in needs)}{order_only}\n\t{command}\n"
+def _rule(target: Path, needs: list[Path], command: str, *, also: str = "") -> str:
+    """One file rule; `also` are needs that Make itself spells."""
+    return f"{_escape(target)}: {' '.join(_escape(path) for path in needs)}{also}\n\t{command}\n"
 
 
 def measured_file(evaluation: Evaluation, store: Store) -> Path:
@@ -43,7 +43,9 @@ def _run_rules(profile: Profile, store: Store) -> list[str]:
         rules.setdefault(trained, _rule(trained, needs, f"$(FREEANCHOR) train {name} $(WHERE) $(HOW)"))
         measured = measured_file(evaluation, store)
         rules[measured] = _rule(measured, [trained], f"$(FREEANCHOR) predict {name} $(WHERE) $(HOW)")
-    return list(rules.values())
+    # Markers are renamed into place whole. Interrupted, make would delete the one whose command has not yet exited: a
+    # finished training would be lost, a drawn data set be left without its json.
+    return [f".PRECIOUS: {' '.join(_escape(path) for path in rules)}\n", *rules.values()]
 
 
 def _needs(profile: Profile, report: str, chosen: str) -> list[str]:
@@ -68,7 +70,7 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
         if name in ("figure5", "figure6", "headline"):
             needs.append(directory / "comparison.csv")  # computed once, not by three processes at a time
         rules.append(
-            _rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", " $(REPORT_NEEDS)")
+            _rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", also=" $(REPORT_NEEDS)")
         )
     files = [directory / f"{name}.csv" for name in names]
     rules.append(_rule(directory / "index.html", files, "$(FREEANCHOR) report index $(WHERE)"))

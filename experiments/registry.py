@@ -89,8 +89,8 @@ class Profile:
         return Path(self.name) / data.name if isinstance(data, FolderData) else Path(self.name)
 
 
-# Sizes of 3 strides a level, 24 to 152 px on P3 to P5, cover the objects of `shapes` (half of them 25 to 55 px): the
-# paper's 4 strides leave the small ones without anchors, 2 strides give RetinaNet cells too coarse to tell shapes.
+# DEVIATION(D20): sizes of 3 strides a level, 24 to 152 px on P3 to P5, cover the objects of `shapes` (half of them 28
+# to 52 px). The paper's 4 strides leave the small ones without anchors; at 2 strides an object spans few cells.
 _SMALL_ANCHORS = AnchorConfig(sizes=(24.0, 48.0, 96.0, 192.0, 384.0))
 _SMALL_BACKBONES: dict[str, BackboneConfig] = {
     "small": SmallResNet(widths=(32, 64, 128, 256), depths=(1, 1, 1, 1)),

@@ -3,7 +3,7 @@
 A stage writes its marker last: `train.json`, `predict.json`, `measurements.csv`. What has its marker is whole, and is
 not done again.
 
-    store = Store(runs=Path("runs"), data=Path("data"))
+    store = Store(runs=Path("runs"), drawn=Path("data"))
     train_stage(training, store, runtime)
     predict_stage(evaluation, store, runtime)
     measure_stage(evaluation, store)
@@ -24,7 +24,7 @@ from experiments.measure import Measured, compare, measure
 from experiments.provenance import provenance
 from experiments.store import Store
 from freeanchor.checkpoints import DetectorConfig, load_model, replacing, save_model
-from freeanchor.data import Split, locate_split, read_split
+from freeanchor.data import DataError, Split, locate_split, read_split
 from freeanchor.predict import Prediction, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes import write_shapes
@@ -66,13 +66,23 @@ def _detector(training: Training, split: Split) -> DetectorConfig:
     )
 
 
+def _validation(training: Training, store: Store, detector: DetectorConfig) -> Split:
+    """The validation split; raises DataError where its labels would mean other categories than the detector's."""
+    split = read_split(store.data(training), "val")
+    if (split.category_ids, split.category_names) != (detector.category_ids, detector.category_names):
+        raise DataError(f"{split.annotations}: lists other categories than the training split; give both the same list")
+    return split
+
+
 def train_stage(training: Training, store: Store, runtime: Runtime) -> None:
     """Train, going on where an interrupted training stopped; leaves `model.safetensors` and `train.json`."""
     directory = training.directory(store.runs)
     if is_done(directory / "train.json"):
+        (directory / "state.safetensors").unlink(missing_ok=True)  # of a run killed between its last two lines
         return
     split = read_split(store.data(training), "train")
     detector = _detector(training, split)
+    _validation(training, store, detector)  # a fault there should show before the training, not after it
     result = train(directory, split, detector, training.recipe, runtime)
     save_model(directory / "model.safetensors", result.model, detector)
     record = {
@@ -116,7 +126,7 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> Non
     if is_done(directory / "predict.json"):
         return
     model, detector = load_model(evaluation.training.directory(store.runs) / "model.safetensors", runtime.device)
-    split = read_split(store.data(evaluation.training), "val")
+    split = _validation(evaluation.training, store, detector)
     started = time.perf_counter()
     detections: list[dict[str, object]] = []
     recall: list[dict[str, object]] = []

@@ -28,7 +28,7 @@ class AnchorConfig:
     num_octaves: int = 3
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
-    geometry: Literal["exact", "legacy"] = "exact"
+    geometry: Literal["exact", "legacy"] = "exact"  # DEVIATION(D19): the authors have "legacy"
     centre_offset: float = 0.5
 
     def __post_init__(self) -> None:

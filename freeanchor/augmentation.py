@@ -34,7 +34,10 @@ def _epoch_order(seed: int, epoch: int, num_pictures: int) -> np.ndarray:
 
 
 class TrainingStream(Dataset[Sample]):
-    """Training samples by position in the stream; position p of epoch p // N is picture order[p % N]."""
+    """Training samples by position in the stream; position p of epoch p // N is picture order[p % N].
+
+    DEVIATION(D22): batches are not grouped by aspect ratio.
+    """
 
     def __init__(self, split: Split, inputs: InputConfig, augment: AugmentConfig, seed: int) -> None:
         """Pictures without an object take no part in training, as in the authors' code."""

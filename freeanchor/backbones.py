@@ -21,7 +21,7 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d", 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallResNet:
-    """A narrow ResNet of basic blocks, trained from scratch with batch norm.
+    """A narrow ResNet of basic blocks, trained from scratch with batch norm (DEVIATION(D21)).
 
     `widths` and `depths` are the channels and the blocks of the stages at strides 4, 8, 16 and 32.
     """

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # authors' code: MODEL.RPN.BBOX_REG_WEIGHTS of the box coder
+DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # DEVIATION(D7): unstated in the paper; those of the authors' box coder
 MAX_LOG_GROWTH = math.log(1000.0 / 16.0)  # a decoded side is at most 62.5 times its anchor's
 
 

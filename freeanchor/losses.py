@@ -176,7 +176,7 @@ class FreeAnchorLoss:
                 picture = logits[image], deltas[image], anchors, boxes.to(anchors), labels
                 positive = positive + _bag_loss(self.confidence(*picture)[1])
                 negative = negative + self._excused(*picture)
-            num_objects = max(1, sum(len(boxes) for boxes in gt_boxes))
+            num_objects = max(1, sum(len(boxes) for boxes in gt_boxes))  # DEVIATION(D8): of this process's batch
             return {
                 "positive": self.alpha * positive / num_objects,
                 "negative": (1 - self.alpha) * negative / (self.bag_size * num_objects),

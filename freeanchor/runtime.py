@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -59,6 +60,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return any(flag in _cpu_flags() for flag in ("avx512_bf16", "amx_bf16"))
 
 
+@lru_cache  # asked at every step, and slow to read where there are many cores
 def _cpu_flags() -> set[str]:
     """The processor's feature flags as Linux lists them; none where they cannot be told."""
     try:

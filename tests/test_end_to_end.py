@@ -148,7 +148,7 @@ def test_the_demonstration_makes_every_table_and_figure(whole: Path) -> None:
     assert all((folder / name).stat().st_size > 0 for name in expected)
     page = (folder / "index.html").read_text()
     assert "not run" in page
-    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert page.count("data:image/webp;base64,") == len(FIGURES)
     for table in ("table2", "table3"):
         assert "not run" in (folder / f"{table}.md").read_text()
 
