@@ -70,8 +70,9 @@ def match_probability(iou: Float[Tensor, "G A"], match_iou: float) -> Float[Tens
     """P{a_j -> b_i}: the probability that anchor j predicts object i correctly (Sec. 3.2).
 
     `iou` is that of every predicted box with every object, over all anchors, not the bag alone (authors' code). The
-    best prediction of an object gets 1 if its IoU is above `match_iou`, every one at or below it gets 0: none where
-    no prediction is so good, several on ties (DEVIATION(D3)). Computed in float32 or wider. No anchors give an empty result.
+    best prediction of an object gets 1 if its IoU is above `match_iou`, every one at or below it 0: none where no
+    prediction is so good, several on ties (DEVIATION(D3)). Computed in float32 or wider. No anchors give an empty
+    result.
     """
     iou = iou.to(torch.promote_types(iou.dtype, torch.float32))
     if iou.shape[1] == 0:
