@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("images", nargs="+", type=Path, help="picture files")
     detect.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of ours")
     detect.add_argument("--out", type=Path, default=Path("detections"), help="folder to write to (default: detections)")
-    detect.add_argument("--min-score", type=float, default=0.3, help="draw boxes that score more (default: 0.3)")
+    detect.add_argument("--min-score", type=float, default=0.5, help="draw boxes that score more (default: 0.5)")
     detect.add_argument("--json", action="store_true", help="print the detections as json")
     _add_how(detect)
     evaluate = add(

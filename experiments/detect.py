@@ -18,6 +18,8 @@ from freeanchor.postprocess import InferenceConfig
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
 
+SHOWN_SIDE = 960  # px, the least long side of a drawn picture
+
 
 def picture_at(path: Path, image_id: int) -> Picture:
     """A picture without known objects; raises DataError where it cannot be read."""
@@ -40,13 +42,17 @@ def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
 
 
 def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], detector: DetectorConfig) -> Image.Image:
-    """A copy of the picture with each box in its class's colour, its name and score above it."""
-    drawn = image.copy()
+    """A copy of the picture with each box in its class's colour, its name and score above it.
+
+    A picture below `SHOWN_SIDE` is enlarged to it, so that the labels leave room for what they name.
+    """
+    zoom = max(1.0, SHOWN_SIDE / max(image.size))
+    drawn = image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BICUBIC)
     canvas = ImageDraw.Draw(drawn)
-    line = max(1, round(max(image.size) / 400))
-    font = ImageFont.load_default(size=max(10, round(max(image.size) / 50)))
+    line = max(1, round(max(drawn.size) / 400))
+    font = ImageFont.load_default(size=round(max(drawn.size) / 70))
     for row in sorted(rows, key=lambda row: row["score"]):  # the surest on top
-        x, y, width, height = row["bbox"]
+        x, y, width, height = (value * zoom for value in row["bbox"])
         colour = _colour(detector.category_ids.index(row["category_id"]), len(detector.category_ids))
         canvas.rectangle((x, y, x + width, y + height), outline=colour, width=line)
         text = f"{row['category']} {row['score']:.2f}"

@@ -39,8 +39,9 @@ def test_detections_are_drawn_and_listed(tmp_path: Path, checkpoint: Path) -> No
     assert {row["file"] for row in rows} == {"a.jpg", "b.png"}
     for path in photos:
         drawn = open_image(tmp_path / "out" / f"{path.stem}.png")
-        assert drawn.size == open_image(path).size
-        assert not np.array_equal(np.array(drawn), np.array(open_image(path)))
+        plain = draw_detections(open_image(path), [], tiny_detector())
+        assert drawn.size == plain.size
+        assert not np.array_equal(np.array(drawn), np.array(plain))
     assert [path.read_bytes() for path in photos] == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "detections.json"]
 
@@ -63,10 +64,19 @@ def test_rows_are_in_the_files_pixels_best_first(tmp_path: Path, checkpoint: Pat
 
 
 def test_nothing_found_leaves_the_picture_as_it_is(tmp_path: Path, checkpoint: Path) -> None:
-    """A copy without boxes, an empty list."""
+    """A copy without boxes, enlarged as small pictures are, and an empty list."""
     photo = _photo(tmp_path / "a.png")
     assert detect([photo], checkpoint, tmp_path / "out", min_score=1.0, runtime=FLOAT32) == []
-    assert np.array_equal(np.array(open_image(tmp_path / "out" / "a.png")), np.array(open_image(photo)))
+    enlarged = open_image(photo).resize((960, 640), Image.Resampling.BICUBIC)
+    assert np.array_equal(np.array(open_image(tmp_path / "out" / "a.png")), np.array(enlarged))
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((60, 40), (960, 640)), ((40, 60), (640, 960)), ((2000, 500), (2000, 500))]
+)
+def test_small_pictures_are_enlarged_and_large_ones_left(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    """The long side is shown at 960 px at least, the shape kept."""
+    assert draw_detections(Image.new("RGB", size, "white"), [], tiny_detector()).size == shown
 
 
 @pytest.mark.parametrize("box", [[0, 0, 60, 40], [-5, -5, 10, 10], [50, 30, 10, 10], [10, 10, 0, 0], [0, 39, 60, 1]])
@@ -75,7 +85,7 @@ def test_boxes_at_the_border_can_be_drawn(box: list[float]) -> None:
     image = Image.new("RGB", (60, 40), "white")
     row = {"category_id": 5, "category": "box", "score": 0.875, "bbox": box}
     drawn = draw_detections(image, [row], tiny_detector())
-    assert drawn.size == image.size
+    assert drawn.size == (960, 640)
     assert np.array(drawn).min() < 255
     assert np.array(image).min() == 255
 
@@ -88,7 +98,8 @@ def test_surer_boxes_lie_on_top() -> None:
     ]
     image = Image.new("RGB", (80, 80), "white")
     both, best = (draw_detections(image, chosen, tiny_detector()) for chosen in (rows, rows[:1]))
-    assert both.getpixel((49, 59)) == best.getpixel((49, 59))
+    corner = (12 * 50, 12 * 60)  # of the box, where 80 px are shown as 960
+    assert both.getpixel(corner) == best.getpixel(corner) != (255, 255, 255)
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path, checkpoint: Path) -> None:
