@@ -148,7 +148,7 @@ def _photos(data: Path) -> Size:
         num_classes=len(read_categories(data, "train")),
         inputs=InputConfig(short_side=256, max_long_side=384),
         backbones={"small": _SMALL_BACKBONES["small"]},
-        recipe=replace(_SHAPES_RECIPE, num_steps=1000),
+        recipe=replace(_SHAPES_RECIPE, num_steps=300, lr=0.04),  # to show that it runs; nothing here was tuned
     )
 
 
