@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_where(command)
         _add_how(command)
     report = add("report", "write a table, a figure, or the index page", "freeanchor report table2")
-    report.add_argument("name", help="table1 to table3, figure1 to figure6, training, comparison, index, or all")
+    report.add_argument(
+        "name", help="table1 to table3, figure1 to figure6, headline, training, comparison, trials, index, or all"
+    )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")
     listing.add_argument("--json", action="store_true", help="for programs")

@@ -56,8 +56,6 @@ def _profile(arguments: argparse.Namespace) -> Profile:
     """The profile that the command line asks for."""
     if arguments.profile not in PROFILES:
         raise UsageError(f"unknown profile {arguments.profile!r}; {_did_you_mean(arguments.profile, list(PROFILES))}")
-    if arguments.profile == "photos" and arguments.data is None:
-        raise UsageError("profile photos needs the folder of your pictures; give it with --data DIR (make: DATA=DIR)")
     if arguments.seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {arguments.seeds}")
     return build_profile(arguments.profile, data=arguments.data, num_seeds=arguments.seeds)

@@ -16,7 +16,7 @@ from experiments.published import TABLE_3_ROWS
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.backbones import BackboneConfig, SmallResNet
-from freeanchor.data import InputConfig, read_categories
+from freeanchor.data import DataError, InputConfig, read_categories
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
@@ -266,13 +266,15 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
 def build_profile(name: str, *, data: Path | None = None, num_seeds: int = 1) -> Profile:
     """The profile `name` with `num_seeds` seeds a run; `data` is the folder that `photos` needs.
 
-    Raises ValueError for an unknown profile or a missing folder, DataError for a folder that holds no data set.
+    Raises ValueError for an unknown profile, DataError for no folder or one that holds no data set.
     """
     if num_seeds < 1:
         raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")
     if name == "photos":
         if data is None:
-            raise ValueError("profile photos needs the folder of the pictures; give it with DATA=DIR (or --data DIR)")
+            raise DataError(
+                "profile photos needs the folder of your pictures; give it with --data DIR (make: DATA=DIR)"
+            )
         size = _photos(data)
     elif name in PROFILES:
         size = {"shapes": _shapes, "mini": _mini}[name]()
