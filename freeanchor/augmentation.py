@@ -7,8 +7,8 @@ resumed at step s therefore sees exactly what an uninterrupted one would, with n
     sample = stream[position]
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -27,31 +27,63 @@ class AugmentConfig:
     short_sides: tuple[int, ...] = ()
 
 
-@lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, num_pictures: int) -> np.ndarray:
     """The order in which an epoch goes through the pictures."""
     return np.random.default_rng([seed, 0, epoch]).permutation(num_pictures)
 
 
-class TrainingStream(Dataset[Sample]):
-    """Training samples by position in the stream; position p of epoch p // N is picture order[p % N].
+def _grouped_order(seed: int, epoch: int, size: int, aspects: Sequence[np.ndarray]) -> np.ndarray:
+    """An epoch's order in groups of `size` pictures of one aspect each, the groups of both aspects mixed."""
+    generator = np.random.default_rng([seed, 0, epoch])
+    groups = []
+    for aspect in aspects:
+        if len(aspect):
+            shuffled = generator.permutation(aspect)
+            groups.append(np.resize(shuffled, -(-len(aspect) // size) * size).reshape(-1, size))
+    return generator.permutation(np.concatenate(groups)).ravel()
 
-    DEVIATION(D22): batches are not grouped by aspect ratio.
+
+class TrainingStream(Dataset[Sample]):
+    """Training samples by position in the stream; position p of epoch p // E is order[p % E], E an epoch's length.
+
+    DEVIATION(D22): groups of one aspect are made where `aspect_group` says how large; the authors always make them, in
+    pairs. An epoch then repeats up to `aspect_group` - 1 pictures of each aspect, to fill its last groups.
     """
 
-    def __init__(self, split: Split, inputs: InputConfig, augment: AugmentConfig, seed: int) -> None:
+    def __init__(
+        self, split: Split, inputs: InputConfig, augment: AugmentConfig, seed: int, aspect_group: int = 1
+    ) -> None:
         """Pictures without an object take no part in training, as in the authors' code."""
         self.pictures = tuple(picture for picture in split.pictures if len(picture.boxes) > 0)
         if not self.pictures:
             raise DataError(f"{split.annotations}: no picture has an object to train on; add annotations")
-        self.inputs, self.augment, self.seed = inputs, augment, seed
+        self.inputs, self.augment, self.seed, self.aspect_group = inputs, augment, seed, aspect_group
+        is_upright = np.array([picture.height >= picture.width for picture in self.pictures])
+        self._aspects = [np.flatnonzero(is_upright), np.flatnonzero(~is_upright)]
+        self._known = -1, np.arange(0)
+
+    @property
+    def epoch_length(self) -> int:
+        """Positions an epoch: the pictures, and what fills up the last group of each aspect."""
+        size = self.aspect_group
+        return size * sum(-(-len(aspect) // size) for aspect in self._aspects)
 
     def __getitem__(self, position: int) -> Sample:
         """The sample at `position`, read and changed as the seed has it."""
-        epoch, place = divmod(position, len(self.pictures))
-        picture = self.pictures[_epoch_order(self.seed, epoch, len(self.pictures))[place]]
+        epoch, place = divmod(position, self.epoch_length)
+        picture = self.pictures[self._order(epoch)[place]]
         generator = np.random.default_rng([self.seed, 1, position])
         flip = bool(generator.random() < self.augment.flip_probability)
         sides = self.augment.short_sides
         short_side = sides[generator.integers(len(sides))] if sides else None
         return load_sample(picture, self.inputs, short_side=short_side, flip=flip)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The order in which an epoch goes through the pictures."""
+        if self._known[0] != epoch:  # the last one is kept: COCO's takes a while to draw
+            if self.aspect_group == 1:
+                order = _epoch_order(self.seed, epoch, len(self.pictures))
+            else:
+                order = _grouped_order(self.seed, epoch, self.aspect_group, self._aspects)
+            self._known = epoch, order
+        return self._known[1]

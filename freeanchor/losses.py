@@ -12,7 +12,7 @@ Logits are [B, A, K], deltas [B, A, 4] coded with weights (10, 10, 5, 5), anchor
 hold one tensor a picture, [G_i, 4] xyxy and [G_i] int64 in 0..K-1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,8 @@ from freeanchor.boxes import decode_boxes, encode_boxes, pairwise_iou
 from freeanchor.matching import IGNORED, anchor_bags, assign_by_iou, match_probability, mean_max
 
 Terms = dict[str, Tensor]
+# From this process's count of what a loss is divided by, to the count it shall be divided by: see `__call__`.
+TotalCount = Callable[[int], int]
 
 
 def _widen(tensor: Tensor) -> Tensor:
@@ -91,13 +93,14 @@ class RetinaNetLoss:
         anchors: Float[Tensor, "A 4"],
         gt_boxes: Sequence[Float[Tensor, "_ 4"]],
         gt_labels: Sequence[Int[Tensor, "_"]],
+        total_count: TotalCount = int,
     ) -> Terms:
-        """Terms `classification` and `box`, scalars."""
+        """Terms `classification` and `box`, scalars; `total_count` sums counts over processes that share a batch."""
         _check_pairing(logits, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             logits, deltas, anchors = _widen(logits), _widen(deltas), _widen(anchors)
             assignments = [self._assign(anchors, boxes.to(anchors)) for boxes in gt_boxes]
-            num_matched = sum(int((assignment >= 0).sum()) for assignment in assignments)
+            num_matched = total_count(sum(int((assignment >= 0).sum()) for assignment in assignments))
             targets = torch.zeros_like(logits)
             box = deltas.sum() * 0
             for image, assignment in enumerate(assignments):
@@ -116,7 +119,7 @@ class RetinaNetLoss:
                 logits[taking_part], targets[taking_part], alpha=self.alpha, gamma=self.gamma, reduction="sum"
             )
             return {
-                "classification": classification / (num_matched + len(logits)),
+                "classification": classification / (num_matched + total_count(len(logits))),
                 # DEVIATION(D15): the authors' baseline divides by 4 * 0 where no anchor of a batch is matched.
                 "box": self.box_weight * box / (4 * max(1, num_matched)),
             }
@@ -163,8 +166,12 @@ class FreeAnchorLoss:
         anchors: Float[Tensor, "A 4"],
         gt_boxes: Sequence[Float[Tensor, "_ 4"]],
         gt_labels: Sequence[Int[Tensor, "_"]],
+        total_count: TotalCount = int,
     ) -> Terms:
-        """Terms `positive` (bags) and `negative` (background), scalars, weighted by w1 and w2 of Eq. 7."""
+        """Terms `positive` (bags) and `negative` (background), scalars, weighted by w1 and w2 of Eq. 7.
+
+        `total_count` sums a count over the processes that share a batch: the default is a batch of this process's own.
+        """
         _check_pairing(logits, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             logits, deltas, anchors = _widen(logits), _widen(deltas), _widen(anchors)
@@ -176,7 +183,7 @@ class FreeAnchorLoss:
                 picture = logits[image], deltas[image], anchors, boxes.to(anchors), labels
                 positive = positive + _bag_loss(self.confidence(*picture)[1])
                 negative = negative + self._excused(*picture)
-            num_objects = max(1, sum(len(boxes) for boxes in gt_boxes))  # DEVIATION(D8): of this process's batch
+            num_objects = max(1, total_count(sum(len(boxes) for boxes in gt_boxes)))  # DEVIATION(D8): of the batch
             return {
                 "positive": self.alpha * positive / num_objects,
                 "negative": (1 - self.alpha) * negative / (self.bag_size * num_objects),

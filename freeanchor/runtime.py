@@ -7,6 +7,7 @@ with runtime.autocast():
 
 import platform
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from typing import Literal
 import torch
 
 CPU_DESCRIPTION = Path("/proc/cpuinfo")  # on Linux
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+REPEAT_SECONDS = 2.0  # the terminal, make and torchrun may each deliver the same Ctrl-C
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Runtime:
     """Device, threads, precision and the rhythm of logs and checkpoints; no part of a run's fingerprint.
 
     `threads=0` leaves torch its own choice. Precision "auto" is bfloat16 autocast where the processor multiplies
-    bfloat16 in hardware, float32 elsewhere; losses are float32 always.
+    bfloat16 in hardware, float32 elsewhere; float16 trains with gradient scaling. Losses are float32 always.
     """
 
     device: str = "cpu"
@@ -44,13 +46,19 @@ class Runtime:
     @property
     def dtype(self) -> torch.dtype:
         """The network's arithmetic under this runtime."""
-        fast = has_fast_bfloat16(torch.device(self.device))
-        wanted = self.precision == "bfloat16" or (self.precision == "auto" and fast)
-        return torch.bfloat16 if wanted else torch.float32
+        if self.precision == "auto":
+            return torch.bfloat16 if has_fast_bfloat16(torch.device(self.device)) else torch.float32
+        chosen: torch.dtype = getattr(torch, self.precision)
+        return chosen
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context to run the network in."""
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        wide = self.dtype == torch.float32
+        return torch.autocast(torch.device(self.device).type, None if wide else self.dtype, enabled=not wide)
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """What keeps small gradients above float16's smallest number; does nothing at other precisions."""
+        return torch.amp.GradScaler(torch.device(self.device).type, enabled=self.dtype == torch.float16)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -89,15 +97,19 @@ class Interrupted(KeyboardInterrupt):
 def deferred_interrupts() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list instead of acting on them, so that a step is never cut in half.
 
-    A second signal acts at once, as ever.
+    A second one acts at once, unless it follows so soon that it is the same one delivered twice.
     """
     received: list[int] = []
     previous = {}
+    first = 0.0
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if received:
+        nonlocal first
+        if received and time.monotonic() - first > REPEAT_SECONDS:
             raise KeyboardInterrupt
-        received.append(number)
+        if not received:
+            first = time.monotonic()
+            received.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         previous[number] = signal.signal(number, note)

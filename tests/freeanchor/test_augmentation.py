@@ -1,6 +1,7 @@
 """The stream of training samples: a function of seed and position, an epoch at a time."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,27 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     empty = read_split(write_folder(tmp_path, "train", content), "train")
     with pytest.raises(DataError, match=r"train\.json.*no picture has an object"):
         _stream(empty)
+
+
+def _with_aspects(split: Split, upright: int) -> Split:
+    """The split's first picture under ten ids, `upright` of them standing."""
+    first = split.pictures[0]
+    turned = {"width": first.height, "height": first.width}
+    pictures = [replace(first, image_id=number, **(turned if number < upright else {})) for number in range(10)]
+    return replace(split, pictures=tuple(pictures))
+
+
+@pytest.mark.parametrize(("upright", "size", "length"), [(3, 2, 12), (4, 2, 10), (1, 4, 16), (0, 3, 12), (10, 5, 10)])
+def test_groups_are_of_one_aspect(split: Split, upright: int, size: int, length: int) -> None:
+    """Every group is upright or lying, every picture comes in every epoch, and only what fills a group comes twice."""
+    stream = TrainingStream(_with_aspects(split, upright), INPUTS, AugmentConfig(), 0, aspect_group=size)
+    assert stream.epoch_length == length
+    orders = []
+    for epoch in (0, 1):
+        order = [stream.pictures[place].image_id for place in stream._order(epoch)]
+        groups = [order[first : first + size] for first in range(0, length, size)]
+        assert all(len({image_id < upright for image_id in group}) == 1 for group in groups)
+        assert set(order) == set(range(10))
+        orders.append(order)
+    assert orders[0] != orders[1]
+    assert [stream.pictures[place].image_id for place in stream._order(0)] == orders[0]

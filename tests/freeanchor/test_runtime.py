@@ -23,7 +23,7 @@ def test_auto_precision_asks_the_processor(monkeypatch: pytest.MonkeyPatch, flag
     assert Runtime(precision="bfloat16").dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_the_network_computes_in_the_precision_asked_for(precision: str) -> None:
     """Inside the context a matrix product has that type; outside it is float32 again."""
     matrix = torch.ones(4, 4)
@@ -54,11 +54,20 @@ def test_the_first_signal_is_noted(number: signal.Signals) -> None:
         assert received == [number]
 
 
-def test_the_second_signal_acts_at_once() -> None:
-    """Whoever presses Ctrl-C twice means it."""
+def test_the_second_signal_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever presses Ctrl-C again after a while means it."""
+    monkeypatch.setattr(module, "REPEAT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt), deferred_interrupts():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_one_signal_may_arrive_twice() -> None:
+    """A terminal and make deliver the same Ctrl-C to a process: that is one wish to stop, not two."""
+    with deferred_interrupts() as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGINT]
 
 
 def test_signals_are_as_before_afterwards() -> None:

@@ -16,6 +16,7 @@ from freeanchor.data import Batch, DataError, Split, collate, load_sample
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.runtime import Runtime
 from freeanchor.train import TrainConfig, TrainingError, TrainingState, build_optimizer, train, training_step
+from freeanchor.training_state import start as start_state
 
 LOSSES = [RetinaNetLoss(), FreeAnchorLoss()]
 by_loss = pytest.mark.parametrize("loss", LOSSES, ids=["RetinaNet", "FreeAnchor"])
@@ -90,7 +91,7 @@ def test_a_step_is_sgd_with_biases_apart(split: Split, loss: RetinaNetLoss | Fre
     model = tiny_model().train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     state = TrainingState(model, build_optimizer(model, recipe))
-    training_step(state, _batch(split), recipe, FLOAT32)
+    training_step(state, [_batch(split)], recipe, FLOAT32)
     assert state.step == 1
     biases = 0
     for name, parameter in model.named_parameters():
@@ -107,7 +108,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for(split: Split) -> None:
     """With `max_grad_norm`, the whole gradient's length is at most that."""
     recipe = tiny_recipe(RetinaNetLoss(), max_grad_norm=0.01)
     model = tiny_model().train()
-    training_step(TrainingState(model, build_optimizer(model, recipe)), _batch(split), recipe, FLOAT32)
+    training_step(TrainingState(model, build_optimizer(model, recipe)), [_batch(split)], recipe, FLOAT32)
     norm = torch.stack([parameter.grad.norm() for parameter in model.parameters()]).norm()
     assert norm.item() == pytest.approx(0.01, rel=1e-3)
 
@@ -183,7 +184,7 @@ def test_detectors_start_from_the_same_weights() -> None:
     """With one seed, only the classification bias tells the two detectors apart; with two seeds, all weights differ."""
     states = []
     for loss, prior_prob, seed in ((LOSSES[0], 0.01, 3), (LOSSES[1], 0.02, 3), (LOSSES[1], 0.02, 4)):
-        state = training._start(tiny_detector(prior_prob=prior_prob), tiny_recipe(loss, seed=seed), FLOAT32)
+        state = start_state(tiny_detector(prior_prob=prior_prob).model, tiny_recipe(loss, seed=seed), FLOAT32)
         states.append(state.model.state_dict())
     one, two, other = states
     assert [name for name in one if not torch.equal(one[name], two[name])] == ["cls_head.output.bias"]
@@ -195,7 +196,7 @@ def test_frozen_stages_stay_as_they_are(tmp_path: Path, split: Split, frozen_nor
     """Training moves neither weights nor statistics of the stem and the stages that are frozen, and all the rest."""
     backbone = TorchvisionResNet(name="resnet18", frozen_stages=2, frozen_norm=frozen_norm)
     detector, recipe = tiny_detector(backbone=backbone), tiny_recipe(FreeAnchorLoss(), num_steps=2, weight_decay=0.1)
-    start = training._start(detector, recipe, FLOAT32).model.state_dict()
+    start = start_state(detector.model, recipe, FLOAT32).model.state_dict()
     start = {name: tensor.clone() for name, tensor in start.items()}
     end = train(tmp_path, split, detector, recipe, FLOAT32).model.state_dict()
     frozen = ("backbone.stem.", "backbone.stages.0.")

@@ -1,0 +1,116 @@
+"""When a loss or a gradient is no number: what is needed to see why, kept in one file, and looked at again.
+
+save_divergence(path, model, detector, batch, Divergence(...))
+for line in replay(path): print(line)
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freeanchor.checkpoints import CheckpointError, DetectorConfig, describe, load_tensors, load_weights, restore
+from freeanchor.checkpoints import save_tensors
+from freeanchor.data import Batch
+from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.model import ModelOutput, RetinaNet
+from freeanchor.runtime import Runtime
+
+LOSSES = {kind.__name__: kind for kind in (RetinaNetLoss, FreeAnchorLoss)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """Where a training stopped making sense: the step, what is not finite, the terms, the pictures, the precision."""
+
+    step: int
+    what: str
+    terms: dict[str, float]
+    pictures: tuple[str, ...]
+    precision: str
+    lr: float
+
+    def __str__(self) -> str:
+        """One line with the commonest cure."""
+        values = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
+        return (
+            f"{self.what} is not finite at step {self.step} in {self.precision} ({values}; pictures "
+            f"{' '.join(self.pictures)}); lower lr (now {self.lr:g}) in proportion to the batch"
+        )
+
+
+def save_divergence(
+    path: Path,
+    model: RetinaNet,
+    detector: DetectorConfig,
+    batch: Batch,
+    loss: RetinaNetLoss | FreeAnchorLoss,
+    divergence: Divergence,
+) -> None:
+    """Write the weights before the step with the pictures as the network saw them and their objects."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors["images"] = batch.images
+    for image, (boxes, labels) in enumerate(zip(batch.gt_boxes, batch.gt_labels, strict=True)):
+        tensors |= {f"gt_boxes.{image}": boxes, f"gt_labels.{image}": labels}
+    header = {
+        "divergence": asdict(divergence),
+        "detector": describe(detector),
+        "loss": {"kind": type(loss).__name__, **asdict(loss)},
+    }
+    save_tensors(path, tensors, header)
+
+
+def replay(path: Path, precision: str = "") -> Iterator[str]:
+    """Lines on a saved step done again, on the CPU: what was seen, the first layer that gives no number, each picture.
+
+    `precision` instead of the one it was trained in shows whether a wider one cures it. Raises CheckpointError where
+    the file is of another kind.
+    """
+    tensors, header = load_tensors(path)
+    if "divergence" not in header:
+        raise CheckpointError(f"{path}: holds no step to replay; give a divergence-*.safetensors of a stopped training")
+    seen = Divergence(**{**header["divergence"], "pictures": tuple(header["divergence"]["pictures"])})
+    yield f"seen: {seen}"
+    model = RetinaNet(restore(header["detector"]).model)
+    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    load_weights(model, weights, path)
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    yield f"weights: {len(broken)} of {len(weights)} hold values that are not finite {' '.join(broken[:3])}".rstrip()
+    runtime = Runtime(precision=precision or seen.precision)  # type: ignore[arg-type]  # Runtime refuses others
+    output, first = _watched(model.train(), tensors["images"], runtime)
+    yield f"network in {str(runtime.dtype).removeprefix('torch.')}: {first or 'every layer gives finite values'}"
+    kind = dict(header["loss"])
+    loss = LOSSES[kind.pop("kind")](**kind)
+    for image, name in enumerate(seen.pictures):
+        yield f"{name}: {_terms_of(image, output, tensors, loss)}"
+
+
+@torch.no_grad()
+def _watched(model: RetinaNet, images: Tensor, runtime: Runtime) -> tuple[ModelOutput, str]:
+    """The output, and the first layer that gave something not finite; an empty string where none did."""
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                found.append(name)
+
+        return look
+
+    for name, module in model.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(watch(name))
+    with runtime.autocast():
+        output = model(images)
+    return output, f"{found[0]} is the first layer with values that are not finite" if found else ""
+
+
+def _terms_of(image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: RetinaNetLoss | FreeAnchorLoss) -> str:
+    """The loss terms of one picture alone, with its number of objects."""
+    boxes, labels = tensors[f"gt_boxes.{image}"], tensors[f"gt_labels.{image}"]
+    terms = loss(output.logits[image][None], output.deltas[image][None], output.anchors, [boxes], [labels])
+    values = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
+    return f"{len(boxes)} objects, {values}"

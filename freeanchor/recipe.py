@@ -1,0 +1,131 @@
+"""A training recipe: schedule, optimiser, batches. What it costs and how it scales; the loop is in `train.py`.
+
+recipe = TrainConfig(loss=FreeAnchorLoss())     # the paper's 90,000 steps of 16 pictures
+recipe.at_batch_size(4)                         # 360,000 steps at a quarter of the rate
+"""
+
+from dataclasses import dataclass, field, replace
+
+from torch import nn, optim
+
+from freeanchor.augmentation import AugmentConfig
+from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on, with the step, the terms and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training recipe; the defaults are the paper's (Sec. 4.1) and its authors' (FACTS A4).
+
+    `drops` are the fractions of `num_steps` at which the learning rate is divided by ten: 60k and 80k of 90k. Biases
+    learn at `bias_lr_factor` times the rate, without weight decay unless `bias_decays`. `snapshots` are fractions after
+    which the weights are kept, to look at matching over training.
+
+    `group_size` pictures are padded, run and normalised together, whatever the number of processes: 2 as on each of
+    the authors' eight GPUs, or None for the whole batch. One GPU that takes the groups in turn, and eight that take one
+    each, compute the same. With `aspect_groups`, the pictures of a group are all upright or all lying (FACTS A3).
+    """
+
+    loss: RetinaNetLoss | FreeAnchorLoss
+    num_steps: int = 90_000
+    batch_size: int = 16
+    lr: float = 0.01
+    warmup_steps: int = 500
+    warmup_factor: float = 1 / 3
+    drops: tuple[float, ...] = (2 / 3, 8 / 9)
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    bias_lr_factor: float = 2.0
+    max_grad_norm: float | None = None  # the authors clip nothing
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    snapshots: tuple[float, ...] = ()
+    seed: int = 0
+    bias_decays: bool = False
+    group_size: int | None = None
+    aspect_groups: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that trains nothing, and groups that do not fill a batch."""
+        if self.num_steps < 1 or self.batch_size < 1:
+            raise ValueError(f"num_steps and batch_size must be at least 1, got {self.num_steps} and {self.batch_size}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        if self.batch_size % (self.group_size or 1):
+            raise ValueError(f"groups of {self.group_size} pictures do not fill a batch of {self.batch_size}")
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, …: linear warm-up from `warmup_factor`, then a tenth after each drop."""
+        drops = sum(step >= drop for drop in self.drop_steps)
+        warmth = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+        return self.lr * 0.1**drops * (self.warmup_factor + (1 - self.warmup_factor) * warmth)
+
+    @property
+    def drop_steps(self) -> tuple[int, ...]:
+        """The steps from which the learning rate is a tenth of what it was before."""
+        return tuple(round(fraction * self.num_steps) for fraction in self.drops)
+
+    @property
+    def num_samples(self) -> int:
+        """Pictures seen in the whole training."""
+        return self.num_steps * self.batch_size
+
+    def at_batch_size(self, batch_size: int) -> "TrainConfig":
+        """The same number of pictures in batches of another size: rate in proportion, steps and warm-up inversely.
+
+        The linear rule of Goyal et al. (2017). Leaving the rate as it is at a smaller batch is what makes losses NaN.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        factor = batch_size / self.batch_size
+        return replace(
+            self,
+            batch_size=batch_size,
+            lr=self.lr * factor,
+            num_steps=max(1, round(self.num_steps / factor)),
+            warmup_steps=round(self.warmup_steps / factor),
+        )
+
+    def share(self, num_processes: int) -> tuple[int, int]:
+        """(groups, pictures a group) of one of `num_processes` in every step; TrainingError where it does not divide.
+
+        Without a `group_size` the batch is one group whose parts lie on all processes.
+        """
+        num_groups = self.batch_size // self.group_size if self.group_size else self.batch_size
+        if num_groups % num_processes:
+            what = f"{num_groups} groups of {self.group_size} pictures" if self.group_size else f"{num_groups} pictures"
+            fitting = ", ".join(str(n) for n in range(1, num_groups + 1) if num_groups % n == 0)
+            raise TrainingError(f"{what} do not divide among {num_processes} processes; start {fitting}")
+        own = num_groups // num_processes
+        return (own, self.group_size) if self.group_size else (1, own)
+
+    def summary(self, num_processes: int = 1) -> str:
+        """What will happen, in one line: batch, rate, warm-up, drops, pictures, normalisation."""
+        groups, size = self.share(num_processes)
+        drops = " and ".join(f"{step:,}" for step in self.drop_steps)
+        over = f"each group of {self.group_size}" if self.group_size else "the whole batch"
+        return (
+            f"batch of {self.batch_size} pictures = {num_processes} process(es) x {groups} group(s) of {size}; "
+            f"learning rate {self.lr:g} after {self.warmup_steps:,} steps of warm-up from {self.lr_at(0):.3g}, "
+            f"a tenth from step {drops or 'never'}; {self.num_steps:,} steps = {self.num_samples:,} pictures; "
+            f"loss normalised over {over}"
+        )
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> optim.SGD:
+    """SGD with momentum; biases in a group of their own, faster and without decay (FACTS A4)."""
+    groups: dict[str, list[nn.Parameter]] = {"weight": [], "bias": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups["bias" if name.endswith("bias") else "weight"].append(parameter)
+    bias_decay = config.weight_decay if config.bias_decays else 0.0
+    return optim.SGD(
+        [
+            {"params": groups["weight"], "lr_factor": 1.0, "weight_decay": config.weight_decay},
+            {"params": groups["bias"], "lr_factor": config.bias_lr_factor, "weight_decay": bias_decay},
+        ],
+        lr=config.lr,
+        momentum=config.momentum,
+    )

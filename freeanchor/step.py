@@ -1,0 +1,126 @@
+"""One step of synchronous SGD: groups of pictures in, weights changed, on one process or many.
+
+The loop around it is in `train.py`. Nothing is changed where a loss or a gradient is not finite.
+
+    terms, output = training_step(state, groups, config, runtime)
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from freeanchor.data import Batch
+from freeanchor.distributed import ALONE, Processes
+from freeanchor.divergence import Divergence
+from freeanchor.losses import Terms
+from freeanchor.model import ModelOutput
+from freeanchor.recipe import TrainConfig, TrainingError
+from freeanchor.runtime import Runtime
+from freeanchor.training_state import TrainingState
+
+SMALLEST_SCALE = 1.0  # float16's gradients overflow even unscaled: no scale will cure that
+
+
+class DivergedError(TrainingError):
+    """A step of which something is not finite, on this process (then `divergence` says what) or on another."""
+
+    def __init__(self, divergence: Divergence | None, batch: Batch) -> None:
+        """What happened here, if it did, with the group of pictures it happened on."""
+        super().__init__(str(divergence))
+        self.divergence, self.batch = divergence, batch
+
+
+def _shares_batch(config: TrainConfig, processes: Processes) -> bool:
+    """Whether the parts of one group lie on several processes."""
+    return processes.count > 1 and config.group_size is None
+
+
+def _forward(
+    state: TrainingState, batch: Batch, config: TrainConfig, runtime: Runtime, processes: Processes
+) -> tuple[Terms, ModelOutput]:
+    """Loss terms and predictions of one group."""
+    images = batch.images
+    if _shares_batch(config, processes):  # padding is part of the picture: it has anchors
+        height, width = processes.largest(images.shape[2:])
+        images = functional.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
+    images = images.to(runtime.device, memory_format=torch.channels_last)
+    with runtime.autocast():
+        output = (state.network or state.model)(images)
+    gt_boxes = [boxes.to(images.device) for boxes in batch.gt_boxes]
+    gt_labels = [labels.to(images.device) for labels in batch.gt_labels]
+    total_count = processes.total_count if _shares_batch(config, processes) else int
+    return config.loss(output.logits, output.deltas, output.anchors, gt_boxes, gt_labels, total_count), output
+
+
+def _divergence(
+    what: str, state: TrainingState, terms: Terms, batch: Batch, config: TrainConfig, runtime: Runtime
+) -> Divergence:
+    """What is not finite, in which step."""
+    return Divergence(
+        step=state.step,
+        what=what,
+        terms={name: term.item() for name, term in terms.items()},
+        pictures=tuple(sample.picture.path.name for sample in batch.samples),
+        precision=str(runtime.dtype).removeprefix("torch."),
+        lr=config.lr,
+    )
+
+
+def _without_sync(state: TrainingState, is_last: bool) -> AbstractContextManager[None]:
+    """Gradients are averaged over the processes once a step, with the last group's."""
+    if isinstance(state.network, DistributedDataParallel) and not is_last:
+        return state.network.no_sync()
+    return nullcontext()
+
+
+def training_step(
+    state: TrainingState, groups: Sequence[Batch], config: TrainConfig, runtime: Runtime, processes: Processes = ALONE
+) -> tuple[Terms, ModelOutput]:
+    """One step of SGD on this process's groups; their mean loss terms, and the last group's predictions.
+
+    Raises DivergedError, on every process alike, where a loss or a gradient is not finite, before any weight changes.
+    """
+    lr = config.lr_at(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+    state.optimizer.zero_grad(set_to_none=True)
+    # DDP takes the mean over processes; parts of one group are summed.
+    share = processes.count if _shares_batch(config, processes) else 1 / len(groups)
+    found: list[Terms] = []
+    for number, batch in enumerate(groups, start=1):
+        with _without_sync(state, is_last=number == len(groups)):
+            terms, output = _forward(state, batch, config, runtime, processes)
+            found.append(terms)
+            loss = torch.stack(list(terms.values())).sum()
+            fault = None
+            if not math.isfinite(loss.item()):
+                fault = _divergence("loss", state, terms, batch, config, runtime)
+            if processes.total(int(fault is not None)):
+                raise DivergedError(fault, batch)
+            state.scaler.scale(loss if share == 1 else loss * share).backward()
+    if not _update(state, config):
+        raise DivergedError(_divergence("gradient", state, terms, batch, config, runtime), batch)
+    state.step += 1
+    return {name: torch.stack([terms[name].detach() for terms in found]).mean() for name in terms}, output
+
+
+def _update(state: TrainingState, config: TrainConfig) -> bool:
+    """Clip and apply the gradients, which are the same on all processes; False, and nothing done, if not finite.
+
+    Under float16 a step whose gradients overflow is left out and the scale halved, as long as there is a scale.
+    """
+    state.scaler.unscale_(state.optimizer)
+    gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if not math.isfinite(norm.item()) and not state.scaler.get_scale() > SMALLEST_SCALE:
+        return False
+    if config.max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), config.max_grad_norm, norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    return True

@@ -1,0 +1,100 @@
+"""What training changes, and how it is kept: weights, momentum, gradient scale, the number of steps and their seconds.
+
+A state says nothing of the number of processes or of the device: what eight GPUs saved, one CPU goes on from.
+
+    state = start(detector.model, config, runtime, processes)
+    state.save(path, config)
+    state.resume(path, config)
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from freeanchor.checkpoints import load_tensors, load_weights, save_tensors
+from freeanchor.distributed import ALONE, Processes, sync_batch_norm
+from freeanchor.model import ModelConfig, RetinaNet
+from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
+from freeanchor.runtime import Runtime
+
+
+@dataclass
+class TrainingState:
+    """What training changes; `network` is the model as the processes share it."""
+
+    model: RetinaNet
+    optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+    step: int = 0
+    seconds: float = 0.0
+    network: nn.Module | None = None
+
+    def save(self, path: Path, config: TrainConfig) -> None:
+        """Write everything needed to go on from here."""
+        header = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "config": repr(config),
+            "scaler": self.scaler.state_dict(),
+        }
+        save_tensors(path, self._tensors(), header)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Weights and momentum by name."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer") if parameter.requires_grad else None
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        return tensors
+
+    def resume(self, path: Path, config: TrainConfig, processes: Processes = ALONE) -> None:
+        """Go back to what `save` wrote, if it did; raises TrainingError where it was written by another recipe.
+
+        The first process reads; the others, on whatever host, are told.
+        """
+        found = load_tensors(path) if processes.is_main and path.exists() else None
+        found = processes.from_main(found)
+        if found is not None:
+            self._restore(*found, path=path, config=config)
+
+    def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path, config: TrainConfig) -> None:
+        """Take over what a file held."""
+        if header["config"] != repr(config):
+            raise TrainingError(f"{path}: was written by another recipe; delete it to train anew")
+        weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        load_weights(self.model, weights, path)
+        for name, parameter in self.model.named_parameters():
+            if f"momentum.{name}" in tensors:
+                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        if self.scaler.is_enabled() and header.get("scaler"):
+            self.scaler.load_state_dict(header["scaler"])
+        self.step, self.seconds = header["step"], header["seconds"]
+
+
+def start(
+    model_config: ModelConfig, config: TrainConfig, runtime: Runtime, processes: Processes = ALONE
+) -> TrainingState:
+    """A state before the first step, its weights drawn from the seed: the same on every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = RetinaNet(model_config)
+    model = model.to(runtime.device).to(memory_format=torch.channels_last).train()
+    if processes.count > 1 and config.group_size is None:
+        sync_batch_norm(model)  # the batch is one, wherever its pictures lie
+    return TrainingState(model, build_optimizer(model, config), scaler=runtime.grad_scaler())
+
+
+def share_network(state: TrainingState, processes: Processes) -> None:
+    """Let gradients be averaged over the processes (DDP); to be called once the weights are in place."""
+    state.network = state.model
+    if processes.count > 1:
+        device = torch.device(processes.device)
+        state.network = DistributedDataParallel(
+            state.model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        )
