@@ -20,7 +20,14 @@ TIDY_COLUMNS = (
     "source",
 )  # fmt: skip
 NOT_RUN, NOT_PUBLISHED, UNDEFINED, NO_LABEL = "not run", "n/a", "undefined", "–"
-Kind = Literal["paper", "here"]
+# Where a line's numbers come from, as it is printed: the paper, a run of ours, the authors of a published checkpoint,
+# that checkpoint tested by us.
+Kind = Literal["paper", "here", "its authors", "published checkpoint, evaluated here"]
+KINDS: dict[str, tuple[Kind, Kind]] = {
+    "here": ("paper", "here"),
+    "checkpoint": ("its authors", "published checkpoint, evaluated here"),
+}
+_PUBLISHED = ("paper", "its authors")
 _IDENTITY = ("profile", "run", "detector", "backbone", "split", "variant", "published_backbone", "schedule")
 
 
@@ -33,6 +40,7 @@ class TableLayout:
     """What a table shows: its rows are labelled by `labels`, its cells are the `metrics`; both map column to heading.
 
     Where the frame has a column `published_<label>`, the paper's line shows that one: the paper's backbone above ours.
+    Where it has a column `measured_as`, a row that says "checkpoint" there is of somebody else's weights, tested here.
     """
 
     title: str
@@ -73,7 +81,8 @@ class TableLine:
 def table_rows(frame: pd.DataFrame, layout: TableLayout) -> list[TableLine]:
     """The lines of the table, in the frame's order, texts not yet escaped; an empty frame has none.
 
-    Cells that agree in all labels make one row, shown as two lines, *paper* and *here*; a row without a `run` is
+    Cells that agree in all labels make one row, shown as two lines, *paper* and *here* (for a published checkpoint, what
+    its authors report and what it gives here); a row without a `run` is
     published only, and has just its paper line. Percent with one decimal, signed for gains; `num_*` and `effective_*`
     as plain numbers; `*_seconds` as time, in hours for the paper. Raises `TableError` where a column is missing or a
     cell is given twice.
@@ -96,11 +105,12 @@ def format_measure(metric: str, value: float) -> str:
 def table_notes(frame: pd.DataFrame, layout: TableLayout) -> list[str]:
     """The layout's notes, then where the two kinds of line come from."""
     notes = list(layout.notes)
-    published = frame.source[frame.published.notna()].unique()
-    sources = [str(source) for source in published if not _is_blank(source)]
-    if layout.has_paper_lines and sources:
-        notes.append(f"paper: {'; '.join(sources)}.")
-    measured = frame[frame.value.notna()]
+    for kind, part in frame.groupby(_measured_as(frame)):
+        published = part.source[part.published.notna()].unique()
+        sources = [str(source) for source in published if not _is_blank(source)]
+        if layout.has_paper_lines and sources:
+            notes.append(f"{KINDS[str(kind)][0]}: {'; '.join(sources)}.")
+    measured = frame[frame.value.notna() & (_measured_as(frame) == "here")]
     places = [f"{profile}, {split}" for profile, split in measured[["profile", "split"]].drop_duplicates().to_numpy()]
     seeds = sorted({int(number) for number in measured.n_seeds.dropna()})
     counts = f"; seeds a run: {', '.join(map(str, seeds))}" if seeds else ""
@@ -112,6 +122,11 @@ def _check_columns(frame: pd.DataFrame, layout: TableLayout) -> None:
     missing = [column for column in (*TIDY_COLUMNS, *layout.labels, *grouped) if column not in frame.columns]
     if missing:
         raise TableError(f"{layout.title}: the frame lacks {', '.join(missing)}; give the tidy columns, one row a cell")
+
+
+def _measured_as(frame: pd.DataFrame) -> pd.Series:
+    """What each cell's run is: "here" unless the frame says otherwise."""
+    return frame["measured_as"] if "measured_as" in frame.columns else pd.Series("here", index=frame.index)
 
 
 def _row_key(frame: pd.DataFrame, layout: TableLayout) -> list[str]:
@@ -128,15 +143,16 @@ def _refuse_doubles(cells: pd.DataFrame, key: tuple[object, ...]) -> None:
 
 
 def _kinds(first: pd.Series, layout: TableLayout) -> tuple[Kind, ...]:
+    theirs, ours = KINDS[str(first.get("measured_as", "here"))]
     if _is_blank(first.run):
-        return ("paper",)
-    return ("paper", "here") if layout.has_paper_lines else ("here",)
+        return (theirs,)
+    return (theirs, ours) if layout.has_paper_lines else (ours,)
 
 
 def _line(kind: Kind, row: int, cells: pd.DataFrame, layout: TableLayout) -> TableLine:
     first = cells.iloc[0]
     by_metric = {str(cell.metric): cell for _, cell in cells.iterrows()}
-    read = _paper_cell if kind == "paper" else _measured_cell
+    read = _paper_cell if kind in _PUBLISHED else _measured_cell
     return TableLine(
         kind=kind,
         row=row,
@@ -148,7 +164,7 @@ def _line(kind: Kind, row: int, cells: pd.DataFrame, layout: TableLayout) -> Tab
 
 def _label(kind: Kind, first: pd.Series, column: str) -> str:
     published = f"published_{column}"
-    if kind == "paper" and published in first.index:
+    if kind in _PUBLISHED and published in first.index:
         return NOT_PUBLISHED if _is_blank(first[published]) else str(first[published])
     return NO_LABEL if _is_blank(first[column]) else str(first[column])
 

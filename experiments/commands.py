@@ -1,4 +1,4 @@
-"""The commands that work on the registry: train, predict, report, list, show, plan, data.
+"""The commands that work on the registry: train, predict, report, list, show, plan.
 
 Each takes the parsed command line; what they do is in `stages.py` and `report.py`.
 """
@@ -6,19 +6,20 @@ Each takes the parsed command line; what they do is in `stages.py` and `report.p
 import argparse
 import difflib
 import json
-from pathlib import Path
+import sys
 
-from experiments.config import Evaluation
+from experiments.config import DrawnData, Evaluation, Training
 from experiments.frames import is_measured
 from experiments.index import write_index
 from experiments.plan import make_rules
 from experiments.registry import PROFILES, Profile, build_profile
 from experiments.report import REPORTS, write_report
+from experiments.show import recipe_lines
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
-from freeanchor.data import read_split
+from freeanchor.data import DataError
+from freeanchor.distributed import ALONE, Processes, process_group
 from freeanchor.runtime import Runtime
-from freeanchor.shapes import ShapesConfig, write_shapes
 
 
 class UsageError(ValueError):
@@ -31,20 +32,25 @@ def _did_you_mean(name: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
 
 
-def runtime_of(arguments: argparse.Namespace) -> Runtime:
-    """Device, threads and precision of the command line, put into force."""
+def check_device(device: str) -> None:
+    """Raise UsageError where torch has no such device."""
     import torch
 
-    device = arguments.device
     try:
         torch.device(device)
     except RuntimeError:
         raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+
+
+def runtime_of(arguments: argparse.Namespace, processes: Processes = ALONE) -> Runtime:
+    """Device, threads and precision of the command line, put into force; each process has a GPU of its own."""
+    check_device(arguments.device)
     for option in ("threads", "workers"):
         if getattr(arguments, option, 0) < 0:
             raise UsageError(f"--{option} must not be negative, got {getattr(arguments, option)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    device = processes.device if processes.count > 1 else arguments.device
     runtime = Runtime(
         device=device, threads=arguments.threads, precision=arguments.precision, num_workers=arguments.workers
     )
@@ -58,15 +64,26 @@ def _profile(arguments: argparse.Namespace) -> Profile:
         raise UsageError(f"unknown profile {arguments.profile!r}; {_did_you_mean(arguments.profile, list(PROFILES))}")
     if arguments.seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {arguments.seeds}")
-    return build_profile(arguments.profile, data=arguments.data, num_seeds=arguments.seeds)
+    try:
+        return build_profile(
+            arguments.profile,
+            data=arguments.data,
+            num_seeds=arguments.seeds,
+            batch_size=arguments.batch_size,
+            chosen=arguments.chosen,
+        )
+    except DataError:
+        raise
+    except ValueError as error:  # of a batch size that makes no recipe
+        raise UsageError(f"--batch-size {arguments.batch_size}: {error}") from None
 
 
-def _store(arguments: argparse.Namespace) -> Store:
+def store_of(arguments: argparse.Namespace) -> Store:
     """Where things lie."""
-    return Store(runs=arguments.runs, drawn=arguments.drawn, folder=arguments.data)
+    return Store(runs=arguments.runs, drawn=arguments.drawn, downloads=arguments.downloads, folder=arguments.data)
 
 
-def _evaluation(arguments: argparse.Namespace, name: str) -> Evaluation:
+def evaluation_of(arguments: argparse.Namespace, name: str) -> Evaluation:
     """The registered run of that name."""
     evaluations = _profile(arguments).evaluations
     if name not in evaluations:
@@ -75,27 +92,42 @@ def _evaluation(arguments: argparse.Namespace, name: str) -> Evaluation:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """`freeanchor train NAME`."""
-    evaluation = _evaluation(arguments, arguments.name)
-    store = _store(arguments)
-    data_stage(evaluation.training, store)
-    train_stage(evaluation.training, store, runtime_of(arguments))
+    """`freeanchor train NAME`: train it, or fetch it where somebody else has."""
+    check_device(arguments.device)
+    training, store = evaluation_of(arguments, arguments.name).training, store_of(arguments)
+    with process_group(arguments.device) as processes:
+        runtime = runtime_of(arguments, processes)
+        if processes.is_main:
+            if isinstance(training.data, DrawnData):
+                data_stage(training, store)
+            if isinstance(training, Training):
+                print(f"{training.name}: {training.recipe.summary(processes.count)}", file=sys.stderr)
+        processes.wait()
+        train_stage(training, store, runtime, processes)
 
 
 def predict(arguments: argparse.Namespace) -> None:
     """`freeanchor predict NAME`: test, then measure."""
-    evaluation = _evaluation(arguments, arguments.name)
-    store = _store(arguments)
+    evaluation = evaluation_of(arguments, arguments.name)
+    store = store_of(arguments)
     if not (evaluation.training.directory(store.runs) / "train.json").exists():
         raise UsageError(f"{arguments.name} is not trained yet; run: freeanchor train {arguments.name}")
-    predict_stage(evaluation, store, runtime_of(arguments))
-    measure_stage(evaluation, store)
+    check_device(arguments.device)
+    with process_group(arguments.device) as processes:
+        predict_stage(evaluation, store, runtime_of(arguments, processes), processes)
+        if processes.is_main:
+            measure_stage(evaluation, store)
+        processes.wait()
 
 
 def show(arguments: argparse.Namespace) -> None:
     """`freeanchor show NAME`."""
-    evaluation = _evaluation(arguments, arguments.name)
-    print(evaluation.training.describe())
+    evaluation = evaluation_of(arguments, arguments.name)
+    if arguments.json:
+        print(evaluation.training.describe())
+        return
+    for line in recipe_lines(evaluation, store_of(arguments)):
+        print(line)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -103,7 +135,7 @@ def report(arguments: argparse.Namespace) -> None:
     known = [*REPORTS, "index", "all"]
     if arguments.name not in known:
         raise UsageError(f"no report {arguments.name!r}; {_did_you_mean(arguments.name, known)}")
-    profile, store = _profile(arguments), _store(arguments)
+    profile, store = _profile(arguments), store_of(arguments)
     names = [*REPORTS, "index"] if arguments.name == "all" else [arguments.name]
     for name in names:
         if name == "index":
@@ -114,13 +146,13 @@ def report(arguments: argparse.Namespace) -> None:
 
 def list_runs(arguments: argparse.Namespace) -> None:
     """`freeanchor list`."""
-    profile, store = _profile(arguments), _store(arguments)
+    profile, store = _profile(arguments), store_of(arguments)
     rows = [
         {
             "name": name,
             "done": is_measured(evaluation, store),
-            "backbone": evaluation.training.backbone.label,
-            "steps": evaluation.training.recipe.num_steps,
+            "backbone": evaluation.training.backbone_label,
+            "steps": evaluation.training.recipe.num_steps if isinstance(evaluation.training, Training) else 0,
             "directory": str(evaluation.directory(store.runs)),
         }
         for name, evaluation in profile.evaluations.items()
@@ -131,33 +163,10 @@ def list_runs(arguments: argparse.Namespace) -> None:
     width = max(len(name) for name in profile.evaluations)
     for row in rows:
         state = "done" if row["done"] else "not run"
-        print(f"{row['name']:{width}}  {state:8} {row['backbone']:20} {row['steps']:>7} steps  {row['directory']}")
+        work = f"{row['steps']:>7} steps" if row["steps"] else "published    "
+        print(f"{row['name']:{width}}  {state:8} {row['backbone']:20} {work}  {row['directory']}")
 
 
 def plan(arguments: argparse.Namespace) -> None:
     """`freeanchor plan`."""
-    print(make_rules(_profile(arguments), _store(arguments), reports=arguments.reports, chosen=arguments.chosen))
-
-
-def data(arguments: argparse.Namespace) -> None:
-    """`freeanchor data shapes DIR | draw RUN | check DIR`."""
-    if arguments.action == "shapes":
-        write_shapes(ShapesConfig(), Path(arguments.target))
-    elif arguments.action == "draw":
-        print(data_stage(_evaluation(arguments, arguments.target).training, _store(arguments)))
-    else:
-        _check(Path(arguments.target))
-
-
-def _check(directory: Path) -> None:
-    """Read both splits with every picture, and say what is there."""
-    from freeanchor.data import InputConfig, load_sample
-
-    for name in ("train", "val"):
-        split = read_split(directory, name)
-        for picture in split.pictures:
-            load_sample(picture, InputConfig())
-        num_objects = sum(len(picture.boxes) for picture in split.pictures)
-        print(
-            f"{name}: {len(split.pictures)} pictures, {num_objects} objects, {len(split.category_ids)} categories: fine"
-        )
+    print(make_rules(_profile(arguments), store_of(arguments), reports=arguments.reports, chosen=arguments.chosen))

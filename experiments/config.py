@@ -11,23 +11,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from experiments.fingerprints import NUM_DIGITS, TEST_VERSION, fingerprint
 from freeanchor.backbones import BackboneConfig
+from freeanchor.conversion import Origin
 from freeanchor.data import InputConfig, locate_split
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.shapes import VERSION as SHAPES_VERSION
 from freeanchor.shapes import ShapesConfig
 from freeanchor.train import TrainConfig
-
-STAGE_VERSION = 1  # raise it when training computes something else from the same configuration: all is trained anew
-TEST_VERSION = 1  # raise it when testing or measuring does: runs are tested and measured anew, and not trained
-NUM_DIGITS = 10  # of a fingerprint: a billion configurations before two are likely to collide
-
-
-def fingerprint(*values: object) -> str:
-    """A short name for configuration values: the same for equal ones, whatever the machine."""
-    text = repr((STAGE_VERSION, values))
-    return hashlib.sha256(text.encode()).hexdigest()[:NUM_DIGITS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +61,19 @@ class FolderData:
         return FolderData(name=directory.resolve().name, digest=hashlib.sha256(content).hexdigest()[:NUM_DIGITS])
 
 
-DataSource = DrawnData | FolderData
+@dataclass(frozen=True, kw_only=True)
+class CocoData:
+    """COCO 2017 itself, wherever it lies: a name for what anybody has, so that runs can be listed without it."""
+
+    name: str = "coco"
+
+    @property
+    def identity(self) -> str:
+        """What its contents depend on."""
+        return "COCO 2017, instances"
+
+
+DataSource = DrawnData | FolderData | CocoData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +87,17 @@ class Training:
     model: ModelConfig
     inputs: InputConfig
     recipe: TrainConfig
-    backbone_weights: str = ""  # digest of the file that the backbone starts from; none means random weights
+    backbone_weights: str = ""  # name of the file in `weights.py` that the backbone starts from; none: random weights
 
     @property
     def backbone(self) -> BackboneConfig:
         """The backbone's configuration."""
         return self.model.backbone
+
+    @property
+    def backbone_label(self) -> str:
+        """The backbone's name in tables."""
+        return self.backbone.label
 
     @property
     def fingerprint(self) -> str:
@@ -108,11 +117,47 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishedCheckpoint:
+    """Somebody else's training, whose weights can be had: evaluated here, not trained here.
+
+    `file` is its name in the folder of downloads, `origin` what the file does not say about itself, `published` what
+    its authors report on val2017, and `source` where.
+    """
+
+    profile: str
+    name: str
+    detector: str
+    data: DataSource
+    backbone_label: str
+    schedule: str
+    file: str
+    url: str
+    sha256: str  # or its first digits; empty where nobody published any
+    origin: Origin
+    published: dict[str, float]
+    source: str
+    by_hand: str = ""  # why it cannot be fetched, and where to get it, where that is so
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that decides what comes out."""
+        return fingerprint(self.data.identity, self.file, self.sha256, self.origin)
+
+    def directory(self, root: Path) -> Path:
+        """Where its results lie under the run store `root`."""
+        return root / self.profile / f"{self.name}-{self.fingerprint}"
+
+    def describe(self) -> str:
+        """All that is known of it as json."""
+        return json.dumps(asdict(self), indent=2)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One way of testing a training; its `name` is the registry's name of the run."""
+    """One way of testing a training, ours or somebody else's; its `name` is the registry's name of the run."""
 
     name: str
-    training: Training
+    training: Training | PublishedCheckpoint
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
     def directory(self, root: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics import spread
-from experiments.config import Evaluation
+from experiments.config import Evaluation, PublishedCheckpoint, Training
 from experiments.files import read_json
 from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
 from experiments.registry import Profile, Row
@@ -50,11 +50,21 @@ def _summary(values: Sequence[pd.Series]) -> dict[str, float]:
     return {"value": seeds.mean, "low": seeds.low, "high": seeds.high, "n_seeds": seeds.num_seeds}
 
 
+def _published_values(table: str, row: Row, evaluations: Sequence[Evaluation]) -> tuple[dict[str, float], str]:
+    """Metrics that the paper gives for a row, or a checkpoint's authors for theirs, and where."""
+    if row.published:
+        where = row.published_in or table
+        return published(where, *row.published), SOURCES[where]
+    training = evaluations[0].training if evaluations else None
+    if isinstance(training, PublishedCheckpoint) and not evaluations[0].inference.short_sides:
+        return training.published, training.source
+    return {}, ""
+
+
 def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dict[str, object]]:
     """The cells of one row: what the paper has, and what was measured here."""
-    where = row.published_in or table
-    paper = published(where, *row.published) if row.published else {}
     evaluations = [profile.evaluations[run] for run in row.runs]
+    paper, source = _published_values(table, row, evaluations)
     done = [run for run in evaluations if is_measured(run, store)]
     measured: list[Any] = [measurements(run, store).set_index("metric") for run in done]
     theirs = row.published[1] if row.published else "n/a"
@@ -62,13 +72,16 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
         "profile": profile.name,
         "run": " ".join(run.name for run in done) or " ".join(row.runs),
         "detector": row.detector,
-        "backbone": evaluations[0].training.backbone.label if evaluations else theirs,
+        "backbone": evaluations[0].training.backbone_label if evaluations else theirs,
         "published_backbone": theirs,
         "schedule": row.variant or row.schedule,
         "published_schedule": row.schedule or "n/a",
         "split": "val",
+        "measured_as": "here",
     }
-    source = SOURCES[where] if row.published else ""
+    if evaluations and isinstance(evaluations[0].training, PublishedCheckpoint):
+        labels |= {"measured_as": "checkpoint", "published_backbone": labels["backbone"]}
+        labels |= {"published_schedule": labels["schedule"]}
     return [
         {
             **labels,
@@ -138,6 +151,7 @@ def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
     rows = []
     for name in profile.trials:
         evaluation = profile.evaluations[name]
+        assert isinstance(evaluation.training, Training)  # nobody tries rates with somebody else's weights
         recipe = evaluation.training.recipe
         head = {"run": name, "detector": evaluation.training.detector, "lr": recipe.lr, "steps": recipe.num_steps}
         values = measurements(evaluation, store).set_index("metric") if is_measured(evaluation, store) else None
@@ -154,15 +168,16 @@ def run_records(profile: Profile, store: Store) -> list[dict[str, object]]:
     for name, evaluation in profile.evaluations.items():
         if not is_measured(evaluation, store):
             continue
-        record = read_json(evaluation.training.directory(store.runs) / "train.json")
+        training = evaluation.training
+        record = read_json(training.directory(store.runs) / "train.json")
         origin = record["provenance"]
         records.append(
             {
                 "run": name,
                 "fingerprint": record["fingerprint"],
-                "seed": evaluation.training.recipe.seed,
-                "training_minutes": round(record["seconds"] / 60, 1),
-                "images_per_second": round(record["images_per_second"], 1),
+                "seed": training.recipe.seed if isinstance(training, Training) else "published",
+                "training_minutes": round(record["seconds"] / 60, 1) if record["seconds"] else "–",
+                "images_per_second": round(record["images_per_second"], 1) if record["seconds"] else "–",
                 "precision": record["precision"],
                 "commit": origin["commit"],
                 "date": origin["date"],

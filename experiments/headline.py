@@ -58,5 +58,5 @@ def headline_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.Da
             source = SOURCES["table1" if metric.startswith("nr") else "table2"]
             known = {"published": paper[column], "source": source}
             rows.append({**head, "metric": column, **cell, "n_seeds": int(is_there), **known})
-    backbone = profile.evaluations[profile.pair[0]].training.backbone.label
+    backbone = profile.evaluations[profile.pair[0]].training.backbone_label
     return pd.DataFrame(rows).assign(detector="", backbone=backbone)

@@ -18,7 +18,12 @@ _ESCAPED = re.compile(r"\\([\\`*_|<>{}\[\]()#+.!~-])")
 _PROTECTED = re.compile("([\ue000-\uf8ff])")  # private use: stand-ins for escaped letters
 _INDEXED = re.compile(r"(AP|AR|NR)(\d+|[SML])")
 _PLACEHOLDERS = frozenset({"not run", "n/a", "undefined", "–"})
-KINDS = ("paper", "here")
+KINDS = {  # what a line says of its origin -> its class on the page
+    "paper": "paper",
+    "here": "here",
+    "its authors": "paper",
+    "published checkpoint, evaluated here": "here",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,7 @@ class MarkdownCell:
 
 @dataclass(frozen=True, kw_only=True)
 class MarkdownRow:
-    """A line of a table; `kind` is "paper" or "here" where a cell says so, else ""."""
+    """A line of a table; `kind` is "paper" or "here" by what a cell says of its origin, else ""."""
 
     kind: str
     cells: tuple[MarkdownCell, ...]
@@ -72,7 +77,7 @@ def _table(lines: list[str], notes: list[str]) -> MarkdownTable:
     is_number = [cell.strip().endswith(":") for cell in rule]
     rows = []
     for texts in body:
-        kind = next((text.strip() for text in texts if text.strip() in KINDS), "")
+        kind = next((KINDS[text.strip()] for text in texts if text.strip() in KINDS), "")
         rows.append(MarkdownRow(kind=kind, cells=_cells(texts, is_number)))
     return MarkdownTable(
         header=tuple(_heading(text, number) for text, number in zip(header, is_number, strict=False)),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.bags import MATCH_COLUMNS
 from analysis.breakdowns import AspectCuts
-from experiments.config import Evaluation
+from experiments.config import Evaluation, PublishedCheckpoint
 from experiments.store import Store
 from freeanchor.bags import bag_rows
 from freeanchor.checkpoints import load_model
@@ -70,6 +70,15 @@ def choose_objects(
     return [(split.pictures[place], number) for place, number in best[["place", "annotation_id"]].to_numpy().tolist()]
 
 
+def _stages(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int, Path]], int]:
+    """(step, model file) of each stage of a training, and its number of steps; a published one has but its end."""
+    directory = evaluation.training.directory(store.runs)
+    if isinstance(evaluation.training, PublishedCheckpoint):
+        return [(1, directory / "model.safetensors")], 1
+    files = sorted((directory / "snapshots").glob("step-*.safetensors"))
+    return [(int(path.stem.removeprefix("step-")), path) for path in files], evaluation.training.recipe.num_steps
+
+
 def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     """The bags of the chosen objects at each snapshot of a training; a row an anchor, columns MATCH_COLUMNS."""
     training = evaluation.training
@@ -77,14 +86,10 @@ def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     parts = _parts(locate_split(directory, "val")[0])
     chosen = choose_objects(read_split(directory, "val"), parts)
     rows = []
-    for path in sorted((training.directory(store.runs) / "snapshots").glob("step-*.safetensors")):
+    stages, num_steps = _stages(evaluation, store)
+    for step, path in stages:
         model, detector = load_model(path)
-        head = {
-            "run": evaluation.name,
-            "detector": training.detector,
-            "step": int(path.stem.removeprefix("step-")),
-            "num_steps": training.recipe.num_steps,
-        }
+        head = {"run": evaluation.name, "detector": training.detector, "step": step, "num_steps": num_steps}
         for picture, annotation_id in chosen:
             part = dict(zip(("part_x", "part_y"), parts.get(annotation_id, (math.nan, math.nan)), strict=True))
             bags = bag_rows(model, detector, picture, FreeAnchorLoss())

@@ -8,31 +8,27 @@ detectors differ in the loss and the prior probability, nothing else.
     profile.evaluations["freeanchor-small-s0"].training.recipe
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.coco import COCO_PROFILES, coco_profile
 from experiments.config import DataSource, DrawnData, Evaluation, FolderData, Training
+from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row
 from experiments.published import TABLE_3_ROWS
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.backbones import BackboneConfig, SmallResNet
 from freeanchor.data import DataError, InputConfig, read_categories
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses import RetinaNetLoss
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.shapes import CATEGORIES, ShapesConfig
 from freeanchor.train import TrainConfig
 
-# The only differences between the two detectors: the loss, and rho of Sec. 4.1 (0.01 is RetinaNet's own).
-DETECTORS: dict[str, tuple[RetinaNetLoss | FreeAnchorLoss, float]] = {
-    "RetinaNet": (RetinaNetLoss(), 0.01),
-    "FreeAnchor": (FreeAnchorLoss(), 0.02),
-}
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
 WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
 TEST_SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)  # 480 to 1280 (Sec. 4.4)
-SNAPSHOTS = (0.02, 0.1, 0.3, 1.0)  # fractions of training at which matching is looked at (Fig. 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,44 +45,6 @@ class Size:
     pyramid_channels: int = 64
     head_depth: int = 2
     lr_trials: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of a table: the paper's row it stands beside, and the runs, one a seed, that measure it here.
-
-    `runs` is empty for rows that only the paper has. `published` is the paper's (detector, backbone), if any.
-    """
-
-    detector: str
-    schedule: str = ""
-    variant: str = ""
-    published: tuple[str, str] | None = None
-    published_in: str = ""  # where, if not in the paper's table of the same number: "readme"
-    runs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """A size with everything that is run and reported at it."""
-
-    size: Size
-    evaluations: dict[str, Evaluation]
-    tables: dict[str, tuple[Row, ...]]
-    pair: tuple[str, ...] = field(default=())  # the two runs that the figures compare: RetinaNet, FreeAnchor
-    demo: tuple[str, ...] = ()
-    trials: tuple[str, ...] = ()  # the baseline at each learning rate that was tried
-
-    @property
-    def name(self) -> str:
-        """The profile's name."""
-        return self.size.name
-
-    @property
-    def report_name(self) -> Path:
-        """Folder of its reports under `reports/`: for the user's own data, one a data set."""
-        data = self.size.data
-        return Path(self.name) / data.name if isinstance(data, FolderData) else Path(self.name)
 
 
 # DEVIATION(D20): sizes of 3 strides a level, 24 to 152 px on P3 to P5, cover the objects of `shapes` (half of them 28
@@ -152,7 +110,7 @@ def _photos(data: Path) -> Size:
     )
 
 
-PROFILES = ("shapes", "photos", "mini")
+PROFILES = ("shapes", "photos", *COCO_PROFILES, "mini")
 
 
 def _scaled(size: Size, fractions: tuple[float, ...]) -> tuple[int, ...]:
@@ -263,26 +221,30 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
     return {"table1": compare(["small"]), "table2": compare(list(size.backbones)), "table3": tuple(table3)}
 
 
-def build_profile(name: str, *, data: Path | None = None, num_seeds: int = 1) -> Profile:
+def build_profile(
+    name: str, *, data: Path | None = None, num_seeds: int = 1, batch_size: int | None = None, chosen: str = "paper"
+) -> Profile:
     """The profile `name` with `num_seeds` seeds a run; `data` is the folder that `photos` needs.
 
-    Raises ValueError for an unknown profile, DataError for no folder or one that holds no data set.
+    `batch_size` changes every recipe by the linear rule. With `chosen` "zoo" the figures of a COCO profile compare two
+    published checkpoints in place of two runs of ours. Raises ValueError for an unknown profile or number, DataError
+    for no folder or one that holds no data set.
     """
     if num_seeds < 1:
         raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")
-    if name == "photos":
-        if data is None:
-            raise DataError(
-                "profile photos needs the folder of your pictures; give it with --data DIR (make: DATA=DIR)"
-            )
-        size = _photos(data)
-    elif name in PROFILES:
-        size = {"shapes": _shapes, "mini": _mini}[name]()
-    else:
+    if name in COCO_PROFILES:
+        return coco_profile(name, data=data, num_seeds=num_seeds, batch_size=batch_size, chosen=chosen)
+    if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
+    if name == "photos" and data is None:
+        raise DataError("profile photos needs the folder of your pictures; give it with --data DIR (make: DATA=DIR)")
+    size = _photos(data) if name == "photos" and data else {"shapes": _shapes, "mini": _mini}[name]()
+    if batch_size is not None:
+        size = replace(size, recipe=size.recipe.at_batch_size(batch_size), lr_trials=())
     pair = tuple(f"{detector.lower()}-small-s0" for detector in DETECTORS)
     return Profile(
-        size=size,
+        name=size.name,
+        data=size.data,
         evaluations=_evaluations(size, num_seeds),
         tables=_tables(size, num_seeds),
         pair=pair,

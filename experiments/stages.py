@@ -12,12 +12,14 @@ not done again.
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.coco import read_detections, read_ground_truth
-from experiments.config import DrawnData, Evaluation, Training
+from experiments.checkpoint_files import backbone_file, fetch_checkpoint
+from experiments.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
 from experiments.files import read_json, write_csv, write_json
 from experiments.matches import matches_frame
 from experiments.measure import Measured, compare, measure
@@ -25,11 +27,15 @@ from experiments.provenance import provenance
 from experiments.store import Store
 from freeanchor.checkpoints import DetectorConfig, load_model, replacing, save_model
 from freeanchor.data import DataError, Split, locate_split, read_split
-from freeanchor.predict import Prediction, predict
+from freeanchor.distributed import ALONE, Processes
+from freeanchor.model import RetinaNet
+from freeanchor.postprocess import InferenceConfig
+from freeanchor.predict import BATCH_SIZE, Prediction, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes import write_shapes
 from freeanchor.train import train
 
+COCO_PICTURES = {"train": 118_287, "val": 5_000}
 RECALL_COLUMNS = (
     "before",
     "after",
@@ -48,7 +54,7 @@ def is_done(marker: Path) -> bool:
     return True
 
 
-def data_stage(training: Training, store: Store) -> Path:
+def data_stage(training: Training | PublishedCheckpoint, store: Store) -> Path:
     """Draw the data set where it is one of ours; the annotation file of its validation split."""
     directory = store.data(training)
     if isinstance(training.data, DrawnData):
@@ -66,30 +72,66 @@ def _detector(training: Training, split: Split) -> DetectorConfig:
     )
 
 
-def _validation(training: Training, store: Store, detector: DetectorConfig) -> Split:
+def _read(training: Training | PublishedCheckpoint, store: Store, name: str) -> Split:
+    """A split of a training's data; raises DataError where it is not the COCO 2017 that it is taken for."""
+    directory = store.data(training)
+    if isinstance(training.data, CocoData) and not directory.exists():
+        raise DataError(f"{directory}: COCO is not there; run make data PROFILE=coco, or give its folder with DATA=DIR")
+    split = read_split(directory, name)
+    expected = COCO_PICTURES[name]
+    if isinstance(training.data, CocoData) and len(split.pictures) != expected:
+        raise DataError(
+            f"{split.annotations}: lists {len(split.pictures):,} pictures, COCO 2017's {name} split {expected:,}; use "
+            "profile photos for other data"
+        )
+    return split
+
+
+def _validation(training: Training | PublishedCheckpoint, store: Store, detector: DetectorConfig) -> Split:
     """The validation split; raises DataError where its labels would mean other categories than the detector's."""
-    split = read_split(store.data(training), "val")
+    split = _read(training, store, "val")
     if (split.category_ids, split.category_names) != (detector.category_ids, detector.category_names):
         raise DataError(f"{split.annotations}: lists other categories than the training split; give both the same list")
     return split
 
 
-def train_stage(training: Training, store: Store, runtime: Runtime) -> None:
-    """Train, going on where an interrupted training stopped; leaves `model.safetensors` and `train.json`."""
+def train_stage(
+    training: Training | PublishedCheckpoint, store: Store, runtime: Runtime, processes: Processes = ALONE
+) -> None:
+    """Train, going on where an interrupted training stopped; leaves `model.safetensors` and `train.json`.
+
+    A published checkpoint is fetched and converted instead. Of many processes the first writes.
+    """
     directory = training.directory(store.runs)
-    if is_done(directory / "train.json"):
-        (directory / "state.safetensors").unlink(missing_ok=True)  # of a run killed between its last two lines
-        return
-    split = read_split(store.data(training), "train")
+    done = is_done(directory / "train.json") if processes.is_main else None
+    if processes.from_main(done):
+        if processes.is_main:
+            (directory / "state.safetensors").unlink(missing_ok=True)  # of a run killed between its last two lines
+    elif isinstance(training, PublishedCheckpoint):
+        if processes.is_main:
+            fetch_checkpoint(training, store)
+    else:
+        _train(training, store, runtime, processes)
+    processes.wait()
+
+
+def _train(training: Training, store: Store, runtime: Runtime, processes: Processes) -> None:
+    """Train for real."""
+    directory = training.directory(store.runs)
+    split = _read(training, store, "train")
     detector = _detector(training, split)
     _validation(training, store, detector)  # a fault there should show before the training, not after it
-    result = train(directory, split, detector, training.recipe, runtime)
+    weights = backbone_file(training, store, processes)
+    result = train(directory, split, detector, training.recipe, runtime, processes, weights)
+    if not processes.is_main:
+        return
     save_model(directory / "model.safetensors", result.model, detector)
     record = {
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "precision": result.precision,
         "threads": result.threads,
+        "processes": result.processes,
         "config": json.loads(training.describe()),
         "fingerprint": training.fingerprint,
         "provenance": provenance(runtime.device),
@@ -120,22 +162,60 @@ def _recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
         yield {"image_id": prediction.picture.image_id, "annotation_id": annotation_id, **ious}
 
 
-def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> None:
+@dataclass(frozen=True)
+class _Tested:
+    """What testing gave on one picture: its place in the split, rows for the two files, the number of candidates."""
+
+    place: int
+    detections: list[dict[str, object]]
+    recall: list[dict[str, object]]
+    num_candidates: int
+
+
+def _test(
+    model: RetinaNet,
+    detector: DetectorConfig,
+    split: Split,
+    inference: InferenceConfig,
+    runtime: Runtime,
+    processes: Processes,
+) -> list[_Tested]:
+    """All pictures' results, in order; each process tests every so-manieth batch, so that batches are the same."""
+    places = range(len(split.pictures))
+    batches = [places[first : first + BATCH_SIZE] for first in range(0, len(places), BATCH_SIZE)]
+    own = [place for batch in processes.share(batches) for place in batch]
+    pictures = [split.pictures[place] for place in own]
+    found = [
+        _Tested(
+            place,
+            list(_result_rows(prediction, detector.category_ids)),
+            list(_recall_rows(prediction)),
+            len(prediction.candidates),
+        )
+        for place, prediction in zip(own, predict(model, detector, pictures, inference, runtime), strict=True)
+    ]
+    return sorted((tested for part in processes.gather(found) for tested in part), key=lambda tested: tested.place)
+
+
+def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, processes: Processes = ALONE) -> None:
     """Run the detector over the validation split; leaves detections, each object's recall, and `predict.json`."""
     directory = evaluation.directory(store.runs)
-    if is_done(directory / "predict.json"):
+    if processes.from_main(is_done(directory / "predict.json") if processes.is_main else None):
         return
     model, detector = load_model(evaluation.training.directory(store.runs) / "model.safetensors", runtime.device)
     split = _validation(evaluation.training, store, detector)
     started = time.perf_counter()
-    detections: list[dict[str, object]] = []
-    recall: list[dict[str, object]] = []
-    num_candidates = 0
-    for prediction in predict(model, detector, split.pictures, evaluation.inference, runtime):
-        detections += _result_rows(prediction, detector.category_ids)
-        recall += _recall_rows(prediction)
-        num_candidates += len(prediction.candidates)
+    tested = _test(model, detector, split, evaluation.inference, runtime, processes)
     seconds = time.perf_counter() - started
+    if processes.is_main:
+        _write_tested(directory, tested, seconds, runtime)
+    processes.wait()
+
+
+def _write_tested(directory: Path, tested: list[_Tested], seconds: float, runtime: Runtime) -> None:
+    """The files of a test, its marker last."""
+    detections = [row for one in tested for row in one.detections]
+    recall = [row for one in tested for row in one.recall]
     with replacing(directory / "detections.json") as temporary:
         temporary.write_text(json.dumps(detections), encoding="utf-8")
     write_csv(
@@ -143,8 +223,8 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> Non
     )
     record = {
         "seconds": seconds,
-        "num_pictures": len(split.pictures),
-        "num_candidates": num_candidates,
+        "num_pictures": len(tested),
+        "num_candidates": sum(one.num_candidates for one in tested),
         "num_detections": len(detections),
         "provenance": provenance(runtime.device),
     }
@@ -160,7 +240,7 @@ def measure_stage(evaluation: Evaluation, store: Store) -> None:
     seconds = read_json(evaluation.training.directory(store.runs) / "train.json")["seconds"]
     write_csv(directory / "matches.csv", matches_frame(evaluation, store))
     frame = measure(ground_truth, detections, recall)
-    training = pd.DataFrame([{"metric": "training_seconds", "value": seconds}])
+    training = pd.DataFrame([{"metric": "training_seconds", "value": seconds}]).astype({"value": float})
     write_csv(directory / "measurements.csv", pd.concat([training, frame], ignore_index=True))
 
 

@@ -7,21 +7,24 @@ store.data(training)
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.config import DrawnData, Training
+from experiments.config import CocoData, DrawnData, PublishedCheckpoint, Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where things lie: the run store, the folder of drawn data sets, and the user's own data folder, if any."""
+    """Where things lie: runs, drawn data sets, downloaded weights, and the user's own data folder, if any."""
 
     runs: Path = Path("runs")
     drawn: Path = Path("data")
+    downloads: Path = Path("downloads")
     folder: Path | None = None
 
-    def data(self, training: Training) -> Path:
+    def data(self, training: Training | PublishedCheckpoint) -> Path:
         """The data folder of a training."""
         if isinstance(training.data, DrawnData):
             return training.data.directory(self.drawn)
+        if self.folder is None and isinstance(training.data, CocoData):
+            return self.drawn / "coco"
         if self.folder is None:
             raise ValueError(f"{training.name} needs its data folder; give it with DATA=DIR (or --data DIR)")
         return self.folder

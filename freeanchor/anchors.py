@@ -1,8 +1,8 @@
 """The anchor grid: boxes laid over every cell of every pyramid level.
 
-Strides are fixed numbers (8 to 128), never picture size over grid size: torchvision derives them and gets 61 and 114
-at P6 and P7 of an 800 px picture, which moves the boxes of converted checkpoints. Order within a cell is ratio-major,
-scale-minor; then row-major cells; then levels.
+Strides are fixed numbers (8 to 128), never picture size over grid size, but for one geometry: torchvision derives them
+and gets 61 and 114 at P6 and P7 of an 800 px picture, and a detector trained so needs its anchors there. Order within a
+cell is ratio-major, scale-minor; then row-major cells; then levels.
 
     anchors = grid_anchors(AnchorConfig(), [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)])  # [201600, 4]
 """
@@ -21,14 +21,16 @@ class AnchorConfig:
     """Shapes and places of the anchors; the defaults are the paper's (RetinaNet's nine a cell).
 
     `geometry="legacy"` rounds each base width and height to whole pixels before scaling, as maskrcnn-benchmark does;
-    `"exact"` does not. `centre_offset` is in strides: 0.5 in the authors' code, 0 in mmdetection and detectron2.
+    `"exact"` does not. `"torchvision"` cuts sizes to whole pixels, rounds the corners, and takes strides from the
+    padded picture, so that the anchors of P6 and P7 depend on its size (FACTS G2). `centre_offset` is in strides: 0.5
+    in the authors' code, 0 in mmdetection, detectron2 and torchvision.
     """
 
     sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
     num_octaves: int = 3
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
-    geometry: Literal["exact", "legacy"] = "exact"  # DEVIATION(D19): the authors have "legacy"
+    geometry: Literal["exact", "legacy", "torchvision"] = "exact"  # DEVIATION(D19): the authors have "legacy"
     centre_offset: float = 0.5
 
     def __post_init__(self) -> None:
@@ -37,8 +39,8 @@ class AnchorConfig:
             raise ValueError(f"sizes and strides must pair up, got {len(self.sizes)} and {len(self.strides)}")
         if min(*self.sizes, *self.ratios, *self.strides, self.num_octaves) <= 0:
             raise ValueError("anchor sizes, ratios, strides and num_octaves must be positive")
-        if self.geometry not in ("exact", "legacy"):
-            raise ValueError(f"geometry must be 'exact' or 'legacy', got {self.geometry!r}")
+        if self.geometry not in ("exact", "legacy", "torchvision"):
+            raise ValueError(f"geometry must be 'exact', 'legacy' or 'torchvision', got {self.geometry!r}")
 
     @property
     def num_per_cell(self) -> int:
@@ -55,8 +57,21 @@ def _base_shape(stride: int, ratio: float, geometry: str) -> tuple[float, float]
     return rounded, round(rounded * ratio)
 
 
+def _rounded_cells(config: AnchorConfig) -> list[Tensor]:
+    """Cell anchors as torchvision's AnchorGenerator has them: whole sizes, corners rounded in float32."""
+    heights = torch.tensor(config.ratios).sqrt()
+    levels = []
+    for size in config.sizes:
+        scales = torch.tensor([float(int(size * 2 ** (o / config.num_octaves))) for o in range(config.num_octaves)])
+        half = torch.stack([((1 / heights)[:, None] * scales).ravel(), (heights[:, None] * scales).ravel()], dim=1) / 2
+        levels.append(torch.cat([-half, half], dim=1).round().double())
+    return levels
+
+
 def cell_anchors(config: AnchorConfig) -> list[Float[Tensor, "S 4"]]:
     """Anchors of one cell of each level, centred at 0, in float64; ratio-major, scale-minor."""
+    if config.geometry == "torchvision":
+        return _rounded_cells(config)
     levels = []
     for size, stride in zip(config.sizes, config.strides, strict=True):
         shapes = []
@@ -70,17 +85,33 @@ def cell_anchors(config: AnchorConfig) -> list[Float[Tensor, "S 4"]]:
     return levels
 
 
-def grid_anchors(config: AnchorConfig, grid_sizes: Sequence[tuple[int, int]]) -> Float[Tensor, "A 4"]:
+def _level_strides(
+    config: AnchorConfig, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None
+) -> list[tuple[int, int]]:
+    """(vertical, horizontal) stride of each level."""
+    if config.geometry != "torchvision":
+        return [(stride, stride) for stride in config.strides]
+    if image_size is None:
+        raise ValueError("geometry 'torchvision' takes its strides from the picture; give image_size")
+    return [(image_size[0] // rows, image_size[1] // columns) for rows, columns in grid_sizes]
+
+
+def grid_anchors(
+    config: AnchorConfig, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None = None
+) -> Float[Tensor, "A 4"]:
     """Anchors of a whole pyramid whose levels have `grid_sizes` (rows, columns), in float32.
 
-    A = sum over levels of rows * columns * num_per_cell. Raises ValueError when the levels do not pair with strides.
+    A = sum over levels of rows * columns * num_per_cell. `image_size` is (height, width) of the padded picture, which
+    only the geometry "torchvision" needs. Raises ValueError without it there, and when the levels do not pair with
+    strides.
     """
     if len(grid_sizes) != len(config.strides):
         raise ValueError(f"{len(grid_sizes)} grids for {len(config.strides)} strides; give one grid a pyramid level")
     levels = []
-    for cell, stride, (rows, columns) in zip(cell_anchors(config), config.strides, grid_sizes, strict=True):
-        y = (torch.arange(rows, dtype=torch.float64) + config.centre_offset) * stride
-        x = (torch.arange(columns, dtype=torch.float64) + config.centre_offset) * stride
+    strides = _level_strides(config, grid_sizes, image_size)
+    for cell, (down, right), (rows, columns) in zip(cell_anchors(config), strides, grid_sizes, strict=True):
+        y = (torch.arange(rows, dtype=torch.float64) + config.centre_offset) * down
+        x = (torch.arange(columns, dtype=torch.float64) + config.centre_offset) * right
         centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")
         centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
         levels.append((centres[:, :, None] + cell).reshape(-1, 4))

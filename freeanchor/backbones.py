@@ -9,14 +9,16 @@ blocks at a fraction of the width, for data that two CPU cores can train on. The
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d", "resnext101_64x4d")
+RESNEXT_32X4D = "resnext101_32x4d"  # mmdetection's; torchvision has no function of this name, but its class can
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", RESNEXT_32X4D, "resnext101_32x8d", "resnext101_64x4d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +42,29 @@ class TorchvisionResNet:
     """One of torchvision's ResNets, by name.
 
     `stride_in_1x1` puts the stride of a stage's first block into its 1x1 convolution, as Caffe's ResNets have it
-    (authors' code: STRIDE_IN_1X1). `frozen_norm` keeps batch norm at its stored statistics and affine weights.
-    `frozen_stages` counts the stem and the stages that are not trained: 2 freezes the stem and layer1 (FACTS A2).
+    (authors' code: STRIDE_IN_1X1). `frozen_norm` keeps batch norm at its stored statistics and affine weights;
+    `trained_affine` beside it lets the weights train, outside the frozen stages, as mmdetection does (FACTS A8, M3).
+    `norm_eps` is added to the variances: 0 in the authors' code. `frozen_stages` counts the stem and the stages that
+    are not trained: 2 freezes the stem and layer1 (FACTS A2).
     """
 
     name: str = "resnet50"
     stride_in_1x1: bool = False
     frozen_norm: bool = True
     frozen_stages: int = 2
+    norm_eps: float = 1e-5
+    trained_affine: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a name that torchvision does not have, or a 1x1 stride where there is no 1x1 convolution."""
+        """Refuse a name that nobody builds, and choices that contradict each other."""
         if self.name not in RESNETS:
             raise ValueError(f"unknown backbone {self.name!r}; choose one of {', '.join(RESNETS)}")
         if self.stride_in_1x1 and self.name in ("resnet18", "resnet34"):
             raise ValueError(f"{self.name} has no 1x1 convolution to put the stride in; set stride_in_1x1=False")
+        if self.norm_eps < 0:
+            raise ValueError(f"norm_eps must not be negative, got {self.norm_eps}")
+        if self.trained_affine and not self.frozen_norm:
+            raise ValueError("trained_affine is about a norm at stored statistics; set frozen_norm=True beside it")
 
     @property
     def label(self) -> str:
@@ -76,6 +86,9 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.out_channels = out_channels
         self.num_frozen = 0
+        self.keeps_statistics = (
+            False  # batch norm neither uses nor moves batch statistics, though its weights may train
+        )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Feature maps C3, C4, C5."""
@@ -93,8 +106,11 @@ class Backbone(nn.Module):
         self.num_frozen = num_stages
 
     def train(self, mode: bool = True) -> "Backbone":  # torch's own signature
-        """Frozen stages stay in evaluation mode: their batch norm neither uses nor moves batch statistics."""
+        """Frozen stages stay in evaluation mode, and every batch norm does where `keeps_statistics` says so."""
         super().train(mode)
+        for module in self.modules() if self.keeps_statistics else ():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
         for module in [self.stem, *self.stages][: self.num_frozen]:
             module.eval()
         return self
@@ -139,10 +155,19 @@ def _move_strides(resnet: nn.Module) -> None:
             module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
 
 
+def _torchvision_resnet(config: TorchvisionResNet) -> ResNet:
+    """torchvision's network with the norm that `config` asks for."""
+    kind = FrozenBatchNorm2d if config.frozen_norm and not config.trained_affine else nn.BatchNorm2d
+    norm: Callable[..., nn.Module] = partial(kind, eps=config.norm_eps)
+    if config.name == RESNEXT_32X4D:
+        return ResNet(Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4, norm_layer=norm)
+    resnet: ResNet = getattr(torchvision.models, config.name)(weights=None, norm_layer=norm)
+    return resnet
+
+
 def _build_torchvision(config: TorchvisionResNet) -> Backbone:
     """A `TorchvisionResNet`, its classifier left out."""
-    norm: Callable[..., nn.Module] = FrozenBatchNorm2d if config.frozen_norm else nn.BatchNorm2d
-    resnet = getattr(torchvision.models, config.name)(weights=None, norm_layer=norm)
+    resnet = _torchvision_resnet(config)
     if config.stride_in_1x1:
         _move_strides(resnet)
     stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
@@ -151,6 +176,7 @@ def _build_torchvision(config: TorchvisionResNet) -> Backbone:
         stem, [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4], (width // 4, width // 2, width)
     )
     backbone.freeze(config.frozen_stages)
+    backbone.keeps_statistics = config.frozen_norm
     return backbone
 
 

@@ -11,9 +11,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,7 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.data import InputConfig
 from freeanchor.model import ModelConfig, RetinaNet
+from freeanchor.postprocess import InferenceConfig
 
 FORMAT = "freeanchor-1"
 BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet)}
@@ -35,12 +36,18 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """What inference needs beside the weights: the network, its input, and the classes behind labels 0..K-1."""
+    """What inference needs beside the weights: the network, its input, and the classes behind labels 0..K-1.
+
+    `inference` is how the detector is meant to be used. `detector` says which of the two was trained, where that is
+    known; only mmdetection's format, whose coding of boxes differs between them, asks for it.
+    """
 
     model: ModelConfig
     inputs: InputConfig
     category_ids: tuple[int, ...]
     category_names: tuple[str, ...]
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    detector: Literal["RetinaNet", "FreeAnchor"] | None = None
 
 
 @contextmanager
@@ -90,7 +97,7 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore(content: dict[str, Any]) -> DetectorConfig:
-    """The configuration that `describe` wrote down."""
+    """The configuration that `describe` wrote down; what older files do not say has its default."""
     model = dict(content["model"])
     backbone = _tuples(model.pop("backbone"))
     kind = BACKBONES[backbone.pop("kind")]
@@ -100,6 +107,8 @@ def restore(content: dict[str, Any]) -> DetectorConfig:
         inputs=InputConfig(**_tuples(content["inputs"])),
         category_ids=tuple(content["category_ids"]),
         category_names=tuple(content["category_names"]),
+        inference=InferenceConfig(**_tuples(content.get("inference", {}))),
+        detector=content.get("detector"),
     )
 
 
@@ -108,15 +117,20 @@ def save_model(path: Path, model: RetinaNet, detector: DetectorConfig) -> None:
     save_tensors(path, model.state_dict(), describe(detector))
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[RetinaNet, DetectorConfig]:
-    """The network of a model file in evaluation mode, with its configuration."""
+def read_model(path: Path) -> tuple[dict[str, Tensor], DetectorConfig]:
+    """Weights and configuration of a model file, no network built; raises CheckpointError where it is none."""
     tensors, header = load_tensors(path)
     try:
-        detector = restore(header)
-    except (KeyError, TypeError) as error:
+        return tensors, restore(header)
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its configuration is not a detector's ({error}); is it a training state?"
         ) from None
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[RetinaNet, DetectorConfig]:
+    """The network of a model file in evaluation mode, with its configuration."""
+    tensors, detector = read_model(path)
     model = RetinaNet(detector.model)
     load_weights(model, tensors, path)
     return model.to(device).eval(), detector

@@ -11,9 +11,9 @@ A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.model import SIZE_DIVISOR
+from freeanchor.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
 
 
 class DataError(ValueError):
@@ -59,8 +60,10 @@ class Split:
 class InputConfig:
     """How a picture becomes the network's input: resized, in RGB or BGR of 0 to 255, minus `mean`, over `std`.
 
-    The short side becomes `short_side` unless the long side would pass `max_long_side` (FACTS A3). The default
-    statistics are ImageNet's, in the channel order that `bgr` says.
+    The short side becomes `short_side` unless the long side would pass `max_long_side` (FACTS A3), by the rule of one
+    code base or another (`resizing.py`). The default statistics are ImageNet's, in the channel order that `bgr` says.
+    `box_convention="inclusive"` scales a box's last pixel and not its edge, as the authors do: at a scale of r a width
+    w becomes r (w - 1) + 1 (FACTS A9).
     """
 
     short_side: int = 800
@@ -68,6 +71,15 @@ class InputConfig:
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     bgr: bool = False
+    resize: ResizeRule = "pil"
+    box_convention: Literal["continuous", "inclusive"] = "continuous"
+
+    def __post_init__(self) -> None:
+        """Refuse rules that nobody knows."""
+        if self.resize not in RESIZE_RULES:
+            raise ValueError(f"resize must be one of {', '.join(RESIZE_RULES)}, got {self.resize!r}")
+        if self.box_convention not in ("continuous", "inclusive"):
+            raise ValueError(f"box_convention must be 'continuous' or 'inclusive', got {self.box_convention!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,35 +223,40 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot be read ({error}); copy the picture again") from None
 
 
-def resized_size(width: int, height: int, short_side: int, max_long_side: int) -> tuple[int, int]:
-    """(width, height) with the short side at `short_side`, or less where the long side would pass `max_long_side`."""
-    short, long = min(width, height), max(width, height)
-    factor = min(short_side / short, max_long_side / long)
-    return max(1, round(width * factor)), max(1, round(height * factor))
-
-
-def normalise(image: Image.Image, config: InputConfig) -> Float[Tensor, "3 H W"]:
-    """The picture as a float tensor in the network's channel order, less its mean, over its standard deviation."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
+def normalise(image: Image.Image | Float[Tensor, "3 H W"], config: InputConfig) -> Float[Tensor, "3 H W"]:
+    """A picture (RGB, 0 to 255) in the network's channel order, less its mean, over its standard deviation."""
+    pixels = resize_pixels(image, image.size) if isinstance(image, Image.Image) else image
     if config.bgr:
         pixels = pixels.flip(0)
     return (pixels - torch.tensor(config.mean)[:, None, None]) / torch.tensor(config.std)[:, None, None]
 
 
+def _without_thin(picture: Picture) -> Picture:
+    """The picture without objects of one pixel's width or height or less, which have no inclusive box (FACTS A3)."""
+    sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
+    keep = (sides > 1).all(dim=1)
+    if bool(keep.all()):
+        return picture
+    fields = {name: getattr(picture, name)[keep] for name in ("boxes", "labels", "annotation_ids")}
+    return replace(picture, **fields)
+
+
 def load_sample(picture: Picture, config: InputConfig, *, short_side: int | None = None, flip: bool = False) -> Sample:
-    """Read a picture, resize it (PIL's bilinear filter, as the authors), flip it where asked, and normalise it."""
+    """Read a picture, resize it by `config`'s rule, flip it where asked, and normalise it."""
     image = open_image(picture.path)
     if image.size != (picture.width, picture.height):
         raise DataError(
             f"{picture.path}: is {image.width}x{image.height} pixels, the json says {picture.width}x{picture.height}; "
             "correct whichever is wrong"
         )
-    width, height = resized_size(*image.size, short_side or config.short_side, config.max_long_side)
+    width, height = resized_size(*image.size, short_side or config.short_side, config.max_long_side, rule=config.resize)
     scale = width / picture.width, height / picture.height
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = normalise(image, config)
+    pixels = normalise(resize_pixels(image, (width, height), config.resize), config)
+    if config.box_convention == "inclusive":
+        picture = _without_thin(picture)
     boxes = picture.boxes * torch.tensor([*scale, *scale])
+    if config.box_convention == "inclusive":
+        boxes[:, 2:] += 1 - torch.tensor(scale)  # the last pixel, x2 - 1, is what scales
     if flip:
         pixels = pixels.flip(2)
         boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
@@ -265,5 +282,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def read_categories(directory: Path, split: str) -> dict[int, str]:
     """Category ids and names of a split, in the order of their labels."""
-    path = locate_split(directory, split)[0]
+    return read_categories_file(locate_split(directory, split)[0])
+
+
+def read_categories_file(path: Path) -> dict[int, str]:
+    """Category ids and names of a COCO json, in the order of their labels."""
     return dict(_categories(_read_json(path), path))

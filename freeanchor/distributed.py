@@ -169,9 +169,11 @@ class SyncedBatchNorm(nn.BatchNorm2d):
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the stored statistics towards this batch's."""
-        for stored, new in ((self.running_mean, mean), (self.running_var, variance)):
-            stored.lerp_(new, self.momentum)  # type: ignore[union-attr]
-        self.num_batches_tracked += 1  # type: ignore[operator]
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked.add_(1)
 
 
 def sync_batch_norm(model: nn.Module) -> None:

@@ -12,8 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freeanchor.checkpoints import CheckpointError, DetectorConfig, describe, load_tensors, load_weights, restore
-from freeanchor.checkpoints import save_tensors
+from freeanchor.checkpoints import (
+    CheckpointError,
+    DetectorConfig,
+    describe,
+    load_tensors,
+    load_weights,
+    restore,
+    save_tensors,
+)
 from freeanchor.data import Batch
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.model import ModelOutput, RetinaNet

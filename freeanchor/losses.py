@@ -14,6 +14,7 @@ hold one tensor a picture, [G_i, 4] xyxy and [G_i] int64 in 0..K-1.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from freeanchor.boxes import decode_boxes, encode_boxes, pairwise_iou
+from freeanchor.boxes import DELTA_WEIGHTS, decode_boxes, encode_boxes, pairwise_iou
 from freeanchor.matching import IGNORED, anchor_bags, assign_by_iou, match_probability, mean_max
 
 Terms = dict[str, Tensor]
@@ -65,8 +66,9 @@ def _smooth_l1(deltas: Tensor, targets: Tensor, smooth_l1_beta: float) -> Tensor
 class RetinaNetLoss:
     """Focal loss and smooth-L1 on anchors assigned by IoU: Eq. 1 as RetinaNet has it.
 
-    Normalised as the authors' baseline: classification over matched anchors plus pictures, box terms over four times
-    the matched anchors (authors' code: modeling/rpn/retinanet_loss.py).
+    `convention="authors"`: classification is divided by matched anchors plus pictures, box terms by four times the
+    matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, and box
+    terms are of plain deltas, not of coded ones (FACTS F); its own transition is `smooth_l1_beta=0`.
     """
 
     foreground_iou: float = 0.5
@@ -76,6 +78,7 @@ class RetinaNetLoss:
     gamma: float = 2.0
     smooth_l1_beta: float = 0.11
     box_weight: float = 1.0
+    convention: Literal["authors", "mmdetection"] = "authors"
 
     def __post_init__(self) -> None:
         """Refuse thresholds out of order and weights out of range."""
@@ -107,22 +110,22 @@ class RetinaNetLoss:
                 matched = (assignment >= 0).nonzero()[:, 0]
                 objects = assignment[matched]
                 targets[image, matched, gt_labels[image][objects]] = 1
-                boxes = gt_boxes[image].to(anchors)[objects]
-                box = (
-                    box
-                    + _smooth_l1(
-                        deltas[image, matched], encode_boxes(boxes, anchors[matched]), self.smooth_l1_beta
-                    ).sum()
-                )
+                goals = encode_boxes(gt_boxes[image].to(anchors)[objects], anchors[matched])
+                box = box + self._distance(deltas[image, matched], goals)
             taking_part = torch.stack(assignments) != IGNORED
             classification = sigmoid_focal_loss(
                 logits[taking_part], targets[taking_part], alpha=self.alpha, gamma=self.gamma, reduction="sum"
             )
-            return {
-                "classification": classification / (num_matched + total_count(len(logits))),
-                # DEVIATION(D15): the authors' baseline divides by 4 * 0 where no anchor of a batch is matched.
-                "box": self.box_weight * box / (4 * max(1, num_matched)),
-            }
+            # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
+            over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
+            if self.convention == "mmdetection":
+                over_all = over_boxes = max(1, num_matched)
+            return {"classification": classification / over_all, "box": self.box_weight * box / over_boxes}
+
+    def _distance(self, deltas: Tensor, goals: Tensor) -> Tensor:
+        """Summed smooth-L1 of matched anchors' deltas, in the units of the convention."""
+        units = deltas.new_tensor(DELTA_WEIGHTS if self.convention == "mmdetection" else (1.0,))
+        return _smooth_l1(deltas / units, goals / units, self.smooth_l1_beta).sum()
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
         """Assignment [A] of one picture, without gradient."""

@@ -20,6 +20,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyrami
 
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.backbones import BackboneConfig, TorchvisionResNet, build_backbone
+from freeanchor.boxes import DELTA_WEIGHTS
 
 SIZE_DIVISOR = 32  # pictures are padded to a multiple of it, so that the pyramid's upsampling meets its laterals
 
@@ -32,7 +33,8 @@ class ModelConfig:
     `prior_prob` is rho: 0.02 for FreeAnchor (Sec. 4.1), 0.01 for RetinaNet. `tower_init` draws the heads' hidden
     convolutions from N(0, 0.01), as both papers do for 256 channels and a pretrained backbone, or with He's variance,
     which keeps the signal's size in a narrow head trained from scratch; `head_norm` puts group norm (8 channels a
-    group) behind them, which the authors' code offers as USE_GN and leaves off.
+    group) behind them, which the authors' code offers as USE_GN and leaves off. With `plain_deltas` the box head
+    gives deltas without the weights (10, 10, 5, 5), as mmdetection's RetinaNet does (FACTS G2); the output has them.
     """
 
     num_classes: int
@@ -45,6 +47,7 @@ class ModelConfig:
     tower_init: Literal["normal", "he"] = "normal"
     p6_source: Literal["P5", "C5"] = "P5"
     relu_before_p7: bool = True
+    plain_deltas: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a head without classes and a prior that is no probability."""
@@ -149,15 +152,19 @@ class RetinaNet(nn.Module):
         levels = list(self.pyramid(OrderedDict(zip(("c3", "c4", "c5"), maps, strict=True))).values())
         grids = tuple((level.shape[2], level.shape[3]) for level in levels)
         per_cell = self.config.anchors.num_per_cell
+        deltas = self.box_head(levels, 4)
+        if self.config.plain_deltas:
+            deltas = deltas * deltas.new_tensor(DELTA_WEIGHTS)
         return ModelOutput(
             logits=self.cls_head(levels, self.config.num_classes),
-            deltas=self.box_head(levels, 4),
-            anchors=self._grid(grids, images.device),
+            deltas=deltas,
+            anchors=self._grid(grids, (images.shape[2], images.shape[3]), images.device),
             level_sizes=tuple(rows * columns * per_cell for rows, columns in grids),
         )
 
-    def _grid(self, grids: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    def _grid(self, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int], device: torch.device) -> Tensor:
         """Anchors of these grids; the last grid is kept, since batches of one size follow each other."""
-        if grids not in self._anchors or self._anchors[grids].device != device:
-            self._anchors = {grids: grid_anchors(self.config.anchors, grids).to(device)}
-        return self._anchors[grids]
+        key = (*grids, image_size)
+        if key not in self._anchors or self._anchors[key].device != device:
+            self._anchors = {key: grid_anchors(self.config.anchors, grids, image_size).to(device)}
+        return self._anchors[key]

@@ -6,13 +6,14 @@ detections = suppress(candidates)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from freeanchor.boxes import clip_boxes, decode_boxes
+from freeanchor.boxes import DELTA_WEIGHTS, MAX_LOG_GROWTH, clip_boxes, decode_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,10 @@ class InferenceConfig:
 
     `max_per_level` caps the candidates a pyramid level hands to NMS, `max_detections` what a picture keeps after it;
     None lifts a cap. `short_sides` lists the scales of multi-scale testing; none means the input's own.
+
+    Three habits of other code bases, for detectors converted from them: `limit_shrinkage` keeps a decoded side above
+    1/62.5 of its anchor's, as growth always is below 62.5 times it (mmdetection); `clip="after_nms"` cuts at the
+    borders only what NMS leaves (detectron2); `drop_empty` drops boxes without area when they have been cut (both).
     """
 
     score_threshold: float = 0.05
@@ -28,12 +33,17 @@ class InferenceConfig:
     nms_iou: float = 0.5
     max_detections: int | None = 100
     short_sides: tuple[int, ...] = ()
+    limit_shrinkage: bool = False
+    clip: Literal["before_nms", "after_nms"] = "before_nms"
+    drop_empty: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse thresholds that are no fractions."""
+        """Refuse thresholds that are no fractions, and an unknown moment to clip."""
         for name in ("score_threshold", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}; pass a fraction")
+        if self.clip not in ("before_nms", "after_nms"):
+            raise ValueError(f"clip must be 'before_nms' or 'after_nms', got {self.clip!r}")
 
 
 @dataclass(frozen=True)
@@ -56,21 +66,53 @@ class Candidates:
         """The boxes in a frame whose width and height are `scale` times this one's."""
         return Candidates(self.boxes * self.boxes.new_tensor([*scale, *scale]), self.scores, self.labels)
 
+    def extend(self, pixels: tuple[float, float]) -> "Candidates":
+        """The boxes with their right and lower edges moved outwards by `pixels` (horizontally, vertically)."""
+        return Candidates(self.boxes + self.boxes.new_tensor([0, 0, *pixels]), self.scores, self.labels)
+
+    def clip(self, height: float, width: float, *, inclusive: bool = False, drop_empty: bool = False) -> "Candidates":
+        """The boxes cut at the borders of a picture, those left without area dropped where `drop_empty` says so.
+
+        `inclusive` keeps every box at least one pixel wide and high, as the authors' clipping of first and last pixels
+        to [0, width - 1] does.
+        """
+        boxes = clip_boxes(self.boxes, height, width)
+        if inclusive:
+            limit = boxes.new_tensor([width - 1, height - 1])
+            boxes = torch.cat([torch.minimum(boxes[:, :2], limit), boxes[:, 2:].clamp(min=1)], dim=1)
+        clipped = Candidates(boxes, self.scores, self.labels)
+        if drop_empty:
+            return clipped.take((boxes[:, 2:] > boxes[:, :2]).all(dim=1).nonzero()[:, 0])
+        return clipped
+
+
+def _decode(deltas: Tensor, anchors: Tensor, *, limit_shrinkage: bool) -> Tensor:
+    """Decoded boxes in float32, a side no smaller than 1/62.5 of its anchor's where `limit_shrinkage` says so."""
+    deltas = deltas.float()
+    if limit_shrinkage:
+        growth = deltas[:, 2:].clamp(min=-MAX_LOG_GROWTH * DELTA_WEIGHTS[2])
+        deltas = torch.cat([deltas[:, :2], growth], dim=1)
+    return decode_boxes(deltas, anchors.float())
+
 
 def select_candidates(
     logits: Float[Tensor, "A K"],
     deltas: Float[Tensor, "A 4"],
     anchors: Float[Tensor, "A 4"],
     level_sizes: Sequence[int],
-    image_size: tuple[float, float],
+    image_size: tuple[float, float] | None,
     *,
     score_threshold: float = 0.05,
     max_per_level: int | None = 1000,
+    limit_shrinkage: bool = False,
+    inclusive: bool = False,
+    drop_empty: bool = False,
 ) -> Candidates:
     """Every (anchor, class) pair of one picture that scores above `score_threshold`, decoded and clipped.
 
-    Of each level at most `max_per_level` pairs, the best. `image_size` is (height, width) without the padding. An
-    anchor may come with several classes.
+    Of each level at most `max_per_level` pairs, the best. `image_size` is (height, width) without the padding; None
+    leaves the boxes unclipped. An anchor may come with several classes. See `InferenceConfig` and `Candidates.clip` for
+    the last three arguments.
     """
     found = []
     for level_logits, level_deltas, level_anchors in zip(
@@ -81,8 +123,9 @@ def select_candidates(
         if max_per_level is not None and len(pairs) > max_per_level:
             pairs = pairs[scores[pairs].topk(max_per_level).indices]
         anchor = pairs.div(logits.shape[1], rounding_mode="floor")
-        boxes = decode_boxes(level_deltas[anchor].float(), level_anchors[anchor].float())
-        found.append(Candidates(clip_boxes(boxes, *image_size), scores[pairs], pairs % logits.shape[1]))
+        boxes = _decode(level_deltas[anchor], level_anchors[anchor], limit_shrinkage=limit_shrinkage)
+        level = Candidates(boxes, scores[pairs], pairs % logits.shape[1])
+        found.append(level.clip(*image_size, inclusive=inclusive, drop_empty=drop_empty) if image_size else level)
     return merge_scales(found)
 
 

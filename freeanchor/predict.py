@@ -22,6 +22,7 @@ from freeanchor.model import RetinaNet
 from freeanchor.postprocess import Candidates, InferenceConfig, merge_scales, select_candidates, suppress
 from freeanchor.runtime import Runtime
 
+BATCH_SIZE = 8  # pictures
 IOU_CHUNK = 20_000  # candidates held against the objects at a time: an early detector gives millions
 
 
@@ -83,14 +84,13 @@ def measure_recall(picture: Picture, before: Candidates, after: Candidates, repo
 
 @torch.no_grad()
 def _at_one_scale(
-    model: nn.Module, batch: Batch, runtime: Runtime, inference: InferenceConfig
+    model: nn.Module, batch: Batch, runtime: Runtime, inference: InferenceConfig, *, inclusive: bool
 ) -> list[list[Candidates]]:
     """For each picture, its candidates without the cap a level and with it, in its file's pixels."""
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
     found = []
     for image, (sample, size) in enumerate(zip(batch.samples, batch.sizes, strict=True)):
-        to_file = 1 / sample.scale[0], 1 / sample.scale[1]
         both = []
         for cap in (None, inference.max_per_level):
             selected = select_candidates(
@@ -98,24 +98,52 @@ def _at_one_scale(
                 output.deltas[image],
                 output.anchors,
                 output.level_sizes,
-                size,
+                size if inference.clip == "before_nms" else None,
                 score_threshold=inference.score_threshold,
                 max_per_level=cap,
+                limit_shrinkage=inference.limit_shrinkage,
+                inclusive=inclusive,
+                drop_empty=inference.drop_empty,
             )
-            both.append(selected.rescale(to_file))
+            both.append(_to_file(selected, sample.scale, inclusive=inclusive))
         found.append(both)
     return found
 
 
-def _finish(picture: Picture, scales: Sequence[list[Candidates]], inference: InferenceConfig) -> Prediction:
+def _to_file(found: Candidates, scale: tuple[float, float], *, inclusive: bool) -> Candidates:
+    """Boxes of the network's frame in the file's; `inclusive` scales the last pixel and not the edge (FACTS A9)."""
+    pixel = 1 / scale[0], 1 / scale[1]
+    rescaled = found.rescale(pixel)
+    return rescaled.extend((1 - pixel[0], 1 - pixel[1])) if inclusive else rescaled
+
+
+def _suppress(
+    found: Candidates, inference: InferenceConfig, max_detections: int | None, scale: tuple[float, float] | None
+) -> Candidates:
+    """NMS in the file's frame, or in that of inclusive boxes at `scale`, in which they overlap a little otherwise."""
+    if scale is None:
+        return suppress(found, nms_iou=inference.nms_iou, max_detections=max_detections)
+    growth = 1 - 1 / scale[0], 1 - 1 / scale[1]
+    shrunk = found.extend((-growth[0], -growth[1]))
+    return suppress(shrunk, nms_iou=inference.nms_iou, max_detections=max_detections).extend(growth)
+
+
+def _finish(
+    picture: Picture,
+    scales: Sequence[list[Candidates]],
+    inference: InferenceConfig,
+    inclusive_scale: tuple[float, float] | None,
+) -> Prediction:
     """Merge one picture's scales, suppress, and measure what suppression cost its objects."""
     candidates = merge_scales([uncapped for uncapped, _ in scales])
-    survivors = suppress(candidates, nms_iou=inference.nms_iou, max_detections=None)
-    reported = suppress(
-        merge_scales([capped for _, capped in scales]),
-        nms_iou=inference.nms_iou,
-        max_detections=inference.max_detections,
-    )
+    survivors = _suppress(candidates, inference, None, inclusive_scale)
+    capped = merge_scales([capped for _, capped in scales])
+    reported = _suppress(capped, inference, inference.max_detections, inclusive_scale)
+    if inference.clip == "after_nms":
+        candidates, survivors, reported = (
+            found.clip(picture.height, picture.width, drop_empty=inference.drop_empty)
+            for found in (candidates, survivors, reported)
+        )
     recall = measure_recall(picture, candidates, survivors, reported)
     return Prediction(picture=picture, candidates=candidates, detections=reported, recall=recall)
 
@@ -134,19 +162,25 @@ def predict(
     pictures: Sequence[Picture],
     inference: InferenceConfig,
     runtime: Runtime,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[Prediction]:
     """Predictions for `pictures`, in order.
 
     With `inference.short_sides` every picture is read again at each of those sizes, and the candidates of all of them
     go through one NMS. DEVIATION(D16): the authors re-interpolate the tensor already resized to 800 px (FACTS A10).
+    A network with torchvision's anchors has them where the padded size of a batch puts them: it sees its pictures one
+    by one, so that no picture's boxes depend on its neighbours.
     """
+    if detector.model.anchors.geometry == "torchvision":
+        batch_size = 1
+    inclusive = detector.inputs.box_convention == "inclusive"
     model = model.to(runtime.device).to(memory_format=torch.channels_last).eval()
     for first in tqdm(range(0, len(pictures), batch_size), desc="predict", unit="batch", disable=None):
         group = pictures[first : first + batch_size]
         by_scale = []
         for short_side in inference.short_sides or (None,):
             batch = collate([load_sample(picture, _at_scale(detector.inputs, short_side)) for picture in group])
-            by_scale.append(_at_one_scale(model, batch, runtime, inference))
-        for picture, *scales in zip(group, *by_scale, strict=True):
-            yield _finish(picture, scales, inference)
+            by_scale.append(_at_one_scale(model, batch, runtime, inference, inclusive=inclusive))
+        for place, (picture, *scales) in enumerate(zip(group, *by_scale, strict=True)):
+            last_scale = batch.samples[place].scale if inclusive else None
+            yield _finish(picture, scales, inference, last_scale)

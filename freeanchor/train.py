@@ -72,7 +72,7 @@ def _batches(
     starts = (step * config.batch_size + first for step in range(first_step, config.num_steps))
     loader = DataLoader(
         stream,
-        batch_sampler=[range(begin, begin + own) for begin in starts],  # type: ignore[arg-type]  # any positions will do
+        batch_sampler=[range(begin, begin + own) for begin in starts],  # type: ignore[misc]  # any positions will do
         collate_fn=partial(_collate_groups, size),
         num_workers=runtime.num_workers,
         persistent_workers=runtime.num_workers > 0,
@@ -182,15 +182,17 @@ def train(
     config: TrainConfig,
     runtime: Runtime,
     processes: Processes = ALONE,
+    backbone_weights: Path | None = None,
 ) -> TrainingResult:
     """Train a detector in `directory`, going on from the state that lies there, if any.
 
+    `backbone_weights` is the file of ImageNet weights to start from (`backbone_weights.py`); without it all are random.
     Leaves `metrics.jsonl`, `snapshots/` and `state.safetensors` (at the last step) behind, written by the first of the
     processes. Raises TrainingError where the loss is not finite or another process is gone, `Interrupted` after saving
     when asked to stop.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    state = start(detector.model, config, runtime, processes)
+    state = start(detector.model, config, runtime, processes, backbone_weights)
     state.resume(directory / "state.safetensors", config, processes)
     share_network(state, processes)
     if processes.is_main:

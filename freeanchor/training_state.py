@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from freeanchor.backbone_weights import load_backbone, read_backbone
 from freeanchor.checkpoints import load_tensors, load_weights, save_tensors
 from freeanchor.distributed import ALONE, Processes, sync_batch_norm
 from freeanchor.model import ModelConfig, RetinaNet
@@ -78,12 +79,18 @@ class TrainingState:
 
 
 def start(
-    model_config: ModelConfig, config: TrainConfig, runtime: Runtime, processes: Processes = ALONE
+    model_config: ModelConfig,
+    config: TrainConfig,
+    runtime: Runtime,
+    processes: Processes = ALONE,
+    backbone_weights: Path | None = None,
 ) -> TrainingState:
-    """A state before the first step, its weights drawn from the seed: the same on every process."""
+    """A state before the first step, the same on every process: weights from the seed, the backbone's from a file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = RetinaNet(model_config)
+    if backbone_weights is not None:
+        load_backbone(model.backbone, read_backbone(backbone_weights), backbone_weights)
     model = model.to(runtime.device).to(memory_format=torch.channels_last).train()
     if processes.count > 1 and config.group_size is None:
         sync_batch_norm(model)  # the batch is one, wherever its pictures lie

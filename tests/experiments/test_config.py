@@ -1,24 +1,28 @@
 """Fingerprints: they change with everything that decides a result, and with nothing else."""
 
 import json
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.config import DrawnData, Evaluation, FolderData, Training, fingerprint
+from experiments.fingerprints import ADDED_LATER
 from experiments.registry import build_profile
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
-from freeanchor.data import DataError
+from freeanchor.data import DataError, InputConfig
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
+from freeanchor.recipe import TrainConfig
 from freeanchor.shapes import ShapesConfig
 
 TRAINING = build_profile("mini").evaluations["freeanchor-small-s0"].training
 OTHER_TEXTS = {"legacy": "exact", "exact": "legacy", "none": "group", "group": "none", "he": "normal", "P5": "C5"}
+OTHER_TEXTS |= {"pil": "mmdetection", "continuous": "inclusive", "authors": "mmdetection", "before_nms": "after_nms"}
 
 
 def _other(value: Any) -> Any:
@@ -32,7 +36,7 @@ def _other(value: Any) -> Any:
     if isinstance(value, str):
         return OTHER_TEXTS[value]
     if value is None:
-        return 1.5
+        return 2
     if isinstance(value, tuple):
         return (*(_other(item) for item in value[:1]), *value[1:]) if value else (64,)
     raise TypeError(value)
@@ -156,3 +160,20 @@ def test_a_description_is_json_with_the_choices_named() -> None:
     assert content["recipe"]["loss"]["bag_size"] == FreeAnchorLoss().bag_size
     assert content["model"]["backbone"]["kind"] == "SmallResNet"
     assert tuple(content["model"]["backbone"]["widths"]) == SmallResNet(widths=(16, 16, 32, 32)).widths
+
+
+def test_fields_added_later_leave_stored_runs_alone() -> None:
+    """At its default such a field is left out of the fingerprint; at another value it counts as any other."""
+    known = {
+        kind.__name__: kind for kind in (TrainConfig, InputConfig, TorchvisionResNet, InferenceConfig, RetinaNetLoss)
+    }
+    known["ModelConfig"] = ModelConfig
+    for name, later in ADDED_LATER.items():
+        names = {field.name for field in fields(known[name])}
+        assert later <= names
+        assert all(field.default is not MISSING for field in fields(known[name]) if field.name in later)
+    recipe = TrainConfig(loss=FreeAnchorLoss(), batch_size=4)
+    assert fingerprint(recipe) != fingerprint(replace(recipe, group_size=2))
+    evaluations = build_profile("shapes").evaluations
+    assert evaluations["freeanchor-small-s0"].training.fingerprint == "7b17435253"  # the run that the README names
+    assert evaluations["retinanet-small-s0"].training.fingerprint == "eeae959cb0"

@@ -94,7 +94,7 @@ def test_trials_have_a_row_a_rate(empty_store: Store) -> None:
     fabricate(profile, empty_store, profile.trials[0], 0.3)
     frame = trials_frame(profile, empty_store)
     ap = frame[frame["metric"] == "ap"].set_index("run")
-    assert ap["lr"].tolist() == list(profile.size.lr_trials)
+    assert ap["lr"].tolist() == [0.08, 0.16, 0.32]
     assert ap["value"].notna().sum() == 1
     assert ap.loc[profile.trials[0], "value"] == 0.3
 

@@ -35,7 +35,8 @@ def small_content(
 
 def annotation(number: int, image: int, category: int, box: list[float], **extra: Any) -> dict[str, Any]:
     """One entry of the list of annotations; `box` is x, y, width, height."""
-    return {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], **extra}
+    entry = {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3]}
+    return {**entry, "iscrowd": 0, **extra}
 
 
 def draw(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Image.Image:

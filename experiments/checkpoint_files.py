@@ -1,0 +1,80 @@
+"""Weights from elsewhere: published detectors, fetched and converted; ImageNet backbones that trainings start from.
+
+fetch_checkpoint(checkpoint, store)      # runs/coco/mmdetection-retinanet-r50-…/model.safetensors
+backbone_file(training, store)           # downloads/MSRA-R-50.pkl
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from experiments.backbone_files import BACKBONE_FILES
+from experiments.config import CocoData, PublishedCheckpoint, Training
+from experiments.download import Download, DownloadError, fetch
+from experiments.files import write_json
+from experiments.provenance import provenance
+from experiments.remote_file import mismatch
+from experiments.store import Store
+from freeanchor.coco_categories import COCO_CATEGORIES
+from freeanchor.conversion import convert_file
+from freeanchor.data import read_categories
+from freeanchor.distributed import ALONE, Processes
+
+
+def download_of(checkpoint: PublishedCheckpoint) -> Download:
+    """A checkpoint's file as something to fetch."""
+    return Download(url=checkpoint.url, name=checkpoint.file, sha256=checkpoint.sha256)
+
+
+def is_at_hand(checkpoint: PublishedCheckpoint, store: Store) -> bool:
+    """Whether it can be had without a person: fetched by name, or lying there already."""
+    return not checkpoint.by_hand or (store.downloads / checkpoint.file).is_file()
+
+
+def _file_of(checkpoint: PublishedCheckpoint, store: Store) -> Path:
+    """The checkpoint's file, fetched unless it is there; raises DownloadError where only a person can fetch it."""
+    item, path = download_of(checkpoint), store.downloads / checkpoint.file
+    if not checkpoint.by_hand:
+        return fetch(item, store.downloads)
+    if not path.is_file():
+        raise DownloadError(
+            f"{path}: not there, and {checkpoint.by_hand}; open {checkpoint.url} in a browser and put the file there"
+        )
+    if wrong := mismatch(item, path):
+        raise DownloadError(f"{path}: {wrong}; get it anew from {checkpoint.url}")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    """A file's checksum."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch_checkpoint(checkpoint: PublishedCheckpoint, store: Store) -> None:
+    """Fetch, verify and convert a published checkpoint; leaves `model.safetensors` and `train.json` in its folder."""
+    directory = checkpoint.directory(store.runs)
+    path = _file_of(checkpoint, store)
+    is_coco = isinstance(checkpoint.data, CocoData)
+    categories = COCO_CATEGORIES if is_coco else read_categories(store.data(checkpoint), "val")
+    convert_file(path, checkpoint.origin, directory / "model.safetensors", categories)
+    record = {
+        "seconds": None,
+        "images_per_second": None,
+        "precision": "published",
+        "sha256": _sha256(path),
+        "config": json.loads(checkpoint.describe()),
+        "fingerprint": checkpoint.fingerprint,
+        "provenance": provenance(),
+    }
+    write_json(directory / "train.json", record)
+
+
+def backbone_file(training: Training, store: Store, processes: Processes = ALONE) -> Path | None:
+    """The ImageNet weights that a training starts from, fetched by the first process; None for random weights."""
+    if not training.backbone_weights:
+        return None
+    if processes.is_main:
+        fetch(BACKBONE_FILES[training.backbone_weights], store.downloads)
+    processes.wait()
+    return store.downloads / training.backbone_weights

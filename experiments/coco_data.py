@@ -1,0 +1,212 @@
+"""COCO 2017 as a data folder: what it needs, fetched, verified, unpacked, and nothing half there.
+
+What it is: three archives turned into `annotations/`, `train2017/` and `val2017/`. What it is not: a check of what they
+say (`freeanchor.data_check`).
+
+    fetch_coco(Path("data/coco"), splits=("val",))
+"""
+
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any
+
+from experiments.archive import remove_leftovers, unpack
+from experiments.download import WAITS, fetch
+from experiments.files import read_json, write_json
+from experiments.remote_file import Download, DownloadError, readable
+
+STAMP = ".coco2017.json"  # what was unpacked here, from which archive
+LOCK = ".coco2017.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A zip, the one `folder` in it that is wanted, and which split needs it ("" is every one).
+
+    `unpacked` is what the folder takes on the disk, in bytes, about; `keep` names the only files wanted, () is all.
+    """
+
+    download: Download
+    folder: str
+    unpacked: int
+    split: str = ""
+    keep: tuple[str, ...] = ()
+
+
+def coco_manifest() -> tuple[Archive, ...]:
+    """COCO 2017's archives, in the order in which they are fetched.
+
+    Source: COCO publishes no checksums. The sizes are those that its server announces; the SHA-256 are the ones that
+    torchvision's prototype data sets pin, and public mirrors record the same. Unpacked sizes: of the annotations, the
+    two json files that are kept; pictures do not compress, so the zip's size and half a disk block a file.
+    """
+    host = "http://images.cocodataset.org"  # its certificate is not for that name, so no https
+    annotations = Download(
+        url=f"{host}/annotations/annotations_trainval2017.zip",
+        name="annotations_trainval2017.zip",
+        size=252_907_541,
+        sha256="113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+    )
+    val = Download(
+        url=f"{host}/zips/val2017.zip",
+        name="val2017.zip",
+        size=815_585_330,
+        sha256="4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+    )
+    train = Download(
+        url=f"{host}/zips/train2017.zip",
+        name="train2017.zip",
+        size=19_336_861_798,
+        sha256="69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+    )
+    kept = ("instances_train2017.json", "instances_val2017.json")
+    return (
+        Archive(download=annotations, folder="annotations", unpacked=490_000_000, keep=kept),
+        Archive(download=val, folder="val2017", split="val", unpacked=826_000_000),
+        Archive(download=train, folder="train2017", split="train", unpacked=19_600_000_000),
+    )
+
+
+COCO_2017 = coco_manifest()
+
+
+def fetch_coco(
+    directory: Path,
+    archives: Sequence[Archive] = COCO_2017,
+    splits: Sequence[str] = ("train", "val"),
+    *,
+    say: Callable[[str], None] = print,
+    progress: bool = True,
+    waits: Sequence[float] = WAITS,
+) -> None:
+    """Fetch, verify and unpack what is missing of `splits` in `directory`; says first what it needs.
+
+    Each archive is fetched beside its folder, unpacked under a hidden name, renamed, and removed, so that a folder
+    under its final name is whole, whatever happened. A folder that is there and complete is left alone: as many
+    files as were unpacked, or, where it is of other origin, every picture that the json lists. A zip that lies in
+    `directory` already is used. Raises DownloadError in one line where the disk is too small, a folder is there but
+    not whole, another process is at work here, or as `fetch` does; the same command goes on where it stopped.
+    """
+    if unknown := ", ".join(sorted(set(splits) - {archive.split for archive in archives})):
+        raise DownloadError(f"{directory}: no split {unknown} is handed out; give train, val or both")
+    wanted = [archive for archive in archives if archive.split in ("", *splits)]
+    directory.mkdir(parents=True, exist_ok=True)
+    with _alone(directory, say):
+        remove_leftovers(directory)
+        present = [archive for archive in wanted if (directory / archive.folder).exists()]
+        missing = [archive for archive in wanted if archive not in present]
+        if missing:
+            _announce(directory, missing, say)
+        # The json first, by which pictures are counted; then what is there, before anything large is fetched.
+        for archive in sorted(wanted, key=lambda archive: (archive.split != "", archive in missing)):
+            if archive in present:
+                num_files = _confirmed(directory, archive)
+                if (directory / archive.download.name).exists():
+                    say(f"{directory / archive.download.name}: not needed any more; remove it to make room")
+            else:
+                zip_path = fetch(archive.download, directory, progress=progress, waits=waits)
+                num_files = unpack(zip_path, archive.folder, directory, keep=archive.keep, progress=progress)
+                _stamp(directory, archive, num_files, archive.download.sha256)
+                zip_path.unlink()
+            say(f"{directory / archive.folder}: {num_files:,} files, complete")
+
+
+@contextmanager
+def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """No second process in the folder at a time; the system lets go of the lock when a process dies."""
+    with (directory / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DownloadError(f"{directory}: another process is fetching into it; wait for that to end") from None
+        except OSError:
+            say(f"{directory}: this file system has no locks; see that no second process fetches into it")
+        yield
+
+
+def _announce(directory: Path, missing: Sequence[Archive], say: Callable[[str], None]) -> None:
+    """Say what is to be fetched and the room that it takes; raises DownloadError where that is not there."""
+    free, needed = disk_usage(directory).free, needed_room(directory, missing)
+    fetched = sum((archive.download.size or 0) - _here(directory, archive) for archive in missing)
+    unpacked = sum(archive.unpacked for archive in missing)
+    names = ", ".join(f"{archive.folder} {readable(archive.download.size or 0)}" for archive in missing)
+    say(f"{directory}: to fetch {readable(fetched)} ({names}), unpacked about {readable(unpacked)}")
+    say(
+        f"{directory}: needs about {readable(needed)} of disk at the most, as each zip is removed once it is unpacked; "
+        f"{readable(free)} are free"
+    )
+    if free < needed:
+        raise DownloadError(
+            f"{directory}: {readable(needed)} are needed, {readable(free)} are free; make room or give another folder"
+        )
+
+
+def needed_room(directory: Path, missing: Sequence[Archive]) -> int:
+    """Free bytes that fetching and unpacking `missing`, one after the other, takes at its peak.
+
+    What is downloaded already counts as there; a zip is removed once it is unpacked.
+    """
+    used = peak = 0
+    for archive in missing:
+        fetched = used + (archive.download.size or 0) - _here(directory, archive)
+        peak = max(peak, fetched + archive.unpacked)
+        used += archive.unpacked - _here(directory, archive)
+    return peak
+
+
+def _here(directory: Path, archive: Archive) -> int:
+    """Bytes of an archive that are downloaded already, at most its size."""
+    paths = [directory / f"{archive.download.name}{suffix}" for suffix in ("", ".partial")]
+    return min(archive.download.size or 0, max(path.stat().st_size if path.is_file() else 0 for path in paths))
+
+
+def _stamp(directory: Path, archive: Archive, num_files: int, sha256: str) -> None:
+    """Record what a folder was made from; "" for one that we did not make."""
+    path = directory / STAMP
+    entry = {"archive": archive.download.url, "sha256": sha256, "num_files": num_files}
+    write_json(path, _stamps(directory) | {archive.folder: entry})
+
+
+def _stamps(directory: Path) -> dict[str, Any]:
+    """What is recorded of the folders here; a damaged record is none."""
+    try:
+        content = read_json(directory / STAMP)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _confirmed(directory: Path, archive: Archive) -> int:
+    """Number of files in a folder that is there; raises DownloadError where some are missing."""
+    folder = directory / archive.folder
+    if not folder.is_dir():
+        raise DownloadError(f"{folder}: is no folder; move it away, and run the same command")
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    expected = _stamps(directory).get(archive.folder, {}).get("num_files")
+    if not isinstance(expected, int):
+        names = set(archive.keep) if archive.keep else _listed(directory, archive)
+        num_missing = len(names - there)
+    else:
+        num_missing = max(0, expected - len(there))
+    if num_missing:
+        raise DownloadError(
+            f"{folder}: {num_missing:,} of its files are missing; move the folder away, and run the same command"
+        )
+    if not isinstance(expected, int):
+        _stamp(directory, archive, len(there), "")
+    return len(there)
+
+
+def _listed(directory: Path, archive: Archive) -> set[str]:
+    """Names of the pictures that the json of an archive's split lists."""
+    path = directory / "annotations" / f"instances_{archive.split}2017.json"
+    try:
+        return {str(image["file_name"]) for image in read_json(path)["images"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DownloadError(
+            f"{path}: cannot be read ({error}); move {path.parent} away, and run the same command"
+        ) from None

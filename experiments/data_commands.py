@@ -1,0 +1,72 @@
+"""The commands that look after data sets and weights: data, convert, export, replay.
+
+Each takes the parsed command line.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from experiments.coco_data import fetch_coco
+from experiments.commands import UsageError, evaluation_of, store_of
+from experiments.stages import data_stage
+from freeanchor.coco_categories import COCO_CATEGORIES
+from freeanchor.conversion import Origin, convert_file, export_file
+from freeanchor.data import DataError, read_categories_file
+from freeanchor.data_check import report_folder
+from freeanchor.divergence import replay as replay_step
+from freeanchor.shapes import ShapesConfig, write_shapes
+
+
+def data(arguments: argparse.Namespace) -> None:
+    """`freeanchor data shapes DIR | draw RUN | coco DIR | check DIR`."""
+    target = Path(arguments.target)
+    if arguments.action == "shapes":
+        write_shapes(ShapesConfig(), target)
+    elif arguments.action == "draw":
+        print(data_stage(evaluation_of(arguments, arguments.target).training, store_of(arguments)))
+    elif arguments.action == "coco":
+        fetch_coco(target, splits=tuple(arguments.splits.split(",")))
+    else:
+        lines, is_fine = report_folder(target)
+        print("\n".join(lines))
+        if not is_fine:
+            raise DataError(f"{target}: not fit for training as it is; each line above says what to mend")
+
+
+def _categories(path: Path | None) -> dict[int, str]:
+    """Categories of a COCO json, or COCO's own."""
+    return COCO_CATEGORIES if path is None else read_categories_file(path)
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """`freeanchor convert --from FORMAT SRC DST`."""
+    if arguments.detector is None and arguments.format in ("mmdetection", "authors"):
+        raise UsageError(
+            f"--from {arguments.format} does not say which detector it is; give --detector RetinaNet or FreeAnchor"
+        )
+    try:
+        origin = Origin(
+            format=arguments.format,
+            detector=arguments.detector or "RetinaNet",
+            caffe=arguments.caffe,
+            norm_eps=arguments.norm_eps,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    detector = convert_file(arguments.source, origin, arguments.target, _categories(arguments.categories))
+    backbone = getattr(detector.model.backbone, "label", "")
+    print(f"{arguments.target}: {origin.detector}, {backbone}, {len(detector.category_ids)} classes, ready to use")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """`freeanchor export --to FORMAT SRC DST`."""
+    export_file(arguments.source, arguments.format, arguments.target)
+    print(arguments.target)
+
+
+def replay(arguments: argparse.Namespace) -> None:
+    """`freeanchor replay FILE`."""
+    lines = list(replay_step(arguments.file, arguments.precision))
+    print(json.dumps(lines, indent=1) if arguments.json else "\n".join(lines), file=sys.stdout)

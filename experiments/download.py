@@ -1,0 +1,233 @@
+"""Fetching one file over HTTP: resumed, checked, and never half there under its final name.
+
+What it is: a download that goes on where it stopped, by whatever cause. What it is not: a mirror or a cache; what a
+zip holds is `coco_data.py`'s affair.
+
+    item = Download(url="http://host/val2017.zip", name="val2017.zip", size=815585330, sha256="4f7e2ccb…")
+    path = fetch(item, Path("data/coco"))
+"""
+
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from experiments.remote_file import CHUNK, Download, DownloadError, disk_error, mismatch, quiet, readable
+
+__all__ = ["Download", "DownloadError", "fetch"]
+
+TIMEOUT = 60.0  # seconds without a byte after which a connection counts as broken
+WAITS = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before each new try; so many tries in a row may fail without one new byte
+TRIED_AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that pass by themselves
+
+
+class _Broken(Exception):
+    """A connection that ended early; worth another try."""
+
+
+def fetch(
+    item: Download, directory: Path, *, progress: bool = True, waits: Sequence[float] = WAITS, timeout: float = TIMEOUT
+) -> Path:
+    """Download `item` into `directory` unless it is there already; its path.
+
+    Bytes go to `NAME.partial`, which outlives a broken connection, a full disk and a kill, and is continued with HTTP
+    ranges unless the server has none or its file has changed since. Only a file of the right size and checksum gets
+    its final name; one that lies there already is verified anew, and replaced where it is wrong. Raises DownloadError
+    where the server refuses, the disk cannot hold the file, as many tries as there are `waits` (in seconds) brought
+    nothing new, or the content is not the expected one (then the partial file is removed).
+    """
+    final, partial = directory / item.name, directory / f"{item.name}.partial"
+    if final.is_file() and not mismatch(item, final, progress=progress):
+        return final
+    directory.mkdir(parents=True, exist_ok=True)
+    _persist(item, partial, progress=progress, waits=waits, timeout=timeout)
+    if wrong := mismatch(item, partial, progress=progress):
+        _discard(partial)
+        raise DownloadError(f"{item.url}: {wrong}, so the download was removed; run the same command to fetch it anew")
+    partial.replace(final)
+    _discard(partial)
+    return final
+
+
+def _validator_path(partial: Path) -> Path:
+    """Where the server's name for this version of the file (ETag or date) is kept beside its partial download."""
+    return partial.with_name(f"{partial.name}.version")
+
+
+def _discard(partial: Path) -> None:
+    """Forget a partial download."""
+    partial.unlink(missing_ok=True)
+    _validator_path(partial).unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def _persist(item: Download, partial: Path, *, progress: bool, waits: Sequence[float], timeout: float) -> None:
+    """Try until the partial file is complete; give up when `waits` are used up without a byte gained."""
+    failures, best = 0, _size(partial)
+    while True:
+        try:
+            _attempt(item, partial, progress=progress, timeout=timeout)
+            return
+        except _Broken as broken:
+            reached = _size(partial)
+            failures = 1 if reached > best else failures + 1
+            best = max(best, reached)
+            if failures > len(waits):
+                raise DownloadError(
+                    f"{item.url}: {broken}, also after {len(waits)} more tries; {readable(reached)} are kept, "
+                    "the same command goes on from there"
+                ) from None
+            wait = waits[failures - 1]
+            if progress:
+                tqdm.write(f"{item.name}: {broken}; again in {wait:g} s", file=sys.stderr)
+            time.sleep(wait)
+
+
+def _attempt(item: Download, partial: Path, *, progress: bool, timeout: float) -> None:
+    """One connection: returns with the file complete, or raises _Broken with what came so far kept."""
+    have = _size(partial)
+    if item.size is not None and have >= item.size:
+        if have == item.size:
+            return  # stopped between the last byte and the rename
+        _discard(partial)
+        have = 0
+    response = _open(item, partial, have, timeout)
+    if response is None:
+        return
+    with response:
+        start, total = _placed(item, partial, response, have)
+        _require_room(item, partial, total, start)
+        _receive(item, response, partial, start, total, progress)
+
+
+def _open(item: Download, partial: Path, have: int, timeout: float) -> HTTPResponse | None:
+    """The server's answer to a request for what is missing; None where it says that nothing is."""
+    headers = {"User-Agent": "freeanchor"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        version = _version(partial)
+        if version and not version.startswith("W/"):  # weak names may not be used so (RFC 9110, 13.1.5)
+            headers["If-Range"] = version
+    try:
+        return urlopen(Request(item.url, headers=headers), timeout=timeout)  # noqa: S310 - Download allows HTTP alone
+    except HTTPError as error:
+        with error:
+            if error.code == 416 and have:
+                _require_end(error, partial, have)
+                return None
+            reason = " ".join(f"{error.code} {error.reason}".split())
+        if error.code in TRIED_AGAIN:
+            raise _Broken(f"the server answers {reason}") from None
+        raise DownloadError(f"{item.url}: the server answers {reason}; check the address, or try again later") from None
+    except (OSError, HTTPException) as error:
+        raise _Broken(_reason(error)) from None
+
+
+def _require_end(error: HTTPError, partial: Path, have: int) -> None:
+    """Raises _Broken where the server has nothing behind our last byte, but not because all of it is here."""
+    if error.headers.get("Content-Range", "") != f"bytes */{have}":
+        _discard(partial)
+        raise _Broken("the file has changed on the server")
+
+
+def _version(partial: Path) -> str:
+    """The server's name for the version that a partial file is of; "" where it gave none."""
+    path = _validator_path(partial)
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def _placed(item: Download, partial: Path, response: HTTPResponse, have: int) -> tuple[int, int | None]:
+    """Where in the file the answer starts, and the file's size if known; what cannot be continued is discarded."""
+    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    start, total = 0, item.size
+    if response.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        offered = int(match[2]) if match and match[2] != "*" else None
+        start = int(match[1]) if match else -1
+        if start != have or version != (_version(partial) or version):
+            _discard(partial)
+            raise _Broken("the file has changed on the server")
+    else:
+        length = response.headers.get("Content-Length", "")
+        offered = int(length) if length.isdigit() else None
+        _discard(partial)
+        if version:
+            _validator_path(partial).write_text(version, encoding="utf-8")
+    if offered is not None and total is not None and offered != total:
+        raise DownloadError(f"{item.url}: holds {offered:,} bytes in place of {total:,}; it is not the expected file")
+    return start, offered if total is None else total
+
+
+def _require_room(item: Download, partial: Path, total: int | None, have: int) -> None:
+    """Raises DownloadError where the rest of the file does not fit on the disk."""
+    free = shutil.disk_usage(partial.parent).free
+    if total is not None and free < total - have:
+        raise DownloadError(
+            f"{partial.parent}: {item.name} needs {readable(total - have)} more, {readable(free)} are free; make room"
+        )
+
+
+def _receive(
+    item: Download, response: HTTPResponse, partial: Path, start: int, total: int | None, progress: bool
+) -> None:
+    """Append what the server sends; raises _Broken where that ends before `total` bytes."""
+    size = start
+    with _bar(item, start, total, progress) as bar, _opened(partial, "ab" if start else "wb") as file:
+        while chunk := _read(response):
+            size += len(chunk)
+            if total is not None and size > total:
+                raise DownloadError(f"{item.url}: sends more than its {total:,} bytes; it is not the expected file")
+            try:
+                _append(file, chunk)
+            except OSError as error:
+                raise disk_error(partial, error) from None
+            bar.update(len(chunk))
+    if total is not None and size < total:
+        raise _Broken("the connection broke")
+
+
+def _bar(item: Download, start: int, total: int | None, progress: bool) -> AbstractContextManager[tqdm]:
+    """The progress of one file, in bytes."""
+    return tqdm(total=total, initial=start, desc=item.name, unit="B", unit_scale=True, disable=quiet(progress))
+
+
+def _opened(path: Path, mode: str) -> BinaryIO:
+    """A file opened unbuffered, so that a kill loses nothing that was written."""
+    try:
+        return path.open(mode, buffering=0)  # type: ignore[return-value]
+    except OSError as error:
+        raise disk_error(path, error) from None
+
+
+def _append(file: BinaryIO, chunk: bytes) -> None:
+    """Write all of a chunk: an unbuffered file may take less at a time."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _read(response: HTTPResponse) -> bytes:
+    """The next bytes that came in; b"" at the end. Raises _Broken where the connection fails."""
+    try:
+        return response.read1(CHUNK)
+    except (OSError, HTTPException) as error:
+        raise _Broken(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, in one line."""
+    reason = str(getattr(error, "reason", error)) or type(error).__name__
+    return f"the connection failed ({' '.join(reason.split())})"

@@ -1,0 +1,57 @@
+"""What a profile is: data, every run by name, the rows of the tables, and which two runs are compared.
+
+The profiles themselves are made in `registry.py` (drawn scenes, a user's photographs) and `coco.py`.
+
+    profile.evaluations["freeanchor-small-s0"].training
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.config import DataSource, Evaluation, FolderData
+from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+
+# The only differences between the two detectors: the loss, and rho of Sec. 4.1 (0.01 is RetinaNet's own).
+DETECTORS: dict[str, tuple[RetinaNetLoss | FreeAnchorLoss, float]] = {
+    "RetinaNet": (RetinaNetLoss(), 0.01),
+    "FreeAnchor": (FreeAnchorLoss(), 0.02),
+}
+SNAPSHOTS = (0.02, 0.1, 0.3, 1.0)  # fractions of training at which matching is looked at (Fig. 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a table: the paper's row it stands beside, and the runs, one a seed, that measure it here.
+
+    `runs` is empty for rows that only the paper has. `published` is the paper's (detector, backbone), if any.
+    """
+
+    detector: str
+    schedule: str = ""
+    variant: str = ""
+    published: tuple[str, str] | None = None
+    published_in: str = ""  # where, if not in the paper's table of the same number: "readme"
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Everything that is run and reported at one size.
+
+    `pair` are the two runs that the figures compare, RetinaNet first; `demo` those that a demonstration waits for;
+    `trials` the baseline at each learning rate that was tried; `zoo` other people's checkpoints, evaluated here.
+    """
+
+    name: str
+    data: DataSource
+    evaluations: dict[str, Evaluation]
+    tables: dict[str, tuple[Row, ...]]
+    pair: tuple[str, ...] = field(default=())
+    demo: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
+    zoo: tuple[str, ...] = ()
+
+    @property
+    def report_name(self) -> Path:
+        """Folder of its reports under `reports/`: for the user's own data, one a data set."""
+        return Path(self.name) / self.data.name if isinstance(self.data, FolderData) else Path(self.name)

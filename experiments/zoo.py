@@ -1,0 +1,102 @@
+"""Detectors that others have trained and published: what each is, where it lies, what its authors report on val2017.
+
+Nothing is fetched here. Sources: the README of the authors' repository, the model zoos of mmdetection, torchvision and
+detectron2 (FACTS F). Where a file's name ends in its SHA-256's first digits, those are its checksum.
+
+    for checkpoint in published_checkpoints("coco", CocoData()):
+        print(checkpoint.name, checkpoint.url)
+"""
+
+import re
+from collections.abc import Iterator
+
+from experiments.config import DataSource, PublishedCheckpoint
+from freeanchor.conversion import Origin
+
+# name | detector | backbone | schedule | AP on val2017 (percent) | path under the root
+_MMDETECTION = """
+free-anchor-r50         | FreeAnchor | ResNet-50         | 1x | 38.7 | free_anchor/retinanet_free_anchor_r50_fpn_1x_coco/retinanet_free_anchor_r50_fpn_1x_coco_20200130-0f67375f.pth
+free-anchor-r101        | FreeAnchor | ResNet-101        | 1x | 40.3 | free_anchor/retinanet_free_anchor_r101_fpn_1x_coco/retinanet_free_anchor_r101_fpn_1x_coco_20200130-358324e6.pth
+free-anchor-x101-32x4d  | FreeAnchor | ResNeXt-101-32x4d | 1x | 41.9 | free_anchor/retinanet_free_anchor_x101_32x4d_fpn_1x_coco/retinanet_free_anchor_x101_32x4d_fpn_1x_coco_20200130-d4846968.pth
+retinanet-r18           | RetinaNet  | ResNet-18         | 1x | 31.7 | retinanet/retinanet_r18_fpn_1x_coco/retinanet_r18_fpn_1x_coco_20220407_171055-614fd399.pth
+retinanet-r50           | RetinaNet  | ResNet-50         | 1x | 36.5 | retinanet/retinanet_r50_fpn_1x_coco/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth
+retinanet-r50-caffe     | RetinaNet  | ResNet-50         | 1x, Caffe | 36.3 | retinanet/retinanet_r50_caffe_fpn_1x_coco/retinanet_r50_caffe_fpn_1x_coco_20200531-f11027c5.pth
+retinanet-r101          | RetinaNet  | ResNet-101        | 1x | 38.5 | retinanet/retinanet_r101_fpn_1x_coco/retinanet_r101_fpn_1x_coco_20200130-7a93545f.pth
+retinanet-x101-32x4d    | RetinaNet  | ResNeXt-101-32x4d | 1x | 39.9 | retinanet/retinanet_x101_32x4d_fpn_1x_coco/retinanet_x101_32x4d_fpn_1x_coco_20200130-5c8b7ec4.pth
+retinanet-x101-64x4d    | RetinaNet  | ResNeXt-101-64x4d | 1x | 41.0 | retinanet/retinanet_x101_64x4d_fpn_1x_coco/retinanet_x101_64x4d_fpn_1x_coco_20200130-366f5af1.pth
+"""
+_TORCHVISION = """
+retinanet-r50 | RetinaNet | ResNet-50 | 26 epochs | 36.4 | retinanet_resnet50_fpn_coco-eeacb38b.pth
+"""
+_DETECTRON2 = """
+retinanet-r50     | RetinaNet | ResNet-50  | 1x, jitter 640-800 | 37.4 | retinanet_R_50_FPN_1x/190397773/model_final_bfca0b.pkl
+retinanet-r50-3x  | RetinaNet | ResNet-50  | 3x, jitter 640-800 | 38.7 | retinanet_R_50_FPN_3x/190397829/model_final_5bd44e.pkl
+retinanet-r101-3x | RetinaNet | ResNet-101 | 3x, jitter 640-800 | 40.4 | retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl
+"""
+# The authors' lie on Google Drive, by these ids; their file names are ours. AP on the 5,000 pictures of val2017.
+_AUTHORS = """
+free-anchor-r50          | FreeAnchor | ResNet-50         | 90k                  | 38.7 | 1o-VvpOIwYCPxyas8n6OngpOznlVy0T6k
+free-anchor-r101         | FreeAnchor | ResNet-101        | 90k                  | 40.5 | 1jc5ncxuuuG3-sm-4OpkOfr51ClwCWHu0
+free-anchor-r101-2x      | FreeAnchor | ResNet-101        | 180k, jitter 640-800 | 42.7 | 1OvK8Xona8v7mWU2nf5Fp1QzvwUaFhlIg
+free-anchor-r101-2x-wide | FreeAnchor | ResNet-101        | 180k, jitter 480-960 | 43.2 | 1ZIx2HTexVyU6xTwAm2ABTYjsJuLvlfhB
+free-anchor-x101-2x      | FreeAnchor | ResNeXt-101-64x4d | 180k, jitter 640-800 | 44.5 | 1MrtXoBGHceq_BBY5cH-kw2ax5-aDPdTv
+free-anchor-x101-2x-wide | FreeAnchor | ResNeXt-101-64x4d | 180k, jitter 480-960 | 45.6 | 1r17agiu76xtwKxn2oE_pK4R847k-Cu5m
+"""
+_ROOTS = {
+    "mmdetection": "https://download.openmmlab.com/mmdetection/v2.0/",
+    "torchvision": "https://download.pytorch.org/models/",
+    "detectron2": "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection/",
+    "authors": "https://drive.google.com/uc?id=",
+}
+_SOURCES = {
+    "mmdetection": "mmdetection's model zoo, val2017",
+    "torchvision": "torchvision's weights, val2017",
+    "detectron2": "detectron2's model zoo, val2017",
+    "authors": "authors' README, minival",
+}
+# Both of one code base, which trained them alike: the pair to compare where nothing was trained here.
+PAIR = ("mmdetection-retinanet-r50", "mmdetection-free-anchor-r50")
+
+
+def _rows(table: str) -> Iterator[tuple[str, ...]]:
+    """The cells of a table written with bars."""
+    for line in table.strip().splitlines():
+        yield tuple(cell.strip() for cell in line.split("|"))
+
+
+def _checksum(path: str) -> str:
+    """The eight digits that end a file's name in mmdetection and torchvision; empty where there are none."""
+    found = re.search(r"-([0-9a-f]{8})\.pth$", path)
+    return found.group(1) if found else ""
+
+
+def _checkpoint(profile: str, data: DataSource, format: str, row: tuple[str, ...]) -> PublishedCheckpoint:
+    """One row of a table."""
+    name, detector, backbone, schedule, ap, path = row
+    by_hand = "Google Drive answers programs with a page" if format == "authors" else ""
+    return PublishedCheckpoint(
+        profile=profile,
+        name=f"{format}-{name}",
+        detector=detector,
+        data=data,
+        backbone_label=backbone,
+        schedule=schedule,
+        file=f"authors-{name}.pth" if format == "authors" else path.rpartition("/")[2],
+        url=_ROOTS[format] + path,
+        sha256=_checksum(path),
+        origin=Origin(
+            format=format,  # type: ignore[arg-type]  # the tables' names are the formats
+            detector=detector,  # type: ignore[arg-type]
+            caffe="caffe" in name,
+            norm_eps=0.0 if format == "torchvision" else None,  # its loader sets it for this very file (FACTS G2)
+        ),
+        published={"ap": round(float(ap) / 100, 4)},
+        source=_SOURCES[format],
+        by_hand=by_hand,
+    )
+
+
+def published_checkpoints(profile: str, data: DataSource) -> list[PublishedCheckpoint]:
+    """All of them, in the order of the tables: RetinaNet and FreeAnchor by code base and backbone."""
+    tables = {"mmdetection": _MMDETECTION, "torchvision": _TORCHVISION, "detectron2": _DETECTRON2, "authors": _AUTHORS}
+    return [_checkpoint(profile, data, format, row) for format, table in tables.items() for row in _rows(table)]

@@ -1,0 +1,102 @@
+"""ImageNet weights that a backbone starts training from: torchvision's state dicts and Caffe2's pickled blobs.
+
+Every name must be matched, but the classifier's. Caffe2's ResNets (MSRA) want their strides in the 1x1 and BGR input,
+which no file says (FACTS A2). Whole detectors are `conversion.py`'s.
+
+    load_backbone(model.backbone, read_backbone(Path("R-50.pkl")), Path("R-50.pkl"))
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from freeanchor.backbones import Backbone
+from freeanchor.checkpoints import CheckpointError
+from freeanchor.conversion_layout import COUNTER, mismatches
+from freeanchor.foreign_files import read_weights
+
+NO_WEIGHTS = re.compile(r"fc\.(weight|bias)|(fc1000|pred|last_out_L1000)_[wb]|.*_momentum")  # classifiers, optimiser
+LARGEST_STEM_BIAS = 1e-6  # Caffe's ResNet-50 has a bias before its first norm, which training left at nothing
+BLOB_SUFFIXES = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+STATISTICS = ("running_mean", "running_var")
+
+
+def _torchvision_name(name: str) -> str:
+    """torchvision's name for a tensor of a backbone of ours."""
+    name = name.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
+    return re.sub(r"^stages\.(\d)\.", lambda match: f"layer{int(match[1]) + 1}.", name)
+
+
+def _caffe2_name(name: str) -> str:
+    """Caffe2's name for a tensor of a backbone of ours: res2_0_branch2a_w for the first block's first convolution."""
+    module, _, tensor = name.rpartition(".")
+    is_norm = re.search(r"(^stem\.1|bn\d|downsample\.1)$", module) is not None
+    suffix = f"bn_{BLOB_SUFFIXES[tensor]}" if is_norm else "w"
+    if module.startswith("stem."):
+        return f"res_conv1_{suffix}" if is_norm else f"conv1_{suffix}"
+    _, stage, block, part, *_ = module.split(".")
+    branch = "branch1" if part == "downsample" else f"branch2{'abc'[int(part[-1]) - 1]}"
+    return f"res{int(stage) + 2}_{block}_{branch}_{suffix}"
+
+
+def read_backbone(path: Path) -> dict[str, Tensor]:
+    """The weights of a torch file or a .pkl of Caffe2, by the names of the file, classifier and optimiser left out.
+
+    Raises CheckpointError where the file cannot be read, or wants more than weights.
+    """
+    tensors = read_weights(path)
+    stem_bias = tensors.get("conv1_b")
+    if stem_bias is not None and bool(stem_bias.abs().max() < LARGEST_STEM_BIAS):
+        tensors = {name: tensor for name, tensor in tensors.items() if name != "conv1_b"}
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not NO_WEIGHTS.fullmatch(name) and not name.endswith(f".{COUNTER}")
+    }
+
+
+def _naming(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Callable[[str], str]:
+    """Whichever naming finds more of the backbone's tensors in the file."""
+    return max((_torchvision_name, _caffe2_name), key=lambda naming: sum(naming(name) in tensors for name in own))
+
+
+def _neutral_statistics(backbone: Backbone) -> dict[str, Tensor]:
+    """Means and variances under which a norm multiplies and shifts by its weights alone: 0, and 1 less its eps."""
+    statistics = {}
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            variance: Tensor = module.get_buffer("running_var")
+            statistics[f"{name}.running_mean"] = torch.zeros_like(variance)
+            statistics[f"{name}.running_var"] = torch.full_like(variance, 1 - module.eps)
+    return statistics
+
+
+def load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put the weights of `read_backbone` into `backbone`, in place.
+
+    Caffe2's files have the statistics folded into scale and bias: theirs become neutral. Raises CheckpointError that
+    lists every missing, unknown or misshapen name by the file's own, and for a narrow ResNet, which nobody publishes.
+    """
+    stem = backbone.get_submodule("stem.0")
+    if not isinstance(stem, nn.Conv2d) or stem.kernel_size != (7, 7):
+        raise CheckpointError(
+            f"{path}: a narrow ResNet has no published weights; train it from scratch, or choose another"
+        )
+    own = {name: tensor for name, tensor in backbone.state_dict().items() if not name.endswith(COUNTER)}
+    naming = _naming(own, tensors)
+    filled = {}
+    if naming is _caffe2_name and not any(name.endswith(("_rm", "_riv")) for name in tensors):
+        filled = _neutral_statistics(backbone)
+    names = {name: naming(name) for name in own if name not in filled}
+    wrong = mismatches(
+        {foreign: tuple(own[name].shape) for name, foreign in names.items()},
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+    )
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit the backbone; {'; '.join(wrong)}")
+    values = {name: tensors[foreign] for name, foreign in names.items()} | filled
+    backbone.load_state_dict(backbone.state_dict() | values)

@@ -1,0 +1,176 @@
+"""Checkpoints of four code bases to and from our own format, without loss: every name is matched, or nothing is done.
+
+The result carries what foreign files leave to their code: anchors, order, class slots, coding of boxes, input and
+inference (`conversion_config.py`). Names are in `conversion_keys.py`, reading the files in `foreign_files.py`. Weights
+of bare backbones: `backbone_weights.py`.
+
+    origin = Origin(format="torchvision", detector="RetinaNet", norm_eps=0.0)
+    convert_file(Path("retinanet_resnet50_fpn_coco.pth"), origin, Path("model.safetensors"), COCO_CATEGORIES)
+    export_file(Path("model.safetensors"), "torchvision", Path("back.pth"))
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freeanchor.checkpoints import CheckpointError, DetectorConfig, describe, read_model, replacing, save_tensors
+from freeanchor.conversion_channels import Channels, channels_of
+from freeanchor.conversion_config import ExportFormat, Origin, configure, obstacles
+from freeanchor.conversion_keys import NAMINGS, Format, Naming, foreign_name, modern_name
+from freeanchor.conversion_layout import COUNTER, PER_CELL, Shape, mismatches, own_shapes, read_layout
+from freeanchor.data import InputConfig
+from freeanchor.foreign_files import read_foreign
+
+__all__ = ["Format", "Origin", "convert_file", "convert_tensors", "export_file", "export_tensors"]
+
+
+def _check_classes(num_slots: int | None, origin: Origin, categories: Mapping[int, str]) -> None:
+    """Refuse categories that do not fit the class channels of the file."""
+    if not categories:
+        raise CheckpointError("no categories given; name the classes that the checkpoint knows")
+    if num_slots is None:
+        return  # the class output is missing or misshapen, which the comparison of names tells
+    if origin.format == "torchvision" and not 0 <= min(categories) <= max(categories) < num_slots:
+        raise CheckpointError(
+            f"the checkpoint has class slots 0 to {num_slots - 1}, the categories have ids {min(categories)} to "
+            f"{max(categories)}; give the categories that it was trained on"
+        )
+    if origin.format != "torchvision" and num_slots != len(categories):
+        raise CheckpointError(
+            f"the checkpoint knows {num_slots} classes, {len(categories)} categories are given; give those that it was "
+            "trained on"
+        )
+
+
+def _foreign_shapes(shapes: Mapping[str, Shape], naming: Naming, channels: Channels) -> dict[str, Shape]:
+    """The names and shapes that a code base has for a network of ours with `shapes`, batch norm's counters aside."""
+    expected = {}
+    for name, shape in shapes.items():
+        rows = (PER_CELL * channels.num_slots, *shape[1:]) if name.startswith("cls_head.output.") else shape
+        if not name.endswith(COUNTER):
+            expected[foreign_name(name, naming)] = rows
+    return expected
+
+
+def _check_names(expected: Mapping[str, Shape], given: Mapping[str, Shape], origin: Origin) -> None:
+    """Refuse a state dict whose names or shapes differ from the expected ones anywhere, saying where."""
+    wrong = mismatches(expected, given)
+    unknown = sorted(given.keys() - expected.keys())
+    num_known = len(given) - len(unknown)
+    if num_known < len(expected) / 2:
+        raise CheckpointError(
+            f"no {origin.format} RetinaNet: {num_known} of its {len(expected)} names are there, and {len(unknown)} "
+            f"others ({', '.join(unknown[:3])}); name the format that it is of"
+        )
+    if wrong:
+        raise CheckpointError(f"does not fit the names and shapes of {origin.format}'s RetinaNet; {'; '.join(wrong)}")
+
+
+def _weights(tensors: Mapping[str, Tensor], naming: Naming, expected: Mapping[str, Shape]) -> dict[str, Tensor]:
+    """The tensors that are weights: without those known to be none, batch norm's counters among them."""
+    counters = {name.removesuffix("running_var") + COUNTER for name in expected if name.endswith("running_var")}
+    extra = re.compile(naming.extras)
+    return {name: t for name, t in tensors.items() if name not in counters and not extra.fullmatch(name)}
+
+
+def _modernised(tensors: Mapping[str, Tensor], format: Format) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors under today's names, and the name that each came with; an old name beside its new one stays."""
+    origins = {}
+    for name in tensors:
+        modern = modern_name(name, format)
+        origins[name if modern in tensors else modern] = name
+    return {name: tensors[origin] for name, origin in origins.items()}, origins
+
+
+def _stored_input(inputs: InputConfig, tensors: Mapping[str, Tensor]) -> InputConfig:
+    """The input with the mean and standard deviation that detectron2's files may hold themselves."""
+    stored: dict[str, Any] = {
+        field: tuple(round(value, 4) for value in tensors[name].flatten().tolist())  # they are kept in float32
+        for field, name in (("mean", "pixel_mean"), ("std", "pixel_std"))
+        if name in tensors and tensors[name].numel() == 3
+    }
+    return replace(inputs, **stored)
+
+
+def convert_tensors(
+    tensors: Mapping[str, Tensor], origin: Origin, categories: Mapping[int, str]
+) -> tuple[dict[str, Tensor], DetectorConfig]:
+    """A foreign state dict under our names, in float32, with the configuration that makes it the same detector.
+
+    `categories` are the classes it knows, by category id; labels follow the ids. Left out are counters, stored anchors,
+    and torchvision's slots for no category. Raises CheckpointError that lists every missing, unknown or misshapen name,
+    by the name of the file, or says that the categories do not fit. Source: FACTS G1 to G3.
+    """
+    naming = NAMINGS[origin.format]
+    given, spelled = _modernised(tensors, origin.format)
+    layout = read_layout(given, origin.format)
+    _check_classes(layout.num_slots, origin, categories)
+    detector = configure(origin, layout, categories)
+    channels = channels_of(origin.format, detector, layout.num_slots)
+    ours = own_shapes(detector.model)
+    expected = _foreign_shapes(ours, naming, channels)
+    weights = _weights(given, naming, expected)
+    _check_names(
+        {spelled.get(name, name): shape for name, shape in expected.items()},
+        {spelled[name]: tuple(tensor.shape) for name, tensor in weights.items()},
+        origin,
+    )
+    converted = {}
+    for name in ours:
+        if name.endswith(COUNTER):
+            converted[name] = given.get(foreign_name(name, naming), torch.tensor(0)).long().reshape(()).clone()
+        else:
+            converted[name] = channels.to_ours(name, weights[foreign_name(name, naming)].detach().float()).clone()
+    if origin.format == "detectron2":
+        detector = replace(detector, inputs=_stored_input(detector.inputs, tensors))
+    return converted, detector
+
+
+def export_tensors(tensors: Mapping[str, Tensor], detector: DetectorConfig, to: ExportFormat) -> dict[str, Tensor]:
+    """Our weights under the names, and in the layout, of another code base; the inverse of `convert_tensors`.
+
+    For torchvision unused class slots, up to the highest category id, get no weight and a score of 2e-9. A state dict
+    holds no eps: a detector that adds 0 to its variances needs torchvision's `overwrite_eps(model, 0.0)`, as
+    torchvision's own COCO_V1 file does. mmdetection's batch norm counts its batches, so the counters are there. Raises
+    CheckpointError that says why, where the code base's standard RetinaNet would make another detector of the weights.
+    """
+    reasons = obstacles(detector, to)
+    if reasons:
+        raise CheckpointError(f"{to}'s RetinaNet cannot hold this detector: {'; '.join(reasons)}")
+    naming, channels = NAMINGS[to], channels_of(to, detector)
+    exported = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(COUNTER):
+            exported[foreign_name(name, naming)] = channels.to_theirs(name, tensor).clone()
+        if name.endswith("running_var") and to == "mmdetection":
+            counter = name.removesuffix("running_var") + COUNTER
+            exported[foreign_name(counter, naming)] = tensors.get(counter, torch.tensor(0)).clone()
+    return exported
+
+
+def convert_file(source: Path, origin: Origin, target: Path, categories: Mapping[int, str]) -> DetectorConfig:
+    """Read a foreign file, convert it, and write it in our format; raises CheckpointError where any of it fails."""
+    tensors = read_foreign(source, origin.format)
+    try:
+        converted, detector = convert_tensors(tensors, origin, categories)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    save_tensors(target, converted, describe(detector))
+    return detector
+
+
+def export_file(source: Path, to: ExportFormat, target: Path) -> None:
+    """Write a model file of ours as a state dict of another code base, atomically; raises CheckpointError as above."""
+    tensors, detector = read_model(source)
+    try:
+        exported = export_tensors(tensors, detector, to)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    content = {"state_dict": exported, "meta": {}} if to == "mmdetection" else exported
+    with replacing(target) as temporary:
+        torch.save(content, temporary)

@@ -1,0 +1,142 @@
+"""Everything wrong with a data folder at once, where `freeanchor.data` stops at the first problem.
+
+What it is: a list of problems, errors and warnings, each with its remedy. What it is not: a repair, nor a judgement of
+whether boxes are where the objects are.
+
+    for problem in check_folder(Path("data/shapes")):
+        print(problem)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from freeanchor.data_problems import Problem, problem_lines
+from freeanchor.json_check import JsonContent, check_json
+from freeanchor.picture_check import picture_problems, unlisted_problems
+
+__all__ = ["Problem", "check_folder", "report_folder"]
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """What was found out about a split; `images` is its picture folder, if it is there."""
+
+    name: str
+    content: JsonContent
+    images: Path | None
+    problems: tuple[Problem, ...]
+
+
+def check_folder(directory: Path, *, splits: Sequence[str] = SPLITS, decode: bool = True) -> list[Problem]:
+    """All that is wrong with the `splits` of a COCO-format folder, in either layout of `freeanchor.data`.
+
+    Errors keep it from being read, trained on or evaluated rightly; warnings say what happens in spite of them. With
+    `decode` every picture is read to its end, as training would; without, only its header. Never raises for what
+    the folder holds; a folder without any error can be read by `read_split`, and its pictures loaded.
+    """
+    found, common = _examine(directory, splits, decode)
+    return [problem for split in found for problem in split.problems] + common
+
+
+def report_folder(directory: Path, *, splits: Sequence[str] = SPLITS, decode: bool = True) -> tuple[list[str], bool]:
+    """What `check_folder` finds as lines to print, and whether the folder can be used.
+
+    Many problems of one kind are cut short; a line for each split ends the report, "fine" where nothing was found.
+    """
+    found, common = _examine(directory, splits, decode)
+    problems = [problem for split in found for problem in split.problems] + common
+    lines = problem_lines(problems) + [_summary(split) for split in found]
+    return lines, all(problem.severity == "warning" for problem in problems)
+
+
+def _examine(directory: Path, splits: Sequence[str], decode: bool) -> tuple[list[_Split], list[Problem]]:
+    """Every split, and the problems that belong to none of them alone."""
+    if not directory.is_dir():
+        remedy = "give one that holds train.json, val.json and images/"
+        return [], [_error("missing files", str(directory), "no such data folder", remedy)]
+    found = [_split(directory, name, decode) for name in splits]
+    return found, [*_differences(found), *_unlisted(found)]
+
+
+def _error(kind: str, where: str, what: str, remedy: str) -> Problem:
+    """A problem that keeps a folder from being used."""
+    return Problem(severity="error", kind=kind, where=where, what=what, remedy=remedy)
+
+
+def _split(directory: Path, name: str, decode: bool) -> _Split:
+    """All about one split: its json, then its pictures."""
+    flat = directory / f"{name}.json", directory / "images"
+    coco = directory / "annotations" / f"instances_{name}2017.json", directory / f"{name}2017"
+    path, images = next((layout for layout in (flat, coco) if layout[0].is_file()), (None, flat[1]))
+    if path is None:
+        remedy = "write the boxes there in COCO format, or give another folder"
+        problem = _error("missing files", str(directory), f"holds no {name}.json", remedy)
+        content = JsonContent(where=f"{name}.json", problems=())
+        return _Split(name=name, content=content, images=None, problems=(problem,))
+    content = check_json(path, path.relative_to(directory).as_posix())
+    if images.is_dir():
+        found = picture_problems(content.entries, images, decode=decode, desc=name)
+    else:
+        remedy = f"the pictures of {path.name} belong there"
+        found = [_error("missing files", f"{images.name}/", "no such folder", remedy)]
+    there = images if images.is_dir() else None
+    return _Split(name=name, content=content, images=there, problems=(*content.problems, *found))
+
+
+def _differences(found: Sequence[_Split]) -> Iterator[Problem]:
+    """What does not go together in two splits: other categories, the same pictures."""
+    readable = [split for split in found if split.content.categories is not None]
+    for one, other in pairwise(readable):
+        where = f"{one.content.where}, {other.content.where}"
+        if one.content.categories != other.content.categories:
+            yield _error("categories that differ", where, _category_difference(one, other), "give both the same list")
+        names = {entry.file_name for entry in one.content.entries}
+        for entry in other.content.entries:
+            if entry.file_name in names:
+                yield Problem(
+                    severity="warning",
+                    kind="pictures in two splits",
+                    where=f"{other.content.where}: image {entry.image_id}",
+                    what=f"{entry.file_name!r} is listed in {one.content.where} as well",
+                    remedy="if it is the same picture, take it out of one, or what is measured is what was learned",
+                )
+
+
+def _category_difference(one: _Split, other: _Split) -> str:
+    """The first category in which two splits differ."""
+    first, second = (dict(split.content.categories or {}) for split in (one, other))
+    identity = min(i for i in first.keys() | second.keys() if first.get(i) != second.get(i))
+    names = [repr(names[identity]) if identity in names else "missing" for names in (first, second)]
+    return f"categories differ: {identity} is {names[0]} in {one.name}, {names[1]} in {other.name}"
+
+
+def _unlisted(found: Sequence[_Split]) -> Iterator[Problem]:
+    """Files of the picture folders that no split lists; not asked where a json that may list them was not read."""
+    folders = {split.images for split in found if split.images is not None}
+    for folder in sorted(folders):
+        users = [split for split in found if split.images in (folder, None)]
+        if all(split.content.categories is not None for split in users):
+            yield from unlisted_problems({e.file_name for split in users for e in split.content.entries}, folder)
+
+
+def _summary(split: _Split) -> str:
+    """The line of a split: how much it holds, and how it fares."""
+    content = split.content
+    counts = [
+        f"{count:,} {word}{'' if count == 1 else 's'}"
+        for word in ("error", "warning")
+        if (count := sum(problem.severity == word for problem in split.problems))
+    ]
+    is_usable = all(problem.severity == "warning" for problem in split.problems)
+    state = " but for ".join(["fine", *counts]) if is_usable else ", ".join(counts)
+    if content.categories is None:
+        return f"{split.name}: {state}"
+    crowds = f" and {content.num_crowds:,} crowd regions" if content.num_crowds else ""
+    return (
+        f"{split.name}: {len(content.entries):,} pictures, {content.num_objects:,} objects{crowds}, "
+        f"{len(content.categories)} categories: {state}"
+    )

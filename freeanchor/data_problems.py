@@ -1,0 +1,67 @@
+"""What is wrong with data, as a list of one-line problems rather than as the first exception.
+
+problem = Problem(severity="error", kind="boxes of no size", where="val.json", what="…", remedy="…")
+for line in problem_lines([problem]):
+    print(line)
+"""
+
+import reprlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+LARGEST = 2**63  # ids are stored in 64 bits; also keeps sizes and coordinates far from what floats can hold
+SHOWN = 5  # problems of one kind that are printed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing wrong with a data set.
+
+    An error keeps it from being read, trained on or evaluated rightly; a warning says what happens instead. `kind`
+    names what it has in common with others, in the plural.
+    """
+
+    severity: Literal["error", "warning"]
+    kind: str
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return _printable(f"{self.severity}: {self.where}: {self.what}; {self.remedy}")
+
+
+def _printable(text: str) -> str:
+    """Text as one line that any terminal takes: names of files hold what they like."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def problem_lines(problems: Sequence[Problem], shown: int = SHOWN) -> list[str]:
+    """Problems as lines, errors first; of each kind `shown` of them, and the number of the others."""
+    groups = defaultdict(list)
+    for problem in problems:
+        groups[problem.severity, problem.kind].append(problem)
+    lines = []
+    for severity, kind in sorted(groups, key=lambda group: group[0] != "error"):
+        group = groups[severity, kind]
+        lines += [str(problem) for problem in group[:shown]]
+        if len(group) > shown:
+            lines.append(f"{severity}: … and {len(group) - shown:,} more of this kind: {kind}")
+    return lines
+
+
+def brief(value: Any) -> str:
+    """A value of a json file as it may stand in a line: shortened where it is long."""
+    return reprlib.repr(value)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value of a json file is a finite number that can be computed with (truth values are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a value of a json file is a whole number written as one, as ids are; 3.0 is none."""
+    return isinstance(value, int) and is_number(value)

@@ -1,0 +1,1 @@
+"""FreeAnchor's loss in other people's detectors, one module a library; import the one you need."""

@@ -1,0 +1,183 @@
+"""FreeAnchor in torchvision's RetinaNet: the loss changes, the detector around it stays.
+
+Not here: a detector of our own (`freeanchor.model`), and the conversion of torchvision's weight files into it.
+
+    model = use_free_anchor(torchvision.models.detection.retinanet_resnet50_fpn(num_classes=3))
+    terms = model(images, targets)            # training: {"positive": …, "negative": …}; minimise their sum
+    detections = model.eval()(images)         # boxes, scores and labels, as torchvision gives them
+
+Pictures, targets, detections, parameters and the names in the state dict are torchvision's, so that weights go from
+either detector to the other and code around the model need not change. A label is a slot of the head, as torchvision
+has it: 1 to num_classes - 1, slot 0 being left to the background. Call `use_free_anchor` before wrapping the model in
+DistributedDataParallel or torch.compile; copies and pickles of the model keep the loss. For TorchScript, which is not
+supported, call `use_focal_loss` first: the model is then torchvision's own again, with the weights it has.
+
+torchvision codes deltas with weights 1, FreeAnchor with 10 and 5. The loss scales the head's deltas, and `BoxOutput`
+the gradients of the convolution that makes them, so that learning rates mean what they mean in the paper.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
+
+from freeanchor.boxes import DELTA_WEIGHTS
+from freeanchor.losses import FreeAnchorLoss, Terms
+
+TORCHVISION_PRIOR = 0.01  # of its RetinaNetClassificationHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionLoss:
+    """Stands in for `RetinaNet.compute_loss`: torchvision's arguments in, `FreeAnchorLoss`'s terms out.
+
+    `delta_scale` takes the model's deltas to FreeAnchor's. An object, not a closure: it is copied and pickled with the
+    model.
+    """
+
+    loss: FreeAnchorLoss
+    delta_scale: tuple[float, ...] = DELTA_WEIGHTS
+
+    def __call__(
+        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]
+    ) -> Terms:
+        """Terms `positive` and `negative` of a batch, float32; targets hold `boxes` [G, 4] and `labels` [G].
+
+        Raises ValueError where a label is no slot of the head, or where the pictures differ in their anchors.
+        """
+        deltas = head_outputs["bbox_regression"]
+        wide = deltas.to(torch.promote_types(deltas.dtype, torch.float32))
+        return self.loss(
+            head_outputs["cls_logits"],
+            wide * wide.new_tensor(self.delta_scale),
+            _shared_anchors(anchors),
+            [target["boxes"] for target in targets],
+            [target["labels"] for target in targets],
+        )
+
+
+class _DividedGradient(torch.autograd.Function):
+    """The tensor itself on the way forward; its gradient over `divisor` on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, divisor: Tensor) -> Tensor:
+        """Keep the divisor, pass the tensor on."""
+        ctx.save_for_backward(divisor)
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the tensor; none of the divisor."""
+        return gradients[0] / ctx.saved_tensors[0], None
+
+
+class BoxOutput(nn.Conv2d):
+    """torchvision's `bbox_reg`, with gradients that let it learn at the rate of one whose outputs are FreeAnchor's.
+
+    An output that the loss sees k times as large learns k^2 times as fast under SGD: its gradient grows with k, and so
+    does what a step changes. With k of 10 and 5, a learning rate that is right for our detector throws this
+    convolution about. Gradients of its parameters are divided by k^2, those of its input are untouched; the outputs
+    are those of the plain convolution to the last bit.
+    """
+
+    delta_scale: tuple[float, ...]
+
+    def forward(self, features: Tensor) -> Tensor:  # torch's own argument is `input`
+        """The plain convolution."""
+        scale = self.weight.new_tensor(self.delta_scale).square().repeat(self.out_channels // 4)
+        weight = _DividedGradient.apply(self.weight, scale[:, None, None, None])
+        bias = None if self.bias is None else _DividedGradient.apply(self.bias, scale)
+        return self._conv_forward(features, weight, bias)
+
+
+class AutocastAnchorGenerator(AnchorGenerator):
+    """torchvision's anchors, in float32 where autocast makes the features narrower.
+
+    torchvision's own take the features' precision, and keep it: bfloat16 rounds coordinates above 256 px to even
+    pixels, above 512 to multiples of 4, and the loss would see other anchors than a test in float32. Not mended here:
+    torchvision decodes detections in the precision of the head, so test outside bfloat16 autocast.
+    """
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Move the anchors of one cell to `device`, in `dtype` where autocast is off."""
+        super().set_cell_anchors(torch.float32 if torch.is_autocast_enabled(device.type) else dtype, device)
+
+
+def _shared_anchors(anchors: list[Tensor]) -> Tensor:
+    """The anchors [A, 4] that all pictures of a batch have; torchvision lists them once a picture."""
+    for image, others in enumerate(anchors[1:], start=1):
+        if not torch.equal(others, anchors[0]):
+            raise ValueError(
+                f"picture {image} has other anchors than picture 0; FreeAnchorLoss needs the same for a whole batch, "
+                "as torchvision's AnchorGenerator gives"
+            )
+    return anchors[0]
+
+
+def _check_model(model: object) -> None:
+    """Refuse what is not torchvision's RetinaNet with torchvision's head, a wrapper around one included."""
+    if not isinstance(model, RetinaNet):
+        raise TypeError(
+            f"expected a torchvision RetinaNet, got {type(model).__name__}; build it with retinanet_resnet50_fpn() "
+            "and wrap it (DDP, compile) only afterwards"
+        )
+    if not isinstance(model.head, RetinaNetHead):
+        raise TypeError(
+            f"expected torchvision's RetinaNetHead, got {type(model.head).__name__}; call the loss yourself"
+        )
+
+
+def _start_at_prior(bias: Tensor, prior_prob: float) -> None:
+    """Set a classification bias to a prior probability, if it is still where torchvision starts it."""
+    untrained = torch.full_like(bias, -math.log((1 - TORCHVISION_PRIOR) / TORCHVISION_PRIOR))
+    if torch.allclose(bias, untrained, rtol=1e-6, atol=0):
+        with torch.no_grad():
+            bias.fill_(-math.log((1 - prior_prob) / prior_prob))
+
+
+def use_free_anchor(
+    model: RetinaNet, loss: FreeAnchorLoss | None = None, *, prior_prob: float | None = 0.02
+) -> RetinaNet:
+    """Train `model` by FreeAnchor's loss from now on; the same model, changed in place, is returned.
+
+    Any `torchvision.models.detection.RetinaNet` with a `RetinaNetHead` will do, `retinanet_resnet50_fpn` and its `_v2`
+    among them; `loss` defaults to the paper's hyper-parameters. `prior_prob` (rho, Sec. 4.1) becomes the prior of a
+    classification bias that is exactly where torchvision starts it (0.01); a bias that was trained, or set by hand, is
+    left alone, and None leaves every bias alone. No other number in the state dict is touched, and the tensors stay
+    the same objects, so an optimiser may have been built before. Under autocast, anchors stay in float32
+    (`AutocastAnchorGenerator`); a generator, or a box output, of another class than torchvision's own is kept as it is.
+
+    Raises TypeError for any other model, ValueError for a prior that is no probability.
+    """
+    _check_model(model)
+    if prior_prob is not None and not 0 < prior_prob < 1:
+        raise ValueError(f"prior_prob must lie in (0, 1), got {prior_prob}; pass None to leave the bias alone")
+    if prior_prob is not None:
+        _start_at_prior(model.head.classification_head.cls_logits.bias, prior_prob)
+    generator, output = model.anchor_generator, model.head.regression_head.bbox_reg
+    if type(generator) is AnchorGenerator:
+        generator.__class__ = AutocastAnchorGenerator  # keeps cells that were set by hand
+    delta_scale = tuple(ours / theirs for ours, theirs in zip(DELTA_WEIGHTS, model.box_coder.weights, strict=True))
+    if type(output) in (nn.Conv2d, BoxOutput):
+        output.__class__ = BoxOutput  # the same parameters, hooks and names; a new module would need them all moved
+        output.delta_scale = delta_scale
+    model.compute_loss = TorchvisionLoss(loss=loss or FreeAnchorLoss(), delta_scale=delta_scale)
+    return model
+
+
+def use_focal_loss(model: RetinaNet) -> RetinaNet:
+    """Make `model` torchvision's own again, losses included, in place; the same model is returned, its weights kept."""
+    _check_model(model)
+    vars(model).pop("compute_loss", None)
+    generator, output = model.anchor_generator, model.head.regression_head.bbox_reg
+    if type(generator) is AutocastAnchorGenerator:
+        generator.__class__ = AnchorGenerator
+    if type(output) is BoxOutput:
+        output.__class__ = nn.Conv2d  # type: ignore[assignment]  # back to what it was
+        del output.delta_scale
+    return model

@@ -1,0 +1,244 @@
+"""What is wrong with the json of one split: every problem, and what can be read in spite of them.
+
+What it is: checks of what stands in the file. What it is not: a look at the pictures (`picture_check.py`).
+
+    content = check_json(Path("data/shapes/val.json"), "val.json")
+    content.problems, content.entries
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeGuard
+
+from freeanchor.box_check import annotation_problems, has_area
+from freeanchor.data_problems import Problem, brief, is_number, is_whole
+
+LISTS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureEntry:
+    """A picture as the json has it: `size` is (width, height), None where it is not given rightly."""
+
+    image_id: int
+    file_name: str
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonContent:
+    """What a json says, as far as it can be read, and what is wrong with it.
+
+    `entries` are the pictures with an id and a name inside their folder, `categories` maps ids to names, `num_objects`
+    counts single objects that keep an area inside their picture, `num_crowds` crowd regions. `is_readable` is False
+    where there are no lists to look into.
+    """
+
+    where: str
+    problems: tuple[Problem, ...]
+    entries: tuple[PictureEntry, ...] = ()
+    categories: Mapping[int, str] | None = None
+    num_objects: int = 0
+    num_crowds: int = 0
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the file holds the lists of a COCO file."""
+        return self.categories is not None
+
+
+def check_json(path: Path, where: str) -> JsonContent:
+    """Read a COCO file and list its problems, `where` being its name in them; never raises for what it holds."""
+    content, problem = _read(path, where)
+    if problem:
+        return JsonContent(where=where, problems=(problem,))
+    if missing := list(_missing_lists(content, where)):
+        return JsonContent(where=where, problems=tuple(missing))
+    lists = {key: [item for item in content[key] if isinstance(item, dict)] for key in LISTS}
+    pictures = {int(image["id"]): _size(image) for image in lists["images"] if is_whole(image.get("id"))}
+    categories = {int(item["id"]): str(item.get("name")) for item in lists["categories"] if is_whole(item.get("id"))}
+    singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
+    num_objects = sum(has_area(item, pictures) for item in singles)
+    problems = [
+        *_foreign_items(content, where),
+        *_image_problems(lists["images"], where),
+        *_category_problems(lists["categories"], where),
+        *annotation_problems(lists["annotations"], pictures, set(categories), where),
+        *_absences(lists, categories, num_objects, where),
+    ]
+    return JsonContent(
+        where=where,
+        problems=tuple(problems),
+        entries=tuple(_entries(lists["images"])),
+        categories=categories,
+        num_objects=num_objects,
+        num_crowds=len(lists["annotations"]) - len(singles),
+    )
+
+
+def _error(kind: str, where: str, what: str, remedy: str) -> Problem:
+    """A problem that keeps the data from being used."""
+    return Problem(severity="error", kind=kind, where=where, what=what, remedy=remedy)
+
+
+def _warning(kind: str, where: str, what: str, remedy: str) -> Problem:
+    """A problem that the data can be used in spite of."""
+    return Problem(severity="warning", kind=kind, where=where, what=what, remedy=remedy)
+
+
+def _read(path: Path, where: str) -> tuple[Any, Problem | None]:
+    """The file's value, or why there is none."""
+    kind = "files that are not read"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")), None
+    except OSError as error:
+        return None, _error(kind, where, f"cannot be read ({error.strerror})", "check its permissions")
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        return None, _error(kind, where, f"is not valid json ({reason})", "the file may be truncated, write it anew")
+
+
+def _missing_lists(content: Any, where: str) -> Iterator[Problem]:
+    """The lists that a COCO file needs and this one lacks."""
+    if not isinstance(content, dict):
+        what = f"holds a {type(content).__name__}, not a COCO object"
+        yield _error("files that are not read", where, what, "is it a results file? give the ground truth")
+        return
+    for key in LISTS:
+        if not isinstance(content.get(key), list):
+            state = "no list" if key not in content else f"{brief(content[key])}, not a list, as"
+            yield _error("missing lists", where, f"has {state} {key!r}", "give it images, annotations, categories")
+
+
+def _foreign_items(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Items of the lists that are no objects."""
+    for key in LISTS:
+        for position, item in enumerate(content[key]):
+            if not isinstance(item, dict):
+                what = f"item {position} of {key} is {brief(item)}, not an object"
+                yield _error("items that are no objects", where, what, "see COCO's data format")
+
+
+def _id_problem(item: Mapping[str, Any], kind: str, seen: set[int], where: str) -> Problem | None:
+    """What is wrong with an item's id, those before it being `seen`."""
+    identity = item.get("id")
+    if not is_whole(identity):
+        what = (
+            f"has an entry in {kind} with the id {brief(identity)}" if "id" in item else f"has no id in {brief(item)}"
+        )
+        return _error(f"bad ids of {kind}", where, what, "give it a whole number of its own")
+    if identity in seen:
+        return _error(f"repeated ids of {kind}", where, f"two {kind} share the id {identity}", "give each its own")
+    return None
+
+
+def _image_problems(images: list[dict[str, Any]], where: str) -> Iterator[Problem]:
+    """Ids, sizes and names of the list of images."""
+    seen: set[int] = set()
+    names = Counter(_normal(image["file_name"]) for image in images if _is_name(image.get("file_name")))
+    repeated = {name for name, count in names.items() if count > 1}
+    for image in images:
+        here = f"{where}: image {brief(image.get('id'))}"
+        if problem := _id_problem(image, "images", seen, where):
+            yield problem
+        else:
+            seen.add(int(image["id"]))
+        if _size(image) is None:
+            size = f"{brief(image.get('width'))} x {brief(image.get('height'))}"
+            yield _error("bad sizes", here, f"is {size} large", "give width and height in whole pixels, 1 or more")
+        yield from _name_problems(image, repeated, here)
+
+
+def _name_problems(image: Mapping[str, Any], repeated: set[str], here: str) -> Iterator[Problem]:
+    """What is wrong with the name of one picture's file."""
+    name = image.get("file_name")
+    if not _is_name(name):
+        yield _error("bad file names", here, f"has the file_name {brief(name)}", "name its file in the picture folder")
+    elif _leaves(name):
+        remedy = "give a name inside the picture folder, without .. and leading slash"
+        yield _error("file names that leave the folder", here, f"lies outside, at {brief(name)}", remedy)
+    elif _normal(name) in repeated:
+        remedy = "give it one entry with all its boxes, else those of the other count as background"
+        yield _warning("pictures listed twice", here, f"shares its file {brief(name)} with another", remedy)
+
+
+def _is_name(name: Any) -> TypeGuard[str]:
+    """Whether a value can name a file at all."""
+    return isinstance(name, str) and bool(PurePosixPath(name).parts) and "\0" not in name
+
+
+def _normal(name: str) -> str:
+    """One spelling a file: ./a.jpg is a.jpg."""
+    return str(PurePosixPath(name))
+
+
+def _leaves(name: str) -> bool:
+    """Whether a file name leads out of the picture folder, here or on Windows."""
+    windows = PureWindowsPath(name)
+    return PurePosixPath(name).is_absolute() or bool(windows.drive) or ".." in windows.parts
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(width, height) of an entry, None where they are no sizes."""
+    width, height = image.get("width"), image.get("height")
+    if not (is_number(width) and is_number(height)) or (int(width), int(height)) != (width, height):
+        return None
+    return (int(width), int(height)) if min(width, height) >= 1 else None
+
+
+def _entries(images: list[dict[str, Any]]) -> Iterator[PictureEntry]:
+    """The pictures whose files can be looked for, each file once."""
+    seen = set()
+    for image in images:
+        name = image.get("file_name")
+        if not _is_name(name) or _leaves(name) or _normal(name) in seen or not is_whole(image.get("id")):
+            continue
+        seen.add(_normal(name))
+        yield PictureEntry(image_id=int(image["id"]), file_name=_normal(name), size=_size(image))
+
+
+def _category_problems(categories: list[dict[str, Any]], where: str) -> Iterator[Problem]:
+    """Ids and names of the list of categories."""
+    seen: set[int] = set()
+    names: set[str] = set()
+    for category in categories:
+        if problem := _id_problem(category, "categories", seen, where):
+            yield problem
+        else:
+            seen.add(int(category["id"]))
+        name, here = category.get("name"), f"{where}: category {brief(category.get('id'))}"
+        if not isinstance(name, str) or not name:
+            yield _error("bad names of categories", here, f"has the name {brief(name)}", "give it one")
+        elif name in names:
+            remedy = "join them, or tell them apart: they are learned as two classes"
+            yield _warning("repeated names of categories", here, f"has the name {brief(name)} of another", remedy)
+        else:
+            names.add(name)
+
+
+def _absences(
+    lists: Mapping[str, list[dict[str, Any]]], categories: Mapping[int, str], num_objects: int, where: str
+) -> Iterator[Problem]:
+    """What the lists lack: entries, objects, objects of a category, objects of a picture."""
+    for key in ("images", "categories"):
+        if not lists[key]:
+            yield _error("empty lists", where, f"lists no {key}", "give a file with at least one")
+    if not num_objects:
+        yield _error("splits without objects", where, "holds no object", "nothing can be learned or measured without")
+        return
+    singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
+    used = {item.get("category_id") for item in singles if is_whole(item.get("category_id"))}
+    for identity, name in categories.items():
+        if identity not in used:
+            remedy = "fine if it is meant; its AP is left out"
+            yield _warning(
+                "categories without objects", where, f"has no object of category {identity} {name!r}", remedy
+            )
+    drawn = {item.get("image_id") for item in lists["annotations"] if is_whole(item.get("image_id"))}
+    listed = {image.get("id") for image in lists["images"] if is_whole(image.get("id"))}
+    if empty := listed - drawn:
+        what = f"pictures without objects: {len(empty):,} of {len(listed):,}"
+        yield _warning("pictures without objects", where, what, "fine if nothing is to be found there")
