@@ -5,13 +5,17 @@
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory
 
-PROFILE ?= shapes#   shapes, photos (with DATA=DIR), mini
-DATA ?=#             folder of your own pictures: train.json, val.json, images/
+PROFILE ?= shapes#   shapes, photos (with DATA=DIR), coco, coco-mmdetection, mini
+DATA ?=#             folder of your own pictures: train.json, val.json, images/; for coco, where COCO lies
 SEEDS ?= 1#          seeds a run
 JOBS ?= 2#           runs side by side
 DEVICE ?= cpu#       cpu, cuda, cuda:1 …
+PROCESSES ?= 1#      processes a training is shared by, one a GPU: started by torchrun
+BATCH ?=#            pictures a step in place of the recipe's; rate and schedule follow (linear rule)
+SPLITS ?= train,val# of COCO, those that make data fetches; val alone is enough for make zoo
+WORKERS ?= 0#        further processes that load pictures, for each of those
 PYTHON ?= python3#   the Python (3.11 or later) that .venv is made from
-PRECISION ?= auto#   auto, float32, bfloat16: of the network; losses are float32 always
+PRECISION ?= auto#   auto, float32, bfloat16, float16: of the network; losses are float32 always
 
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # Every target runs JOBS commands side by side, each with its share of the cores, unless -j was given.
@@ -23,19 +27,23 @@ THREADS ?= $(shell n=$$(( $(CORES) / $(JOBS) )); echo $$(( n > 0 ? n : 1 )))
 VENV := .venv
 READY := $(VENV)/.ready
 FREEANCHOR := $(VENV)/bin/freeanchor
+# Trainings and tests of models: torchrun starts the same command several times. Many hosts: see the README.
+LAUNCH := $(if $(filter-out 1,$(PROCESSES)),$(VENV)/bin/torchrun --standalone --nproc_per_node=$(strip $(PROCESSES)) )$(FREEANCHOR)
 empty :=
 space := $(empty) $(empty)
 ESCAPED_DATA := $(subst $(space),\ ,$(strip $(DATA)))
-WHERE := --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(ESCAPED_DATA), --data $(ESCAPED_DATA))
-HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION))
+WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(ESCAPED_DATA), --data $(ESCAPED_DATA))$(if $(strip \
+	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)
+HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION)) \
+	--workers $(strip $(WORKERS))
 
 # Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
-CHOSEN ?= $(if $(filter demo,$(MAKECMDGOALS)),demo,paper)
-REPORT_GOALS := demo paper table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
+CHOSEN ?= $(if $(filter demo,$(MAKECMDGOALS)),demo,$(if $(filter zoo,$(MAKECMDGOALS)),zoo,paper))
+REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
 	trials headline report reports/% runs/%
 
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
-PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
+PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
 USER_JSON := $(if $(ESCAPED_DATA),$(shell find $(ESCAPED_DATA)/ -maxdepth 2 -name '*.json' 2>/dev/null | sed 's/ /\\ /g'))
 SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON)
 # What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
@@ -47,10 +55,11 @@ $(shell mkdir -p .make; echo '$(WHERE)' | cmp -s - $(ASKED) || echo '$(WHERE)' >
 include $(PLAN)
 endif
 
-.PHONY: help setup demo paper test check clean purge
+.PHONY: help setup demo paper zoo data test check clean purge
 
 help: ## list the targets
-	@echo "make TARGET [PROFILE=shapes|photos|mini] [DATA=DIR] [SEEDS=1] [JOBS=2] [DEVICE=cpu]"
+	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
+	@echo "            [DEVICE=cpu] [PROCESSES=1] [BATCH=] [PRECISION=auto] [WORKERS=0]"
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sort -u | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(READY): requirements.lock pyproject.toml
@@ -66,7 +75,7 @@ setup: $(READY) ## create .venv from requirements.lock
 # Reports depend on the plan: a parameter changed and changed back gives the first table again.
 $(PLAN): $(SOURCES) | $(READY)
 	@mkdir -p .make
-	@$(FREEANCHOR) plan $(WHERE) --chosen $(CHOSEN) > $@.partial
+	@$(FREEANCHOR) plan $(WHERE)$(if $(filter zoo,$(CHOSEN)),, --chosen $(CHOSEN)) > $@.partial
 	@mv $@.partial $@
 
 demo: ## train both detectors on shapes, then every table and figure: minutes on two CPU cores
@@ -76,6 +85,14 @@ demo: ## train both detectors on shapes, then every table and figure: minutes on
 paper: ## every run of the paper at this profile's size, then every table and figure
 	@if $(MAKE) -q CHOSEN=paper $(REPORT) 2>/dev/null; then echo "paper: nothing to do, $(REPORT) is up to date"; \
 	else $(MAKE) CHOSEN=paper $(REPORT) && echo "paper: done, open $(REPORT)"; fi
+
+zoo: ## fetch published RetinaNets and FreeAnchors and evaluate them into the tables (PROFILE=coco)
+	@$(MAKE) CHOSEN=zoo $(REPORT) && echo "zoo: done, open $(REPORT)"
+
+data: $(READY) ## draw the data of shapes, or fetch COCO 2017 (PROFILE=coco, 20 GB): into data/, or DATA=DIR
+	@$(if $(filter coco%,$(PROFILE)),$(FREEANCHOR) data coco $(or $(ESCAPED_DATA),data/coco) \
+		--splits $(strip $(SPLITS)),$(FREEANCHOR) data draw \
+		freeanchor-small-s0 $(WHERE))
 
 table1: ## NMS recall (Table 1)
 table2: ## training time and the AP family, two backbones (Table 2)

@@ -1,12 +1,11 @@
 """Does FreeAnchor's loss in torchvision's RetinaNet learn `shapes` as our own detector does?
 
-    .venv/bin/python examples/torchvision_parity.py                                     # 15 minutes on one CPU core
-    .venv/bin/python examples/torchvision_parity.py --loss focal --precision float32    # by torchvision's own losses
+    .venv/bin/python examples/torchvision_parity.py                 # 15 minutes on one CPU core
+    .venv/bin/python examples/torchvision_parity.py --loss focal    # the same detector by torchvision's own losses
 
-Data, order, flips, backbone, steps, optimiser and He's start of the heads are those of the run `freeanchor-small-s0`;
-pyramid, heads (four convolutions instead of two), anchor grid, coding of boxes, post-processing and, with
-`--loss focal`, the losses are torchvision's. Those are computed in the network's precision, hence `float32` there.
-Tested in float32.
+Data, order, flips, backbone, steps, optimiser, precision and He's start of the heads are those of the run
+`freeanchor-small-s0`; pyramid, heads (four convolutions instead of two), anchor grid, coding of boxes, post-processing
+and, with `--loss focal`, the losses are torchvision's. Tested in float32.
 """
 
 import argparse
@@ -51,12 +50,11 @@ def main() -> None:
     parser.add_argument("--loss", choices=("free-anchor", "focal"), default="free-anchor")
     parser.add_argument("--steps", type=int, help="instead of the recipe's; the schedule shrinks with them")
     parser.add_argument("--lr", type=float, help="instead of the recipe's")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     arguments = parser.parse_args()
     training = build_profile("shapes").evaluations["freeanchor-small-s0"].training
     changes = {"num_steps": arguments.steps, "lr": arguments.lr}
     recipe = replace(training.recipe, **{name: value for name, value in changes.items() if value is not None})
-    store, runtime = Store(), Runtime(precision=arguments.precision)
+    store, runtime = Store(), Runtime()
     data_stage(training, store)
     split, val = read_split(store.data(training), "train"), read_split(store.data(training), "val")
     inputs = replace(INPUTS, short_side=training.inputs.short_side, max_long_side=training.inputs.max_long_side)

@@ -6,6 +6,7 @@ backbone_file(training, store)           # downloads/MSRA-R-50.pkl
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.backbone_files import BACKBONE_FILES
@@ -15,6 +16,7 @@ from experiments.files import write_json
 from experiments.provenance import provenance
 from experiments.remote_file import mismatch
 from experiments.store import Store
+from freeanchor.checkpoints import describe, read_model, save_tensors
 from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import convert_file
 from freeanchor.data import read_categories
@@ -57,7 +59,12 @@ def fetch_checkpoint(checkpoint: PublishedCheckpoint, store: Store) -> None:
     path = _file_of(checkpoint, store)
     is_coco = isinstance(checkpoint.data, CocoData)
     categories = COCO_CATEGORIES if is_coco else read_categories(store.data(checkpoint), "val")
-    convert_file(path, checkpoint.origin, directory / "model.safetensors", categories)
+    model_path = directory / "model.safetensors"
+    detector = convert_file(path, checkpoint.origin, model_path, categories)
+    size = {"short_side": checkpoint.short_side, "max_long_side": checkpoint.max_long_side}
+    inputs = replace(detector.inputs, **size)
+    if inputs != detector.inputs:
+        save_tensors(model_path, read_model(model_path)[0], describe(replace(detector, inputs=inputs)))
     record = {
         "seconds": None,
         "images_per_second": None,

@@ -30,6 +30,7 @@ PAPER_NAMES = {"r50": "ResNet-50", "r101": "ResNet-101", "x101": "ResNeXt-101"}
 JITTER = tuple(range(640, 801, 32))  # short sides in pixels (FACTS A3)
 WIDE_JITTER = tuple(range(480, 961, 32))
 TEST_SCALES = (480, 640, 800, 960, 1120, 1280)  # Sec. 4.4
+MINIATURE = "a miniature of it is for its maker to put there"
 # ImageNet weights by code base; the files are in `backbone_files.py`.
 WEIGHTS = {
     "authors": {"r50": "MSRA-R-50.pkl", "r101": "MSRA-R-101.pkl", "x101": "FBResNeXt-X-101-64x4d.pkl"},
@@ -257,6 +258,10 @@ def coco_profile(
     scale = replace(scale, batch_size=batch_size or scale.batch_size)
     own = list(_evaluations(scale, num_seeds))
     checkpoints = [] if name == "coco-mmdetection" else published_checkpoints(scale.name, scale.data)
+    if scale.small_backbone:
+        inputs = scale.inputs()
+        size = {"short_side": inputs.short_side, "max_long_side": inputs.max_long_side}
+        checkpoints = [replace(it, sha256="", by_hand=MINIATURE, **size) for it in checkpoints]
     zoo = [run for checkpoint in checkpoints for run in _published(scale, checkpoint)]
     pair = PAIR if chosen == "zoo" and zoo else tuple(f"{detector.lower()}-r50-s0" for detector in DETECTORS)
     return Profile(

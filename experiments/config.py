@@ -136,12 +136,14 @@ class PublishedCheckpoint:
     origin: Origin
     published: dict[str, float]
     source: str
+    short_side: int = 800
+    max_long_side: int = 1333
     by_hand: str = ""  # why it cannot be fetched, and where to get it, where that is so
 
     @property
     def fingerprint(self) -> str:
         """Of everything that decides what comes out."""
-        return fingerprint(self.data.identity, self.file, self.sha256, self.origin)
+        return fingerprint(self.data.identity, self.file, self.sha256, self.origin, self.short_side, self.max_long_side)
 
     def directory(self, root: Path) -> Path:
         """Where its results lie under the run store `root`."""

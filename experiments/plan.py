@@ -5,7 +5,8 @@ print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
 
 from pathlib import Path
 
-from experiments.config import DrawnData, Evaluation
+from experiments.checkpoint_files import is_at_hand
+from experiments.config import DrawnData, Evaluation, PublishedCheckpoint
 from experiments.registry import Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
@@ -40,33 +41,47 @@ def _run_rules(profile: Profile, store: Store) -> list[str]:
             drawn = store.data(training) / "val.json"
             rules[drawn] = _rule(drawn, [], f"$(FREEANCHOR) data draw {name} $(WHERE)")
             needs = [drawn]
-        rules.setdefault(trained, _rule(trained, needs, f"$(FREEANCHOR) train {name} $(WHERE) $(HOW)"))
+        start = "$(FREEANCHOR)" if isinstance(training, PublishedCheckpoint) else "$(LAUNCH)"
+        rules.setdefault(trained, _rule(trained, needs, f"{start} train {name} $(WHERE) $(HOW)"))
         measured = measured_file(evaluation, store)
-        rules[measured] = _rule(measured, [trained], f"$(FREEANCHOR) predict {name} $(WHERE) $(HOW)")
+        rules[measured] = _rule(measured, [trained], f"$(LAUNCH) predict {name} $(WHERE) $(HOW)")
     # Markers are renamed into place whole. Interrupted, make would delete the one whose command has not yet exited: a
     # finished training would be lost, a drawn data set be left without its json.
     return [f".PRECIOUS: {' '.join(_escape(path) for path in rules)}\n", *rules.values()]
 
 
-def _needs(profile: Profile, report: str, chosen: str) -> list[str]:
-    """The runs a report waits for: those of the demonstration, or all that it shows."""
+def _chosen(profile: Profile, store: Store, chosen: str) -> set[str]:
+    """The runs that reports may wait for: the demonstration's, all of ours, or the published ones that can be had."""
+    if chosen == "demo":
+        return set(profile.demo)
+    if chosen == "paper":
+        return set(profile.evaluations) - set(profile.zoo)
+    trainings = {name: profile.evaluations[name].training for name in profile.zoo}
+    return {name for name, it in trainings.items() if isinstance(it, PublishedCheckpoint) and is_at_hand(it, store)}
+
+
+def _needs(profile: Profile, store: Store, report: str, chosen: str) -> list[str]:
+    """The runs a report waits for: of those that it shows, the chosen ones."""
     if report in _FROM_CODE:
         return []
     if report in LAYOUTS:
-        shown = [run for row in profile.tables[report] for run in row.runs]
-        return [run for run in shown if chosen == "paper" or run in profile.demo]
+        waited_for = _chosen(profile, store, chosen)
+        return [run for row in profile.tables[report] for run in row.runs if run in waited_for]
     if report == "trials":
         return list(profile.trials) if chosen == "paper" else []
     return list(profile.pair)
 
 
 def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
-    """Rules for every run and report of a profile; `chosen` is "demo" (two runs, the rest not run) or "paper" (all)."""
+    """Rules for every run and report of a profile.
+
+    `chosen` is "demo" (two runs, the rest not run), "paper" (all of ours), or "zoo" (the published checkpoints).
+    """
     directory = reports / profile.report_name
     names = list(REPORTS)
     rules = _run_rules(profile, store)
     for name in names:
-        needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, name, chosen)]
+        needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, store, name, chosen)]
         if name in ("figure5", "figure6", "headline"):
             needs.append(directory / "comparison.csv")  # computed once, not by three processes at a time
         rules.append(

@@ -24,13 +24,13 @@ class Channels:
     """How a code base lays out the rows of the output convolutions.
 
     `slots` holds the class channel of each label among an anchor's `num_slots`; `scale_major` the order of anchors in a
-    cell; `unit_deltas` that deltas are not multiplied by (10, 10, 5, 5).
+    cell; `delta_scale` what their (dx, dy, dw, dh) are multiplied by to be ours.
     """
 
     slots: tuple[int, ...]
     num_slots: int
     scale_major: bool
-    unit_deltas: bool
+    delta_scale: tuple[float, ...]
 
     def to_ours(self, name: str, tensor: Tensor) -> Tensor:
         """One of their tensors under our `name`, its rows in our order and scale."""
@@ -38,7 +38,7 @@ class Channels:
             return self._reordered(tensor.unflatten(0, (PER_CELL, self.num_slots)))[:, list(self.slots)].flatten(0, 1)
         if name.startswith("box_head.output."):
             rows = self._reordered(tensor.unflatten(0, (PER_CELL, 4)))
-            return (rows * self._delta_scale(rows)).flatten(0, 1)
+            return (rows * self._scale_of(rows)).flatten(0, 1)
         return tensor
 
     def to_theirs(self, name: str, tensor: Tensor) -> Tensor:
@@ -51,27 +51,26 @@ class Channels:
             return self._reordered(full).flatten(0, 1)
         if name.startswith("box_head.output."):
             rows = tensor.unflatten(0, (PER_CELL, 4))
-            return self._reordered(rows / self._delta_scale(rows)).flatten(0, 1)
+            return self._reordered(rows / self._scale_of(rows)).flatten(0, 1)
         return tensor
 
     def _reordered(self, rows: Tensor) -> Tensor:
         """Anchors between scale-major and ratio-major order, which are each other's transpose: three of each."""
         return rows.unflatten(0, (3, 3)).transpose(0, 1).flatten(0, 1) if self.scale_major else rows
 
-    def _delta_scale(self, rows: Tensor) -> Tensor:
-        """What (dx, dy, dw, dh) are multiplied by in our coding, shaped like an anchor's rows."""
-        scale = rows.new_tensor(DELTA_WEIGHTS if self.unit_deltas else (1.0, 1.0, 1.0, 1.0))
-        return scale.reshape(4, *(1,) * (rows.ndim - 2))
+    def _scale_of(self, rows: Tensor) -> Tensor:
+        """The scale of the deltas, shaped like an anchor's rows."""
+        return rows.new_tensor(self.delta_scale).reshape(4, *(1,) * (rows.ndim - 2))
 
 
 def channels_of(format: Format, detector: DetectorConfig, num_slots: int | None = None) -> Channels:
     """The layout of `format`; torchvision's slots are raw category ids, `num_slots` or up to the highest id."""
     ids = detector.category_ids
     raw_ids = format == "torchvision"
-    unit = format in ("torchvision", "detectron2") or (format == "mmdetection" and detector.detector == "RetinaNet")
+    plain = format in ("torchvision", "detectron2") or (format == "mmdetection" and detector.detector == "RetinaNet")
     return Channels(
         slots=ids if raw_ids else tuple(range(len(ids))),
         num_slots=(num_slots or max(ids) + 1) if raw_ids else len(ids),
         scale_major=format == "detectron2",
-        unit_deltas=unit,
+        delta_scale=tuple(weight ** (plain - detector.model.plain_deltas) for weight in DELTA_WEIGHTS),
     )

@@ -11,7 +11,7 @@ from experiments.registry import Profile, build_profile
 from experiments.report import FIGURES, LAYOUTS, REPORTS
 from experiments.store import Store
 
-HEAD = "FREEANCHOR := freeanchor\nWHERE := --where\nHOW := --how\nREPORT_NEEDS :=\n"
+HEAD = "FREEANCHOR := freeanchor\nLAUNCH := freeanchor\nWHERE := --where\nHOW := --how\nREPORT_NEEDS :=\n"
 
 
 @pytest.fixture

@@ -129,6 +129,17 @@ def test_mmdetection_must_know_which_detector_it_is() -> None:
         export_tensors(tensors, replace(detector, detector=None), "mmdetection")
 
 
+@pytest.mark.parametrize("kind", ["FreeAnchor", "RetinaNet"])
+def test_a_head_of_plain_deltas_is_brought_to_the_formats_scale(kind: str) -> None:
+    """A head trained without the weights (10, 10, 5, 5) exports the same function of the picture as one with them."""
+    tensors, detector = convert_tensors(mmdetection_state(SMALL, free_anchor=True), MMDETECTION[kind], NAMES)
+    plain = replace(detector, model=replace(detector.model, plain_deltas=True))
+    weights = torch.tensor([10.0, 10.0, 5.0, 5.0]).repeat(9)
+    divided = {**tensors, "box_head.output.bias": tensors["box_head.output.bias"] / weights}
+    divided["box_head.output.weight"] = tensors["box_head.output.weight"] / weights[:, None, None, None]
+    _assert_equal(export_tensors(divided, plain, "mmdetection"), export_tensors(tensors, detector, "mmdetection"))
+
+
 @pytest.mark.parametrize("to", ["torchvision", "mmdetection"])
 def test_files_go_there_and_back(to: str, tmp_path: Path) -> None:
     """A file converted, exported and converted again is the same model file."""
