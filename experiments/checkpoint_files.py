@@ -61,8 +61,7 @@ def fetch_checkpoint(checkpoint: PublishedCheckpoint, store: Store) -> None:
     categories = COCO_CATEGORIES if is_coco else read_categories(store.data(checkpoint), "val")
     model_path = directory / "model.safetensors"
     detector = convert_file(path, checkpoint.origin, model_path, categories)
-    size = {"short_side": checkpoint.short_side, "max_long_side": checkpoint.max_long_side}
-    inputs = replace(detector.inputs, **size)
+    inputs = replace(detector.inputs, short_side=checkpoint.short_side, max_long_side=checkpoint.max_long_side)
     if inputs != detector.inputs:
         save_tensors(model_path, read_model(model_path)[0], describe(replace(detector, inputs=inputs)))
     record = {

@@ -260,8 +260,10 @@ def coco_profile(
     checkpoints = [] if name == "coco-mmdetection" else published_checkpoints(scale.name, scale.data)
     if scale.small_backbone:
         inputs = scale.inputs()
-        size = {"short_side": inputs.short_side, "max_long_side": inputs.max_long_side}
-        checkpoints = [replace(it, sha256="", by_hand=MINIATURE, **size) for it in checkpoints]
+        short, long = inputs.short_side, inputs.max_long_side
+        checkpoints = [
+            replace(it, sha256="", by_hand=MINIATURE, short_side=short, max_long_side=long) for it in checkpoints
+        ]
     zoo = [run for checkpoint in checkpoints for run in _published(scale, checkpoint)]
     pair = PAIR if chosen == "zoo" and zoo else tuple(f"{detector.lower()}-r50-s0" for detector in DETECTORS)
     return Profile(

@@ -5,6 +5,7 @@ detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments.files import write_json
 from freeanchor.checkpoints import DetectorConfig, load_model, replacing
 from freeanchor.data import DataError, Picture, open_image
-from freeanchor.postprocess import InferenceConfig
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
 
@@ -78,7 +78,7 @@ def detect(
     pictures = [picture_at(path, number) for number, path in enumerate(paths)]
     rows: list[dict[str, Any]] = []
     for prediction in predict(
-        model, detector, pictures, InferenceConfig(score_threshold=min_score), runtime, batch_size=1
+        model, detector, pictures, replace(detector.inference, score_threshold=min_score), runtime, batch_size=1
     ):
         path, found = prediction.picture.path, prediction.detections
         own = [

@@ -69,6 +69,7 @@ def _detector(training: Training, split: Split) -> DetectorConfig:
         inputs=training.inputs,
         category_ids=split.category_ids,
         category_names=split.category_names,
+        detector="FreeAnchor" if training.detector == "FreeAnchor" else "RetinaNet",
     )
 
 

@@ -264,23 +264,6 @@ def test_list_says_what_is_done(mini: Mini, capsys: pytest.CaptureFixture[str]) 
     assert sum(" not run " in line for line in lines) == len(rows) - 2
 
 
-def test_show_prints_the_whole_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    """As json for programs; in words with what it costs and needs."""
-    assert main(["show", "freeanchor-small-s0", "--json"]) == 0
-    content = json.loads(capsys.readouterr().out)
-    assert content["recipe"]["loss"]["kind"] == "FreeAnchorLoss"
-    assert content["profile"] == "shapes"
-    assert main(["show", "freeanchor-small-s0"]) == 0
-    text = capsys.readouterr().out
-    for part in (
-        "bag_size",
-        "cost: 28,000 pictures = 14.00 epochs",
-        "1, 2, 4 or 8 processes",
-        "no weights to start from",
-    ):
-        assert part in text
-
-
 def test_bugs_show_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that is not about the input is not dressed up as one."""
 

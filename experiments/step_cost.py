@@ -1,0 +1,227 @@
+"""What one training step costs: time and memory of both detectors on the full-size backbones, one process a cell.
+
+Each cell is measured in a process of its own, so that its peak of memory is its own. Pictures are noise with a fixed
+number of objects: nothing here learns. On a GPU also several batch sizes and precisions.
+
+    frame = step_costs(device="cpu", sizes=(2,), precisions=("float32",), repeats=3)
+    write_step_costs(frame, Path("reports/coco"))
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from analysis.artifacts import write_atomically
+from experiments.coco import coco_profile
+from experiments.config import Training
+from experiments.files import write_csv
+from experiments.profiles import DETECTORS
+from experiments.provenance import provenance
+from freeanchor.data import Batch, Picture, Sample
+from freeanchor.runtime import Runtime
+from freeanchor.step import training_step
+from freeanchor.training_state import start
+
+HEIGHT, WIDTH = 800, 1344  # 800 x 1333, padded to a multiple of 32: 201,600 anchors
+NUM_OBJECTS = 7  # COCO's average
+BACKBONES = {"r50": "", "r101": "", "x101": "-2x"}  # key -> suffix of the run that has it
+
+
+def _training(detector: str, key: str) -> Training:
+    """The registered run of a detector on a backbone; for ResNeXt-101, which has no RetinaNet run, its counterpart."""
+    evaluations = coco_profile("coco").evaluations
+    name = f"freeanchor-{key}{BACKBONES[key]}-s0"
+    training = evaluations[name].training
+    other = evaluations[f"{detector.lower()}-r50-s0"].training
+    assert isinstance(training, Training) and isinstance(other, Training)
+    if detector == training.detector:
+        return training
+    model = replace(training.model, prior_prob=other.model.prior_prob)
+    return replace(training, detector=detector, model=model, recipe=replace(training.recipe, loss=other.recipe.loss))
+
+
+def _batch(num_pictures: int, num_classes: int) -> Batch:
+    """Noise of full size with a few objects each."""
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for number in range(num_pictures):
+        corner = torch.rand(NUM_OBJECTS, 2, generator=generator) * torch.tensor([WIDTH * 0.7, HEIGHT * 0.7])
+        boxes = torch.cat([corner, corner + 40 + 150 * torch.rand(NUM_OBJECTS, 2, generator=generator)], dim=1)
+        labels = torch.randint(num_classes, (NUM_OBJECTS,), generator=generator)
+        picture = Picture(
+            image_id=number,
+            path=Path("noise"),
+            width=WIDTH,
+            height=HEIGHT,
+            boxes=boxes,
+            labels=labels,
+            annotation_ids=labels,
+        )
+        image = torch.randn(3, HEIGHT, WIDTH, generator=generator)
+        samples.append(Sample(picture=picture, image=image, boxes=boxes, scale=(1.0, 1.0)))
+    return Batch(
+        images=torch.stack([sample.image for sample in samples]),
+        sizes=((HEIGHT, WIDTH),) * num_pictures,
+        gt_boxes=tuple(sample.boxes for sample in samples),
+        gt_labels=tuple(sample.picture.labels for sample in samples),
+        samples=tuple(samples),
+    )
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """The most memory this process has held: on the GPU, or resident on the host."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure_step(detector: str, key: str, num_pictures: int, runtime: Runtime, repeats: int) -> dict[str, Any]:
+    """Median seconds of a step after one to warm up, and the peak of memory, in this very process."""
+    runtime.prepare()
+    training = _training(detector, key)
+    device = torch.device(runtime.device)
+    empty = _peak_bytes(device)
+    state = start(training.model, training.recipe, runtime)
+    batch = _batch(num_pictures, training.model.num_classes)
+    seconds = []
+    for _ in range(repeats + 1):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begun = time.perf_counter()
+        training_step(state, [batch], training.recipe, runtime)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    median = statistics.median(seconds[1:])
+    return {
+        "detector": detector,
+        "backbone": training.backbone_label,
+        "pictures": num_pictures,
+        "precision": str(runtime.dtype).removeprefix("torch."),
+        "seconds": median,
+        "slowest": max(seconds[1:]),
+        "images_per_second": num_pictures / median,
+        "peak_gigabytes": (_peak_bytes(device) - (empty if device.type == "cpu" else 0)) / 1e9,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "hardware": provenance(runtime.device)["hardware"],
+        "commit": provenance(runtime.device)["commit"],
+    }
+
+
+def step_costs(
+    device: str,
+    sizes: Sequence[int],
+    precisions: Sequence[str],
+    repeats: int,
+    threads: int = 0,
+    keys: Sequence[str] = tuple(BACKBONES),
+) -> pd.DataFrame:
+    """A row a cell, both detectors one after the other; a cell that runs out of memory has no seconds and says so."""
+    cells = [(key, size, precision) for key in keys for size in sizes for precision in precisions]
+    rows = []
+    for key, size, precision in tqdm(cells, desc="step cost", disable=None):
+        for detector in DETECTORS:
+            options = [detector, key, str(size), device, precision, str(repeats), str(threads)]
+            answer = subprocess.run(
+                [sys.executable, "-m", "experiments.step_cost", "--cell", *options],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            last = answer.stdout.strip().splitlines()[-1:] or ["{}"]
+            head = {"detector": detector, "backbone": _training(detector, key).backbone_label, "pictures": size}
+            rows.append({**head, "precision": precision, **json.loads(last[0]), "failed": _reason(answer)})
+    return pd.DataFrame(rows)
+
+
+def _reason(answer: subprocess.CompletedProcess[str]) -> str:
+    """Why a cell gave nothing, in its own last words."""
+    if answer.returncode == 0:
+        return ""
+    if answer.returncode < 0:
+        return "killed: out of memory"
+    return answer.stderr.strip().splitlines()[-1][:120]
+
+
+def with_ratios(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with FreeAnchor's seconds over RetinaNet's in each cell; the paper's is 1.050 on ResNet-50."""
+    cell = ["backbone", "pictures", "precision"]
+    baseline = frame[frame["detector"] == "RetinaNet"].set_index(cell)["seconds"]
+    keys = pd.MultiIndex.from_frame(frame[cell])
+    return frame.assign(ratio=frame["seconds"].to_numpy() / baseline.reindex(keys).to_numpy())
+
+
+def write_step_costs(frame: pd.DataFrame, directory: Path) -> None:
+    """`step_cost.csv` and `step_cost.md`."""
+    frame = with_ratios(frame)
+    lines = [
+        "| Backbone | Pictures | Precision | Detector | s a step | pictures/s | Peak GB | Ratio |",
+        f"|{' --- |' * 8}",
+    ]
+    for row in frame.itertuples():
+        numbers = [
+            f"{row.seconds:.2f}",
+            f"{row.images_per_second:.2f}",
+            f"{row.peak_gigabytes:.1f}",
+            f"{row.ratio:.3f}",
+        ]
+        cells = [row.backbone, str(row.pictures), row.precision, row.detector, *numbers]
+        lines.append(f"| {' | '.join(str(row.failed) if text == 'nan' else text for text in cells)} |")
+    first = frame.iloc[0]
+    notes = [
+        "**One training step at 800x1333**",
+        "Forward, backward and update on noise with seven objects a picture (201,600 anchors, 80 classes), median of "
+        f"{first.repeats} steps after one; memory above that of the empty process. Ratio: FreeAnchor over RetinaNet "
+        "(the paper's, on eight V100 and ResNet-50: 1.050).",
+        "\n".join(lines),
+        f"- {first.hardware}; commit {first.commit}.",
+    ]
+    write_atomically(directory / "step_cost.md", ("\n\n".join(notes) + "\n").encode())
+    write_csv(directory / "step_cost.csv", frame)
+
+
+def _main() -> None:
+    """One cell for the parent, or all of them for a person."""
+    parser = argparse.ArgumentParser(description="What one training step costs.")
+    parser.add_argument("--cell", nargs=7, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sizes", default="2", help="pictures a step, with commas (default: 2)")
+    parser.add_argument("--precisions", default="float32", help="with commas (default: float32)")
+    parser.add_argument("--backbones", default=",".join(BACKBONES))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("reports/coco"))
+    options = parser.parse_args()
+    if options.cell:
+        detector, key, size, device, precision, repeats, threads = options.cell
+        runtime = Runtime(device=device, precision=precision, threads=int(threads))
+        print(json.dumps(measure_step(detector, key, int(size), runtime, int(repeats))))
+        return
+    sizes = [int(size) for size in options.sizes.split(",")]
+    frame = step_costs(
+        options.device,
+        sizes,
+        options.precisions.split(","),
+        options.repeats,
+        options.threads,
+        options.backbones.split(","),
+    )
+    write_step_costs(frame, options.out)
+    print(options.out / "step_cost.md")
+
+
+if __name__ == "__main__":
+    _main()
