@@ -82,9 +82,9 @@ def table_rows(frame: pd.DataFrame, layout: TableLayout) -> list[TableLine]:
     """The lines of the table, in the frame's order, texts not yet escaped; an empty frame has none.
 
     Cells that agree in all labels make one row, shown as two lines, *paper* and *here*, or for a published checkpoint
-    what its authors report and what it gives here; a row without a `run` has just its first line. Percent with one decimal, signed for gains; `num_*` and `effective_*`
-    as plain numbers; `*_seconds` as time, in hours for the paper. Raises `TableError` where a column is missing or a
-    cell is given twice.
+    what its authors report and what it gives here; a row without a `run` has just its first line. Percent with one
+    decimal, signed for gains; `num_*` and `effective_*` as plain numbers; `*_seconds` as time, in hours for the paper.
+    Raises `TableError` where a column is missing or a cell is given twice.
     """
     _check_columns(frame, layout)
     lines = []

@@ -101,6 +101,7 @@ def _recipe(scale: Scale, detector: str, seed: int) -> TrainConfig:
         is_retinanet = detector == "RetinaNet"
         paper = replace(
             paper,
+            # DEVIATION(D23): its FreeAnchor clamps 1 - x, ours passes the gradient straight through, as the authors'.
             loss=RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0.0) if is_retinanet else loss,
             num_steps=87_960,  # 12 epochs of 7,330 steps, drops after the 8th and the 11th
             drops=(8 / 12, 11 / 12),
@@ -164,10 +165,17 @@ def _runs(stem: str, num_seeds: int) -> tuple[str, ...]:
     return tuple(f"{stem}-s{seed}" for seed in range(num_seeds))
 
 
-def _zoo_rows(zoo: list[Evaluation], wanted: Callable[[str, str], bool]) -> list[Row]:
-    """Rows of the published checkpoints whose name and schedule are `wanted`."""
+def _zoo_rows(zoo: list[Evaluation], wanted: Callable[[str, str], bool], *, names_schedule: bool = True) -> list[Row]:
+    """Rows of the published checkpoints whose name and schedule are `wanted`.
+
+    Where the table has no column for schedules, `names_schedule`, the detector's name says whose it is.
+    """
     return [
-        Row(detector=f"{run.training.detector}{_stars(run.name)}", variant=_schedule(run), runs=(run.name,))
+        Row(
+            detector=f"{run.training.detector}{_stars(run.name)}{f' ({_schedule(run)})' if names_schedule else ''}",
+            variant=_schedule(run),
+            runs=(run.name,),
+        )
         for run in zoo
         if isinstance(run.training, PublishedCheckpoint) and wanted(run.name, run.training.schedule)
     ]
@@ -182,7 +190,7 @@ def _schedule(run: Evaluation) -> str:
     """Code base and schedule of a published checkpoint."""
     assert isinstance(run.training, PublishedCheckpoint)
     scales = ", six test scales" if run.name.endswith("multiscale") else ""
-    return f"{run.training.origin.format}: {run.training.schedule}{scales}"
+    return f"{run.training.origin.format}, {run.training.schedule}{scales}"
 
 
 def _table_3(num_seeds: int, zoo: list[Evaluation]) -> Iterator[Row]:
@@ -198,7 +206,7 @@ def _table_3(num_seeds: int, zoo: list[Evaluation]) -> Iterator[Row]:
             stem, variant = schedules[detector.removeprefix("FreeAnchor")]
             row = replace(row, variant=variant, runs=_runs(f"freeanchor-{key}{stem}", num_seeds))
         yield row
-    yield from _zoo_rows(zoo, lambda name, schedule: "-2x" in name or "3x" in schedule)
+    yield from _zoo_rows(zoo, lambda name, schedule: "-2x" in name or "3x" in schedule, names_schedule=False)
 
 
 def _tables(num_seeds: int, zoo: list[Evaluation]) -> dict[str, tuple[Row, ...]]:

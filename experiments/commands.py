@@ -7,6 +7,7 @@ import argparse
 import difflib
 import json
 import sys
+from dataclasses import replace
 
 from experiments.config import DrawnData, Evaluation, Training
 from experiments.frames import is_measured
@@ -103,6 +104,8 @@ def train(arguments: argparse.Namespace) -> None:
             if isinstance(training, Training):
                 print(f"{training.name}: {training.recipe.summary(processes.count)}", file=sys.stderr)
         processes.wait()
+        if isinstance(training, Training):  # a checkpoint a hundredth of the way: the big ones take seconds to write
+            runtime = replace(runtime, checkpoint_every=max(100, training.recipe.num_steps // 100))
         train_stage(training, store, runtime, processes)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics import spread
-from experiments.config import Evaluation, PublishedCheckpoint, Training
+from experiments.config import CocoData, Evaluation, PublishedCheckpoint, Training
 from experiments.files import read_json
 from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
 from experiments.registry import Profile, Row
@@ -76,7 +76,7 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
         "published_backbone": theirs,
         "schedule": row.variant or row.schedule,
         "published_schedule": row.schedule or "n/a",
-        "split": "val",
+        "split": "val2017" if isinstance(profile.data, CocoData) else "val",
         "measured_as": "here",
     }
     if evaluations and isinstance(evaluations[0].training, PublishedCheckpoint):

@@ -112,7 +112,7 @@ def training_step(
 def _update(state: TrainingState, config: TrainConfig) -> bool:
     """Clip and apply the gradients, which are the same on all processes; False, and nothing done, if not finite.
 
-    Under float16 a step whose gradients overflow is left out and the scale halved, as long as there is a scale.
+    DEVIATION(D24): under float16, a step whose gradients overflow is left out and the scale halved, while there is one.
     """
     state.scaler.unscale_(state.optimizer)
     gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
