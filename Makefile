@@ -22,13 +22,13 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(strip $(JOBS))
 endif
-THREADS ?= $(shell n=$$(( $(CORES) / $(JOBS) )); echo $$(( n > 0 ? n : 1 )))
+THREADS ?= $(shell n=$$(( $(CORES) / ($(JOBS) * $(PROCESSES)) )); echo $$(( n > 0 ? n : 1 )))
 
 VENV := .venv
 READY := $(VENV)/.ready
 FREEANCHOR := $(VENV)/bin/freeanchor
 # Trainings and tests of models: torchrun starts the same command several times. Many hosts: see the README.
-LAUNCH := $(if $(filter-out 1,$(PROCESSES)),$(VENV)/bin/torchrun --standalone --nproc_per_node=$(strip $(PROCESSES)) )$(FREEANCHOR)
+LAUNCH = $(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=$(strip $(THREADS)) $(VENV)/bin/torchrun --standalone --nproc_per_node=$(strip $(PROCESSES)) )$(FREEANCHOR)
 empty :=
 space := $(empty) $(empty)
 ESCAPED_DATA := $(subst $(space),\ ,$(strip $(DATA)))

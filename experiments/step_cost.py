@@ -195,8 +195,8 @@ def write_step_costs(frame: pd.DataFrame, directory: Path) -> None:
     notes = [
         "**One training step at 800x1333**",
         "Forward, backward and update on noise with seven objects a picture (201,600 anchors, 80 classes), median of "
-        f"{first.repeats:.0f} steps after one; memory above that of the empty process. Ratio: FreeAnchor over RetinaNet "
-        "(the paper's, on eight V100 and ResNet-50: 1.050).",
+        f"{first.repeats:.0f} steps after one; memory above that of the empty process. Ratio: FreeAnchor over "
+        "RetinaNet (the paper's, on eight V100 and ResNet-50: 1.050).",
         "\n".join(lines),
         f"- {first.hardware}; commit {first.commit}.",
     ]

@@ -9,6 +9,7 @@ everything here does nothing. Collectives are torch's own (NCCL between GPUs, gl
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ def lost_processes() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, LostProcessError) or not _is_about_contact(error):
             raise
-        raise LostProcessError(f"lost contact with another process ({str(error).splitlines()[0][:120]})") from None
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error).splitlines()[0])[:120]  # gloo begins with a place in its source
+        raise LostProcessError(f"lost contact with another process ({reason})") from None
 
 
 def _is_about_contact(error: RuntimeError) -> bool:

@@ -102,6 +102,4 @@ def share_network(state: TrainingState, processes: Processes) -> None:
     state.network = state.model
     if processes.count > 1:
         device = torch.device(processes.device)
-        state.network = DistributedDataParallel(
-            state.model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-        )
+        state.network = DistributedDataParallel(state.model, device_ids=[device] if device.type == "cuda" else None)
