@@ -115,7 +115,7 @@ test: $(READY) ## run the tests
 check: $(READY) test ## tests, ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy freeanchor analysis experiments
+	$(VENV)/bin/mypy freeanchor analysis experiments examples
 
 clean: ## remove caches and generated rules; runs, data and reports stay
 	rm -rf .make .pytest_cache .hypothesis .ruff_cache .mypy_cache build *.egg-info

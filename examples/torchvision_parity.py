@@ -9,6 +9,7 @@ and, with `--loss focal`, the losses are torchvision's. Tested in float32.
 """
 
 import argparse
+import math
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,7 @@ from torchvision.models.detection import RetinaNet
 from torchvision_free_anchor import INPUTS, as_torchvision, average_precision, small_retinanet, start_from_scratch
 from tqdm import tqdm, trange
 
+from experiments.config import Training
 from experiments.registry import build_profile
 from experiments.stages import data_stage
 from experiments.store import Store
@@ -38,7 +40,7 @@ def train(model: RetinaNet, stream: TrainingStream, recipe: TrainConfig, runtime
             terms = model(*as_torchvision([stream[position] for position in positions]))
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm or math.inf)
         optimizer.step()
         if step % 100 == 0:
             tqdm.write(f"step {step:4d}  " + "  ".join(f"{name} {term.item():.3f}" for name, term in terms.items()))
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, help="instead of the recipe's")
     arguments = parser.parse_args()
     training = build_profile("shapes").evaluations["freeanchor-small-s0"].training
+    assert isinstance(training, Training)
     changes = {"num_steps": arguments.steps, "lr": arguments.lr}
     recipe = replace(training.recipe, **{name: value for name, value in changes.items() if value is not None})
     store, runtime = Store(), Runtime()

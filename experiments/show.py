@@ -30,7 +30,7 @@ def _fields(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 def _short(value: Any) -> str:
     """A value as people write it."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.7g}"
     return ", ".join(map(_short, value)) if isinstance(value, tuple) else str(value)
 
 
