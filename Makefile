@@ -42,8 +42,10 @@ CHOSEN ?= $(if $(filter demo,$(MAKECMDGOALS)),demo,$(if $(filter zoo,$(MAKECMDGO
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
 	trials headline report reports/% runs/%
 
+# Published checkpoints that only a person can fetch are evaluated once they lie here.
+BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
-PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
+PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
 USER_JSON := $(if $(ESCAPED_DATA),$(shell find $(ESCAPED_DATA)/ -maxdepth 2 -name '*.json' 2>/dev/null | sed 's/ /\\ /g'))
 SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON)
 # What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
@@ -90,7 +92,7 @@ zoo: ## fetch published RetinaNets and FreeAnchors and evaluate them into the ta
 	@$(MAKE) CHOSEN=zoo $(REPORT) && echo "zoo: done, open $(REPORT)"
 
 data: $(READY) ## draw the data of shapes, or fetch COCO 2017 (PROFILE=coco, 20 GB): into data/, or DATA=DIR
-	@$(if $(filter coco%,$(PROFILE)),$(FREEANCHOR) data coco $(or $(ESCAPED_DATA),data/coco) \
+	@$(if $(filter coco coco-mmdetection,$(PROFILE)),$(FREEANCHOR) data coco $(or $(ESCAPED_DATA),data/coco) \
 		--splits $(strip $(SPLITS)),$(FREEANCHOR) data draw \
 		freeanchor-small-s0 $(WHERE))
 

@@ -26,6 +26,7 @@ Kind = Literal["paper", "here", "its authors", "published checkpoint, evaluated 
 KINDS: dict[str, tuple[Kind, Kind]] = {
     "here": ("paper", "here"),
     "checkpoint": ("its authors", "published checkpoint, evaluated here"),
+    "checkpoint beside the paper": ("paper", "published checkpoint, evaluated here"),
 }
 _PUBLISHED = ("paper", "its authors")
 _IDENTITY = ("profile", "run", "detector", "backbone", "split", "variant", "published_backbone", "schedule")
@@ -40,7 +41,7 @@ class TableLayout:
     """What a table shows: its rows are labelled by `labels`, its cells are the `metrics`; both map column to heading.
 
     Where the frame has a column `published_<label>`, the paper's line shows that one: the paper's backbone above ours.
-    Where it has a column `measured_as`, a row that says "checkpoint" there is of somebody else's weights, tested here.
+    Where it has a column `measured_as`, a row that says so there is of somebody else's weights, tested here (`KINDS`).
     """
 
     title: str

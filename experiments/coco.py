@@ -131,23 +131,23 @@ def _training(
         model=_model(scale, detector, key),
         inputs=scale.inputs(),
         recipe=recipe,
+        inference=inference_of(scale.recipe),  # type: ignore[arg-type]
         backbone_weights="" if scale.small_backbone else WEIGHTS[scale.recipe][key],
     )
 
 
 def _evaluations(scale: Scale, num_seeds: int) -> Iterator[Evaluation]:
     """Every run of ours: Tables 1 and 2, then Table 3's schedules, the widest tested at six scales too."""
-    inference = inference_of(scale.recipe)  # type: ignore[arg-type]
     for seed in range(num_seeds):
         for key in ("r50", "r101"):
             for detector in DETECTORS:
                 training = _training(scale, detector, key, seed)
-                yield Evaluation(name=training.name, training=training, inference=inference)
+                yield Evaluation(name=training.name, training=training, inference=training.inference)
         for key in ("r101", "x101"):
             for suffix, jitter in (("-2x", JITTER), ("-2x-wide", WIDE_JITTER)):
                 training = _training(scale, "FreeAnchor", key, seed, suffix, jitter)
-                yield Evaluation(name=training.name, training=training, inference=inference)
-            scales = replace(inference, short_sides=scale.sides(TEST_SCALES))
+                yield Evaluation(name=training.name, training=training, inference=training.inference)
+            scales = replace(training.inference, short_sides=scale.sides(TEST_SCALES))
             yield Evaluation(name=f"freeanchor-{key}-2x-wide-multiscale-s{seed}", training=training, inference=scales)
 
 
@@ -263,7 +263,7 @@ def coco_profile(
 ) -> Profile:
     """One of the COCO profiles; see `registry.build_profile` for the arguments."""
     scale = _scale(name, data)
-    scale = replace(scale, batch_size=batch_size or scale.batch_size)
+    scale = scale if batch_size is None else replace(scale, batch_size=batch_size)
     own = list(_evaluations(scale, num_seeds))
     checkpoints = [] if name == "coco-mmdetection" else published_checkpoints(scale.name, scale.data)
     if scale.small_backbone:

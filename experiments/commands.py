@@ -6,6 +6,7 @@ Each takes the parsed command line; what they do is in `stages.py` and `report.p
 import argparse
 import difflib
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -34,7 +35,7 @@ def _did_you_mean(name: str, known: list[str]) -> str:
 
 
 def check_device(device: str) -> None:
-    """Raise UsageError where torch has no such device."""
+    """Raise UsageError where torch has no such device, or not one for each process that torchrun starts here."""
     import torch
 
     try:
@@ -43,6 +44,20 @@ def check_device(device: str) -> None:
         raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    if device.startswith("cuda"):
+        _check_gpus(device, torch.device(device).index, torch.cuda.device_count())
+
+
+def _check_gpus(device: str, index: int | None, num_gpus: int) -> None:
+    """Raise UsageError where a GPU of that number, or one for each process on this host, is not there."""
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if num_processes > 1 and index is not None:
+        raise UsageError(f"--device {device}: {num_processes} processes cannot share one GPU; give --device cuda")
+    if max(num_processes, (index or 0) + 1) > num_gpus:
+        raise UsageError(
+            f"--device {device}: {num_processes} process(es) on a host with {num_gpus} GPU(s); start as many as there "
+            "are, and count them from cuda:0"
+        )
 
 
 def runtime_of(arguments: argparse.Namespace, processes: Processes = ALONE) -> Runtime:
@@ -66,7 +81,7 @@ def _profile(arguments: argparse.Namespace) -> Profile:
     if arguments.seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {arguments.seeds}")
     try:
-        return build_profile(
+        profile = build_profile(
             arguments.profile,
             data=arguments.data,
             num_seeds=arguments.seeds,
@@ -77,6 +92,9 @@ def _profile(arguments: argparse.Namespace) -> Profile:
         raise
     except ValueError as error:  # of a batch size that makes no recipe
         raise UsageError(f"--batch-size {arguments.batch_size}: {error}") from None
+    if arguments.chosen == "zoo" and not profile.zoo:  # or the figures would wait for trainings
+        raise UsageError(f"--chosen zoo: profile {profile.name} has no published checkpoints; give PROFILE=coco")
+    return profile
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
@@ -118,9 +136,8 @@ def predict(arguments: argparse.Namespace) -> None:
     check_device(arguments.device)
     with process_group(arguments.device) as processes:
         predict_stage(evaluation, store, runtime_of(arguments, processes), processes)
-        if processes.is_main:
-            measure_stage(evaluation, store)
-        processes.wait()
+    if processes.is_main:  # the others need not wait for it
+        measure_stage(evaluation, store)
 
 
 def show(arguments: argparse.Namespace) -> None:

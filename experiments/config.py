@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from experiments.fingerprints import NUM_DIGITS, TEST_VERSION, fingerprint
+from experiments.fingerprints import CONVERSION_VERSION, NUM_DIGITS, TEST_VERSION, fingerprint
 from freeanchor.backbones import BackboneConfig
 from freeanchor.conversion import Origin
 from freeanchor.data import InputConfig, locate_split
@@ -87,7 +87,8 @@ class Training:
     model: ModelConfig
     inputs: InputConfig
     recipe: TrainConfig
-    backbone_weights: str = ""  # name of the file in `weights.py` that the backbone starts from; none: random weights
+    inference: InferenceConfig = field(default_factory=InferenceConfig)  # as the trained model is meant to be used
+    backbone_weights: str = ""  # name in `backbone_files.py` of what the backbone starts from; none: random weights
 
     @property
     def backbone(self) -> BackboneConfig:
@@ -121,7 +122,7 @@ class PublishedCheckpoint:
     """Somebody else's training, whose weights can be had: evaluated here, not trained here.
 
     `file` is its name in the folder of downloads, `origin` what the file does not say about itself, `published` what
-    its authors report on val2017, and `source` where.
+    its authors report on val2017 (`published_multiscale`: at six scales), and `source` where.
     """
 
     profile: str
@@ -136,6 +137,7 @@ class PublishedCheckpoint:
     origin: Origin
     published: dict[str, float]
     source: str
+    published_multiscale: dict[str, float] = field(default_factory=dict)
     short_side: int = 800
     max_long_side: int = 1333
     by_hand: str = ""  # why it cannot be fetched, and where to get it, where that is so
@@ -143,7 +145,8 @@ class PublishedCheckpoint:
     @property
     def fingerprint(self) -> str:
         """Of everything that decides what comes out."""
-        return fingerprint(self.data.identity, self.file, self.sha256, self.origin, self.short_side, self.max_long_side)
+        file = self.file, self.sha256, self.origin, CONVERSION_VERSION
+        return fingerprint(self.data.identity, *file, self.short_side, self.max_long_side)
 
     def directory(self, root: Path) -> Path:
         """Where its results lie under the run store `root`."""

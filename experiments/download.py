@@ -7,12 +7,14 @@ zip holds is `coco_data.py`'s affair.
     path = fetch(item, Path("data/coco"))
 """
 
+import fcntl
+import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -45,17 +47,41 @@ def fetch(
     where the server refuses, the disk cannot hold the file, as many tries as there are `waits` (in seconds) brought
     nothing new, or the content is not the expected one (then the partial file is removed).
     """
-    final, partial = directory / item.name, directory / f"{item.name}.partial"
-    if final.is_file() and not mismatch(item, final, progress=progress):
-        return final
-    directory.mkdir(parents=True, exist_ok=True)
+    final = directory / item.name
+    if not _is_there(item, final, progress):
+        directory.mkdir(parents=True, exist_ok=True)
+        with _in_turn(directory):
+            if not _is_there(item, final, progress):  # another process may have fetched it meanwhile
+                _bring(item, final, progress=progress, waits=waits, timeout=timeout)
+    return final
+
+
+def _is_there(item: Download, final: Path, progress: bool) -> bool:
+    """Whether the file is there and the right one."""
+    return final.is_file() and not mismatch(item, final, progress=progress)
+
+
+@contextmanager
+def _in_turn(directory: Path) -> Iterator[None]:
+    """One fetch into a folder at a time: two trainings that make starts side by side want the same weights."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)  # a process that dies lets go of it
+        yield
+    finally:
+        os.close(handle)
+
+
+def _bring(item: Download, final: Path, *, progress: bool, waits: Sequence[float], timeout: float) -> None:
+    """Fetch a file that is not there, check it, and give it its name."""
+    partial = final.with_name(f"{item.name}.partial")
     _persist(item, partial, progress=progress, waits=waits, timeout=timeout)
     if wrong := mismatch(item, partial, progress=progress):
         _discard(partial)
         raise DownloadError(f"{item.url}: {wrong}, so the download was removed; run the same command to fetch it anew")
     partial.replace(final)
     _discard(partial)
-    return final
 
 
 def _validator_path(partial: Path) -> Path:

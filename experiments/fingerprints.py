@@ -9,6 +9,7 @@ from typing import Any
 
 STAGE_VERSION = 1  # raise it when training computes something else from the same configuration: all is trained anew
 TEST_VERSION = 1  # raise it when testing or measuring does: runs are tested and measured anew, and not trained
+CONVERSION_VERSION = 1  # raise it when converting does: published checkpoints are converted and tested anew
 NUM_DIGITS = 10  # of a fingerprint: a billion configurations before two are likely to collide
 
 # Fields that came after runs had been stored. At their default they say what was silently so before: they are left out

@@ -56,8 +56,9 @@ def _published_values(table: str, row: Row, evaluations: Sequence[Evaluation]) -
         where = row.published_in or table
         return published(where, *row.published), SOURCES[where]
     training = evaluations[0].training if evaluations else None
-    if isinstance(training, PublishedCheckpoint) and not evaluations[0].inference.short_sides:
-        return training.published, training.source
+    if isinstance(training, PublishedCheckpoint):
+        is_multiscale = bool(evaluations[0].inference.short_sides)
+        return training.published_multiscale if is_multiscale else training.published, training.source
     return {}, ""
 
 

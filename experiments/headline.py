@@ -4,10 +4,12 @@ frame = headline_frame(profile, store, gains)
 """
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
 from analysis.tables import TableLayout
+from experiments.config import CocoData
 from experiments.frames import pair_frame
 from experiments.published import SOURCES, published
 from experiments.registry import DETECTORS, Profile
@@ -36,6 +38,13 @@ LAYOUT = TableLayout(
 )
 
 
+def headline_layout(profile: Profile) -> TableLayout:
+    """The table's layout, saying which two detectors it is of where they are not the small ones."""
+    if all("-small-" in name for name in profile.pair):
+        return LAYOUT
+    return replace(LAYOUT, caption=LAYOUT.caption.replace("One seed, small backbone", " and ".join(profile.pair)))
+
+
 def _in_the_paper(metric: str) -> dict[str, float]:
     """Both detectors on ResNet-50 in the paper's Tables 1 and 2, and their difference; nan where there is none."""
     table = "table1" if metric.startswith("nr") else "table2"
@@ -50,7 +59,10 @@ def headline_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.Da
     columns["gain"] = gains.set_index("metric")
     rows = []
     for metric, what in ROWS.items():
-        head = {"profile": profile.name, "run": " ".join(profile.pair), "what": what, "split": "val"}
+        head = {"profile": profile.name, "run": " ".join(profile.pair), "what": what}
+        head["split"] = "val2017" if isinstance(profile.data, CocoData) else "val"
+        if set(profile.pair) <= set(profile.zoo):
+            head["measured_as"] = "checkpoint beside the paper"
         paper = _in_the_paper(metric)
         for column, frame in columns.items():
             is_there = metric in frame.index

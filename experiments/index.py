@@ -6,7 +6,7 @@ write_index(profile, store, Path("reports"))      # reports/shapes/index.html
 from pathlib import Path
 
 from experiments.frames import run_records
-from experiments.headline import LAYOUT as HEADLINE
+from experiments.headline import headline_layout
 from experiments.page import Section, build_page
 from experiments.provenance import provenance
 from experiments.registry import Profile
@@ -61,6 +61,12 @@ def _make(name: str, profile: Profile) -> str:
     return f"make {name} PROFILE={profile.name}{data}"
 
 
+def _of_pair(caption: str, profile: Profile) -> str:
+    """A figure's caption, saying which two detectors it is of where they are published ones."""
+    is_theirs = set(profile.pair) <= set(profile.zoo)
+    return caption.replace("Seed 0 of both detectors.", f"{' and '.join(profile.pair)}.") if is_theirs else caption
+
+
 def write_index(profile: Profile, store: Store, reports: Path) -> Path:
     """Write `index.html` beside the profile's tables and figures; its path."""
     directory = reports / profile.report_name
@@ -77,14 +83,19 @@ def write_index(profile: Profile, store: Store, reports: Path) -> Path:
     ]
     sections += [
         Section(
-            id=name, title=title, caption=caption, command=_make(name, profile), kind="figure", stem=directory / name
+            id=name,
+            title=title,
+            caption=_of_pair(caption, profile),
+            command=_make(name, profile),
+            kind="figure",
+            stem=directory / name,
         )
         for name, (title, caption) in FIGURE_TEXTS.items()
     ]
     headline = Section(
         id="headline",
-        title=HEADLINE.title,
-        caption=HEADLINE.caption,
+        title=headline_layout(profile).title,
+        caption=headline_layout(profile).caption,
         command=_make("headline", profile),
         kind="table",
         stem=directory / "headline",

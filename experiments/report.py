@@ -25,8 +25,7 @@ from experiments.frames import (
     training_frame,
     trials_frame,
 )
-from experiments.headline import LAYOUT as HEADLINE
-from experiments.headline import headline_frame
+from experiments.headline import headline_frame, headline_layout
 from experiments.registry import Profile
 from experiments.stages import compare_stage
 from experiments.store import Store
@@ -173,7 +172,7 @@ def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Pa
     if name in LAYOUTS:
         write_table(table_frame(profile, name, store), _layout(name, profile), stem)
     elif name == "headline":
-        write_table(headline_frame(profile, store, comparison(profile, store)), HEADLINE, stem)
+        write_table(headline_frame(profile, store, comparison(profile, store)), headline_layout(profile), stem)
     elif name in FIGURES:
         figure, frame = FIGURES[name](profile, store)
         write_figure(figure, frame, stem)

@@ -69,6 +69,7 @@ def _detector(training: Training, split: Split) -> DetectorConfig:
         inputs=training.inputs,
         category_ids=split.category_ids,
         category_names=split.category_names,
+        inference=training.inference,
         detector="FreeAnchor" if training.detector == "FreeAnchor" else "RetinaNet",
     )
 
@@ -92,7 +93,9 @@ def _validation(training: Training | PublishedCheckpoint, store: Store, detector
     """The validation split; raises DataError where its labels would mean other categories than the detector's."""
     split = _read(training, store, "val")
     if (split.category_ids, split.category_names) != (detector.category_ids, detector.category_names):
-        raise DataError(f"{split.annotations}: lists other categories than the training split; give both the same list")
+        raise DataError(
+            f"{split.annotations}: lists other categories than the detector knows; give both splits the same list"
+        )
     return split
 
 

@@ -22,7 +22,7 @@ from freeanchor.checkpoints import (
     save_tensors,
 )
 from freeanchor.data import Batch
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss, Terms
 from freeanchor.model import ModelOutput, RetinaNet
 from freeanchor.runtime import Runtime
 
@@ -73,6 +73,7 @@ def save_divergence(
 def replay(path: Path, precision: str = "") -> Iterator[str]:
     """Lines on a saved step done again, on the CPU: what was seen, the first layer that gives no number, each picture.
 
+    Where the gradient was not finite, each picture's own gradient is looked at too.
     `precision` instead of the one it was trained in shows whether a wider one cures it. Raises CheckpointError where
     the file is of another kind.
     """
@@ -92,7 +93,9 @@ def replay(path: Path, precision: str = "") -> Iterator[str]:
     kind = dict(header["loss"])
     loss = LOSSES[kind.pop("kind")](**kind)
     for image, name in enumerate(seen.pictures):
-        yield f"{name}: {_terms_of(image, output, tensors, loss)}"
+        yield f"{name}: {_words(_terms_of(image, output, tensors, loss), len(tensors[f'gt_boxes.{image}']))}"
+        if seen.what == "gradient":
+            yield f"{name}: {_gradient_of(image, model, tensors, loss, runtime)}"
 
 
 @torch.no_grad()
@@ -115,9 +118,28 @@ def _watched(model: RetinaNet, images: Tensor, runtime: Runtime) -> tuple[ModelO
     return output, f"{found[0]} is the first layer with values that are not finite" if found else ""
 
 
-def _terms_of(image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: RetinaNetLoss | FreeAnchorLoss) -> str:
-    """The loss terms of one picture alone, with its number of objects."""
+def _terms_of(
+    image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: RetinaNetLoss | FreeAnchorLoss
+) -> Terms:
+    """The loss terms of one picture alone."""
     boxes, labels = tensors[f"gt_boxes.{image}"], tensors[f"gt_labels.{image}"]
-    terms = loss(output.logits[image][None], output.deltas[image][None], output.anchors, [boxes], [labels])
-    values = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
-    return f"{len(boxes)} objects, {values}"
+    return loss(output.logits[image][None], output.deltas[image][None], output.anchors, [boxes], [labels])
+
+
+def _words(terms: Terms, num_objects: int) -> str:
+    """The terms of a picture with its number of objects."""
+    return f"{num_objects} objects, {', '.join(f'{name} {term.item():g}' for name, term in terms.items())}"
+
+
+def _gradient_of(
+    image: int, model: RetinaNet, tensors: dict[str, Tensor], loss: RetinaNetLoss | FreeAnchorLoss, runtime: Runtime
+) -> str:
+    """Whether the gradient of one picture's loss is finite, and the first weights of which it is not."""
+    model.zero_grad(set_to_none=True)
+    with runtime.autocast():
+        output = model(tensors["images"][image][None])
+    alone = {f"gt_{what}.0": tensors[f"gt_{what}.{image}"] for what in ("boxes", "labels")}
+    torch.stack(list(_terms_of(0, output, alone, loss).values())).sum().backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    broken = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+    return f"gradient is not finite at {broken[0]} ({len(broken)} in all)" if broken else "gradient is finite"

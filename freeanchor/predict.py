@@ -152,7 +152,7 @@ def _at_scale(inputs: InputConfig, short_side: int | None) -> InputConfig:
     """The input at another short side; the long side's limit grows with it, 1333 at 800 to 2133 at 1280 (FACTS A10)."""
     if short_side is None:
         return inputs
-    limit = round(inputs.max_long_side * short_side / inputs.short_side)
+    limit = -(-inputs.max_long_side * short_side // inputs.short_side)  # rounded up, as 1067 at 640 has it
     return replace(inputs, short_side=short_side, max_long_side=limit)
 
 

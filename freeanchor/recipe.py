@@ -26,7 +26,8 @@ class TrainConfig:
 
     `group_size` pictures are padded, run and normalised together, whatever the number of processes: 2 as on each of
     the authors' eight GPUs, or None for the whole batch. One GPU that takes the groups in turn, and eight that take one
-    each, compute the same. With `aspect_groups`, the pictures of a group are all upright or all lying (FACTS A3).
+    each, compute the same where batch norm is frozen: the stored statistics of one that trains are the first process's
+    own. With `aspect_groups`, the pictures of a group are all upright or all lying (FACTS A3).
     """
 
     loss: RetinaNetLoss | FreeAnchorLoss

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from freeanchor.data import Batch
+from freeanchor.data import Batch, collate
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.divergence import Divergence
 from freeanchor.losses import Terms
@@ -103,10 +103,12 @@ def training_step(
             if processes.total(int(fault is not None)):
                 raise DivergedError(fault, batch)
             state.scaler.scale(loss if share == 1 else loss * share).backward()
+    mean = {name: torch.stack([terms[name].detach() for terms in found]).mean() for name in terms}
     if not _update(state, config):
-        raise DivergedError(_divergence("gradient", state, terms, batch, config, runtime), batch)
+        whole = collate([sample for batch in groups for sample in batch.samples])  # it is the sum of all groups'
+        raise DivergedError(_divergence("gradient", state, mean, whole, config, runtime), whole)
     state.step += 1
-    return {name: torch.stack([terms[name].detach() for terms in found]).mean() for name in terms}, output
+    return mean, output
 
 
 def _update(state: TrainingState, config: TrainConfig) -> bool:

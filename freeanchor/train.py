@@ -2,7 +2,8 @@
 
 Which loss trains the network is one field of `TrainConfig`; nothing else here differs between the two detectors. Data
 order and augmentation depend on (seed, step) alone, so k steps, an interruption and k more give the same weights as
-2k at once, and the number of processes changes nothing but the time. Reports are made elsewhere, from what is stored.
+2k at once, and the number of processes changes nothing but the time (see `TrainConfig.group_size`). Reports are made
+elsewhere, from what is stored.
 
     result = train(Path("runs/demo"), split, detector, TrainConfig(loss=FreeAnchorLoss()), Runtime())
 """
@@ -132,7 +133,9 @@ def _report_divergence(error: DivergedError, directory: Path, course: "_Course")
         path = directory / f"divergence-step-{error.divergence.step:06d}-process-{processes.rank}.safetensors"
         save_divergence(path, course.state.model, course.detector, error.batch, course.config.loss, error.divergence)
         words = f"{error.divergence}; to look at it: freeanchor replay {path}"
-    return TrainingError(next(line for line in processes.gather(words) if line))
+    first, *others = [line for line in processes.gather(words) if line]
+    also = f" ({len(others)} more process(es) kept theirs beside it)" if others else ""
+    return TrainingError(first + also)
 
 
 @dataclass(frozen=True, kw_only=True)

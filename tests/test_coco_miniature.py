@@ -146,6 +146,8 @@ def test_figures_compare_what_was_chosen(folder: Path, reports: str, figure: str
 def test_the_two_pages_are_of_two_pairs(folder: Path) -> None:
     """The page of the published ones is not that of the trainings under another name."""
     runs = [pd.read_csv(folder / part / "headline.csv")["run"].iloc[0] for part in ("paper", "reports/coco-mini/coco")]
+    headline = (folder / "reports/coco-mini/coco/headline.md").read_text()
+    assert "published checkpoint, evaluated here" in headline and "mmdetection-retinanet-r50 and" in headline
     assert runs == ["retinanet-r50-s0 freeanchor-r50-s0", "mmdetection-retinanet-r50 mmdetection-free-anchor-r50"]
 
 

@@ -152,3 +152,9 @@ def test_the_miniature_is_the_same_list(tmp_path: Path) -> None:
     one, other = (_training(profile, "freeanchor-r50-s0") for profile in (mini, AUTHORS))
     assert replace(one.recipe, num_steps=90_000, batch_size=16, warmup_steps=500) == other.recipe
     assert replace(one.inputs, short_side=800, max_long_side=1333) == other.inputs
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    """0 is a mistake, not the recipe's own size."""
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        coco_profile("coco", batch_size=0)

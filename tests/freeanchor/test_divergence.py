@@ -101,3 +101,23 @@ def test_float16_training_resumes_with_its_scale(tmp_path: Path, split: Split) -
     for one in (state, other):
         training_step(one, [batch], recipe, runtime)
     assert all(torch.equal(t, other.model.state_dict()[name]) for name, t in state.model.state_dict().items())
+
+
+def test_a_gradient_is_all_groups_doing_and_is_replayed(tmp_path: Path, split: Split) -> None:
+    """Whichever group broke it, every picture of the step is named and kept, and each one's gradient looked at."""
+    recipe = tiny_recipe(RetinaNetLoss(), batch_size=4, group_size=2)
+    state = start(tiny_detector().model, recipe, FLOAT32)
+    factors = iter([float("nan"), 1.0])
+    state.model.box_head.output.weight.register_hook(lambda gradient: gradient * next(factors))
+    samples = [load_sample(picture, tiny_detector().inputs) for picture in split.pictures[:4]]
+    with pytest.raises(DivergedError) as error:
+        training_step(state, [collate(samples[:2]), collate(samples[2:])], recipe, FLOAT32)
+    found = error.value.divergence
+    assert found is not None
+    assert found.pictures == tuple(sample.picture.path.name for sample in samples)
+    path = tmp_path / "d.safetensors"
+    with torch.no_grad():
+        state.model.box_head.output.weight.fill_(float("inf"))
+    save_divergence(path, state.model, tiny_detector(), error.value.batch, recipe.loss, found)
+    lines = list(replay(path))
+    assert [f"{name}: gradient is not finite at " in "\n".join(lines) for name in found.pictures] == [True] * 4

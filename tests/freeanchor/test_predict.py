@@ -243,3 +243,10 @@ def test_batches_change_nothing(model: RetinaNet, split: Split, batch_size: int)
     for one, other in zip(usual, found, strict=True):
         torch.testing.assert_close(one.candidates.boxes, other.candidates.boxes, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(one.candidates.scores, other.candidates.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_the_papers_six_scales_have_its_longest_sides() -> None:
+    """(480, 800), (640, 1067), …, (1280, 2133), as the authors list them (FACTS A10)."""
+    sides = (480, 640, 800, 960, 1120, 1280)
+    limits = [module._at_scale(InputConfig(), side).max_long_side for side in sides]
+    assert limits == [800, 1067, 1333, 1600, 1867, 2133]
