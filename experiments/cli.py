@@ -34,6 +34,7 @@ def _handler(command: str) -> Handler:
         "replay": data_commands.replay,
         "detect": plain.detect,
         "evaluate": plain.evaluate,
+        "compare": plain.compare,
         "nms-recall": plain.nms_recall,
     }[command]
 

@@ -100,6 +100,16 @@ def _add_files(add: Add) -> None:
     evaluate.add_argument("--gt", type=Path, required=True, help="ground truth, COCO json (or .gz)")
     evaluate.add_argument("--detections", type=Path, required=True, help="detections, COCO results json (or .gz)")
     evaluate.add_argument("--json", action="store_true", help="for programs")
+    compare = add(
+        "compare",
+        "two detectors on the same pictures, with paired intervals",
+        "freeanchor compare --gt G one.json two.json",
+    )
+    compare.add_argument("--gt", type=Path, required=True, help="ground truth, COCO json (or .gz)")
+    compare.add_argument("first", type=Path, help="detections, COCO results json (or .gz)")
+    compare.add_argument("second", type=Path, help="likewise; the difference is this one minus the first")
+    compare.add_argument("--resamples", type=int, default=1000, help="of the pictures (default: 1000)")
+    compare.add_argument("--json", action="store_true", help="for programs")
     recall = add(
         "nms-recall", "what NMS costs any detector's candidates", "freeanchor nms-recall --gt G --candidates C"
     )

@@ -63,6 +63,11 @@ def _ap(
 
 def metric_functions(ground_truth: GroundTruth, detections: Detections, recall: pd.DataFrame) -> dict[str, Metric]:
     """Metric name -> function from picture weights [R, N] to values [R]."""
+    return detection_functions(ground_truth, detections) | _recall_functions(ground_truth, recall)
+
+
+def detection_functions(ground_truth: GroundTruth, detections: Detections) -> dict[str, Metric]:
+    """The metrics that detections alone give: AP overall, by size, slenderness and crowdedness."""
     overlaps = find_overlaps(ground_truth, detections)
     curves = precision_curves(match(overlaps))
     functions: dict[str, Metric] = {
@@ -77,7 +82,7 @@ def metric_functions(ground_truth: GroundTruth, detections: Detections, recall: 
         functions[f"ap_{name}"] = partial(_ap, precision_curves(table))
     for name, pictures in crowdedness_bins(ground_truth).items():
         functions[f"ap_{name}"] = partial(_ap, curves, within=pictures)
-    return functions | _recall_functions(ground_truth, recall)
+    return functions
 
 
 def _recall_functions(ground_truth: GroundTruth, recall: pd.DataFrame) -> dict[str, Metric]:
@@ -142,15 +147,37 @@ Measured = tuple[GroundTruth, Detections, pd.DataFrame]
 
 def compare(first: Measured, second: Measured) -> pd.DataFrame:
     """Second minus first in every metric, paired over pictures: metric, value, low, high (95 %)."""
-    ones, twos = metric_functions(*first), metric_functions(*second)
+    return _differences(metric_functions(*first), metric_functions(*second), len(first[0].image_ids), NUM_RESAMPLES)
+
+
+def compare_detections(
+    ground_truth: GroundTruth, first: Detections, second: Detections, *, num_resamples: int = NUM_RESAMPLES
+) -> pd.DataFrame:
+    """Anybody's two detectors on the same pictures: metric, first, second, value (second minus first), low, high.
+
+    The interval is the 95 % percentile interval of the paired bootstrap over pictures; nan where a metric is undefined.
+    """
+    ones, twos = detection_functions(ground_truth, first), detection_functions(ground_truth, second)
+    num_images = len(ground_truth.image_ids)
+    frame = _differences(ones, twos, num_images, num_resamples)
+    as_they_are = np.ones((1, num_images))
+    sides = {
+        side: [float(of[name](as_they_are)[0]) for name in frame["metric"]]
+        for side, of in (("first", ones), ("second", twos))
+    }
+    return frame.assign(**sides)[["metric", "first", "second", "value", "low", "high"]]
+
+
+def _differences(ones: dict[str, Metric], twos: dict[str, Metric], num_images: int, num_resamples: int) -> pd.DataFrame:
+    """Second minus first in each metric with its paired interval."""
     rows = []
     for name, function in ones.items():
         interval = paired_bootstrap(
             function,
             twos[name],
-            num_images=len(first[0].image_ids),
+            num_images=num_images,
             generator=np.random.default_rng(SEED),
-            num_resamples=NUM_RESAMPLES,
+            num_resamples=num_resamples,
         )
         rows.append(
             {"metric": name, "value": float(interval.value), "low": float(interval.low), "high": float(interval.high)}

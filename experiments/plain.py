@@ -1,4 +1,4 @@
-"""The commands that need no registry: detect, evaluate, nms-recall, on plain files.
+"""The commands that need no registry: detect, evaluate, compare, nms-recall, on plain files.
 
 Each takes the parsed command line and prints a table, or json where asked.
 """
@@ -15,6 +15,7 @@ from analysis.coco import coco_statistics, read_detections, read_ground_truth
 from analysis.nms_recall import NmsRecallDefinition, nms_recall_table, object_recall
 from experiments.commands import UsageError, runtime_of
 from experiments.detect import detect as detect_pictures
+from experiments.measure import compare_detections
 
 
 def _print(values: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -56,6 +57,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
     ]
     for frame in (slenderness(ground_truth, detections), crowdedness(ground_truth, detections)):
         rows += [{"metric": row.metric, "value": row.value} for row in frame.itertuples()]
+    _print(rows, as_json=arguments.json)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """`freeanchor compare --gt G A B`: B minus A, paired over pictures."""
+    if arguments.resamples < 2:
+        raise UsageError(f"--resamples must be at least 2, got {arguments.resamples}; 1000 is usual")
+    ground_truth = read_ground_truth(arguments.gt)
+    first, second = (read_detections(path, ground_truth) for path in (arguments.first, arguments.second))
+    frame = compare_detections(ground_truth, first, second, num_resamples=arguments.resamples)
+    frame = frame.rename(columns={"value": "difference"})
+    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
     _print(rows, as_json=arguments.json)
 
 

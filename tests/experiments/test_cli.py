@@ -17,7 +17,7 @@ from analysis.nms_recall import NmsRecallDefinition, nms_recall_table, object_re
 from experiments.cli import main
 from freeanchor.checkpoints import save_model
 
-COMMANDS = ("train", "predict", "show", "report", "list", "plan", "data", "detect", "evaluate", "nms-recall")
+COMMANDS = ("train", "predict", "show", "report", "list", "plan", "data", "detect", "evaluate", "compare", "nms-recall")
 WEIGHT_COMMANDS = ("convert", "export", "replay")
 
 
