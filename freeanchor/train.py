@@ -198,8 +198,6 @@ def train(
     state = start(detector.model, config, runtime, processes, backbone_weights)
     state.resume(directory / "state.safetensors", config, processes)
     share_network(state, processes)
-    if processes.is_main:
-        _cut_log(directory / "metrics.jsonl", state.step)
     course = _Course(state=state, detector=detector, config=config, runtime=runtime, processes=processes)
     aspect_group = (config.group_size or config.batch_size) if config.aspect_groups else 1
     stream = TrainingStream(split, detector.inputs, config.augment, config.seed, aspect_group)
@@ -214,6 +212,8 @@ def train(
     contact = lost_processes() if processes.count > 1 else nullcontext()
     try:
         with deferred_interrupts() as signals, progress, contact:
+            if processes.is_main:
+                _cut_log(directory / "metrics.jsonl", state.step)
             while state.step < config.num_steps:
                 if _stretch(directory, course, batches, signals, progress) and state.step < config.num_steps:
                     raise Interrupted(

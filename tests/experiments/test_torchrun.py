@@ -19,10 +19,30 @@ from freeanchor.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "freeanchor-small-s0"
+# The front door with a slow training behind it, so that a signal can hit it.
+SLOWLY = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from experiments.cli import main
+from freeanchor import train
+
+step = train.training_step
+
+def slowly(*arguments):
+    time.sleep(float(os.environ["SECONDS_A_STEP"]))
+    return step(*arguments)
+
+train.training_step = slowly
+sys.exit(main())
+"""
 
 
-def _torchrun(folder: Path, *arguments: str, num_processes: int = 2) -> subprocess.Popen[str]:
+def _torchrun(
+    folder: Path, *arguments: str, num_processes: int = 2, seconds_a_step: float = 0.0
+) -> subprocess.Popen[str]:
     """The command, shared by processes."""
+    script = folder / "slowly.py"
+    script.write_text(SLOWLY.format(root=str(ROOT)))
     where = [
         "--profile",
         "mini",
@@ -35,9 +55,9 @@ def _torchrun(folder: Path, *arguments: str, num_processes: int = 2) -> subproce
     ]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
     return subprocess.Popen(
-        [*launcher, "-m", "experiments.cli", *arguments, *where],
+        [*launcher, str(script), *arguments, *where],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SECONDS_A_STEP": str(seconds_a_step)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -50,9 +70,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature trained by two processes, stopped on the way and gone on with, and tested by two."""
     folder = tmp_path_factory.mktemp("two")
     directory = build_profile("mini").evaluations[RUN].training.directory(folder / "runs")
-    process = _torchrun(folder, "train", RUN)
+    process = _torchrun(folder, "train", RUN, seconds_a_step=0.2)
     deadline = time.monotonic() + 90
-    while not (directory / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    log = directory / "metrics.jsonl"
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:  # it is laid out empty
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     errors = process.communicate(timeout=90)[1]

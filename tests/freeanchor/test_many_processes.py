@@ -125,9 +125,14 @@ def test_normalising_over_groups_is_another_training(tmp_path: Path, data: Path)
 
 def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not _has_content(path) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert path.exists(), process.communicate()[0]
+    assert _has_content(path), process.communicate()[0]
+
+
+def _has_content(path: Path) -> bool:
+    """Whether training has begun to write there: an empty log is laid out before the first step."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def _workers(process: subprocess.Popen[str]) -> list[int]:
