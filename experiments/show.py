@@ -106,7 +106,5 @@ def _weights_needed(training: Training, store: Store) -> str:
 
 def _processes_fitting(training: Training) -> str:
     """The numbers of processes that can share its batch."""
-    recipe = training.recipe
-    parts = recipe.batch_size // (recipe.group_size or 1)
-    fitting = [str(number) for number in range(1, parts + 1) if parts % number == 0]
+    fitting = [str(number) for number in training.recipe.fitting_processes()]
     return f"{', '.join(fitting[:-1])} or {fitting[-1]} processes" if len(fitting) > 1 else "one process"

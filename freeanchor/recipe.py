@@ -69,6 +69,20 @@ class TrainConfig:
         return tuple(round(fraction * self.num_steps) for fraction in self.drops)
 
     @property
+    def snapshot_steps(self) -> frozenset[int]:
+        """The steps after which the weights are kept."""
+        return frozenset(round(fraction * self.num_steps) for fraction in self.snapshots)
+
+    @property
+    def num_shares(self) -> int:
+        """Parts that a batch can be shared out in: its groups, or its pictures where it is one group."""
+        return self.batch_size // self.group_size if self.group_size else self.batch_size
+
+    def fitting_processes(self) -> list[int]:
+        """The numbers of processes that can share a batch evenly."""
+        return [number for number in range(1, self.num_shares + 1) if self.num_shares % number == 0]
+
+    @property
     def num_samples(self) -> int:
         """Pictures seen in the whole training."""
         return self.num_steps * self.batch_size
@@ -94,12 +108,13 @@ class TrainConfig:
 
         Without a `group_size` the batch is one group whose parts lie on all processes.
         """
-        num_groups = self.batch_size // self.group_size if self.group_size else self.batch_size
-        if num_groups % num_processes:
-            what = f"{num_groups} groups of {self.group_size} pictures" if self.group_size else f"{num_groups} pictures"
-            fitting = ", ".join(str(n) for n in range(1, num_groups + 1) if num_groups % n == 0)
-            raise TrainingError(f"{what} do not divide among {num_processes} processes; start {fitting}")
-        own = num_groups // num_processes
+        if num_processes not in self.fitting_processes():
+            what = f"groups of {self.group_size} pictures" if self.group_size else "pictures"
+            fitting = ", ".join(map(str, self.fitting_processes()))
+            raise TrainingError(
+                f"{self.num_shares} {what} do not divide among {num_processes} processes; start {fitting}"
+            )
+        own = self.num_shares // num_processes
         return (own, self.group_size) if self.group_size else (1, own)
 
     def summary(self, num_processes: int = 1) -> str:

@@ -159,7 +159,7 @@ def _stretch(
     for groups in islice(batches, runtime.log_every - state.step % runtime.log_every):
         terms, output = training_step(state, groups, config, runtime, processes)
         progress.update()
-        if processes.is_main and state.step in {round(fraction * config.num_steps) for fraction in config.snapshots}:
+        if processes.is_main and state.step in config.snapshot_steps:
             save_model(directory / "snapshots" / f"step-{state.step:06d}.safetensors", state.model, course.detector)
         is_stopping = processes.total(len(signals)) > 0
         if is_stopping:
