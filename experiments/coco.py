@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.ablations import FACTORS, Ablation, ablations_of
 from experiments.config import CocoData, DataSource, Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row
 from experiments.published import TABLE_3_ROWS
@@ -142,13 +143,24 @@ def _evaluations(scale: Scale, num_seeds: int) -> Iterator[Evaluation]:
         for key in ("r50", "r101"):
             for detector in DETECTORS:
                 training = _training(scale, detector, key, seed)
-                yield Evaluation(name=training.name, training=training, inference=training.inference)
+                yield _evaluation(training)
         for key in ("r101", "x101"):
             for suffix, jitter in (("-2x", JITTER), ("-2x-wide", WIDE_JITTER)):
                 training = _training(scale, "FreeAnchor", key, seed, suffix, jitter)
-                yield Evaluation(name=training.name, training=training, inference=training.inference)
+                yield _evaluation(training)
             scales = replace(training.inference, short_sides=scale.sides(TEST_SCALES))
             yield Evaluation(name=f"freeanchor-{key}-2x-wide-multiscale-s{seed}", training=training, inference=scales)
+
+
+def _evaluation(training: Training) -> Evaluation:
+    """A training tested as it is meant to be."""
+    return Evaluation(name=training.name, training=training, inference=training.inference)
+
+
+def _ablations(scale: Scale) -> list[tuple[Ablation, Training]]:
+    """FreeAnchor on ResNet-50, seed 0, with each value of each factor; the miniature has the first factor alone."""
+    factors = (replace(FACTORS[0], values=FACTORS[0].values[:2]),) if scale.small_backbone else FACTORS
+    return ablations_of(_training(scale, "FreeAnchor", "r50", 0), factors)
 
 
 def _published(scale: Scale, checkpoint: PublishedCheckpoint) -> Iterator[Evaluation]:
@@ -264,7 +276,8 @@ def coco_profile(
     """One of the COCO profiles; see `registry.build_profile` for the arguments."""
     scale = _scale(name, data)
     scale = scale if batch_size is None else replace(scale, batch_size=batch_size)
-    own = list(_evaluations(scale, num_seeds))
+    varied = _ablations(scale)
+    own = [*_evaluations(scale, num_seeds), *(_evaluation(training) for _, training in varied)]
     checkpoints = [] if name == "coco-mmdetection" else published_checkpoints(scale.name, scale.data)
     if scale.small_backbone:
         inputs = scale.inputs()
@@ -282,4 +295,5 @@ def coco_profile(
         pair=pair,
         demo=pair,
         zoo=tuple(run.name for run in zoo),
+        ablations=tuple(ablation for ablation, _ in varied),
     )

@@ -20,6 +20,7 @@ ADDED_LATER = {
     "TorchvisionResNet": {"norm_eps", "trained_affine"},
     "InferenceConfig": {"limit_shrinkage", "clip", "drop_empty"},
     "RetinaNetLoss": {"convention"},
+    "FreeAnchorLoss": {"likelihood", "excuse"},
     "ModelConfig": {"plain_deltas"},
 }
 

@@ -8,6 +8,7 @@ The profiles themselves are made in `registry.py` (drawn scenes, a user's photog
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.ablations import Ablation
 from experiments.config import DataSource, Evaluation, FolderData
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 
@@ -39,7 +40,8 @@ class Profile:
     """Everything that is run and reported at one size.
 
     `pair` are the two runs that the figures compare, RetinaNet first; `demo` those that a demonstration waits for;
-    `trials` the baseline at each learning rate that was tried; `zoo` other people's checkpoints, evaluated here.
+    `trials` the baseline at each learning rate that was tried; `ablations` each value of Sec. 4.3 with its run; `zoo`
+    other people's checkpoints, evaluated here.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Profile:
     pair: tuple[str, ...] = field(default=())
     demo: tuple[str, ...] = ()
     trials: tuple[str, ...] = ()
+    ablations: tuple[Ablation, ...] = ()
     zoo: tuple[str, ...] = ()
 
     @property

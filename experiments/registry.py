@@ -1,8 +1,9 @@
 """Every run, table row and figure, declared once, at each profile's size.
 
 A profile is a size: its data, its two backbones, its recipe. What is run at it is the same list for all: both detectors
-on both backbones (Tables 1 and 2, Figs. 4 to 6), FreeAnchor on longer schedules with scale jitter (Table 3). The two
-detectors differ in the loss and the prior probability, nothing else.
+on both backbones (Tables 1 and 2, Figs. 4 to 6), FreeAnchor on longer schedules with scale jitter (Table 3), FreeAnchor
+with one field of its loss changed (Sec. 4.3). The two detectors differ in the loss and the prior probability, nothing
+else.
 
     profile = build_profile("shapes")
     profile.evaluations["freeanchor-small-s0"].training.recipe
@@ -11,6 +12,7 @@ detectors differ in the loss and the prior probability, nothing else.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.ablations import FACTORS, Ablation, Factor, ablations_of
 from experiments.coco import COCO_PROFILES, coco_profile
 from experiments.config import DataSource, DrawnData, Evaluation, FolderData, Training
 from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row
@@ -45,6 +47,8 @@ class Size:
     pyramid_channels: int = 64
     head_depth: int = 2
     lr_trials: tuple[float, ...] = ()
+    factors: tuple[Factor, ...] = FACTORS
+    long_seeds: int = 1  # at most, of Table 3's schedules: each takes as long as two other runs
 
 
 # DEVIATION(D20): sizes of 3 strides a level, 24 to 152 px on P3 to P5, cover the objects of `shapes` (half of them 28
@@ -65,6 +69,7 @@ _SHAPES_RECIPE = TrainConfig(
 )
 # Tried with RetinaNet alone; the recipe has the best of them: reports/shapes/trials.csv.
 _LR_TRIALS = (0.08, 0.16, 0.32)
+_MINI_FACTORS = ((FACTORS[0], 40), (FACTORS[-1], "none"))  # a number of the paper's, and a part taken away
 
 
 def _shapes() -> Size:
@@ -94,6 +99,7 @@ def _mini() -> Size:
         pyramid_channels=16,
         head_depth=1,
         lr_trials=(),
+        factors=tuple(replace(factor, values=(factor.default, value)) for factor, value in _MINI_FACTORS),
     )
 
 
@@ -107,6 +113,7 @@ def _photos(data: Path) -> Size:
         inputs=InputConfig(short_side=256, max_long_side=384),
         backbones={"small": _SMALL_BACKBONES["small"]},
         recipe=replace(_SHAPES_RECIPE, num_steps=300, lr=0.04),  # to show that it runs; nothing here was tuned
+        factors=(),
     )
 
 
@@ -157,14 +164,20 @@ def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
             for detector in DETECTORS:
                 training = _training(size, detector, backbone, seed)
                 runs.append(Evaluation(name=training.name, training=training))
-        if "large" in size.backbones:
+        if "large" in size.backbones and seed < size.long_seeds:
             jitter, wide = _long(size, seed, "-2x", JITTER), _long(size, seed, "-2x-wide", WIDE_JITTER)
             runs += [Evaluation(name=training.name, training=training) for training in (jitter, wide)]
             scales = InferenceConfig(short_sides=_scaled(size, TEST_SCALES))
             runs.append(
                 Evaluation(name=f"freeanchor-large-2x-wide-multiscale-s{seed}", training=wide, inference=scales)
             )
-    return {run.name: run for run in (*runs, *_lr_trials(size))}
+    varied = [Evaluation(name=training.name, training=training) for _, training in _ablations(size)]
+    return {run.name: run for run in (*runs, *_lr_trials(size), *varied)}
+
+
+def _ablations(size: Size) -> list[tuple[Ablation, Training]]:
+    """FreeAnchor on the small backbone, seed 0, with each value of each factor."""
+    return ablations_of(_training(size, "FreeAnchor", "small", 0), size.factors)
 
 
 def _lr_trials(size: Size) -> list[Evaluation]:
@@ -214,7 +227,7 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
             variant=variant,
             published=published,
             published_in="" if published[0] == "FreeAnchor" else "readme",
-            runs=runs(stem),
+            runs=runs(stem)[: size.long_seeds],
         )
         for detector, variant, published, stem in ours
     ]
@@ -250,4 +263,5 @@ def build_profile(
         pair=pair,
         demo=pair,
         trials=tuple(trial.name for trial in _lr_trials(size)),
+        ablations=tuple(ablation for ablation, _ in _ablations(size)),
     )

@@ -26,6 +26,8 @@ from freeanchor.boxes import DELTA_WEIGHTS, decode_boxes, encode_boxes, pairwise
 from freeanchor.matching import IGNORED, anchor_bags, assign_by_iou, match_probability, mean_max
 
 Terms = dict[str, Tensor]
+LIKELIHOODS = ("mean-max", "detached", "max")
+EXCUSES = ("per-class", "per-anchor", "none")
 # From this process's count of what a loss is divided by, to the count it shall be divided by: see `__call__`.
 TotalCount = Callable[[int], int]
 
@@ -145,6 +147,10 @@ class FreeAnchorLoss:
     Where the paper is silent or says otherwise: an anchor is excused from being background for each class apart, not
     for all at once (DEVIATION(D1), DEVIATION(D2)); the match probability looks at all anchors' predictions and passes
     no gradient (DEVIATION(D4), DEVIATION(D5)); Mean-max passes its gradient through its weights (DEVIATION(D6)).
+
+    `likelihood` and `excuse` take parts of it away, for ablations. "max" is Eq. 6 as it stands, "detached" Mean-max
+    without the gradient of its weights. An anchor is excused "per-anchor" for all classes at once (Eq. 4 as it
+    stands), or never ("none"): P{a -> b} = 0, so that all of a bag's anchors are background besides.
     """
 
     bag_size: int = 50  # n, Sec. 4.3
@@ -153,9 +159,14 @@ class FreeAnchorLoss:
     alpha: float = 0.5  # Sec. 4.3
     gamma: float = 2.0  # Sec. 4.3
     smooth_l1_beta: float = 0.11  # authors' code: BBOX_REG_BETA
+    likelihood: Literal["mean-max", "detached", "max"] = "mean-max"
+    excuse: Literal["per-class", "per-anchor", "none"] = "per-class"
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        for name, known in (("likelihood", LIKELIHOODS), ("excuse", EXCUSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.bag_size < 1:
             raise ValueError(f"bag_size must be at least 1 anchor, got {self.bag_size}")
         if not 0 <= self.match_iou < 1:
@@ -184,8 +195,9 @@ class FreeAnchorLoss:
                 if len(boxes) == 0:
                     continue
                 picture = logits[image], deltas[image], anchors, boxes.to(anchors), labels
-                positive = positive + _bag_loss(self.confidence(*picture)[1])
-                negative = negative + self._excused(*picture)
+                positive = positive + self._bag_loss(self.confidence(*picture)[1])
+                if self.excuse != "none":
+                    negative = negative + self._excused(*picture)
             num_objects = max(1, total_count(sum(len(boxes) for boxes in gt_boxes)))  # DEVIATION(D8): of the batch
             return {
                 "positive": self.alpha * positive / num_objects,
@@ -207,12 +219,22 @@ class FreeAnchorLoss:
         loc_prob = torch.exp(-self.box_weight * _smooth_l1(deltas[bags], targets, self.smooth_l1_beta))
         return bags, cls_prob * loc_prob
 
+    def _bag_loss(self, confidence: Tensor) -> Tensor:
+        """-log likelihood summed over objects; the floor keeps a bag without any confidence finite."""
+        if self.likelihood == "max":
+            likelihood = confidence.amax(dim=-1)
+        else:
+            likelihood = mean_max(confidence, detach_weights=self.likelihood == "detached")
+        return -torch.log(likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny)).sum()
+
     def _excused(self, logits: Tensor, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
         """What the background loss of one picture changes by for its (anchor, class) pairs that predict an object.
 
         Only those few pairs have P{a in A-} < 1, so the rest never leaves the dense sum of `_background_loss`.
         """
         anchor, label, match_prob = excused_pairs(deltas, anchors, gt_boxes, gt_labels, self.match_iou)
+        if self.excuse == "per-anchor":
+            anchor, label, match_prob = _for_all_classes(anchor, match_prob, logits.shape[1])
         logit = logits[anchor, label]
         prob = logit.sigmoid()
         # 1 - q with q = p (1 - P), written as sigmoid(-x) + p P: exact where p is 1, and never 0 as P > 0.
@@ -242,10 +264,12 @@ def excused_pairs(
     return unique[:, 0], unique[:, 1], best
 
 
-def _bag_loss(confidence: Tensor) -> Tensor:
-    """-log Mean-max summed over objects; the floor keeps a bag without any confidence finite."""
-    likelihood = mean_max(confidence)
-    return -torch.log(likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny)).sum()
+def _for_all_classes(anchor: Tensor, match_prob: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs of `excused_pairs` where each anchor's best match probability excuses it for every class."""
+    unique, place = anchor.unique(return_inverse=True)
+    best = match_prob.new_zeros(len(unique)).scatter_reduce(0, place, match_prob, "amax")
+    labels = torch.arange(num_classes, device=anchor.device).repeat(len(unique))
+    return unique.repeat_interleave(num_classes), labels, best.repeat_interleave(num_classes)
 
 
 def _background_loss(logits: Tensor, gamma: float) -> Tensor:

@@ -92,12 +92,13 @@ def _odds_weights(confidence: Tensor) -> Tensor:
     return 1 / floored
 
 
-def mean_max(confidence: Float[Tensor, "*N n"]) -> Float[Tensor, "*N"]:
+def mean_max(confidence: Float[Tensor, "*N n"], *, detach_weights: bool = False) -> Float[Tensor, "*N"]:
     """Mean of a bag's confidences weighted by 1 / (1 - x) (Sec. 3.3, Fig. 3): mean at first, max in the end.
 
-    The gradient flows through the weights too, as in the authors' code. Values stay in [0, 1] up to rounding.
+    The gradient flows through the weights too, as in the authors' code, unless `detach_weights`. Values stay in [0, 1]
+    up to rounding.
     """
-    weights = _odds_weights(confidence)
+    weights = _odds_weights(confidence.detach() if detach_weights else confidence)
     return (weights * confidence).sum(dim=-1) / weights.sum(dim=-1)
 
 

@@ -28,6 +28,10 @@ FREE_ANCHOR_SETTINGS = [
     {"bag_size": 100},
     {"match_iou": 0.5, "alpha": 0.25, "gamma": 1.5},
     {"box_weight": 1.0, "smooth_l1_beta": 1.0, "alpha": 0.75, "gamma": 2.5},
+    {"likelihood": "max"},
+    {"likelihood": "detached"},
+    {"excuse": "per-anchor"},
+    {"excuse": "none"},
 ]
 RETINANET_SETTINGS = [
     {},
@@ -62,8 +66,21 @@ def test_free_anchor_equals_equation_7(settings: dict, num_objects: tuple) -> No
         alpha=loss.alpha,
         gamma=loss.gamma,
         transition=loss.smooth_l1_beta,
+        likelihood=loss.likelihood,
+        excuse=loss.excuse,
     )
     _assert_equal_with_gradients(loss(*inputs.arguments()), expected, inputs)
+
+
+@pytest.mark.parametrize("field", ["likelihood", "excuse"])
+def test_each_ablated_part_changes_the_loss(field: str) -> None:
+    """Every choice of a part gives another gradient on the same batch, so that none is the default under a new name."""
+    inputs = random_inputs(2, num_objects=(3, 2)).leaves()
+    choices = {"likelihood": ("mean-max", "detached", "max"), "excuse": ("per-class", "per-anchor", "none")}[field]
+    losses = [FreeAnchorLoss(bag_size=5, match_iou=0.3, **{field: choice}) for choice in choices]
+    gradients = [_gradients(loss(*inputs.arguments()), inputs)[0] for loss in losses]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.allclose(gradients[one], gradients[other])
 
 
 @pytest.mark.parametrize("settings", RETINANET_SETTINGS, ids=str)

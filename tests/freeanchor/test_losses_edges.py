@@ -131,7 +131,11 @@ def test_labels_that_are_no_class_are_refused(loss: FreeAnchorLoss | RetinaNetLo
         loss(*wrong.arguments())
 
 
-@pytest.mark.parametrize("wrong", [{"bag_size": 0}, {"match_iou": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"bag_size": 0}, {"match_iou": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"likelihood": "mean"}, {"excuse": "all"}],
+    ids=str,
+)
 def test_impossible_settings_are_refused(wrong: dict) -> None:
     """Hyper-parameters out of their range are an error that names them."""
     with pytest.raises(ValueError, match=next(iter(wrong))):

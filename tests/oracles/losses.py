@@ -42,10 +42,14 @@ def detection_customized_loss(
     gamma: float,
     transition: float,
     bag_of: Callable[[list[Box], Box, int], list[int]] = matching.bag,
+    likelihood: str = "mean-max",
+    excuse: str = "per-class",
 ) -> tuple[Tensor, Tensor]:
     """The two sums of Eq. 7 with their weights w1 and w2: (over objects, over anchors and classes).
 
     `bag_of` chooses A_i; it is an argument because anchors that tie for the last place may be taken in any order.
+    `likelihood` "max" is Eq. 6, "detached" has constant weights in Mean-max; `excuse` "per-anchor" takes max_i over
+    objects of all classes as Eq. 4 does, "none" has P{a -> b} = 0.
     """
     A = _as_boxes(anchors)
     over_objects, over_anchors = logits.sum() * 0, logits.sum() * 0
@@ -56,12 +60,20 @@ def detection_customized_loss(
             for j in bag_of(A, b_i, n):
                 P_loc = torch.exp(-beta * _location_loss(a_delta[j], b_i, A[j], transition))
                 X_i.append(a_cls[j, c_i] * P_loc)
-            over_objects = over_objects - torch.log(matching.mean_max(X_i))
+            if likelihood == "max":
+                likelihood_i = max(X_i)
+            elif likelihood == "detached":
+                odds = [1 / (1 - x.item()) for x in X_i]
+                likelihood_i = sum(w * x for w, x in zip(odds, X_i, strict=True)) / sum(odds)
+            else:
+                likelihood_i = matching.mean_max(X_i)
+            over_objects = over_objects - torch.log(likelihood_i)
         a_loc = [decode(values, anchor) for values, anchor in zip(_as_boxes(a_delta), A, strict=True)]
         P_match = [matching.match_probability(a_loc, b_i, t) for b_i in b_loc]
         for j in range(len(A)):
             for c in range(a_cls.shape[1]):
-                P_missed = 1 - max([P_match[i][j] for i in range(len(b_loc)) if b_cls[i] == c], default=0.0)
+                same = [P_match[i][j] for i in range(len(b_loc)) if b_cls[i] == c or excuse == "per-anchor"]
+                P_missed = 1 if excuse == "none" else 1 - max(same, default=0.0)
                 x = P_missed * a_cls[j, c]
                 over_anchors = over_anchors - x**gamma * torch.log(1 - x)
     num_objects = sum(len(boxes) for boxes in gt_boxes)
