@@ -40,7 +40,7 @@ HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(s
 # Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
 CHOSEN ?= $(if $(filter demo,$(MAKECMDGOALS)),demo,$(if $(filter zoo,$(MAKECMDGOALS)),zoo,paper))
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	trials headline report reports/% runs/%
+	trials headline ablations claims models positions concentration part_distance report reports/% runs/%
 
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
@@ -57,7 +57,7 @@ $(shell mkdir -p .make; echo '$(WHERE)' | cmp -s - $(ASKED) || echo '$(WHERE)' >
 include $(PLAN)
 endif
 
-.PHONY: help setup demo paper zoo data test check clean purge
+.PHONY: help setup demo paper zoo data notebooks documents test check clean purge
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
@@ -108,13 +108,26 @@ figure6: ## crowdedness (Fig. 6)
 training: ## loss terms, learning rate and effective anchors over training
 headline: ## both detectors and their difference in one table
 comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals
+ablations: ## FreeAnchor with one field of its loss changed at a time (Sec. 4.3)
+claims: ## each claim of the paper with what was measured and a verdict
+positions: ## where in objects matching happens, over the whole validation split
+concentration: ## entropy and effective anchors of bags over training
+part_distance: ## distance of matched anchors from the part that tells the class, and from the centre
+models: ## two small trained models, committed with the reports
 trials: ## the learning rates tried for the baseline
 report: ## the page that shows them all
 
 test: $(READY) ## run the tests
 	$(VENV)/bin/python -m pytest -n $(JOBS)
 
-check: $(READY) test ## tests, ruff and mypy
+notebooks: $(READY) ## execute the notebooks into reports/notebooks/*.html
+	$(VENV)/bin/python -m experiments.notebooks
+
+documents: $(READY) ## fill the tables of README.md and REPRODUCING.md in from the reports
+	$(VENV)/bin/python -m experiments.documents
+
+check: $(READY) test ## tests, ruff, mypy, and whether the documents' tables are the reports'
+	$(VENV)/bin/python -m experiments.documents --check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy freeanchor analysis experiments examples

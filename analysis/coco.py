@@ -1,34 +1,49 @@
 """COCO files: reading ground truth and detections, and pycocotools' twelve statistics, the AP of record.
 
-What it is: the border between COCO's json (xywh, dicts) and the columns of `analysis.columns` (re-exported here). What
+What it is: the border between COCO's files (xywh, dicts) and the columns of `analysis.columns` (re-exported here). What
 it is not: a matcher of our own (`analysis.matching`), or a loader of pictures.
 
     ground_truth = read_ground_truth(Path("instances_val2017.json.gz"))
     detections = read_detections(Path("detections.json"), ground_truth)
     coco_statistics(ground_truth, detections)["ap_50"]
 
-Every `DataError` is one line that names the file, the item and the remedy.
+Every `DataError` is one line that names the file, the item and the remedy; what is mended instead of refused is said in
+a `DataNote`, a warning of one line. Where pycocotools has traps:
+
+- it takes a match with annotation id 0 for no match: ids are renumbered here;
+- it stops at an empty list of detections: none is 0 everywhere here;
+- it needs `area` and `iscrowd`: a missing one is the box's area, and 0;
+- its `summarize` says AP -1 where `maxDets` is without 100: the cap is an argument of ours (`analysis.precision`), and
+  the statistics of record are always taken at 1, 10 and 100;
+- objects are small, medium or large by their `area` (the mask's, in COCO's own files) but detections by their box:
+  `read_ground_truth(path, area="box")` takes the box for both.
 """
 
 import contextlib
-import gzip
 import io
-import json
-import zlib
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from analysis.coco_json import boxes, field, integers, json_name, list_of, named, numbers, read_json, refuse_non_objects
 from analysis.columns import DataError, Detections, GroundTruth, positions
+from analysis.parquet import read_parquet
 
 __all__ = [
-    "STATISTICS", "DataError", "Detections", "GroundTruth", "coco_statistics", "positions", "read_detections",
-    "read_ground_truth",
+    "STATISTICS", "DataError", "DataNote", "Detections", "GroundTruth", "coco_statistics", "positions",
+    "read_detections", "read_ground_truth",
 ]  # fmt: skip
+
+Area = Literal["annotation", "box"]
+
+
+class DataNote(UserWarning):
+    """Something in a file that was mended, or that pycocotools alone would take otherwise; one line."""
+
 
 # in the order of pycocotools' `COCOeval.stats`
 STATISTICS = (
@@ -37,70 +52,110 @@ STATISTICS = (
 )  # fmt: skip
 
 
-def read_ground_truth(path: Path) -> GroundTruth:
+def read_ground_truth(path: Path, *, area: Area = "annotation") -> GroundTruth:
     """The ground truth in a COCO instances file, `.json` or `.json.gz`.
 
-    A missing `area` is the box's area, a missing `iscrowd` is 0. Annotation id 0 is read like any other (pycocotools
-    would take a match with it for no match; `coco_statistics` and `analysis.matching` do not). Raises `DataError` for
-    anything that cannot be evaluated, files without objects (COCO's test sets) included.
+    `area` says what decides small, medium and large: the file's own `area`, as COCO does, or the box's. A missing
+    `area` is the box's, a missing `iscrowd` is 0, with a `DataNote`. Annotation id 0 is read like any other. Raises
+    `DataError` for anything that cannot be evaluated, files without objects (COCO's test sets) included.
     """
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {_json_name(content)}, not an object; give a COCO instances file")
-    images = _list_of(content, "images", path, "list every picture with its id")
-    categories = _list_of(content, "categories", path, "list every category with its id and name")
+        raise DataError(f"{path}: holds a {json_name(content)}, not an object; give a COCO instances file")
+    images = list_of(content, "images", path, "list every picture with its id")
+    categories = list_of(content, "categories", path, "list every category with its id and name")
     if not content.get("annotations"):
         raise DataError(
             f"{path}: has no annotations, so nothing can be measured (AP would be -1); test sets keep theirs on COCO's "
             "server: evaluate on val2017, or submit the detections there"
         )
-    annotations = _list_of(content, "annotations", path, "list every object")
-    with _named(path):
-        return _ground_truth(images, categories, annotations)
+    annotations = list_of(content, "annotations", path, "list every object")
+    with named(path):
+        ground_truth = _ground_truth(images, categories, annotations, area)
+    _note_what_was_mended(path, annotations, area)
+    return ground_truth
 
 
-def _ground_truth(images: list[dict], categories: list[dict], annotations: list[dict]) -> GroundTruth:
-    bbox = _boxes(annotations, "annotation")
-    category_ids = _integers(categories, "id", "category")
+def _ground_truth(images: list[dict], categories: list[dict], annotations: list[dict], area: Area) -> GroundTruth:
+    bbox = boxes(annotations, "annotation")
+    category_ids = integers(categories, "id", "category")
     names = tuple(str(item.get("name", i)) for item, i in zip(categories, category_ids.tolist(), strict=True))
     return GroundTruth(
-        image_ids=_integers(images, "id", "picture"),
+        image_ids=integers(images, "id", "picture"),
         category_ids=category_ids,
         category_names=names,
-        image_id=_integers(annotations, "image_id", "annotation"),
-        annotation_id=_integers(annotations, "id", "annotation"),
-        category_id=_integers(annotations, "category_id", "annotation"),
+        image_id=integers(annotations, "image_id", "annotation"),
+        annotation_id=integers(annotations, "id", "annotation"),
+        category_id=integers(annotations, "category_id", "annotation"),
         boxes=np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
-        area=_areas(annotations, bbox),
+        area=_areas(annotations, bbox) if area == "annotation" else bbox[:, 2:].prod(axis=1),
         iscrowd=np.array([bool(item.get("iscrowd", 0)) for item in annotations], dtype=bool),
         sizes=bbox[:, 2:],
     )
 
 
-def read_detections(path: Path, ground_truth: GroundTruth) -> Detections:
+def _areas(annotations: list[dict], bbox: np.ndarray) -> np.ndarray:
+    """The area that decides small, medium, large; the box's where the file has none."""
+    own = [item.get("area") for item in annotations]
+    areas = numbers([0 if area is None else area for area in own], "area")
+    missing = np.array([area is None for area in own], dtype=bool)
+    areas = np.where(missing, bbox[:, 2] * bbox[:, 3], areas)
+    bad = np.flatnonzero(~(np.isfinite(areas) & (areas >= 0)) & ~missing)
+    if len(bad):
+        raise DataError(f"annotation in row {bad[0]} has area {areas[bad[0]]}; mend it, or leave it out to use the box")
+    return areas
+
+
+def _note_what_was_mended(path: Path, annotations: list[dict], area: Area) -> None:
+    """A note a kind, with the number of annotations."""
+    remedies = {"area": "the box's area is taken", "iscrowd": "0 is taken"}
+    if area == "box":
+        del remedies["area"]
+    for key, remedy in remedies.items():
+        missing = sum(item.get(key) is None for item in annotations)
+        if missing:
+            _note(f'{path}: {missing} of {len(annotations)} annotations have no "{key}"; {remedy}')
+    if any(item["id"] == 0 for item in annotations):
+        _note(f"{path}: has annotation id 0, which pycocotools alone counts as missed even when found; here it is not")
+
+
+def _note(text: str) -> None:
+    warnings.warn(text, DataNote, stacklevel=3)
+
+
+def read_detections(path: Path, ground_truth: GroundTruth | None = None) -> Detections:
     """The detections or candidates in a COCO results file (a list of image_id, category_id, bbox, score).
 
-    `.json` or `.json.gz`; an empty list is no detections. Raises `DataError` for unknown picture or category ids, boxes
-    that are not finite, negative widths and heights, and scores that are not finite.
+    `.json`, `.json.gz`, or a `.parquet` table of these columns (`analysis.parquet`). An empty list is no detections,
+    with a `DataNote`. Raises `DataError` for picture or category ids that `ground_truth` does not have (None: any will
+    do), boxes that are not finite, negative widths and heights, and scores that are not finite.
     """
-    content = _read_json(path)
+    detections = read_parquet(path) if path.suffix == ".parquet" else _json_detections(path)
+    if ground_truth is not None:
+        with named(path):
+            check_ids(detections, ground_truth)
+    if not len(detections):
+        _note(f"{path}: holds no detections: AP and AR are 0 (pycocotools alone stops at such a file)")
+    return detections
+
+
+def _json_detections(path: Path) -> Detections:
+    content = read_json(path)
     if not isinstance(content, list):
         raise DataError(
-            f"{path}: holds a {_json_name(content)}, not a list; give COCO results: "
+            f"{path}: holds a {json_name(content)}, not a list; give COCO results: "
             '[{"image_id": …, "category_id": …, "bbox": [x, y, width, height], "score": …}, …]'
         )
-    with _named(path):
-        _refuse_non_objects(content, "detection")
-        bbox = _boxes(content, "detection")
-        detections = Detections(
-            image_id=_integers(content, "image_id", "detection"),
-            category_id=_integers(content, "category_id", "detection"),
+    with named(path):
+        refuse_non_objects(content, "detection")
+        bbox = boxes(content, "detection")
+        return Detections(
+            image_id=integers(content, "image_id", "detection"),
+            category_id=integers(content, "category_id", "detection"),
             boxes=np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
-            scores=_numbers([_field(item, "score", "detection", row) for row, item in enumerate(content)], "score"),
+            scores=numbers([field(item, "score", "detection", row) for row, item in enumerate(content)], "score"),
             sizes=bbox[:, 2:],
         )
-        check_ids(detections, ground_truth)
-    return detections
 
 
 def check_ids(detections: Detections, ground_truth: GroundTruth) -> None:
@@ -109,93 +164,16 @@ def check_ids(detections: Detections, ground_truth: GroundTruth) -> None:
     positions(detections.category_id, ground_truth.category_ids, what="detections", kind="category")
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Puts the file's name before whatever is found wrong with its content."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-def _read_json(path: Path) -> Any:
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; give the json file in it")
-    if not path.exists():
-        raise DataError(f"{path}: no such file; check the path")
-    try:
-        content = path.read_bytes()
-        return json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid json ({error}); it may be cut short: fetch or write it again") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged gzip ({error}); fetch or write it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _json_name(content: object) -> str:
-    names: dict[type, str] = {dict: "json object", list: "list", str: "string"}
-    return names.get(type(content), "bare value")
-
-
-def _list_of(content: dict, key: str, path: Path, remedy: str) -> list[dict]:
-    items = content.get(key)
-    if not isinstance(items, list) or not items:
-        state = "no" if key not in content else "an empty" if items == [] else "an unreadable"
-        raise DataError(f'{path}: has {state} "{key}" list; {remedy}')
-    with _named(path):
-        _refuse_non_objects(items, key)
-    return items
-
-
-def _refuse_non_objects(items: list, what: str) -> None:
-    for row, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise DataError(f"{what} item {row} is a {_json_name(item)}, not an object; mend or remove it")
-
-
-def _field(item: dict, key: str, what: str, row: int) -> Any:
-    if key not in item:
-        name = f"{what} {item['id']}" if "id" in item else f"{what} in row {row}"
-        raise DataError(f'{name} has no "{key}"; add it')
-    return item[key]
-
-
-def _integers(items: list[dict], key: str, what: str) -> np.ndarray:
-    values = [_field(item, key, what, row) for row, item in enumerate(items)]
-    for row, value in enumerate(values):
-        if not isinstance(value, int):
-            raise DataError(f'{what} in row {row} has "{key}" {value!r}; ids must be whole numbers, renumber them')
-    return np.array(values, dtype=np.int64)
-
-
-def _numbers(values: list, name: str) -> np.ndarray:
-    for row, value in enumerate(values):
-        if not isinstance(value, int | float):
-            raise DataError(f"row {row} has {name} {value!r}; it must be a number")
-    return np.array(values, dtype=np.float64)
-
-
-def _boxes(items: list[dict], what: str) -> np.ndarray:
-    """Boxes as the file has them, xywh."""
-    boxes = [_field(item, "bbox", what, row) for row, item in enumerate(items)]
-    for row, box in enumerate(boxes):
-        if not isinstance(box, list) or len(box) != 4:
-            raise DataError(f"{what} in row {row} has bbox {box!r}; it must be four numbers: x, y, width, height")
-    return _numbers([value for box in boxes for value in box], "bbox value").reshape(-1, 4)
-
-
-def _areas(annotations: list[dict], bbox: np.ndarray) -> np.ndarray:
-    """The area that decides small, medium, large; the box's where the file has none."""
-    own = [item.get("area") for item in annotations]
-    areas = _numbers([0 if area is None else area for area in own], "area")
-    missing = np.array([area is None for area in own], dtype=bool)
-    areas = np.where(missing, bbox[:, 2] * bbox[:, 3], areas)
-    bad = np.flatnonzero(~(np.isfinite(areas) & (areas >= 0)) & ~missing)
-    if len(bad):
-        raise DataError(f"annotation in row {bad[0]} has area {areas[bad[0]]}; mend it, or leave it out to use the box")
-    return areas
+def results_json(detections: Detections) -> list[dict[str, float | list[float]]]:
+    """Detections as COCO results, ready for json: what `read_detections` gives back to the bit."""
+    columns = zip(
+        detections.image_id.tolist(),
+        detections.category_id.tolist(),
+        np.hstack([detections.boxes[:, :2], detections.sizes]).tolist(),
+        detections.scores.tolist(),
+        strict=True,
+    )
+    return [dict(zip(("image_id", "category_id", "bbox", "score"), row, strict=True)) for row in columns]
 
 
 def coco_statistics(ground_truth: GroundTruth | Path, detections: Detections) -> dict[str, float]:

@@ -7,21 +7,27 @@ recalls stand beside the ratio.
     recall = object_recall(ground_truth, candidates, definition=NmsRecallDefinition())
     nms_recall(recall, 0.7)                         # nr_70
     nms_recall_table(recall).nr.mean()              # nr
+    counts = found_by_image(recall, ground_truth.image_ids)
+    bootstrap(partial(nms_recall_values, counts), num_images=..., generator=...)    # intervals over pictures
 
 A detector can stream the same columns, one picture at a time, and never hold all candidates.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float, Int
-from torchvision.ops import batched_nms
+from tqdm import tqdm
 
 from analysis.columns import DataError, Detections, GroundTruth, positions
+from analysis.overlap import pairwise_iou
+from analysis.suppression import HardNms, Suppression, rows_by_image, survivors
 
 TAUS = tuple(round(0.50 + 0.05 * step, 2) for step in range(9))  # authors' code: tools/eval_NR.py, .50, .55 ... .90
+AUTHORS_NMS = HardNms(nms_iou=0.5)
+MAX_DETECTIONS = 100  # of a picture, where a definition caps: COCO's number
 _ROUNDING = 1e-6  # a detector may stream its IoUs in float32
 _PAIRS_AT_ONCE = 2_000_000  # candidates times objects whose IoU is held at once
 
@@ -30,8 +36,8 @@ _PAIRS_AT_ONCE = 2_000_000  # candidates times objects whose IoU is held at once
 class NmsRecallDefinition:
     """What counts as a candidate, and when it has found an object. The defaults are the authors' (nms_recall/*.py).
 
-    - `score_threshold`: candidates score more than this; the authors' 0.05.
-    - `nms_iou`: per-class NMS removes a box that overlaps a better one by more than this; 1 removes nothing.
+    - `score_threshold`: candidates score more than this; the authors' 0.05. After soft-NMS they must do so still.
+    - `nms`: what removes candidates, class by class: the authors' NMS at IoU 0.5, or see `analysis.suppression`.
     - `class_aware`: only candidates of the object's own class can find it. The authors ignore classes.
     - `max_detections`: keep this many of a picture after NMS, best first (100 as COCO does). The authors keep all.
     - `include_crowd`: count crowd regions as objects. The authors leave them out.
@@ -41,18 +47,30 @@ class NmsRecallDefinition:
     """
 
     score_threshold: float = 0.05
-    nms_iou: float = 0.5
+    nms: Suppression = AUTHORS_NMS
     class_aware: bool = False
     max_detections: int | None = None
     include_crowd: bool = False
     strict: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses thresholds that cannot be meant."""
-        if not 0 <= self.nms_iou <= 1:
-            raise ValueError(f"nms_iou must lie in [0, 1], got {self.nms_iou}; pass a fraction, not a percentage")
+        """Refuses a cap that cannot be meant."""
         if self.max_detections is not None and self.max_detections < 1:
             raise ValueError(f"max_detections must be at least 1, got {self.max_detections}; None keeps all")
+
+
+def four_definitions(base: NmsRecallDefinition = NmsRecallDefinition()) -> dict[str, NmsRecallDefinition]:
+    """The definitions in use, side by side: class-agnostic and class-aware, each without a cap and with COCO's 100.
+
+    The first is the authors'. The keys are suffixes of metric names (`nr_70`, `nr_70_class_aware`, …); all else than
+    classes and cap is as in `base`.
+    """
+    return {
+        "": replace(base, class_aware=False, max_detections=None),
+        "_class_aware": replace(base, class_aware=True, max_detections=None),
+        "_capped": replace(base, class_aware=False, max_detections=MAX_DETECTIONS),
+        "_class_aware_capped": replace(base, class_aware=True, max_detections=MAX_DETECTIONS),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +129,44 @@ def mean_nms_recall(
     return np.mean(values, axis=0)[()]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundByImage:
+    """Objects found in each picture before and after NMS, at each tau: all that NR under picture weights takes."""
+
+    before: Float[np.ndarray, "N T"]
+    after: Float[np.ndarray, "N T"]
+
+
+def found_by_image(
+    recall: ObjectRecall,
+    image_ids: Int[np.ndarray, " N"],
+    taus: tuple[float, ...] = TAUS,
+    *,
+    strict: bool = True,
+) -> FoundByImage:
+    """Counts the objects found, a row a picture of `image_ids` (sorted, as `GroundTruth` has them).
+
+    Raises `DataError` where an object's picture is not among them.
+    """
+    place = positions(recall.image_id, image_ids, what="objects", kind="picture")
+    sides = []
+    for iou in (recall.iou_before, recall.iou_after):
+        counts = np.zeros((len(image_ids), len(taus)))
+        np.add.at(counts, place, np.stack([_is_found(iou, tau, strict=strict) for tau in taus], axis=1))
+        sides.append(counts)
+    return FoundByImage(before=sides[0], after=sides[1])
+
+
+def nms_recall_values(found: FoundByImage, weights: Float[np.ndarray, "R N"]) -> Float[np.ndarray, "R T+1"]:
+    """NR_tau at each tau, then NR, their mean, when each picture counts `weights` times; R weightings at once.
+
+    As `nms_recall` and `mean_nms_recall`: nan where nothing was found before NMS, the mean where any tau is nan.
+    """
+    before, after = weights @ found.before, weights @ found.after
+    values = np.divide(after, before, out=np.full(before.shape, np.nan), where=before > 0)
+    return np.hstack([values, values.mean(axis=1, keepdims=True)])
+
+
 def object_recall(
     ground_truth: GroundTruth, candidates: Detections, *, definition: NmsRecallDefinition = NmsRecallDefinition()
 ) -> ObjectRecall:
@@ -119,23 +175,57 @@ def object_recall(
     `candidates` are boxes before NMS. Objects keep the order of the ground truth, crowd regions left out unless the
     definition says otherwise (their IoU is the plain one). Raises `DataError` for unknown pictures or categories.
     """
+    return object_recall_under(ground_truth, candidates, [definition])[0]
+
+
+def object_recall_under(
+    ground_truth: GroundTruth, candidates: Detections, definitions: Sequence[NmsRecallDefinition]
+) -> list[ObjectRecall]:
+    """`object_recall` under each of several definitions, in one pass: those with the same NMS share its work.
+
+    Progress on stderr where it is a terminal.
+    """
     positions(candidates.category_id, ground_truth.category_ids, what="candidates", kind="category")
     image = positions(candidates.image_id, ground_truth.image_ids, what="candidates", kind="picture")
-    rows = np.flatnonzero(candidates.scores > definition.score_threshold)
-    rows_of = _rows_by_image(rows, image[rows], len(ground_truth.image_ids))
-    objects = np.flatnonzero(~ground_truth.iscrowd | definition.include_crowd)
-    objects_of = _rows_by_image(objects, ground_truth.image_index[objects], len(ground_truth.image_ids))
-    before, after = np.zeros(len(ground_truth.boxes)), np.zeros(len(ground_truth.boxes))
-    for here, found in zip(objects_of, rows_of, strict=True):
-        if len(here) and len(found):
-            kept = found[_kept_by_nms(candidates, found, definition)]
-            before[here] = _best_iou(ground_truth, here, candidates, found, definition.class_aware)
-            after[here] = _best_iou(ground_truth, here, candidates, kept, definition.class_aware)
+    num_images, num_objects = len(ground_truth.image_ids), len(ground_truth.boxes)
+    found_in = rows_by_image(np.arange(len(candidates)), image, num_images)
+    objects_in = rows_by_image(np.arange(num_objects), ground_truth.image_index, num_images)
+    best = np.zeros((len(definitions), 2, num_objects))
+    pictures = zip(objects_in, found_in, strict=True)
+    for objects, found in tqdm(pictures, total=num_images, desc="nms-recall", unit="picture", disable=None):
+        if len(objects) and len(found):
+            best[:, :, objects] = _picture_recall(ground_truth, objects, candidates, found, definitions)
+    return [_columns(ground_truth, ious, definition) for ious, definition in zip(best, definitions, strict=True)]
+
+
+def _picture_recall(
+    ground_truth: GroundTruth,
+    objects: np.ndarray,
+    candidates: Detections,
+    found: np.ndarray,
+    definitions: Sequence[NmsRecallDefinition],
+) -> np.ndarray:
+    """Best IoUs of one picture's objects, [definition, before and after, object]."""
+    best = np.zeros((len(definitions), 2, len(objects)))
+    kept: dict[tuple[Suppression, float], np.ndarray] = {}
+    for d, definition in enumerate(definitions):
+        key = (definition.nms, definition.score_threshold)
+        if key not in kept:
+            kept[key], _ = survivors(candidates, found, definition.nms, score_threshold=definition.score_threshold)
+        before = found[candidates.scores[found] > definition.score_threshold]
+        for side, rows in enumerate((before, kept[key][: definition.max_detections])):
+            best[d, side] = _best_iou(ground_truth, objects, candidates, rows, definition.class_aware)
+    return best
+
+
+def _columns(ground_truth: GroundTruth, ious: np.ndarray, definition: NmsRecallDefinition) -> ObjectRecall:
+    """The columns of the objects that count, from best IoUs [before and after, object]."""
+    counts = ~ground_truth.iscrowd | definition.include_crowd
     return ObjectRecall(
-        image_id=ground_truth.image_id[objects],
-        annotation_id=ground_truth.annotation_id[objects],
-        iou_before=before[objects],
-        iou_after=after[objects],
+        image_id=ground_truth.image_id[counts],
+        annotation_id=ground_truth.annotation_id[counts],
+        iou_before=ious[0, counts],
+        iou_after=ious[1, counts],
     )
 
 
@@ -158,21 +248,6 @@ def _is_found(iou: np.ndarray, tau: float, *, strict: bool) -> Bool[np.ndarray, 
     return iou > tau if strict else iou >= tau
 
 
-def _rows_by_image(rows: np.ndarray, image: np.ndarray, num_images: int) -> list[np.ndarray]:
-    """The rows of each picture, in their own order."""
-    order = np.argsort(image, kind="stable")
-    return np.split(rows[order], np.searchsorted(image[order], np.arange(1, num_images)))
-
-
-def _kept_by_nms(candidates: Detections, rows: np.ndarray, definition: NmsRecallDefinition) -> np.ndarray:
-    """Which of a picture's `rows` are left after per-class NMS and the cap, best first."""
-    boxes = torch.from_numpy(candidates.boxes[rows])
-    boxes = boxes - boxes.amin().clamp(max=0)  # torchvision sets classes apart by shifts that take coordinates >= 0
-    scores = torch.from_numpy(candidates.scores[rows])
-    kept = batched_nms(boxes, scores, torch.from_numpy(candidates.category_id[rows]), definition.nms_iou)
-    return kept[: definition.max_detections].numpy()
-
-
 def _best_iou(
     ground_truth: GroundTruth, objects: np.ndarray, candidates: Detections, rows: np.ndarray, class_aware: bool
 ) -> np.ndarray:
@@ -181,16 +256,8 @@ def _best_iou(
     block = max(1, _PAIRS_AT_ONCE // len(objects))
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
-        iou = _pairwise_iou(ground_truth.boxes[objects], candidates.boxes[part])
+        iou = pairwise_iou(ground_truth.boxes[objects], candidates.boxes[part])
         if class_aware:
             iou = np.where(ground_truth.category_id[objects][:, None] == candidates.category_id[part], iou, 0.0)
         best = np.maximum(best, iou.max(axis=1))
     return best
-
-
-def _pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of every box in `a` with every box in `b`; 0 where they do not meet."""
-    extent = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    overlap = np.clip(extent, 0, None).prod(axis=2)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=overlap > 0)

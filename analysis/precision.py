@@ -15,28 +15,19 @@ happen once, so an evaluation under new weights costs sums only.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 
+from analysis.class_curves import ClassCurve, boil_down, final_recalls, interpolated_precisions
 from analysis.coco import STATISTICS
 from analysis.columns import Detections, GroundTruth
 from analysis.matching import MatchTable, Subset, find_overlaps, match
 
-RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # pycocotools' floats
 AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # both ends included
-_VALUES_AT_ONCE = 4_000_000  # rows times resamplings held at once: 32 MB an array
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassCurve:
-    """One category's ranked detections, as far as precision needs them; S rows, a tuple entry an IoU threshold."""
-
-    images: Int[np.ndarray, " S"]  # picture of every row that counts at some threshold, best first
-    right: tuple[Int[np.ndarray, " _"], ...]  # rows that are right
-    ignored: tuple[Int[np.ndarray, " _"], ...]  # rows that do not count at this threshold, though at others
-    object_images: Int[np.ndarray, " _"]  # picture of every object that counts
+_VALUES_AT_ONCE = 4_000_000  # of a class's objects times resamplings: 32 MB an array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,33 +39,32 @@ class PrecisionCurves:
     classes: tuple[ClassCurve, ...]  # in the order of the ground truth's category ids
 
 
-def precision_curves(table: MatchTable, *, max_detections: int = 100) -> PrecisionCurves:
-    """Boils a match table down; of each picture and category only the first `max_detections` detections count."""
-    counts = (table.rank < max_detections) & ~table.ignored.all(axis=0)
+def precision_curves(
+    table: MatchTable, *, max_detections: int = 100, pictures: Bool[np.ndarray, " N"] | None = None
+) -> PrecisionCurves:
+    """Boils a match table down; of each picture and category only the first `max_detections` detections count.
+
+    Only the objects and detections of `pictures` are kept where given: as if the other pictures had weight 0, but
+    faster. Weights are still a number for each of all N pictures.
+    """
+    within = np.ones(table.num_images, bool) if pictures is None else pictures
+    counts = (table.rank < max_detections) & ~table.ignored.all(axis=0) & within[table.image_index]
     right = (table.matched >= 0) & ~table.ignored
     num_classes = len(table.category_ids)
     bounds = np.searchsorted(table.category_index, np.arange(num_classes + 1))
-    object_images = [
-        table.object_image[(table.object_category == k) & ~table.object_ignored] for k in range(num_classes)
-    ]
+    is_object = ~table.object_ignored & within[table.object_image]
     return PrecisionCurves(
         iou_thresholds=table.iou_thresholds,
         num_images=table.num_images,
         classes=tuple(
-            _class_curve(table, right, start + np.flatnonzero(counts[start:end]), images)
-            for start, end, images in zip(bounds[:-1], bounds[1:], object_images, strict=True)
+            boil_down(
+                images=table.image_index[rows],
+                right=right[:, rows],
+                ignored=table.ignored[:, rows],
+                object_images=table.object_image[is_object & (table.object_category == k)],
+            )
+            for k, rows in enumerate(start + np.flatnonzero(counts[start:end]) for start, end in pairwise(bounds))
         ),
-    )
-
-
-def _class_curve(table: MatchTable, right: np.ndarray, rows: np.ndarray, object_images: np.ndarray) -> ClassCurve:
-    last = np.flatnonzero(right[:, rows].any(axis=0))[-1:]
-    rows = rows[: int(last[0]) + 1] if len(last) else rows[:0]  # what follows the last right one changes nothing
-    return ClassCurve(
-        images=table.image_index[rows],
-        right=tuple(np.flatnonzero(flags) for flags in right[:, rows]),
-        ignored=tuple(np.flatnonzero(flags) for flags in table.ignored[:, rows]),
-        object_images=object_images,
     )
 
 
@@ -86,14 +76,14 @@ def class_precision(
     `weights` are a number a picture (ones when None), with an axis in front for many resamplings at once. COCO's AP: at
     101 levels of recall the best precision reached at that recall or beyond, averaged (pycocotools' `accumulate`).
     """
-    return _by_class(curves, weights, _average_precisions)
+    return _by_class(curves, weights, interpolated_precisions)
 
 
 def class_recall(
     curves: PrecisionCurves, weights: Float[np.ndarray, "*R N"] | None = None
 ) -> Float[np.ndarray, "*R T K"]:
     """Final recall of every class at every IoU threshold; nan for a class without objects (of any weight)."""
-    return _by_class(curves, weights, _recalls)
+    return _by_class(curves, weights, final_recalls)
 
 
 def average_precision(
@@ -103,14 +93,32 @@ def average_precision(
 
     A 0-d array without a resampling axis; nan where no class has an object.
     """
-    return _mean(class_precision(_at(curves, iou), weights))
+    return mean_over_classes(class_precision(_at(curves, iou), weights))
 
 
 def average_recall(
     curves: PrecisionCurves, weights: Float[np.ndarray, "*R N"] | None = None, *, iou: float | None = None
 ) -> Float[np.ndarray, "*R"]:
     """AR, the mean of final recall over the classes that have objects and over IoU 0.50 to 0.95, or at `iou` alone."""
-    return _mean(class_recall(_at(curves, iou), weights))
+    return mean_over_classes(class_recall(_at(curves, iou), weights))
+
+
+def mean_over_classes(values: Float[np.ndarray, "*R T K"]) -> Float[np.ndarray, "*R"]:
+    """Mean over thresholds and classes, leaving out nan; nan where nothing is left. AP and AR are such means."""
+    defined = ~np.isnan(values)
+    total = np.where(defined, values, 0.0).sum(axis=(-2, -1))
+    count = defined.sum(axis=(-2, -1))
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+
+
+def threshold_position(curves: PrecisionCurves, iou: float) -> int:
+    """Where the threshold `iou` stands among those matched at; raises `ValueError` for another."""
+    found = np.flatnonzero(np.isclose(curves.iou_thresholds, iou))
+    if not len(found):
+        raise ValueError(
+            f"iou must be one of {curves.iou_thresholds.round(2).tolist()}, got {iou}; matching knows no other"
+        )
+    return int(found[0])
 
 
 def detection_statistics(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
@@ -142,29 +150,12 @@ def area_subset(ground_truth: GroundTruth, detections: Detections, size: str) ->
 
 
 def _at(curves: PrecisionCurves, iou: float | None) -> PrecisionCurves:
+    """The curves at one threshold alone."""
     if iou is None:
         return curves
-    found = np.flatnonzero(np.isclose(curves.iou_thresholds, iou))
-    if not len(found):
-        raise ValueError(
-            f"iou must be one of {curves.iou_thresholds.round(2).tolist()}, got {iou}; matching knows no other"
-        )
-    t = int(found[0])
-    classes = tuple(
-        ClassCurve(images=c.images, right=(c.right[t],), ignored=(c.ignored[t],), object_images=c.object_images)
-        for c in curves.classes
-    )
-    return PrecisionCurves(
-        iou_thresholds=curves.iou_thresholds[t : t + 1], num_images=curves.num_images, classes=classes
-    )
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over thresholds and classes [..., T, K], leaving out nan; nan where nothing is left."""
-    defined = ~np.isnan(values)
-    total = np.where(defined, values, 0.0).sum(axis=(-2, -1))
-    count = defined.sum(axis=(-2, -1))
-    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+    t = threshold_position(curves, iou)
+    classes = tuple(replace(curve, right=(curve.right[t],), ignored=(curve.ignored[t],)) for curve in curves.classes)
+    return replace(curves, iou_thresholds=curves.iou_thresholds[t : t + 1], classes=classes)
 
 
 def _by_class(curves: PrecisionCurves, weights: np.ndarray | None, measure: Callable[..., np.ndarray]) -> np.ndarray:
@@ -176,56 +167,28 @@ def _by_class(curves: PrecisionCurves, weights: np.ndarray | None, measure: Call
         )
     num_resamplings = math.prod(weights.shape[:-1])
     by_image = weights.reshape(num_resamplings, curves.num_images).T
-    num_thresholds = len(curves.iou_thresholds)
-    out = np.full((num_resamplings, num_thresholds, len(curves.classes)), np.nan)
+    by_image = np.ascontiguousarray(by_image, dtype=_narrowest(weights, curves))  # sums run over whole rows
+    out = np.full((num_resamplings, len(curves.iou_thresholds), len(curves.classes)), np.nan)
     for k, curve in enumerate(curves.classes):
-        block = max(1, _VALUES_AT_ONCE // max(1, len(curve.images)))
-        for start in range(0, num_resamplings, block):
-            part = np.ascontiguousarray(by_image[:, start : start + block])  # sums run over whole rows
-            num_objects = part[curve.object_images].sum(axis=0)
-            defined = num_objects > 0
-            if defined.any():
-                values = measure(curve, part[:, defined], num_objects[defined])
-                out[start : start + block, :, k][defined] = values.T
-    return out.reshape(*weights.shape[:-1], num_thresholds, len(curves.classes))
+        if len(curve.object_images):
+            for block in _blocks(num_resamplings, len(curve.object_images)):
+                part = np.ascontiguousarray(by_image[:, block])
+                num_objects = part[curve.object_images].sum(axis=0, dtype=np.float64)
+                defined = num_objects > 0
+                values = measure(curve, part, np.where(defined, num_objects, 1.0))
+                out[block, :, k] = np.where(defined, values, np.nan).T
+    return out.reshape(*weights.shape[:-1], *out.shape[1:])
 
 
-def _recalls(curve: ClassCurve, by_image: np.ndarray, num_objects: np.ndarray) -> np.ndarray:
-    return np.stack([by_image[curve.images[right]].sum(axis=0) for right in curve.right]) / num_objects
+def _blocks(num_resamplings: int, num_objects: int) -> list[slice]:
+    """Nearly equal blocks of resamplings, none of a single one: numpy would add that up in another order."""
+    wanted = -(-num_resamplings * num_objects // _VALUES_AT_ONCE)
+    edges = np.linspace(0, num_resamplings, max(1, min(wanted, num_resamplings // 2)) + 1).astype(int).tolist()
+    return [slice(start, end) for start, end in pairwise(edges)]
 
 
-def _average_precisions(curve: ClassCurve, by_image: np.ndarray, num_objects: np.ndarray) -> np.ndarray:
-    weight = by_image[curve.images]
-    num_seen = np.cumsum(weight, axis=0)
-    return np.stack(
-        [
-            _average_precision(weight, num_seen, right, ignored, num_objects)
-            for right, ignored in zip(curve.right, curve.ignored, strict=True)
-        ]
-    )
-
-
-def _average_precision(
-    weight: np.ndarray, num_seen: np.ndarray, right: np.ndarray, ignored: np.ndarray, num_objects: np.ndarray
-) -> np.ndarray:
-    """AP at one threshold, [R]. Precision peaks only where a detection is right, so only those rows are looked at."""
-    if not len(right):
-        return np.zeros(len(num_objects))
-    num_right = np.cumsum(weight[right], axis=0)
-    num_counted = num_seen[right]
-    if len(ignored):
-        skipped = np.cumsum(np.vstack([np.zeros_like(num_objects)[None], weight[ignored]]), axis=0)
-        num_counted = num_counted - skipped[np.searchsorted(ignored, right)]
-    precision = num_right / (num_counted + np.spacing(1))  # as pycocotools guards against 0 / 0
-    best_from_here = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    levels = _levels_reached(num_right / num_objects)
-    return (best_from_here * np.diff(levels, axis=0, prepend=0)).sum(axis=0) / len(RECALL_LEVELS)
-
-
-def _levels_reached(recall: np.ndarray) -> np.ndarray:
-    """How many of the 101 levels are at most `recall`; exact, and faster than a search."""
-    level = (recall * 100).astype(np.int64)  # off by one at most, where a product rounds over a level
-    level += RECALL_LEVELS[np.minimum(level + 1, 100)] <= recall
-    level = np.minimum(level, 100)
-    level -= RECALL_LEVELS[level] > recall
-    return level + 1
+def _narrowest(weights: np.ndarray, curves: PrecisionCurves) -> type[np.floating]:
+    """float32 where it counts exactly: whole numbers whose sums stay below 2^24; float64 else."""
+    longest = max((max(len(curve.images), len(curve.object_images)) for curve in curves.classes), default=0)
+    is_exact = np.abs(weights).max(initial=0.0) * longest < 2**24 and not (weights % 1).any()
+    return np.float32 if is_exact else np.float64

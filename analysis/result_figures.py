@@ -5,7 +5,8 @@ What it is: drawing measured values. What it is not: measuring them (`analysis.b
     figure5(frame)      # columns detector, panel, label, median_aspect, num_objects, value, low, high
     figure6(frame)      # columns detector, bin, num_images, num_objects, value, low, high
 
-Values are fractions; the axes show percent. A value of nan is a run that was not made, and the figure says so.
+Values are fractions; the axes show percent. A value of nan is a run that was not made, and the figure says so. Columns
+`minimum` and `maximum`, where given, are the range over seeds.
 """
 
 import math
@@ -87,6 +88,7 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
         places = np.arange(len(labels)) + shift
         axes.bar(places, 100 * own.value, _BAR_WIDTH * 0.94, color=COLOURS[detector], label=detector)
         axes.errorbar(places, 100 * own.value, error_lengths(own), fmt="none", ecolor=INK, **_ERROR_LOOK)
+        _draw_seed_range(axes, places, own)
         for place in places[own.value.isna()]:
             axes.text(place, 0.5, "not run", rotation=90, ha="center", va="bottom", color=FAINT_INK, style="italic")
     for place, label in enumerate(labels):
@@ -158,6 +160,7 @@ def _draw_crowdedness(axes: Axes, frame: pd.DataFrame, bins: list[str]) -> None:
             np.arange(len(bins)) + shift, 100 * own.value, error_lengths(own), color=COLOURS[detector],
             marker=MARKERS[detector], markeredgecolor="white", markeredgewidth=0.7, label=detector, **_ERROR_LOOK,
         )  # fmt: skip
+        _draw_seed_range(axes, np.arange(len(bins)) + shift, own)
     absent = [detector for detector in DETECTORS if not detectors[detectors.detector == detector].value.notna().any()]
     for detector in absent:
         axes.text(
@@ -185,12 +188,22 @@ def _draw_gains(axes: Axes, frame: pd.DataFrame, bins: pd.DataFrame) -> None:
         return
     axes.bar(places, 100 * gains.value, 0.5, color=COLOURS[FREEANCHOR], alpha=0.85)
     axes.errorbar(places, 100 * gains.value, error_lengths(gains), fmt="none", ecolor=INK, **_ERROR_LOOK)
+    _draw_seed_range(axes, places, gains)
     for place, value, high in zip(places, gains.value, gains[["value", "high"]].max(axis=1), strict=True):
         text = "not run" if math.isnan(value) else f"{100 * value:+.1f}"
         height = 0 if math.isnan(high) else max(100 * high, 0)
         axes.annotate(text, (place, height), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9)
     axes.axhline(0, color=FAINT_INK, linewidth=0.9)
     axes.margins(y=0.22)
+
+
+def _draw_seed_range(axes: Axes, places: np.ndarray, rows: pd.DataFrame) -> None:
+    """From the lowest to the highest of several seeds, a broad faint line behind the interval over pictures."""
+    if {"minimum", "maximum"} <= set(rows.columns):
+        several = rows.maximum.to_numpy(dtype=np.float64) > rows.minimum.to_numpy(dtype=np.float64)
+        axes.vlines(
+            places[several], 100 * rows.minimum[several], 100 * rows.maximum[several], color=INK, alpha=0.3, linewidth=6
+        )
 
 
 def _gains(frame: pd.DataFrame, bins: list[str]) -> pd.DataFrame:

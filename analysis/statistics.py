@@ -7,9 +7,11 @@ detectors on the same pictures. What it is not: the metrics (`analysis.precision
     curves = precision_curves(match_detections(ground_truth, detections))
     bootstrap(lambda weights: average_precision(curves, weights), num_images=curves.num_images, generator=generator)
     paired_bootstrap(first_metric, second_metric, num_images=..., generator=generator)      # second - first
-    spread([0.412, 0.405, 0.418])                   # over seeds; of paired differences for two detectors
+    spread([0.412, 0.405, 0.418])                   # over seeds
+    paired_spread(baseline_by_seed, improved_by_seed)                                       # improved - baseline
 
-A metric is a function of weights [R, N] (R resamplings of N pictures) that returns [R], or [R, M] for M values at once.
+A metric is a function of weights [R, N] (R resamplings of N pictures) that returns [R], or [R, M] for M values at once:
+M metrics stacked draw the pictures once, and share them.
 """
 
 import math
@@ -19,9 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from analysis.processes import map_in_processes
+
 Metric = Callable[[np.ndarray], np.ndarray]
 Values = float | np.ndarray  # one value, or M of them
-_RESAMPLINGS_AT_ONCE = 200  # weights of 5,000 pictures: 8 MB
+_RESAMPLINGS_AT_ONCE = 500  # rows of numbers that long are summed at the processor's pace, not Python's
+_WEIGHTS_AT_ONCE = 4_000_000  # 32 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +61,22 @@ def bootstrap(
     num_resamples: int = 1000,
     level: float = 0.95,
     centred: bool = False,
+    num_processes: int = 1,
 ) -> Interval:
     """Percentile interval of a metric under resampling of pictures with replacement.
 
     Resamplings where the metric is nan (no object drawn) are left out; all nan gives nan. AP grows when pictures are
     drawn twice, the more so the rarer the classes are, so with few pictures a percentile interval can lie above the
-    value: `bias` tells by how much, and `centred` takes it off. Differences of two detectors hardly have it. Raises
-    `ValueError` for a level outside (0, 1) or fewer than one picture or resampling.
+    value: `bias` tells by how much, and `centred` takes it off. Differences of two detectors hardly have it.
+
+    The resamplings are shared out over `num_processes` (`analysis.processes`), whose number changes no result. Raises
+    `ValueError` for a level outside (0, 1) or fewer than one picture, resampling or process.
     """
     _check(num_images, num_resamples, level)
     value = np.asarray(metric(np.ones((1, num_images))))[0]
+    blocks = _resamplings(num_images, num_resamples, generator, num_processes)
     samples = np.concatenate(
-        [np.asarray(metric(weights)) for weights in _resamplings(num_images, num_resamples, generator)]
+        map_in_processes(lambda weights: np.asarray(metric(weights)), blocks, num_processes=num_processes)
     )
     num_defined = (~np.isnan(samples)).sum(axis=0)
     total = np.nansum(samples, axis=0)
@@ -86,6 +95,7 @@ def paired_bootstrap(
     num_resamples: int = 1000,
     level: float = 0.95,
     centred: bool = False,
+    num_processes: int = 1,
 ) -> Interval:
     """Percentile interval of `second - first`, both evaluated on the same resampled pictures; see `bootstrap`."""
 
@@ -99,6 +109,7 @@ def paired_bootstrap(
         num_resamples=num_resamples,
         level=level,
         centred=centred,
+        num_processes=num_processes,
     )
 
 
@@ -137,6 +148,20 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
     )
 
 
+def paired_spread(firsts: Sequence[float], seconds: Sequence[float], *, level: float = 0.95) -> Spread:
+    """Spread of `second - first` over seeds: one pair a seed, both detectors trained with that seed, in the same order.
+
+    What the seeds have in common (data order, initialisation) goes out with the difference, so the t interval answers
+    whether another seed would show the gain. Raises `ValueError` without pairs or where the two differ in number.
+    """
+    if len(firsts) != len(seconds):
+        raise ValueError(
+            f"paired_spread needs a value of both detectors for every seed, got {len(firsts)} and {len(seconds)}; "
+            "leave out the seeds that only one has"
+        )
+    return spread([second - first for first, second in zip(firsts, seconds, strict=True)], level=level)
+
+
 def t_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t, to about 1e-9: its distribution function in closed form, inverted by bisection."""
     if not 0 < probability < 1 or degrees < 1:
@@ -166,13 +191,25 @@ def _t_cdf(t: float, degrees: int) -> float:
     return (1 + inside) / 2
 
 
-def _resamplings(num_images: int, num_resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+def _resamplings(
+    num_images: int, num_resamples: int, generator: np.random.Generator, num_processes: int
+) -> Iterator[np.ndarray]:
     """Blocks of weights [R, N]: how often each picture is drawn in N draws with replacement."""
-    for start in range(0, num_resamples, _RESAMPLINGS_AT_ONCE):
-        size = min(_RESAMPLINGS_AT_ONCE, num_resamples - start)
+    for size in _block_sizes(num_images, num_resamples, num_processes):
         draws = generator.integers(num_images, size=(size, num_images))
         flat = draws + num_images * np.arange(size)[:, None]
         yield np.bincount(flat.ravel(), minlength=size * num_images).reshape(size, num_images).astype(np.float64)
+
+
+def _block_sizes(num_images: int, num_resamples: int, num_processes: int) -> list[int]:
+    """Nearly equal sizes that add up to `num_resamples`; as many for each process, and none of a single resampling.
+
+    numpy adds a single column up in another order than one of many, so that its last digit would depend on the cut.
+    """
+    largest = max(1, min(_RESAMPLINGS_AT_ONCE, _WEIGHTS_AT_ONCE // num_images))
+    rounds = math.ceil(num_resamples / (largest * num_processes))
+    num_blocks = max(1, min(rounds * num_processes, num_resamples // 2))
+    return [num_resamples // num_blocks + (block < num_resamples % num_blocks) for block in range(num_blocks)]
 
 
 def _check(num_images: int, num_resamples: int, level: float) -> None:

@@ -55,7 +55,7 @@ class TableLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class TableCell:
-    """What a cell says; `interval` is "" where there is none, `number` nan where `text` is no number."""
+    """What a cell says: value and spread over seeds, interval ("" where there is none); `number` is nan for words."""
 
     text: str
     interval: str = ""
@@ -64,7 +64,7 @@ class TableCell:
 
     @property
     def full_text(self) -> str:
-        """Value and interval: `45.4 [43.9, 46.8]`."""
+        """Value, spread and interval: `45.4 ±0.2 [43.9, 46.8]`."""
         return f"{self.text} {self.interval}".rstrip()
 
 
@@ -74,6 +74,7 @@ class TableLine:
 
     kind: Kind
     row: int
+    runs: tuple[str, ...]  # that the numbers are of; none where they are published ones
     group: str
     labels: tuple[str, ...]
     cells: tuple[TableCell, ...]
@@ -84,8 +85,9 @@ def table_rows(frame: pd.DataFrame, layout: TableLayout) -> list[TableLine]:
 
     Cells that agree in all labels make one row, shown as two lines, *paper* and *here*, or for a published checkpoint
     what its authors report and what it gives here; a row without a `run` has just its first line. Percent with one
-    decimal, signed for gains; `num_*` and `effective_*` as plain numbers; `*_seconds` as time, in hours for the paper.
-    Raises `TableError` where a column is missing or a cell is given twice.
+    decimal, signed for gains; ± the standard deviation over seeds where the frame has a column `sd`; `num_*` and
+    `effective_*` as plain numbers; `*_seconds` as time, in hours for the paper. Raises `TableError` where a column is
+    missing or a cell is given twice.
     """
     _check_columns(frame, layout)
     lines = []
@@ -156,6 +158,7 @@ def _line(kind: Kind, row: int, cells: pd.DataFrame, layout: TableLayout) -> Tab
     return TableLine(
         kind=kind,
         row=row,
+        runs=() if kind in _PUBLISHED else tuple(str(first.run).split()),
         group=str(first[layout.bold_best]) if layout.bold_best else "",
         labels=tuple(_label(kind, first, column) for column in layout.labels),
         cells=tuple(read(metric, by_metric.get(metric)) for metric in layout.metrics),
@@ -184,7 +187,14 @@ def _measured_cell(metric: str, cell: pd.Series | None) -> TableCell:
     interval = ""
     if not (pd.isna(cell.low) or pd.isna(cell.high)):
         interval = f"[{_without_unit(metric, cell.low, unit)}, {_without_unit(metric, cell.high, unit)}]"
-    return TableCell(text=_with_unit(metric, cell.value, unit), interval=interval, number=float(cell.value))
+    text = f"{_with_unit(metric, cell.value, unit)}{_over_seeds(metric, cell, unit)}"
+    return TableCell(text=text, interval=interval, number=float(cell.value))
+
+
+def _over_seeds(metric: str, cell: pd.Series, unit: str) -> str:
+    """The standard deviation over seeds, where there are several: ` ±0.3`."""
+    sd = cell.get("sd", math.nan)
+    return "" if pd.isna(sd) or cell.n_seeds < 2 else f" ±{_without_unit(metric, sd, unit).lstrip('+')}"
 
 
 def _time_unit(seconds: float) -> str:

@@ -55,7 +55,8 @@ KIND_HEADING = "Source"
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}", "–": "--", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\rightarrow$",
+    "[": "{[}", "]": "{]}", "–": "--", "×": r"$\times$", "±": r"$\pm$",
+    "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\rightarrow$",
 }  # fmt: skip
 _INDEXED = re.compile(r"(AP|AR|NR)(\d+|[SML])")  # AP50, APS, NR70: the paper sets the end as an index
 

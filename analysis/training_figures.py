@@ -2,7 +2,7 @@
 
 What it is: drawing a training log. What it is not: a figure of the paper, which has none of training.
 
-    training_curves(frame)      # columns detector, step, metric, value
+    training_curves(frame)      # columns detector, step, metric, value, and run where there are several seeds
 
 Metrics drawn are `loss_*`, `lr` and `effective_anchors`; others (pictures per second) are passed over.
 """
@@ -21,7 +21,10 @@ _SMOOTHED_SHARE = 0.04  # of the points of a curve, in one window
 
 @styled
 def training_curves(frame: pd.DataFrame) -> Figure:
-    """Both detectors' loss terms above, learning rate and effective anchors below; raw values faint, smoothed bold."""
+    """Both detectors' loss terms above, learning rate and effective anchors below.
+
+    Bold is the smoothed mean over seeds; faint are a single run's raw values, or the range over several.
+    """
     figure = new_figure(7.4, 5.2)
     panels = figure.subplots(2, 2, sharex=True)
     for axes, detector in zip(panels[0], DETECTORS, strict=True):
@@ -66,9 +69,13 @@ def _draw_both(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _draw_curve(axes: Axes, rows: pd.DataFrame, **look: object) -> None:
     """One curve of one detector, in its colour."""
-    ordered = rows.sort_values("step")
-    colour = COLOURS.get(str(ordered.detector.iloc[0]), FAINT_INK)
-    values = ordered.value.to_numpy(dtype=np.float64)
-    axes.plot(ordered.step, values, color=colour, alpha=0.22, linewidth=0.9)
-    window = max(1, round(len(values) * _SMOOTHED_SHARE))
-    axes.plot(ordered.step, smooth(values, window), color=colour, **look)  # type: ignore[arg-type]  # Line2D's own
+    colour = COLOURS.get(str(rows.detector.iloc[0]), FAINT_INK)
+    by_step = rows.groupby("step").value
+    steps = by_step.mean().index.to_numpy()
+    window = max(1, round(len(steps) * _SMOOTHED_SHARE))
+    mean, low, high = (values.to_numpy(dtype=np.float64) for values in (by_step.mean(), by_step.min(), by_step.max()))
+    if rows.step.duplicated().any():
+        axes.fill_between(steps, smooth(low, window), smooth(high, window), color=colour, alpha=0.2, linewidth=0)
+    else:
+        axes.plot(steps, mean, color=colour, alpha=0.22, linewidth=0.9)
+    axes.plot(steps, smooth(mean, window), color=colour, **look)  # type: ignore[arg-type]  # Line2D's own

@@ -19,11 +19,12 @@ Handler = Callable[[argparse.Namespace], None]
 
 def _handler(command: str) -> Handler:
     """The function behind a command; imported late, so that --help does not wait for torch."""
-    from experiments import commands, data_commands, plain
+    from experiments import commands, data_commands, explore, plain
 
     return {
         "train": commands.train,
         "predict": commands.predict,
+        "cost": commands.cost,
         "show": commands.show,
         "report": commands.report,
         "list": commands.list_runs,
@@ -33,9 +34,11 @@ def _handler(command: str) -> Handler:
         "export": data_commands.export,
         "replay": data_commands.replay,
         "detect": plain.detect,
+        "matches": explore.matches,
         "evaluate": plain.evaluate,
         "compare": plain.compare,
         "nms-recall": plain.nms_recall,
+        "nms": plain.nms,
     }[command]
 
 

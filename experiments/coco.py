@@ -12,7 +12,7 @@ from pathlib import Path
 
 from experiments.ablations import FACTORS, Ablation, ablations_of
 from experiments.config import CocoData, DataSource, Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row
+from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
 from experiments.zoo import PAIR, published_checkpoints
 from freeanchor.anchors import AnchorConfig
@@ -286,14 +286,15 @@ def coco_profile(
             replace(it, sha256="", by_hand=MINIATURE, short_side=short, max_long_side=long) for it in checkpoints
         ]
     zoo = [run for checkpoint in checkpoints for run in _published(scale, checkpoint)]
-    pair = PAIR if chosen == "zoo" and zoo else tuple(f"{detector.lower()}-r50-s0" for detector in DETECTORS)
+    is_zoo = chosen == "zoo" and bool(zoo)
+    comparisons = {"published": (PAIR,)} if is_zoo else compared_runs(("r50", "r101"), num_seeds)
     return Profile(
         name=scale.name,
         data=scale.data,
         evaluations={run.name: run for run in (*own, *zoo)},
         tables=_tables(num_seeds, zoo),
-        pair=pair,
-        demo=pair,
+        comparisons=comparisons,
+        demo=tuple(run for pair in next(iter(comparisons.values())) for run in pair),
         zoo=tuple(run.name for run in zoo),
         ablations=tuple(ablation for ablation, _ in varied),
     )

@@ -94,31 +94,122 @@ def _add_files(add: Add) -> None:
     detect.add_argument("--min-score", type=float, default=0.5, help="draw boxes that score more (default: 0.5)")
     detect.add_argument("--json", action="store_true", help="print the detections as json")
     _add_how(detect)
-    evaluate = add(
-        "evaluate", "COCO statistics and breakdowns of any detections", "freeanchor evaluate --gt G --detections D"
+    _add_evaluations(add)
+    _add_suppressions(add)
+
+
+_GT = "ground truth, COCO json (or .json.gz)"
+_RESULTS = "detections: COCO results, .json, .json.gz or .parquet"
+_CANDIDATES = "candidates before NMS: COCO results, .json, .json.gz or .parquet"
+
+
+def _add_answer(parser: argparse.ArgumentParser, num_resamples: str) -> None:
+    """Options that say how sure, and in what form, an answer comes."""
+    parser.add_argument("--resamples", type=int, default=1000, help=f"{num_resamples} (default: 1000)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there too, a row a measurement")
+
+
+def _add_matches(add: Add) -> None:
+    """The command that takes the matching of one picture's objects apart."""
+    matches = add(
+        "matches",
+        "draw which anchors of an object's bag a detector, or several, would match with it, beside IoU",
+        "freeanchor matches a.jpg --checkpoint m.safetensors --box 10 20 60 30 --category door",
     )
-    evaluate.add_argument("--gt", type=Path, required=True, help="ground truth, COCO json (or .gz)")
-    evaluate.add_argument("--detections", type=Path, required=True, help="detections, COCO results json (or .gz)")
-    evaluate.add_argument("--json", action="store_true", help="for programs")
+    matches.add_argument("image", type=Path, help="a picture file")
+    matches.add_argument(
+        "--checkpoint", type=Path, nargs="+", required=True, help="a model.safetensors of ours; several are compared"
+    )
+    objects = matches.add_mutually_exclusive_group()
+    objects.add_argument("--gt", type=Path, help="COCO json (or .gz) with the picture's objects")
+    objects.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="an object's box in pixels")
+    matches.add_argument("--category", help="the category of --box")
+    matches.add_argument("--object", type=int, metavar="N", help="only the Nth of the objects, counted from 1")
+    matches.add_argument(
+        "--min-score",
+        type=float,
+        default=0.5,
+        help="without --gt or --box the objects are the (last) detector's own detections above it (default: 0.5)",
+    )
+    matches.add_argument("--bag-size", type=int, default=50, help="anchors offered to an object (default: 50)")
+    matches.add_argument("--out", type=Path, default=Path("matches"), help="folder to write to (default: matches)")
+    matches.add_argument("--json", action="store_true", help="print each bag's summary as json")
+    _add_how(matches)
+
+
+def _add_evaluations(add: Add) -> None:
+    """The commands on detections after NMS."""
+    evaluate = add(
+        "evaluate",
+        "COCO statistics and breakdowns of any detections, with intervals over pictures",
+        "freeanchor evaluate --gt G.json --detections D.json",
+    )
+    evaluate.add_argument("--gt", type=Path, required=True, help=_GT)
+    evaluate.add_argument("--detections", type=Path, required=True, help=_RESULTS)
+    evaluate.add_argument("--per-category", action="store_true", help="AP of every category, too")
     compare = add(
         "compare",
         "two detectors on the same pictures, with paired intervals",
-        "freeanchor compare --gt G one.json two.json",
+        "freeanchor compare --gt G.json one.json two.json",
     )
-    compare.add_argument("--gt", type=Path, required=True, help="ground truth, COCO json (or .gz)")
-    compare.add_argument("first", type=Path, help="detections, COCO results json (or .gz)")
+    compare.add_argument("--gt", type=Path, required=True, help=_GT)
+    compare.add_argument("first", type=Path, help=_RESULTS)
     compare.add_argument("second", type=Path, help="likewise; the difference is this one minus the first")
-    compare.add_argument("--resamples", type=int, default=1000, help="of the pictures (default: 1000)")
-    compare.add_argument("--json", action="store_true", help="for programs")
+    for parser, none in ((evaluate, "; 0: no intervals"), (compare, "")):
+        parser.add_argument(
+            "--area",
+            choices=("annotation", "box"),
+            default="annotation",
+            help="what makes an object small, medium or large: its area in the file (COCO: the mask's), or its box's",
+        )
+        _add_answer(parser, f"resamplings of the pictures{none}")
+
+
+def _add_suppressions(add: Add) -> None:
+    """The commands on candidates before NMS."""
     recall = add(
-        "nms-recall", "what NMS costs any detector's candidates", "freeanchor nms-recall --gt G --candidates C"
+        "nms-recall",
+        "what NMS costs any detector's candidates: NMS recall under four definitions, with intervals",
+        "freeanchor nms-recall --gt G.json --candidates C.json.gz --nms 0.4 0.5 0.6 --soft-nms gaussian",
     )
-    recall.add_argument("--gt", type=Path, required=True, help="ground truth, COCO json (or .gz)")
+    recall.add_argument("--gt", type=Path, required=True, help=_GT)
+    recall.add_argument("--candidates", type=Path, required=True, help=_CANDIDATES)
     recall.add_argument(
-        "--candidates", type=Path, required=True, help="candidates before NMS, COCO results json (or .gz)"
+        "--nms",
+        type=float,
+        nargs="+",
+        default=[0.5],
+        metavar="IOU",
+        help="IoU above which NMS suppresses (default: 0.5)",
     )
-    recall.add_argument("--nms", type=float, default=0.5, help="IoU above which NMS suppresses (default: 0.5)")
-    recall.add_argument("--json", action="store_true", help="for programs")
+    recall.add_argument(
+        "--soft-nms", nargs="+", default=[], choices=("linear", "gaussian"), help="beside them; linear at each IoU"
+    )
+    recall.add_argument("--include-crowd", action="store_true", help="count crowd regions as objects")
+    recall.add_argument("--inclusive", action="store_true", help="found means IoU >= tau (the authors: IoU > tau)")
+    _add_answer(recall, "resamplings of the pictures; 0: no intervals")
+    nms = add(
+        "nms",
+        "turn candidates into detections, by NMS or soft-NMS",
+        "freeanchor nms --candidates C.json.gz --out D.json --nms 0.5",
+    )
+    nms.add_argument("--candidates", type=Path, required=True, help=_CANDIDATES)
+    nms.add_argument("--out", type=Path, required=True, help="COCO results to write, .json or .json.gz")
+    nms.add_argument("--gt", type=Path, help="check picture and category ids against this ground truth")
+    nms.add_argument(
+        "--nms", type=float, nargs=1, default=[0.5], metavar="IOU", help="IoU above which NMS suppresses (default: 0.5)"
+    )
+    nms.add_argument("--soft-nms", choices=("linear", "gaussian"), help="let scores fall instead (linear: above --nms)")
+    nms.add_argument("--max-detections", type=int, default=100, help="of a picture; 0: all (default: 100)")
+    for parser in (recall, nms):
+        parser.add_argument("--sigma", type=float, default=0.5, help="width of gaussian soft-NMS (default: 0.5)")
+        parser.add_argument(
+            "--score-threshold",
+            type=float,
+            default=0.05,
+            help="boxes must score more, before and after (default: 0.05)",
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -143,6 +234,10 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="the configuration for programs")
         else:
             _add_how(command)
+    cost = add("cost", "time training steps of both detectors in turn", "freeanchor cost small")
+    cost.add_argument("backbone", help="backbone of the profile whose two runs are trained: small, large, r50 …")
+    _add_where(cost)
+    _add_how(cost)
     report = add("report", "write a table, a figure, or the index page", "freeanchor report table2")
     report.add_argument(
         "name", help="table1 to table3, figure1 to figure6, headline, training, comparison, trials, index, or all"
@@ -155,5 +250,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_where(plan)
     _add_data(add)
     _add_files(add)
+    _add_matches(add)
     _add_weights(add)
     return parser

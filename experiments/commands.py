@@ -19,6 +19,7 @@ from experiments.report import REPORTS, write_report
 from experiments.show import recipe_lines
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
+from experiments.training_cost import cost_stage
 from freeanchor.data import DataError
 from freeanchor.distributed import ALONE, Processes, process_group
 from freeanchor.runtime import Runtime
@@ -138,6 +139,19 @@ def predict(arguments: argparse.Namespace) -> None:
         predict_stage(evaluation, store, runtime_of(arguments, processes), processes)
     if processes.is_main:  # the others need not wait for it
         measure_stage(evaluation, store)
+
+
+def cost(arguments: argparse.Namespace) -> None:
+    """`freeanchor cost BACKBONE`: time training steps of both detectors in turn."""
+    profile, store = _profile(arguments), store_of(arguments)
+    if arguments.backbone not in profile.comparisons:
+        known = ", ".join(profile.comparisons)
+        raise UsageError(f"no backbone {arguments.backbone!r} in profile {profile.name}; choose one of {known}")
+    pair = profile.comparisons[arguments.backbone][0]
+    for run in pair:
+        if not (profile.evaluations[run].training.directory(store.runs) / "train.json").exists():
+            raise UsageError(f"{run} is not trained yet; run: freeanchor train {run}")
+    print(cost_stage(profile, pair, store, runtime_of(arguments)))
 
 
 def show(arguments: argparse.Namespace) -> None:

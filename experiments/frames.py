@@ -1,7 +1,8 @@
 """Tidy frames for tables and figures, gathered from the run store. Views only: nothing is computed twice or trained.
 
 frame = table_frame(profile, "table2", store)
-frame = pair_frame(profile, store)          # every metric of the two compared runs, and the gain between them
+frame = pair_frame(profile, store)          # every metric of the two compared detectors
+gains = gains_frame(profile, profile.pairs, store)         # and the gain between them
 """
 
 import json
@@ -11,11 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics import spread
 from experiments.config import CocoData, Evaluation, PublishedCheckpoint, Training
 from experiments.files import read_json
+from experiments.profiles import Pair
 from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
 from experiments.registry import Profile, Row
+from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
+from experiments.stages import compare_stage
 from experiments.store import Store
 
 TABLE_METRICS = {
@@ -36,20 +39,6 @@ def measurements(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     return pd.read_csv(evaluation.directory(store.runs) / "measurements.csv")
 
 
-def _summary(values: Sequence[pd.Series]) -> dict[str, float]:
-    """One cell from the same metric of several seeds.
-
-    A single seed keeps its interval over pictures; several give their mean and the t interval over seeds.
-    """
-    if not values:
-        return {"value": math.nan, "low": math.nan, "high": math.nan, "n_seeds": 0}
-    if len(values) == 1:
-        only = values[0]
-        return {"value": only["value"], "low": only["low"], "high": only["high"], "n_seeds": 1}
-    seeds = spread([float(value["value"]) for value in values])
-    return {"value": seeds.mean, "low": seeds.low, "high": seeds.high, "n_seeds": seeds.num_seeds}
-
-
 def _published_values(table: str, row: Row, evaluations: Sequence[Evaluation]) -> tuple[dict[str, float], str]:
     """Metrics that the paper gives for a row, or a checkpoint's authors for theirs, and where."""
     if row.published:
@@ -62,12 +51,19 @@ def _published_values(table: str, row: Row, evaluations: Sequence[Evaluation]) -
     return {}, ""
 
 
+def _cells(frames: list[pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Metric -> value, interval and spread over seeds, of the metrics that have one row a run."""
+    single = [frame[frame["metric"] != "ap_category"] for frame in frames]
+    rows = over_seeds(single)[["metric", *NOT_RUN]].to_dict("records")
+    return {str(row.pop("metric")): {str(key): value for key, value in row.items()} for row in rows}
+
+
 def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dict[str, object]]:
     """The cells of one row: what the paper has, and what was measured here."""
     evaluations = [profile.evaluations[run] for run in row.runs]
     paper, source = _published_values(table, row, evaluations)
     done = [run for run in evaluations if is_measured(run, store)]
-    measured: list[Any] = [measurements(run, store).set_index("metric") for run in done]
+    measured = _cells([measurements(run, store) for run in done])
     theirs = row.published[1] if row.published else "n/a"
     labels = {
         "profile": profile.name,
@@ -87,7 +83,7 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
         {
             **labels,
             "metric": metric,
-            **_summary([frame.loc[metric] for frame in measured]),
+            **measured.get(metric, NOT_RUN),
             "published": paper.get(metric, math.nan),
             "source": source,
         }
@@ -101,13 +97,26 @@ def table_frame(profile: Profile, table: str, store: Store) -> pd.DataFrame:
 
 
 def pair_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Every metric of the two compared runs, with `detector`; not-run detectors have no rows."""
+    """Every metric of the two compared detectors over seeds, with `detector`; not-run detectors have no rows."""
     frames = []
-    for name in profile.pair:
-        evaluation = profile.evaluations[name]
-        if is_measured(evaluation, store):
-            frames.append(measurements(evaluation, store).assign(detector=evaluation.training.detector))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["detector", *MEASUREMENT_COLUMNS])
+    for runs in zip(*profile.pairs, strict=True):
+        evaluations = [profile.evaluations[name] for name in runs]
+        seeds = [measurements(evaluation, store) for evaluation in evaluations if is_measured(evaluation, store)]
+        if seeds:
+            detector = evaluations[0].training.detector
+            frames.append(over_seeds(seeds, ("metric", "label")).assign(detector=detector))
+    columns = ["detector", *MEASUREMENT_COLUMNS, *SEED_COLUMNS]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def gains_frame(profile: Profile, pairs: Sequence[Pair], store: Store) -> pd.DataFrame:
+    """Second minus first of each pair in every metric, paired over pictures, then over seeds.
+
+    Columns metric, value, low, high and `SEED_COLUMNS`; empty where no pair has been run whole.
+    """
+    both = [[profile.evaluations[name] for name in pair] for pair in pairs]
+    done = [pair for pair in both if all(is_measured(run, store) for run in pair)]
+    return over_seeds([compare_stage(first, second, store) for first, second in done])
 
 
 def slenderness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +126,7 @@ def slenderness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd
     groups = frame[frame["metric"].isin(["ap_square", "ap_middle", "ap_slender"])].assign(panel="group")
     groups = groups.assign(label=groups["metric"].str.removeprefix("ap_"))
     categories = frame[frame["metric"] == "ap_category"].assign(panel="category")
-    columns = ["detector", "panel", "label", "median_aspect", "num_objects", "value", "low", "high"]
+    columns = ["detector", "panel", "label", "median_aspect", "num_objects", "value", "low", "high", *SEED_COLUMNS]
     return pd.concat([groups, categories], ignore_index=True).reindex(columns=columns)
 
 
@@ -128,22 +137,22 @@ def crowdedness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd
     bins = frame[frame["metric"].str.startswith("ap_objects_")]
     label = bins["metric"].str.removeprefix("ap_objects_").str.replace("_plus", "+").str.replace("_", "-")
     counts = bins.groupby("metric")[["num_images", "num_objects"]].transform("max")
-    columns = ["detector", "bin", "num_images", "num_objects", "value", "low", "high"]
+    columns = ["detector", "bin", "num_images", "num_objects", "value", "low", "high", *SEED_COLUMNS]
     return bins.assign(bin=label, **counts).reindex(columns=columns)
 
 
 def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Training curves of the compared runs: detector, step, metric, value."""
+    """Training curves of the compared runs: detector, run, step, metric, value."""
     frames = []
-    for name in profile.pair:
+    for name in (run for pair in profile.pairs for run in pair):
         training = profile.evaluations[name].training
         path = training.directory(store.runs) / "metrics.jsonl"
         if path.exists():
             text = path.read_text(encoding="utf-8")
             lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]  # it may be growing
             frame = pd.DataFrame(lines, columns=None if lines else ["step"]).melt(id_vars="step", var_name="metric")
-            frames.append(frame.assign(detector=training.detector))
-    columns = ["detector", "step", "metric", "value"]
+            frames.append(frame.assign(detector=training.detector, run=name))
+    columns = ["detector", "run", "step", "metric", "value"]
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 

@@ -13,6 +13,7 @@ from experiments.config import CocoData
 from experiments.frames import pair_frame
 from experiments.published import SOURCES, published
 from experiments.registry import DETECTORS, Profile
+from experiments.seeds import NOT_RUN
 from experiments.store import Store
 
 ROWS = {
@@ -33,8 +34,9 @@ LAYOUT = TableLayout(
     title="In one table",
     labels={"what": "Metric (percent)"},
     metrics={"retinanet": "RetinaNet", "freeanchor": "FreeAnchor", "gain": "Gain"},
-    caption="One seed, small backbone; in brackets 95 % intervals over validation pictures, paired for the gain. The "
-    "paper's lines are ResNet-50 on COCO, for the metrics that it gives as numbers.",
+    caption="Small backbone; in brackets 95 % intervals over validation pictures, paired for the gain; ± the standard "
+    "deviation over seeds, where there are several. The paper's lines are ResNet-50 on COCO, for the metrics that it "
+    "gives as numbers.",
 )
 
 
@@ -42,7 +44,7 @@ def headline_layout(profile: Profile) -> TableLayout:
     """The table's layout, saying which two detectors it is of where they are not the small ones."""
     if all("-small-" in name for name in profile.pair):
         return LAYOUT
-    return replace(LAYOUT, caption=LAYOUT.caption.replace("One seed, small backbone", " and ".join(profile.pair)))
+    return replace(LAYOUT, caption=LAYOUT.caption.replace("Small backbone", " and ".join(profile.pair)))
 
 
 def _in_the_paper(metric: str) -> dict[str, float]:
@@ -59,16 +61,15 @@ def headline_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.Da
     columns["gain"] = gains.set_index("metric")
     rows = []
     for metric, what in ROWS.items():
-        head = {"profile": profile.name, "run": " ".join(profile.pair), "what": what}
+        head = {"profile": profile.name, "run": " ".join(run for pair in profile.pairs for run in pair), "what": what}
         head["split"] = "val2017" if isinstance(profile.data, CocoData) else "val"
         if set(profile.pair) <= set(profile.zoo):
             head["measured_as"] = "checkpoint beside the paper"
         paper = _in_the_paper(metric)
         for column, frame in columns.items():
-            is_there = metric in frame.index
-            cell = {name: frame.loc[metric, name] if is_there else math.nan for name in ("value", "low", "high")}
+            cell = dict(frame.loc[metric, list(NOT_RUN)]) if metric in frame.index else NOT_RUN
             source = SOURCES["table1" if metric.startswith("nr") else "table2"]
             known = {"published": paper[column], "source": source}
-            rows.append({**head, "metric": column, **cell, "n_seeds": int(is_there), **known})
+            rows.append({**head, "metric": column, **cell, **known})
     backbone = profile.evaluations[profile.pair[0]].training.backbone_label
     return pd.DataFrame(rows).assign(detector="", backbone=backbone)

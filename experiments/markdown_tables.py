@@ -23,6 +23,10 @@ KINDS = {  # what a line says of its origin -> its class on the page
     "here": "here",
     "its authors": "paper",
     "published checkpoint, evaluated here": "here",
+    "**holds**": "holds",
+    "**does not hold**": "fails",
+    "**undecided**": "open",
+    "**not run**": "open",
 }
 
 
@@ -37,7 +41,7 @@ class MarkdownCell:
 
 @dataclass(frozen=True, kw_only=True)
 class MarkdownRow:
-    """A line of a table; `kind` is "paper" or "here" by what a cell says of its origin, else ""."""
+    """A line of a table; `kind` is "paper" or "here" by what a cell says of its origin, or a verdict's, else ""."""
 
     kind: str
     cells: tuple[MarkdownCell, ...]
@@ -98,7 +102,12 @@ def _cells(texts: list[str], is_number: list[bool]) -> tuple[MarkdownCell, ...]:
 
 
 def _value(text: str) -> Markup:
-    """A cell's text; an interval behind a value is set apart, for the page to print it smaller."""
+    """A cell's text, line by line; an interval behind a value is set apart, for the page to print it smaller."""
+    return Markup("<br>").join(_line(line) for line in text.split("<br>"))
+
+
+def _line(text: str) -> Markup:
+    """A line of a cell."""
     value, bracket, rest = text.strip().partition(" [")
     if bracket and rest.rstrip("*").endswith("]"):
         is_bold = value.startswith("**")

@@ -1,31 +1,38 @@
-"""The objects whose matching is shown (Figs. 1 and 4), and their bags over training.
+"""Bags over training: of the few objects whose matching is shown (Figs. 1 and 4), and of a data set's.
 
-The objects are chosen by a rule on the ground truth, before any detector is asked: of objects with a box no longer than
+The few are chosen by a rule on the ground truth, before any detector is asked: of objects with a box no longer than
 4:3, so that their bags hold anchors of ratio 1:1 as in the paper's Fig. 4, in pictures of at most `MAX_OBJECTS`
 objects, the largest; those first whose discriminative part lies off their centre, where the data say so.
 
-    frame = matches_frame(evaluation, store)      # columns of analysis.bags.MATCH_COLUMNS
+    frame = matches_frame(evaluation, store)            # a row an anchor: analysis.bags.MATCH_COLUMNS
+    bags, positions = bag_frames(evaluation, store)     # a row a bag; where in the objects their weight lies
 """
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.bag_arrays import BAG_TABLE_COLUMNS, OFF_CENTRE, BagArrays, bag_table, concatenate_bags
 from analysis.bags import MATCH_COLUMNS
 from analysis.breakdowns import AspectCuts
+from analysis.positions import POSITION_COLUMNS, position_histograms
 from experiments.config import Evaluation, PublishedCheckpoint
 from experiments.store import Store
-from freeanchor.bags import bag_rows
-from freeanchor.checkpoints import load_model
+from freeanchor.bags import ObjectBags, bag_rows, object_bags
+from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import Picture, Split, locate_split, read_split
 from freeanchor.losses import FreeAnchorLoss
 
 MAX_OBJECTS = 6  # a picture with more is hard to read
-OFF_CENTRE = 0.25  # of the box's diagonal; a corner is at 0.5
 NUM_OBJECTS = 4
+MAX_BAGS = 5000  # objects of a data set, in whole pictures by the split's order: all of the drawn sets'
+DIGITS = 5  # decimals kept of what is stored
+STAGE_COLUMNS = ("run", "detector", "step", "num_steps")
 
 
 def _parts(annotations: Path) -> dict[int, tuple[float, float]]:
@@ -95,3 +102,72 @@ def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
             bags = bag_rows(model, detector, picture, FreeAnchorLoss())
             rows += [{**head, **row, **part} for row in bags if row["annotation_id"] == annotation_id]
     return pd.DataFrame(rows, columns=list(MATCH_COLUMNS))
+
+
+def bags_frame(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS) -> pd.DataFrame:
+    """The bags of a data set's objects at each snapshot: `STAGE_COLUMNS`, then `BAG_TABLE_COLUMNS`; a row a bag.
+
+    Objects of the validation split, in whole pictures by its order while they hold at most `max_objects`.
+    """
+    return bag_frames(evaluation, store, max_objects)[0]
+
+
+def position_frame(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS) -> pd.DataFrame:
+    """Where the weight of the same bags lies: run, detector, step, then `POSITION_COLUMNS`; a row a bin with mass."""
+    return bag_frames(evaluation, store, max_objects)[1]
+
+
+def bag_frames(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`bags_frame` and `position_frame` from one pass of each snapshot over the pictures; rounded to `DIGITS`."""
+    tables = [pd.DataFrame(columns=[*STAGE_COLUMNS, *BAG_TABLE_COLUMNS])]
+    positions = [pd.DataFrame(columns=[*STAGE_COLUMNS[:3], *POSITION_COLUMNS])]
+    for head, bags in _stage_bags(evaluation, store, max_objects):
+        for frames, frame in ((tables, bag_table(bags)), (positions, position_histograms(bags))):
+            frames.append(frame.assign(**head)[list(frames[0].columns)])
+    bags_of_all, positions_of_all = (
+        pd.concat(frames[1:] or frames, ignore_index=True).round(DIGITS) for frames in (tables, positions)
+    )
+    return bags_of_all, positions_of_all
+
+
+def _stage_bags(evaluation: Evaluation, store: Store, max_objects: int) -> Iterator[tuple[dict[str, Any], BagArrays]]:
+    """The bags of the validation split's first objects at each snapshot, under the stage's columns."""
+    training = evaluation.training
+    directory = store.data(training)
+    parts = _parts(locate_split(directory, "val")[0])
+    pictures = first_pictures(read_split(directory, "val"), max_objects)
+    stages, num_steps = _stages(evaluation, store)
+    for step, path in stages:
+        model, detector = load_model(path)
+        found = [bag_arrays(bags, detector, parts) for bags in object_bags(model, detector, pictures, FreeAnchorLoss())]
+        if found:
+            names = evaluation.name, training.detector, step, num_steps
+            yield dict(zip(STAGE_COLUMNS, names, strict=True)), concatenate_bags(found)
+
+
+def first_pictures(split: Split, max_objects: int) -> list[Picture]:
+    """The first pictures with objects that hold at most `max_objects` together, and at least one picture."""
+    pictures = [picture for picture in split.pictures if len(picture.boxes)]
+    totals = np.cumsum([len(picture.boxes) for picture in pictures], dtype=np.int64)
+    return pictures[: max(1, int((totals <= max_objects).sum()))]
+
+
+def bag_arrays(bags: ObjectBags, detector: DetectorConfig, parts: dict[int, tuple[float, float]]) -> BagArrays:
+    """One picture's bags as the analysis takes them."""
+    picture, missing = bags.picture, (math.nan, math.nan)
+    ids = picture.annotation_ids.numpy()
+    names = np.array(detector.category_names, dtype=object)
+    return BagArrays(
+        image_id=np.full(len(ids), picture.image_id),
+        annotation_id=ids,
+        category=names[picture.labels.numpy()],
+        num_objects=np.full(len(ids), len(ids)),
+        gt_boxes=picture.boxes.numpy().astype(np.float64),
+        parts=np.array([parts.get(number, missing) for number in ids.tolist()], dtype=np.float64).reshape(-1, 2),
+        boxes=bags.boxes.numpy().astype(np.float64),
+        level=bags.level.numpy(),
+        iou=bags.iou.numpy(),
+        confidence=bags.confidence.numpy(),
+        weight=bags.weight.numpy(),
+        assigned=bags.assigned.numpy(),
+    )

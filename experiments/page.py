@@ -45,6 +45,8 @@ class Section:
     command: str  # what makes it again
     kind: Literal["table", "figure"]
     stem: Path
+    runs: tuple[str, ...] = ()  # that it is measured on
+    line_runs: tuple[tuple[str, ...], ...] = ()  # of a table, line by line; none for a line of published numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,23 @@ def build_page(
     *,
     title: str = "FreeAnchor: reproduction report",
     summary: str = "",
-    headline: Section | None = None,
+    first: Sequence[Section] = (),
+    runs: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write `report_dir`/index.html, whole or not at all.
 
     `provenance` may nest mappings and lists and is shown as it comes: mappings as definitions, lists of mappings as
-    tables (the runs, each with its fingerprint). Its "profile", where given, goes beside the title. `headline` is a
-    table shown above everything else. Raises `PageError` where two sections share an id.
+    tables. Its "profile", where given, goes beside the title. `first` are the sections above the table of contents.
+    `runs` become a table, a row a run: its "run" is what sections name, and links to its "file", where given; every
+    number of a table and every figure links to its row. Raises `PageError` where two sections share an id, or one names
+    a run that is not there.
     """
-    ids = [section.id for section in sections]
+    known = {str(run["run"]) for run in runs}
+    for section in (*first, *sections):
+        unknown = {run for line in (section.runs, *section.line_runs) for run in line} - known
+        if unknown:
+            raise PageError(f"section {section.id} names {', '.join(sorted(unknown))}, which is no run of the page")
+    ids = [section.id for section in (*first, *sections)]
     for name in ids:
         if ids.count(name) > 1:
             raise PageError(f"section id {name} occurs more than once; give every section an id of its own")
@@ -82,7 +92,8 @@ def build_page(
             title=title,
             summary=summary,
             profile=str(provenance.get("profile", "")),
-            headline=None if headline is None else _shown(headline, report_dir),
+            first=[_shown(section, report_dir) for section in first],
+            runs=runs,
             sections=[_shown(section, report_dir) for section in sections],
             provenance={key: value for key, value in provenance.items() if key != "profile"},
         )

@@ -1,32 +1,22 @@
-"""The commands that need no registry: detect, evaluate, compare, nms-recall, on plain files.
+"""The commands that need no registry: detect, evaluate, compare, nms-recall, nms, on plain files.
 
 Each takes the parsed command line and prints a table, or json where asked.
 """
 
 import argparse
+import gzip
 import json
-import math
-from typing import Any
 
-import pandas as pd
-
-from analysis.breakdowns import crowdedness, slenderness
-from analysis.coco import coco_statistics, read_detections, read_ground_truth
-from analysis.nms_recall import NmsRecallDefinition, nms_recall_table, object_recall
+from analysis.artifacts import write_atomically
+from analysis.coco import read_detections, read_ground_truth, results_json
+from analysis.nms_recall import NmsRecallDefinition
+from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
+from experiments.answers import answer, notes_on_stderr
 from experiments.commands import UsageError, runtime_of
 from experiments.detect import detect as detect_pictures
+from experiments.evaluation import evaluation_frame
 from experiments.measure import compare_detections
-
-
-def _print(values: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Rows as json, nan as null, or as an aligned table of fractions."""
-    if as_json:
-        clean = [
-            {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in values
-        ]
-        print(json.dumps(clean, indent=1))
-    else:
-        print(pd.DataFrame(values).to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+from experiments.recall_frames import recall_frame, recall_text
 
 
 def detect(arguments: argparse.Namespace) -> None:
@@ -50,44 +40,89 @@ def detect(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`freeanchor evaluate --gt G --detections D`."""
-    ground_truth = read_ground_truth(arguments.gt)
-    detections = read_detections(arguments.detections, ground_truth)
-    rows: list[dict[str, Any]] = [
-        {"metric": name, "value": value} for name, value in coco_statistics(ground_truth, detections).items()
-    ]
-    for frame in (slenderness(ground_truth, detections), crowdedness(ground_truth, detections)):
-        rows += [{"metric": row.metric, "value": row.value} for row in frame.itertuples()]
-    _print(rows, as_json=arguments.json)
+    _check_resamples(arguments, allow_none=True)
+    with notes_on_stderr():
+        ground_truth = read_ground_truth(arguments.gt, area=arguments.area)
+        detections = read_detections(arguments.detections, ground_truth)
+    frame = evaluation_frame(
+        ground_truth, detections, num_resamples=arguments.resamples, per_category=arguments.per_category
+    )
+    answer(frame, arguments)
 
 
 def compare(arguments: argparse.Namespace) -> None:
     """`freeanchor compare --gt G A B`: B minus A, paired over pictures."""
-    if arguments.resamples < 2:
-        raise UsageError(f"--resamples must be at least 2, got {arguments.resamples}; 1000 is usual")
-    ground_truth = read_ground_truth(arguments.gt)
-    first, second = (read_detections(path, ground_truth) for path in (arguments.first, arguments.second))
+    _check_resamples(arguments, allow_none=False)
+    with notes_on_stderr():
+        ground_truth = read_ground_truth(arguments.gt, area=arguments.area)
+        first, second = (read_detections(path, ground_truth) for path in (arguments.first, arguments.second))
     frame = compare_detections(ground_truth, first, second, num_resamples=arguments.resamples)
-    frame = frame.rename(columns={"value": "difference"})
-    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-    _print(rows, as_json=arguments.json)
+    answer(frame.rename(columns={"value": "difference"}), arguments)
 
 
 def nms_recall(arguments: argparse.Namespace) -> None:
     """`freeanchor nms-recall --gt G --candidates C`."""
-    if not 0 <= arguments.nms <= 1:
-        raise UsageError(f"--nms must lie in [0, 1], got {arguments.nms}; it is a fraction")
-    ground_truth = read_ground_truth(arguments.gt)
-    candidates = read_detections(arguments.candidates, ground_truth)
-    definition = NmsRecallDefinition(nms_iou=arguments.nms)
-    table = nms_recall_table(object_recall(ground_truth, candidates, definition=definition))
-    rows: list[dict[str, Any]] = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-    rows.append(
-        {
-            "tau": math.nan,
-            "metric": "nr",
-            "recall_before": table["recall_before"].mean(),
-            "recall_after": table["recall_after"].mean(),
-            "nr": table["nr"].mean(),
-        }
+    _check_resamples(arguments, allow_none=True)
+    suppressions: list[Suppression] = [HardNms(nms_iou=iou) for iou in _checked_ious(arguments)]
+    for kind in arguments.soft_nms:
+        suppressions += _soft(kind, arguments)
+    base = NmsRecallDefinition(
+        score_threshold=_checked_threshold(arguments),
+        include_crowd=arguments.include_crowd,
+        strict=not arguments.inclusive,
     )
-    _print(rows, as_json=arguments.json)
+    with notes_on_stderr():
+        ground_truth = read_ground_truth(arguments.gt)
+        candidates = read_detections(arguments.candidates, ground_truth)
+    frame = recall_frame(ground_truth, candidates, suppressions, base=base, num_resamples=arguments.resamples)
+    answer(frame, arguments, recall_text(frame))
+
+
+def nms(arguments: argparse.Namespace) -> None:
+    """`freeanchor nms --candidates C --out D.json`."""
+    if not arguments.out.name.endswith((".json", ".json.gz")):
+        raise UsageError(f"--out must end with .json or .json.gz, got {arguments.out}; it holds COCO results")
+    if arguments.max_detections < 0:
+        raise UsageError(f"--max-detections must not be negative, got {arguments.max_detections}; 0 keeps all")
+    suppression: Suppression = HardNms(nms_iou=_checked_ious(arguments)[0])
+    if arguments.soft_nms:
+        suppression = _soft(arguments.soft_nms, arguments)[0]
+    threshold = _checked_threshold(arguments)
+    with notes_on_stderr():
+        ground_truth = read_ground_truth(arguments.gt) if arguments.gt else None
+        candidates = read_detections(arguments.candidates, ground_truth)
+    kept = suppress(candidates, suppression, score_threshold=threshold, max_detections=arguments.max_detections or None)
+    content = json.dumps(results_json(kept)).encode()
+    write_atomically(arguments.out, gzip.compress(content, mtime=0) if arguments.out.suffix == ".gz" else content)
+    print(f"{len(kept)} of {len(candidates)} candidates kept by {suppression.label}, in {arguments.out}")
+
+
+def _soft(kind: str, arguments: argparse.Namespace) -> list[Suppression]:
+    """Soft-NMS of one kind: linear once for each IoU, gaussian once for each sigma asked for."""
+    if kind == "linear":
+        return [LinearSoftNms(nms_iou=iou) for iou in _checked_ious(arguments)]
+    if not 0 < arguments.sigma < float("inf"):
+        raise UsageError(f"--sigma must be greater than 0, got {arguments.sigma}; 0.5 is usual")
+    return [GaussianSoftNms(sigma=arguments.sigma)]
+
+
+def _checked_ious(arguments: argparse.Namespace) -> list[float]:
+    """The IoUs of `--nms`, each once."""
+    for iou in arguments.nms:
+        if not 0 <= iou <= 1:
+            raise UsageError(f"--nms must lie in [0, 1], got {iou}; it is a fraction")
+    return list(dict.fromkeys(arguments.nms))
+
+
+def _checked_threshold(arguments: argparse.Namespace) -> float:
+    """The score that candidates must exceed."""
+    if not 0 <= arguments.score_threshold < float("inf"):
+        raise UsageError(f"--score-threshold must be 0 or more, got {arguments.score_threshold}; the paper's is 0.05")
+    return arguments.score_threshold
+
+
+def _check_resamples(arguments: argparse.Namespace, *, allow_none: bool) -> None:
+    """Refuses numbers of resamplings that make no interval."""
+    if arguments.resamples < 2 and not (allow_none and arguments.resamples == 0):
+        none = " (or 0, for no intervals)" if allow_none else ""
+        raise UsageError(f"--resamples must be at least 2{none}, got {arguments.resamples}; 1000 is usual")

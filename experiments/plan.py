@@ -7,9 +7,10 @@ from pathlib import Path
 
 from experiments.checkpoint_files import is_at_hand
 from experiments.config import DrawnData, Evaluation, PublishedCheckpoint
-from experiments.registry import Profile
+from experiments.profiles import Pair, Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
+from experiments.training_cost import cost_file
 
 # What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
 _FROM_CODE = ("figure2", "figure3")
@@ -60,16 +61,50 @@ def _chosen(profile: Profile, store: Store, chosen: str) -> set[str]:
     return {name for name, it in trainings.items() if isinstance(it, PublishedCheckpoint) and is_at_hand(it, store)}
 
 
-def _needs(profile: Profile, store: Store, report: str, chosen: str) -> list[str]:
-    """The runs a report waits for: of those that it shows, the chosen ones."""
+def shown_runs(profile: Profile, report: str) -> list[str]:
+    """All runs that a report shows, run or not."""
     if report in _FROM_CODE:
         return []
     if report in LAYOUTS:
-        waited_for = _chosen(profile, store, chosen)
-        return [run for row in profile.tables[report] for run in row.runs if run in waited_for]
+        return [run for row in profile.tables[report] for run in row.runs]
     if report == "trials":
-        return list(profile.trials) if chosen == "paper" else []
-    return list(profile.pair)
+        return list(profile.trials)
+    if report == "ablations":
+        return [ablation.run for ablation in profile.ablations]
+    if report == "models":
+        return list(profile.examples)
+    if report == "claims":
+        return list(profile.evaluations)
+    return [run for pair in profile.pairs for run in pair]
+
+
+def _needs(profile: Profile, store: Store, report: str, chosen: str) -> list[str]:
+    """The runs a report waits for: of those that it shows, the chosen ones; trials and the like for `paper` only."""
+    if report in ("trials", "ablations", "models") and chosen != "paper":
+        return []
+    waited_for = _chosen(profile, store, chosen)
+    return [run for run in dict.fromkeys(shown_runs(profile, report)) if run in waited_for]
+
+
+def _timed_pairs(profile: Profile) -> dict[str, Pair]:
+    """The trained pair of each backbone, whose steps are timed; published checkpoints have none to time."""
+    pairs = {backbone: pairs[0] for backbone, pairs in profile.comparisons.items()}
+    return {backbone: pair for backbone, pair in pairs.items() if not set(pair) & set(profile.zoo)}
+
+
+def _cost_files(profile: Profile, store: Store, chosen: str) -> list[Path]:
+    """The timings that a ledger of the chosen runs needs."""
+    runs = _chosen(profile, store, chosen)
+    return [cost_file(profile, pair, store) for pair in _timed_pairs(profile).values() if set(pair) <= runs]
+
+
+def _cost_rules(profile: Profile, store: Store) -> list[str]:
+    """How the timings come about: once both detectors are trained."""
+    rules = []
+    for backbone, pair in _timed_pairs(profile).items():
+        needs = [profile.evaluations[run].training.directory(store.runs) / "train.json" for run in pair]
+        rules.append(_rule(cost_file(profile, pair, store), needs, f"$(FREEANCHOR) cost {backbone} $(WHERE) $(HOW)"))
+    return rules
 
 
 def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
@@ -82,12 +117,17 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
     rules = _run_rules(profile, store)
     for name in names:
         needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, store, name, chosen)]
-        if name in ("figure5", "figure6", "headline"):
+        if name == "claims":
+            needs += _cost_files(profile, store, chosen)
+        if name in ("positions", "part_distance", "claims"):
+            needs.append(directory / "concentration.csv")  # it asks the models, once, about all bags
+        if name in ("figure5", "figure6", "headline", "claims"):
             needs.append(directory / "comparison.csv")  # computed once, not by three processes at a time
         rules.append(
             _rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", also=" $(REPORT_NEEDS)")
         )
     files = [directory / f"{name}.csv" for name in names]
+    rules += _cost_rules(profile, store)
     rules.append(_rule(directory / "index.html", files, "$(FREEANCHOR) report index $(WHERE)"))
     aliases = [f"{name}: {_escape(directory / f'{name}.csv')}" for name in names]
     aliases.append(f"report: {_escape(directory / 'index.html')}")

@@ -5,6 +5,7 @@ The profiles themselves are made in `registry.py` (drawn scenes, a user's photog
     profile.evaluations["freeanchor-small-s0"].training
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,9 @@ DETECTORS: dict[str, tuple[RetinaNetLoss | FreeAnchorLoss, float]] = {
     "FreeAnchor": (FreeAnchorLoss(), 0.02),
 }
 SNAPSHOTS = (0.02, 0.1, 0.3, 1.0)  # fractions of training at which matching is looked at (Fig. 4)
+
+
+Pair = tuple[str, str]  # names of a RetinaNet's run and a FreeAnchor's, alike in everything else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +43,44 @@ class Row:
 class Profile:
     """Everything that is run and reported at one size.
 
-    `pair` are the two runs that the figures compare, RetinaNet first; `demo` those that a demonstration waits for;
-    `trials` the baseline at each learning rate that was tried; `ablations` each value of Sec. 4.3 with its run; `zoo`
-    other people's checkpoints, evaluated here.
+    `comparisons` has, for each backbone, the runs to compare: a pair a seed, RetinaNet first; the first backbone's are
+    the figures'. `demo` are the runs that a demonstration waits for; `trials` the baseline at each learning rate that
+    was tried; `ablations` each value of Sec. 4.3 with its run; `examples` two small models to commit; `zoo` other
+    people's checkpoints, evaluated here.
     """
 
     name: str
     data: DataSource
     evaluations: dict[str, Evaluation]
     tables: dict[str, tuple[Row, ...]]
-    pair: tuple[str, ...] = field(default=())
+    comparisons: dict[str, tuple[Pair, ...]] = field(default_factory=dict)
     demo: tuple[str, ...] = ()
     trials: tuple[str, ...] = ()
     ablations: tuple[Ablation, ...] = ()
+    examples: tuple[str, ...] = ()
     zoo: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs of runs that the figures compare, one a seed."""
+        return next(iter(self.comparisons.values()), ())
+
+    @property
+    def pair(self) -> Pair:
+        """The first of them, which Figs. 1 and 4 show."""
+        return self.pairs[0]
 
     @property
     def report_name(self) -> Path:
         """Folder of its reports under `reports/`: for the user's own data, one a data set."""
         return Path(self.name) / self.data.name if isinstance(self.data, FolderData) else Path(self.name)
+
+
+def compared_runs(backbones: Iterable[str], num_seeds: int) -> dict[str, tuple[Pair, ...]]:
+    """The runs of both detectors with the same seed, for each backbone."""
+    return {
+        backbone: tuple(
+            (f"retinanet-{backbone}-s{seed}", f"freeanchor-{backbone}-s{seed}") for seed in range(num_seeds)
+        )
+        for backbone in backbones
+    }

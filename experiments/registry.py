@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.ablations import FACTORS, Ablation, Factor, ablations_of
 from experiments.coco import COCO_PROFILES, coco_profile
 from experiments.config import DataSource, DrawnData, Evaluation, FolderData, Training
-from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row
+from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
@@ -30,6 +30,7 @@ from freeanchor.train import TrainConfig
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
 WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
+EXAMPLE = "tiny"  # the backbone of the models that are committed with the reports
 TEST_SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)  # 480 to 1280 (Sec. 4.4)
 
 
@@ -47,6 +48,7 @@ class Size:
     pyramid_channels: int = 64
     head_depth: int = 2
     lr_trials: tuple[float, ...] = ()
+    example: BackboneConfig | None = None  # of a quarter of the weights: a trained pair small enough to be committed
     factors: tuple[Factor, ...] = FACTORS
     long_seeds: int = 1  # at most, of Table 3's schedules: each takes as long as two other runs
 
@@ -82,6 +84,7 @@ def _shapes() -> Size:
         backbones=_SMALL_BACKBONES,
         recipe=_SHAPES_RECIPE,
         anchors=_SMALL_ANCHORS,
+        example=SmallResNet(widths=(16, 32, 64, 128), depths=(1, 1, 1, 1)),
         lr_trials=_LR_TRIALS,
     )
 
@@ -98,6 +101,7 @@ def _mini() -> Size:
         recipe=replace(_SHAPES_RECIPE, num_steps=40, batch_size=4, warmup_steps=5),
         pyramid_channels=16,
         head_depth=1,
+        example=tiny,
         lr_trials=(),
         factors=tuple(replace(factor, values=(factor.default, value)) for factor, value in _MINI_FACTORS),
     )
@@ -113,6 +117,7 @@ def _photos(data: Path) -> Size:
         inputs=InputConfig(short_side=256, max_long_side=384),
         backbones={"small": _SMALL_BACKBONES["small"]},
         recipe=replace(_SHAPES_RECIPE, num_steps=300, lr=0.04),  # to show that it runs; nothing here was tuned
+        example=None,
         factors=(),
     )
 
@@ -128,6 +133,7 @@ def _scaled(size: Size, fractions: tuple[float, ...]) -> tuple[int, ...]:
 def _training(size: Size, detector: str, backbone: str, seed: int, suffix: str = "", **recipe: object) -> Training:
     """One detector on one backbone with one seed; `recipe` replaces fields of the profile's."""
     loss, prior_prob = DETECTORS[detector]
+    network = size.example if backbone == EXAMPLE and size.example else size.backbones[backbone]
     return Training(
         profile=size.name,
         name=f"{detector.lower()}-{backbone}{suffix}-s{seed}",
@@ -135,10 +141,10 @@ def _training(size: Size, detector: str, backbone: str, seed: int, suffix: str =
         data=size.data,
         model=ModelConfig(
             num_classes=size.num_classes,
-            backbone=size.backbones[backbone],
+            backbone=network,
             anchors=size.anchors,
             prior_prob=prior_prob,
-            pyramid_channels=size.pyramid_channels,
+            pyramid_channels=size.pyramid_channels // (2 if backbone == EXAMPLE else 1),
             head_depth=size.head_depth,
             # DEVIATION(D18): narrow heads from scratch; with N(0, 0.01) and no norm RetinaNet hardly starts to learn.
             head_norm="group",
@@ -171,8 +177,14 @@ def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
             runs.append(
                 Evaluation(name=f"freeanchor-large-2x-wide-multiscale-s{seed}", training=wide, inference=scales)
             )
+    runs += [Evaluation(name=run.name, training=run) for run in _examples(size)]
     varied = [Evaluation(name=training.name, training=training) for _, training in _ablations(size)]
     return {run.name: run for run in (*runs, *_lr_trials(size), *varied)}
+
+
+def _examples(size: Size) -> list[Training]:
+    """Both detectors on the backbone of the committed models, seed 0; none where there are to be none."""
+    return [_training(size, detector, EXAMPLE, 0) for detector in DETECTORS] if size.example else []
 
 
 def _ablations(size: Size) -> list[tuple[Ablation, Training]]:
@@ -254,14 +266,15 @@ def build_profile(
     size = _photos(data) if name == "photos" and data else {"shapes": _shapes, "mini": _mini}[name]()
     if batch_size is not None:
         size = replace(size, recipe=size.recipe.at_batch_size(batch_size), lr_trials=())
-    pair = tuple(f"{detector.lower()}-small-s0" for detector in DETECTORS)
+    comparisons = compared_runs(size.backbones, num_seeds)
     return Profile(
         name=size.name,
         data=size.data,
         evaluations=_evaluations(size, num_seeds),
         tables=_tables(size, num_seeds),
-        pair=pair,
-        demo=pair,
+        comparisons=comparisons,
+        demo=tuple(run for pair in comparisons["small"] for run in pair),
         trials=tuple(trial.name for trial in _lr_trials(size)),
         ablations=tuple(ablation for ablation, _ in _ablations(size)),
+        examples=tuple(training.name for training in _examples(size)),
     )

@@ -12,22 +12,28 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from analysis.ablation_figures import ablations_figure
+from analysis.bag_figures import bag_concentration_figure, match_positions_figure, part_distance_figure
 from analysis.bags import MATCH_COLUMNS
 from analysis.figures import figure1, figure2, figure3, figure4, figure5, figure6, training_curves, write_figure
 from analysis.tables import TableLayout, write_table
+from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
+from experiments.ablation_frame import ablation_frame
+from experiments.bag_frames import concentration, part_distance, stored_positions
 from experiments.config import CocoData
+from experiments.example_models import write_models
 from experiments.files import write_csv
 from experiments.frames import (
     crowdedness_frame,
-    is_measured,
+    gains_frame,
     slenderness_frame,
     table_frame,
     training_frame,
     trials_frame,
 )
 from experiments.headline import headline_frame, headline_layout
+from experiments.ledger import ledger_frame, write_ledger
 from experiments.registry import Profile
-from experiments.stages import compare_stage
 from experiments.store import Store
 from freeanchor.data import open_image, read_split
 from freeanchor.losses import FreeAnchorLoss
@@ -41,7 +47,10 @@ AP_HEADINGS = {
     "ap_medium": "APM",
     "ap_large": "APL",
 }
-INTERVALS = "In brackets: 95 % interval over validation pictures (bootstrap) for one seed, over seeds for more."
+INTERVALS = (
+    "In brackets: 95 % interval over validation pictures (bootstrap); ± the standard deviation over seeds, where there "
+    "are several. The csv has range and t interval over seeds too."
+)
 OWN_SPLIT = "Lines marked here are this profile's own validation split, the paper's are COCO: not comparable in height."
 COCO_SPLIT = (
     "Lines marked here, and published checkpoints, are COCO val2017. So is the paper's Table 1; its Tables 2 and 3 are "
@@ -81,11 +90,8 @@ LAYOUTS = {
 
 
 def comparison(profile: Profile, store: Store) -> pd.DataFrame:
-    """FreeAnchor minus RetinaNet in every metric, paired over pictures; empty unless both runs are there."""
-    first, second = (profile.evaluations[name] for name in profile.pair)
-    if not (is_measured(first, store) and is_measured(second, store)):
-        return pd.DataFrame(columns=["metric", "value", "low", "high"])
-    return compare_stage(first, second, store)
+    """FreeAnchor minus RetinaNet in every metric, paired over pictures and seeds; empty unless both have been run."""
+    return gains_frame(profile, profile.pairs, store)
 
 
 def matches(profile: Profile, store: Store) -> pd.DataFrame:
@@ -153,10 +159,38 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "figure4": _matching_figure(figure4),
     "figure5": lambda profile, store: _of(figure5, slenderness_frame(profile, store, comparison(profile, store))),
     "figure6": lambda profile, store: _of(figure6, crowdedness_frame(profile, store, comparison(profile, store))),
+    "positions": lambda profile, store: _of(match_positions_figure, stored_positions(profile, store)),
+    "concentration": lambda profile, store: _of(bag_concentration_figure, concentration(profile, store)),
+    "part_distance": lambda profile, store: _of(part_distance_figure, part_distance(profile, store)),
     "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
 }
 FRAMES: dict[str, Callable[[Profile, Store], pd.DataFrame]] = {"comparison": comparison, "trials": trials_frame}
-REPORTS = (*LAYOUTS, *FIGURES, *FRAMES, "headline")
+
+
+def _write_headline(profile: Profile, store: Store, stem: Path) -> None:
+    """The result in one table."""
+    write_table(headline_frame(profile, store, comparison(profile, store)), headline_layout(profile), stem)
+
+
+def _write_ablations(profile: Profile, store: Store, stem: Path) -> None:
+    """Table and figure of one frame."""
+    frame = ablation_frame(profile, store)
+    write_figure(ablations_figure(frame), frame, stem)
+    write_table(frame, ABLATIONS_LAYOUT, stem)
+
+
+def _write_claims(profile: Profile, store: Store, stem: Path) -> None:
+    """The ledger of claims."""
+    write_ledger(ledger_frame(profile, store), stem)
+
+
+WRITERS: dict[str, Callable[[Profile, Store, Path], None]] = {
+    "headline": _write_headline,
+    "ablations": _write_ablations,
+    "claims": _write_claims,
+    "models": write_models,
+}
+REPORTS = (*LAYOUTS, *FIGURES, *FRAMES, *WRITERS)
 
 
 def _layout(name: str, profile: Profile) -> TableLayout:
@@ -171,8 +205,8 @@ def write_report(name: str, profile: Profile, store: Store, reports: Path) -> Pa
     stem = reports / profile.report_name / name
     if name in LAYOUTS:
         write_table(table_frame(profile, name, store), _layout(name, profile), stem)
-    elif name == "headline":
-        write_table(headline_frame(profile, store, comparison(profile, store)), headline_layout(profile), stem)
+    elif name in WRITERS:
+        WRITERS[name](profile, store, stem)
     elif name in FIGURES:
         figure, frame = FIGURES[name](profile, store)
         write_figure(figure, frame, stem)

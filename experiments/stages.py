@@ -24,6 +24,7 @@ from experiments.files import read_json, write_csv, write_json
 from experiments.matches import matches_frame
 from experiments.measure import Measured, compare, measure
 from experiments.provenance import provenance
+from experiments.results import result_rows
 from experiments.store import Store
 from freeanchor.checkpoints import DetectorConfig, load_model, replacing, save_model
 from freeanchor.data import DataError, Split, locate_split, read_split
@@ -144,20 +145,6 @@ def _train(training: Training, store: Store, runtime: Runtime, processes: Proces
     (directory / "state.safetensors").unlink(missing_ok=True)
 
 
-def _result_rows(prediction: Prediction, category_ids: tuple[int, ...]) -> Iterator[dict[str, object]]:
-    """One picture's detections in COCO results format."""
-    found = prediction.detections
-    for (x1, y1, x2, y2), score, label in zip(
-        found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-    ):
-        yield {
-            "image_id": prediction.picture.image_id,
-            "category_id": category_ids[label],
-            "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(score, 6),
-        }
-
-
 def _recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
     """One picture's objects with their best IoUs before and after NMS."""
     columns = [getattr(prediction.recall, name).tolist() for name in RECALL_COLUMNS]
@@ -192,7 +179,7 @@ def _test(
     found = [
         _Tested(
             place,
-            list(_result_rows(prediction, detector.category_ids)),
+            list(result_rows(prediction.picture, prediction.detections, detector.category_ids)),
             list(_recall_rows(prediction)),
             len(prediction.candidates),
         )

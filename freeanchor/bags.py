@@ -1,75 +1,165 @@
-"""What a detector thinks of the anchors in an object's bag: one row an anchor, ready to tabulate or draw.
+"""What a detector thinks of the anchors in an object's bag: as arrays for a data set, as rows for a single picture.
 
 Any detector can be asked, whichever loss trained it; `assigned` tells beside it what IoU assignment would have done.
+What it is not: numbers read off bags (entropy, chosen anchors), which are the analysis's.
 
-    rows = bag_rows(model, detector, picture, FreeAnchorLoss())
-    rows[0]["confidence"], rows[0]["weight"]
+    for bags in object_bags(model, detector, split.pictures, FreeAnchorLoss()):
+        bags.confidence, bags.weight                                    # [G, n] each
+    rows = bag_rows(model, detector, picture, FreeAnchorLoss())         # the same, one row an anchor
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.boxes import pairwise_iou
 from freeanchor.checkpoints import DetectorConfig
-from freeanchor.data import Picture, collate, load_sample
+from freeanchor.data import Picture, Sample, collate, load_sample
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.matching import assign_by_iou, mean_max_weights
 from freeanchor.model import ModelOutput, RetinaNet
+from freeanchor.runtime import Runtime
 
 FIRST_LEVEL = 3  # the pyramid starts at P3
+BATCH_SIZE = 8  # pictures
 
 
-def _shapes_of(anchors: Tensor, level_sizes: tuple[int, ...], config: AnchorConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Level, ratio and octave of every anchor, from its place in the grid's order."""
-    levels = torch.cat([torch.full((size,), FIRST_LEVEL + level) for level, size in enumerate(level_sizes)])
-    place = torch.arange(len(anchors)) % config.num_per_cell  # levels hold whole cells, so the order never slips
-    ratios = torch.tensor(config.ratios)[place // config.num_octaves]
-    return levels, ratios, place % config.num_octaves
+@dataclass(frozen=True, kw_only=True)
+class ObjectBags:
+    """The bags of one picture's G objects: n anchors each, by falling IoU, in the pixels of the picture's file.
+
+    `picture` has the objects as the network's box convention knows them: an inclusive one drops those a pixel thin.
+    """
+
+    picture: Picture
+    boxes: Float[Tensor, "G n 4"]  # the anchors, xyxy
+    strides: Float[Tensor, "G n 2"]  # width and height of a cell of the anchor's level
+    level: Int[Tensor, "G n"]  # 3 to 7
+    ratio: Float[Tensor, "G n"]  # h / w
+    octave: Int[Tensor, "G n"]
+    iou: Float[Tensor, "G n"]  # of the anchor with the object
+    cls_prob: Float[Tensor, "G n"]
+    loc_prob: Float[Tensor, "G n"]
+    confidence: Float[Tensor, "G n"]  # their product, X_i of Eq. 7
+    weight: Float[Tensor, "G n"]  # share in Mean-max
+    assigned: Bool[Tensor, "G n"]  # by the IoU rule, to this object
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """What does not change from picture to picture."""
+
+    detector: DetectorConfig
+    loss: FreeAnchorLoss
+    rule: RetinaNetLoss
+
+
+def object_bags(
+    model: RetinaNet,
+    detector: DetectorConfig,
+    pictures: Sequence[Picture],
+    loss: FreeAnchorLoss,
+    *,
+    assignment: RetinaNetLoss | None = None,
+    runtime: Runtime | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[ObjectBags]:
+    """The bags of every picture's objects, in the order of `pictures`; G = 0 for a picture without objects.
+
+    `loss` decides the bag's size and the weight of localisation, `assignment` the IoU rule that `assigned` follows. A
+    batch holds only pictures of one size, so that no bag depends on how its neighbours pad the anchor grid. The network
+    runs under `runtime` (float32 on the CPU by default), all else in float32 on the CPU.
+    """
+    runtime = runtime or Runtime(precision="float32")
+    question = _Question(detector=detector, loss=loss, rule=assignment or RetinaNetLoss())
+    model = model.to(runtime.device).eval()
+    for _, group in groupby(pictures, key=lambda picture: (picture.width, picture.height)):
+        own = list(group)
+        for first in range(0, len(own), batch_size):
+            samples = [load_sample(picture, detector.inputs) for picture in own[first : first + batch_size]]
+            output = _ask(model, collate(samples).images, runtime)
+            for place, sample in enumerate(samples):
+                yield _bags_of(output, place, sample, question)
+
+
 def bag_rows(
     model: RetinaNet,
     detector: DetectorConfig,
     picture: Picture,
     loss: FreeAnchorLoss,
     assignment: RetinaNetLoss | None = None,
+    runtime: Runtime | None = None,
 ) -> list[dict[str, Any]]:
     """A row for each anchor of each object's bag in `picture`, in the pixels of its file.
 
-    Columns: annotation_id, category, rank (by IoU, 0 is best), level, ratio (h / w), octave, x1 … y2 (the anchor), iou,
-    cls_prob, loc_prob, confidence (their product, X_i of Eq. 7), weight (the share in Mean-max), assigned (by
-    `assignment`'s IoU rule to this object), gt_x1 … gt_y2. A picture without objects has no rows.
+    Columns: image_id, annotation_id, category, rank (by IoU, 0 is best), level, ratio (h / w), octave, x1 … y2 (the
+    anchor), stride_x, stride_y (a cell of its level), iou, cls_prob, loc_prob, confidence (their product, X_i of
+    Eq. 7), weight (the share in Mean-max), assigned (by `assignment`'s IoU rule to this object), gt_x1 … gt_y2. A
+    picture without objects has no rows.
     """
-    batch = collate([load_sample(picture, detector.inputs)])
-    output = model(batch.images)
-    gt_boxes, gt_labels = batch.gt_boxes[0], batch.gt_labels[0]
-    if len(gt_boxes) == 0:
-        return []
-    logits, deltas = output.logits[0].float(), output.deltas[0].float()
-    bags, confidence = loss.confidence(logits, deltas, output.anchors, gt_boxes, gt_labels)
-    assigned = _assigned(output, gt_boxes, assignment or RetinaNetLoss())
-    columns = {
-        "iou": pairwise_iou(gt_boxes, output.anchors).gather(1, bags),
-        "cls_prob": logits[bags, gt_labels[:, None]].sigmoid(),
-        "confidence": confidence,
-        "weight": mean_max_weights(confidence),
-        "assigned": assigned.gather(1, bags),
-    }
-    levels, ratios, octaves = _shapes_of(output.anchors, output.level_sizes, detector.model.anchors)
-    columns |= {"level": levels[bags], "ratio": ratios[bags], "octave": octaves[bags]}
-    scale = batch.samples[0].scale
-    corners = (output.anchors[bags] / torch.tensor([*scale, *scale])).tolist()
-    return _rows(picture, detector, {name: column.tolist() for name, column in columns.items()}, corners)
+    (bags,) = object_bags(model, detector, [picture], loss, assignment=assignment, runtime=runtime)
+    return _rows(bags, detector)
 
 
-def _assigned(output: ModelOutput, gt_boxes: Tensor, rule: RetinaNetLoss) -> Tensor:
+@torch.no_grad()
+def _ask(model: RetinaNet, images: Tensor, runtime: Runtime) -> ModelOutput:
+    """The network's output for a batch, in float32 on the CPU."""
+    with runtime.autocast():
+        output = model(images.to(runtime.device))
+    logits, deltas, anchors = (tensor.float().cpu() for tensor in (output.logits, output.deltas, output.anchors))
+    return ModelOutput(logits, deltas, anchors, output.level_sizes)
+
+
+def _bags_of(output: ModelOutput, place: int, sample: Sample, question: _Question) -> ObjectBags:
+    """The bags of the picture at `place` of a batch."""
+    logits, deltas, gt_labels = output.logits[place], output.deltas[place], sample.picture.labels
+    bags, confidence = question.loss.confidence(logits, deltas, output.anchors, sample.boxes, gt_labels)
+    cls_prob = logits[bags, gt_labels[:, None]].sigmoid()
+    anchors = question.detector.model.anchors
+    levels, ratios, octaves = _shapes_of(output, anchors)
+    strides = torch.tensor(anchors.strides)[levels - FIRST_LEVEL, None] / torch.tensor(sample.scale)
+    return ObjectBags(
+        picture=sample.picture,
+        boxes=_in_file(output.anchors, sample, question.detector)[bags],
+        strides=strides[bags],
+        level=levels[bags],
+        ratio=ratios[bags],
+        octave=octaves[bags],
+        iou=pairwise_iou(sample.boxes, output.anchors).gather(1, bags),
+        cls_prob=cls_prob,
+        loc_prob=torch.where(cls_prob > 0, confidence / cls_prob, torch.zeros_like(cls_prob)),
+        confidence=confidence,
+        weight=mean_max_weights(confidence),
+        assigned=_assigned(output.anchors, sample.boxes, question.rule).gather(1, bags),
+    )
+
+
+def _shapes_of(output: ModelOutput, config: AnchorConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Level, ratio and octave of every anchor, from its place in the grid's order."""
+    levels = torch.cat([torch.full((size,), FIRST_LEVEL + level) for level, size in enumerate(output.level_sizes)])
+    place = torch.arange(len(output.anchors)) % config.num_per_cell  # levels hold whole cells: the order never slips
+    ratios = torch.tensor(config.ratios)[place // config.num_octaves]
+    return levels, ratios, place % config.num_octaves
+
+
+def _in_file(anchors: Tensor, sample: Sample, detector: DetectorConfig) -> Tensor:
+    """The anchors in the file's pixels: the inverse of what `load_sample` does to boxes."""
+    boxes = anchors / torch.tensor([*sample.scale, *sample.scale])
+    if detector.inputs.box_convention == "inclusive":
+        boxes[:, 2:] += 1 - 1 / torch.tensor(sample.scale)
+    return boxes
+
+
+def _assigned(anchors: Tensor, gt_boxes: Tensor, rule: RetinaNetLoss) -> Tensor:
     """[G, A]: whether IoU assignment gives the anchor to the object."""
     owner = assign_by_iou(
-        output.anchors,
+        anchors,
         gt_boxes,
         foreground_iou=rule.foreground_iou,
         background_iou=rule.background_iou,
@@ -78,19 +168,17 @@ def _assigned(output: ModelOutput, gt_boxes: Tensor, rule: RetinaNetLoss) -> Ten
     return owner[None] == torch.arange(len(gt_boxes))[:, None]
 
 
-def _rows(
-    picture: Picture, detector: DetectorConfig, columns: dict[str, list[list[Any]]], corners: list[list[list[float]]]
-) -> list[dict[str, Any]]:
+def _rows(bags: ObjectBags, detector: DetectorConfig) -> list[dict[str, Any]]:
     """The columns [G, n] turned into rows."""
+    names = ("level", "ratio", "octave", "iou", "cls_prob", "loc_prob", "confidence", "weight", "assigned")
+    columns = {name: getattr(bags, name).tolist() for name in names}
+    corners, strides, picture = bags.boxes.tolist(), bags.strides.tolist(), bags.picture
     rows = []
     for index, annotation_id in enumerate(picture.annotation_ids.tolist()):
         gt = dict(zip(("gt_x1", "gt_y1", "gt_x2", "gt_y2"), picture.boxes[index].tolist(), strict=True))
         category = detector.category_names[int(picture.labels[index])]
-        for rank, anchor in enumerate(corners[index]):
-            values = {name: column[index][rank] for name, column in columns.items()}
-            cls_prob = values["cls_prob"]
-            values["loc_prob"] = values["confidence"] / cls_prob if cls_prob > 0 else 0.0
-            box = dict(zip(("x1", "y1", "x2", "y2"), anchor, strict=True))
+        for rank, (anchor, stride) in enumerate(zip(corners[index], strides[index], strict=True)):
             head = {"image_id": picture.image_id, "annotation_id": annotation_id, "category": category, "rank": rank}
-            rows.append({**head, **box, **values, **gt})
+            box = dict(zip(("x1", "y1", "x2", "y2", "stride_x", "stride_y"), (*anchor, *stride), strict=True))
+            rows.append({**head, **box, **{name: column[index][rank] for name, column in columns.items()}, **gt})
     return rows

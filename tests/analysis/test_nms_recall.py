@@ -8,27 +8,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import nms_recall as oracle
 from oracles.detection_sets import detection_sets
+from oracles.soft_nms import gaussian, linear
 
 from analysis.columns import DataError, Detections, GroundTruth
 from analysis.nms_recall import (
     TAUS,
     NmsRecallDefinition,
     ObjectRecall,
+    found_by_image,
+    four_definitions,
     mean_nms_recall,
     nms_recall,
     nms_recall_table,
+    nms_recall_values,
     object_recall,
+    object_recall_under,
 )
+from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms
 
 definitions = st.builds(
     NmsRecallDefinition,
     score_threshold=st.sampled_from([0.0, 0.05, 0.3]),
-    nms_iou=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+    nms=st.one_of(
+        st.builds(HardNms, nms_iou=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0])),
+        st.builds(LinearSoftNms, nms_iou=st.sampled_from([0.0, 0.3, 0.5])),
+        st.builds(GaussianSoftNms, sigma=st.sampled_from([0.1, 0.5, 2.0])),
+    ),
     class_aware=st.booleans(),
     max_detections=st.sampled_from([None, 1, 5, 100]),
     include_crowd=st.booleans(),
     strict=st.booleans(),
 )
+
+
+def in_oracles_words(nms) -> dict:
+    """A suppression as the oracle's options."""
+    if isinstance(nms, HardNms):
+        return {"nms_iou": nms.nms_iou}
+    return {"decay": linear(nms.nms_iou) if isinstance(nms, LinearSoftNms) else gaussian(nms.sigma)}
 
 
 def recall_of(before, after) -> ObjectRecall:
@@ -45,8 +62,8 @@ def test_equals_the_papers_wording(data, definition):
     """Best IoUs before and after NMS, and NR at every tau, equal the loops under every combination of the options."""
     ground_truth, candidates = data
     recall = object_recall(ground_truth, candidates, definition=definition)
-    options = {name: value for name, value in vars(definition).items() if name != "strict"}
-    expected = oracle.best_ious(ground_truth, candidates, **options)
+    options = {name: value for name, value in vars(definition).items() if name not in {"strict", "nms"}}
+    expected = oracle.best_ious(ground_truth, candidates, **options, **in_oracles_words(definition.nms))
     assert recall.annotation_id.tolist() == [row[0] for row in expected]
     np.testing.assert_allclose(recall.iou_before, [row[1] for row in expected], atol=1e-12)
     np.testing.assert_allclose(recall.iou_after, [row[2] for row in expected], atol=1e-12)
@@ -67,7 +84,7 @@ def test_lies_between_0_and_1(data, definition, tau):
 @given(detection_sets(), st.booleans())
 def test_nms_at_1_loses_nothing(data, class_aware):
     """NMS at IoU 1 removes no box, so every object keeps its best candidate and NR is 1."""
-    recall = object_recall(*data, definition=NmsRecallDefinition(nms_iou=1.0, class_aware=class_aware))
+    recall = object_recall(*data, definition=NmsRecallDefinition(nms=HardNms(nms_iou=1.0), class_aware=class_aware))
     np.testing.assert_array_equal(recall.iou_before, recall.iou_after)
     assert set(nms_recall_table(recall).nr.dropna()) <= {1.0}
 
@@ -149,8 +166,60 @@ def test_tau_must_be_a_fraction(tau):
         nms_recall(recall_of([0.5], [0.5]), tau)
 
 
-@pytest.mark.parametrize("options", [{"nms_iou": 50.0}, {"max_detections": 0}])
-def test_definitions_that_cannot_be_meant_are_refused(options):
-    """NMS at 50 (for 0.5) and a cap of 0 are refused."""
-    with pytest.raises(ValueError, match=next(iter(options))):
-        NmsRecallDefinition(**options)
+def test_a_cap_of_nothing_is_refused():
+    """A cap of 0 is refused; no cap is None."""
+    with pytest.raises(ValueError, match="max_detections"):
+        NmsRecallDefinition(max_detections=0)
+
+
+def test_the_default_is_the_authors_definition():
+    """Score above 0.05, NMS at 0.5, classes and crowd regions left alone, no cap, IoU strictly above tau."""
+    authors = NmsRecallDefinition()
+    assert authors == next(iter(four_definitions().values()))
+    assert vars(authors) == {
+        "score_threshold": 0.05, "nms": HardNms(nms_iou=0.5), "class_aware": False, "max_detections": None,
+        "include_crowd": False, "strict": True,
+    }  # fmt: skip
+
+
+def test_the_four_definitions_keep_all_else():
+    """They differ in classes and cap alone, whatever they start from."""
+    base = NmsRecallDefinition(score_threshold=0.2, nms=GaussianSoftNms(), include_crowd=True, strict=False)
+    four = four_definitions(base)
+    assert [(d.class_aware, d.max_detections) for d in four.values()] == [
+        (False, None), (True, None), (False, 100), (True, 100),
+    ]  # fmt: skip
+    assert {(d.score_threshold, d.nms, d.include_crowd, d.strict) for d in four.values()} == {
+        (0.2, base.nms, True, False)
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(detection_sets(), st.lists(definitions, min_size=1, max_size=4))
+def test_several_definitions_at_once_are_each_alone(data, several):
+    """Sharing the work of NMS changes no IoU."""
+    for definition, together in zip(several, object_recall_under(*data, several), strict=True):
+        alone = object_recall(*data, definition=definition)
+        assert together.annotation_id.tolist() == alone.annotation_id.tolist()
+        np.testing.assert_array_equal(together.iou_before, alone.iou_before)
+        np.testing.assert_array_equal(together.iou_after, alone.iou_after)
+
+
+@settings(max_examples=40, deadline=None)
+@given(detection_sets(), st.booleans(), st.integers(0, 2**16))
+def test_under_picture_weights_nr_is_that_of_weighted_objects(data, strict, seed):
+    """Counting a picture twice is counting each of its objects twice, at every tau and in the mean."""
+    ground_truth, candidates = data
+    recall = object_recall(ground_truth, candidates)
+    weights = np.random.default_rng(seed).integers(0, 3, (4, len(ground_truth.image_ids))).astype(float)
+    values = nms_recall_values(found_by_image(recall, ground_truth.image_ids, strict=strict), weights)
+    of_objects = weights[:, np.searchsorted(ground_truth.image_ids, recall.image_id)]
+    expected = [nms_recall(recall, tau, strict=strict, object_weights=of_objects) for tau in TAUS]
+    expected.append(mean_nms_recall(recall, strict=strict, object_weights=of_objects))
+    np.testing.assert_allclose(values, np.stack(expected, axis=1), atol=1e-12)
+
+
+def test_objects_of_unknown_pictures_are_refused():
+    """Counting by picture knows every picture, or says which it does not."""
+    with pytest.raises(DataError, match="picture id 1"):
+        found_by_image(recall_of([0.9], [0.9]), np.array([2, 3]))

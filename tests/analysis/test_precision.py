@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from oracles.detection_metrics import subset_ap
 from oracles.detection_sets import detection_sets, only_pictures
 
+from analysis import precision as module
+from analysis.class_curves import RECALL_LEVELS, levels_reached
 from analysis.coco import coco_statistics, read_detections, read_ground_truth
 from analysis.columns import Detections, GroundTruth
 from analysis.matching import IOU_THRESHOLDS, match_detections
 from analysis.precision import (
-    RECALL_LEVELS,
-    _levels_reached,
     average_precision,
     average_recall,
     class_precision,
     class_recall,
     detection_statistics,
+    mean_over_classes,
     precision_curves,
 )
 
@@ -140,7 +141,7 @@ def test_many_resamplings_at_once_equal_one_at_a_time(data, seed):
 def test_recall_levels_are_exact(num_objects):
     """Every recall m / n reaches exactly the levels that pycocotools' search says, also where a product would round."""
     recall = np.arange(num_objects + 1) / num_objects
-    np.testing.assert_array_equal(_levels_reached(recall), np.searchsorted(RECALL_LEVELS, recall, side="right"))
+    np.testing.assert_array_equal(levels_reached(recall), np.searchsorted(RECALL_LEVELS, recall, side="right"))
 
 
 def test_more_detections_than_counted():
@@ -162,3 +163,65 @@ def test_weights_of_wrong_length_are_refused():
     curves = precision_curves(match_detections(*one_class([A], [A])))
     with pytest.raises(ValueError, match="each of 1 pictures, got 2"):
         average_precision(curves, np.ones(2))
+
+
+@settings(max_examples=25, deadline=None)
+@given(detection_sets(), st.data())
+def test_pictures_left_out_are_pictures_of_weight_zero(data, draws):
+    """Curves of some pictures alone equal those of all pictures with weight 0 elsewhere, under any weights."""
+    ground_truth, detections = data
+    num_images = len(ground_truth.image_ids)
+    kept = np.array(draws.draw(st.lists(st.booleans(), min_size=num_images, max_size=num_images)))
+    weights = np.random.default_rng(0).integers(0, 3, (2, num_images)).astype(float)
+    table = match_detections(ground_truth, detections)
+    everything, some = precision_curves(table), precision_curves(table, pictures=kept)
+    np.testing.assert_allclose(class_precision(some, weights), class_precision(everything, weights * kept), atol=1e-14)
+    np.testing.assert_allclose(class_recall(some, weights), class_recall(everything, weights * kept), atol=1e-14)
+
+
+@settings(max_examples=15, deadline=None)
+@given(detection_sets(), st.booleans())
+def test_hundreds_of_resamplings_equal_one_at_a_time(data, is_whole):
+    """The way taken for many resamplings gives what single ones give, for whole and for broken weights."""
+    ground_truth, detections = data
+    weights = np.random.default_rng(0).integers(0, 3, (130, len(ground_truth.image_ids))) / (1 if is_whole else 7)
+    curves = precision_curves(match_detections(ground_truth, detections))
+    single = [class_precision(curves, row) for row in weights]
+    np.testing.assert_allclose(class_precision(curves, weights), single, atol=1e-12)
+
+
+def test_resamplings_may_be_cut_into_blocks(monkeypatch):
+    """Where a class has so many objects that not all resamplings fit at once, the numbers are the same."""
+    table = match_detections(*one_class([A, B], [B, HALF, A], image_ids=(1, 2)))
+    curves = precision_curves(table)
+    weights = np.random.default_rng(0).integers(0, 3, (201, 2)).astype(float)
+    expected = class_precision(curves, weights)
+    monkeypatch.setattr(module, "_VALUES_AT_ONCE", 50)
+    np.testing.assert_array_equal(class_precision(curves, weights), expected)
+
+
+def test_large_weights_are_counted_exactly():
+    """A picture of weight 2^24 and one of weight 1 make 2^24 + 1 objects, which single precision cannot hold."""
+    boxes = np.array([A, A], float)
+    ground_truth = GroundTruth(
+        image_ids=np.array([1, 2]),
+        category_ids=np.array([7]),
+        category_names=("seven",),
+        image_id=np.array([1, 2]),
+        annotation_id=np.arange(2),
+        category_id=np.full(2, 7),
+        boxes=boxes,
+        area=np.full(2, 1600.0),
+        iscrowd=np.zeros(2, bool),
+    )
+    found = Detections(image_id=np.array([1]), category_id=np.array([7]), boxes=boxes[:1], scores=np.ones(1))
+    curves = precision_curves(match_detections(ground_truth, found))
+    recall = class_recall(curves, np.array([1.0, 2.0**24]))
+    assert recall == pytest.approx(1 / (2**24 + 1), rel=1e-12)
+
+
+def test_a_mean_over_classes_leaves_out_the_undefined():
+    """nan does not count; nothing but nan gives nan."""
+    nan = float("nan")
+    values = np.array([[[0.2, nan], [0.4, nan]], [[nan, nan], [nan, nan]]])
+    np.testing.assert_allclose(mean_over_classes(values), [0.3, nan])

@@ -8,9 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.detection_sets import detection_sets, only_pictures
 
+from analysis import statistics as module
 from analysis.matching import match_detections
 from analysis.precision import average_precision, precision_curves
-from analysis.statistics import bootstrap, paired_bootstrap, percentile_interval, spread, t_quantile
+from analysis.statistics import (
+    bootstrap,
+    paired_bootstrap,
+    paired_spread,
+    percentile_interval,
+    spread,
+    t_quantile,
+)
 
 # two-sided 95 % and 99 % points of Student's t, from the usual printed table
 T_TABLE = {(0.975, 1): 12.706, (0.975, 2): 4.303, (0.975, 4): 2.776, (0.975, 9): 2.262, (0.995, 5): 4.032}
@@ -181,3 +189,72 @@ def test_spread_of_nothing_is_refused():
     """No seeds, no spread."""
     with pytest.raises(ValueError, match="at least one value"):
         spread([])
+
+
+def test_stacked_metrics_are_those_metrics_one_by_one():
+    """M values at once have the values, intervals and biases that each metric has alone with the same seed."""
+    columns = np.random.default_rng(1).random((3, 25))
+    alone = [
+        bootstrap(mean_of(column), num_images=25, generator=np.random.default_rng(5), num_resamples=130, centred=True)
+        for column in columns
+    ]
+    together = bootstrap(
+        lambda weights: np.stack([mean_of(column)(weights) for column in columns], axis=1),
+        num_images=25,
+        generator=np.random.default_rng(5),
+        num_resamples=130,
+        centred=True,
+    )
+    for name in ("value", "low", "high", "bias"):
+        np.testing.assert_allclose(getattr(together, name), [getattr(one, name) for one in alone], rtol=0, atol=1e-14)
+
+
+@settings(max_examples=10, deadline=None)
+@given(detection_sets(), st.sampled_from([1, 2, 3, 7, 101, 501]))
+def test_the_number_of_processes_changes_nothing(data, num_resamples):
+    """One, two or five processes give the same interval to the last bit, AP's included."""
+    ground_truth, detections = data
+    curves = precision_curves(match_detections(ground_truth, detections))
+    intervals = [
+        bootstrap(
+            lambda weights: average_precision(curves, weights),
+            num_images=curves.num_images,
+            generator=np.random.default_rng(3),
+            num_resamples=num_resamples,
+            num_processes=num_processes,
+        )
+        for num_processes in (1, 2, 5)
+    ]
+    for interval in intervals[1:]:
+        np.testing.assert_array_equal([interval.low, interval.high], [intervals[0].low, intervals[0].high])
+
+
+@pytest.mark.parametrize("at_once", [3, 40, 1000])
+def test_resamplings_do_not_depend_on_how_many_are_held_at_once(at_once, monkeypatch):
+    """The same seed draws the same pictures in blocks of any size."""
+    seen = []
+
+    def metric(weights):
+        seen.append(weights)
+        return weights[:, 0]
+
+    expected = np.random.default_rng(8).integers(11, size=(101, 11))
+    monkeypatch.setattr(module, "_RESAMPLINGS_AT_ONCE", at_once)
+    bootstrap(metric, num_images=11, generator=np.random.default_rng(8), num_resamples=101)
+    drawn = np.concatenate(seen[1:])
+    assert drawn.tolist() == [np.bincount(draws, minlength=11).tolist() for draws in expected]
+    assert max(len(block) for block in seen[1:]) <= at_once
+
+
+def test_paired_spread_by_hand():
+    """The t interval of the differences, second minus first, narrower than either detector's own spread."""
+    result = paired_spread([0.40, 0.50, 0.60], [0.42, 0.51, 0.63])
+    assert (result.mean, result.sd, result.minimum, result.maximum) == pytest.approx((0.02, 0.01, 0.01, 0.03))
+    reach = 4.30265 * 0.01 / math.sqrt(3)
+    assert (result.low, result.high, result.num_seeds) == pytest.approx((0.02 - reach, 0.02 + reach, 3), abs=1e-7)
+
+
+def test_pairs_without_partners_are_refused():
+    """Two seeds of one detector and three of the other are no pairs."""
+    with pytest.raises(ValueError, match="got 2 and 3; leave out"):
+        paired_spread([0.1, 0.2], [0.1, 0.2, 0.3])

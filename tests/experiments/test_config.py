@@ -23,6 +23,7 @@ from freeanchor.shapes import ShapesConfig
 TRAINING = build_profile("mini").evaluations["freeanchor-small-s0"].training
 OTHER_TEXTS = {"legacy": "exact", "exact": "legacy", "none": "group", "group": "none", "he": "normal", "P5": "C5"}
 OTHER_TEXTS |= {"pil": "mmdetection", "continuous": "inclusive", "authors": "mmdetection", "before_nms": "after_nms"}
+OTHER_TEXTS |= {"mean-max": "max", "per-class": "none"}
 
 
 def _other(value: Any) -> Any:
@@ -167,6 +168,7 @@ def test_fields_added_later_leave_stored_runs_alone() -> None:
     known = {
         kind.__name__: kind for kind in (TrainConfig, InputConfig, TorchvisionResNet, InferenceConfig, RetinaNetLoss)
     }
+    known["FreeAnchorLoss"] = FreeAnchorLoss
     known["ModelConfig"] = ModelConfig
     for name, later in ADDED_LATER.items():
         names = {field.name for field in fields(known[name])}

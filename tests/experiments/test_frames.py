@@ -52,8 +52,8 @@ def test_one_seed_keeps_its_interval_over_pictures(empty_store: Store) -> None:
     assert frame[frame["run"] != "freeanchor-small-s0"]["value"].isna().all()
 
 
-def test_several_seeds_have_mean_and_t_interval(empty_store: Store) -> None:
-    """0.40, 0.44 and 0.45: mean 0.43, half width 4.303 s / sqrt(3) with two degrees of freedom."""
+def test_several_seeds_have_mean_both_intervals_and_spread(empty_store: Store) -> None:
+    """0.40, 0.44 and 0.45: mean 0.43, half width over seeds 4.303 s / sqrt(3); over pictures the seeds' mean bounds."""
     profile = build_profile("shapes", num_seeds=3)
     values = (0.40, 0.44, 0.45)
     for seed, value in enumerate(values):
@@ -62,8 +62,10 @@ def test_several_seeds_have_mean_and_t_interval(empty_store: Store) -> None:
     cell = frame[(frame["detector"] == "RetinaNet") & (frame["metric"] == "nr_70")].iloc[0]
     half = 4.302653 * np.std(values, ddof=1) / math.sqrt(3)
     assert cell["value"] == pytest.approx(0.43)
-    assert (cell["low"], cell["high"]) == pytest.approx((0.43 - half, 0.43 + half), rel=1e-5)
-    assert cell["n_seeds"] == 3
+    assert (cell["seed_low"], cell["seed_high"]) == pytest.approx((0.43 - half, 0.43 + half), rel=1e-5)
+    assert (cell["low"], cell["high"]) == pytest.approx((0.215, 0.86))  # fabricated at half and twice the value
+    assert (cell["minimum"], cell["maximum"], cell["n_seeds"]) == (0.40, 0.45, 3)
+    assert cell["sd"] == pytest.approx(np.std(values, ddof=1))
 
 
 def test_missing_seeds_are_left_out(empty_store: Store) -> None:

@@ -3,15 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from oracles.measured_worlds import NUM_IMAGES, NUM_OBJECTS, measured
 
 from analysis.breakdowns import category_aspects, crowdedness, slenderness
 from analysis.coco import coco_statistics
 from analysis.columns import Detections, GroundTruth
 from analysis.nms_recall import nms_recall_table
+from analysis.statistics import bootstrap
 from experiments import measure as module
-from experiments.measure import RECALL_DEFINITIONS, compare, measure, metric_functions, object_recalls
+from experiments.measure import compare, measure, metric_functions
+from experiments.metrics import RECALL_DEFINITIONS, object_recalls
 
-NUM_IMAGES, NUM_OBJECTS = 12, 40
 SUFFIXES = tuple(RECALL_DEFINITIONS)
 
 
@@ -19,60 +21,6 @@ SUFFIXES = tuple(RECALL_DEFINITIONS)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of 50 resamplings: enough to see where they lie."""
     monkeypatch.setattr(module, "NUM_RESAMPLES", 50)
-
-
-def _boxes(generator: np.random.Generator, count: int) -> np.ndarray:
-    corners = generator.uniform(0, 100, (count, 2))
-    sides = np.exp(generator.uniform(np.log(6), np.log(120), (count, 2)))
-    return np.hstack([corners, corners + sides])
-
-
-def _ground_truth(seed: int = 0) -> GroundTruth:
-    generator = np.random.default_rng(seed)
-    boxes = _boxes(generator, NUM_OBJECTS)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return GroundTruth(
-        image_ids=np.arange(NUM_IMAGES) * 7 + 1,
-        category_ids=np.array([4, 2, 9]),
-        category_names=("four", "two", "nine"),
-        image_id=generator.integers(0, NUM_IMAGES, NUM_OBJECTS) * 7 + 1,
-        annotation_id=np.arange(NUM_OBJECTS) + 100,
-        category_id=generator.choice([4, 2, 9], NUM_OBJECTS),
-        boxes=boxes,
-        area=sides.prod(axis=1),
-        iscrowd=np.zeros(NUM_OBJECTS, dtype=bool),
-    )
-
-
-def _detections(truth: GroundTruth, seed: int, noise: float = 0.1) -> Detections:
-    """Every object found with an error of `noise` times its sides, and some boxes that are nothing."""
-    generator = np.random.default_rng(seed)
-    sides = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
-    near = truth.boxes + noise * sides * generator.normal(size=truth.boxes.shape)
-    near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
-    return Detections(
-        image_id=np.concatenate([truth.image_id, generator.choice(truth.image_ids, 20)]),
-        category_id=np.concatenate([truth.category_id, generator.choice([4, 2, 9], 20)]),
-        boxes=np.vstack([near, _boxes(generator, 20)]),
-        scores=generator.uniform(0.05, 1, NUM_OBJECTS + 20),
-    )
-
-
-def _recall(truth: GroundTruth, seed: int) -> pd.DataFrame:
-    """Best IoUs that fall from column to column, as NMS and caps make them."""
-    generator = np.random.default_rng(seed)
-    before = generator.uniform(0.4, 1, NUM_OBJECTS)
-    own = before * generator.uniform(0.8, 1, NUM_OBJECTS)
-    columns = {"before": before, "before_same_class": own}
-    for name, start in (("after", before), ("after_capped", before), ("after_same_class", own)):
-        columns[name] = start * generator.choice([1, 0.7], NUM_OBJECTS, p=[0.8, 0.2])
-    columns["after_capped_same_class"] = columns["after_same_class"] * generator.choice([1, 0.5], NUM_OBJECTS)
-    return pd.DataFrame({"image_id": truth.image_id, "annotation_id": truth.annotation_id, **columns})
-
-
-def _measured(seed: int = 1, noise: float = 0.1) -> tuple[GroundTruth, Detections, pd.DataFrame]:
-    truth = _ground_truth()
-    return truth, _detections(truth, seed, noise), _recall(truth, seed)
 
 
 def _values(frame: pd.DataFrame) -> pd.Series:
@@ -83,27 +31,57 @@ def _values(frame: pd.DataFrame) -> pd.Series:
 
 def test_the_ap_family_is_pycocotools() -> None:
     """All twelve statistics, to the last bit."""
-    truth, detections, recall = _measured()
+    truth, detections, recall = measured()
     values = _values(measure(truth, detections, recall))
     for name, value in coco_statistics(truth, detections).items():
         assert values[name] == value
 
 
-def test_intervals_lie_around_their_values() -> None:
-    """Of every metric that has one; AP has, and the breakdowns and recalls have."""
-    frame = measure(*_measured()).set_index("metric")
-    frame = frame.drop(index="ap_category")
-    with_interval = frame[frame["low"].notna()]
-    assert {"ap", "ap_50", "ap_slender", "ap_square", "nr", "nr_50"} <= set(with_interval.index)
-    assert bool((with_interval["low"] <= with_interval["high"]).all())
-    assert bool((with_interval["low"] <= with_interval["value"] + 0.05).all())
-    assert bool((with_interval["high"] >= with_interval["value"] - 0.05).all())
+def test_every_number_has_an_interval_around_it() -> None:
+    """AP, AR, breakdowns, recalls, differences and categories: low and high wherever the value is defined."""
+    frame = measure(*measured())
+    defined = frame[frame["value"].notna()]
+    assert {"ap", "ap_50", "ap_slender", "nr", "nr_50", "ar_1", "ar_small", "ap_category"} <= set(defined["metric"])
+    assert {"recall_before_50", "recall_after_90_class_aware", "ap_slender_minus_square"} <= set(defined["metric"])
+    assert bool((defined["low"] <= defined["high"]).all())
+    assert bool((defined["low"] <= defined["value"] + 0.05).all())
+    assert bool((defined["high"] >= defined["value"] - 0.05).all())
+    assert frame.loc[frame["value"].isna(), ["low", "high"]].isna().all(axis=None)
+
+
+def test_fractions_keep_their_intervals_between_0_and_1() -> None:
+    """Also where taking the bias off would push a bound over the edge."""
+    truth, detections, recall = measured()
+    lost = np.arange(NUM_OBJECTS) == 7
+    for before, after in RECALL_DEFINITIONS.values():
+        recall = recall.assign(**{before: 0.95, after: np.where(lost, 0.3, 0.95)})
+    nr_50 = metric_functions(truth, detections, recall)["nr_50"]
+    uncut = bootstrap(nr_50, num_images=NUM_IMAGES, generator=np.random.default_rng(0), num_resamples=50, centred=True)
+    assert uncut.high > 1
+    frame = measure(truth, detections, recall).set_index("metric").dropna(subset=["value"])
+    assert frame.loc["nr_50", ["low", "high"]].to_list() == [uncut.low, 1.0]
+    fractions = frame[~frame.index.str.contains("_minus_")]
+    assert fractions[["low", "high"]].stack().between(0, 1).all()
+
+
+def test_intervals_of_differences_may_fall_below_0() -> None:
+    """A detector that finds no slender object is worse on slender than on square ones, whole interval."""
+    truth, detections, recall = measured(noise=0.02)
+    aspect = detections.sizes.max(axis=1) / detections.sizes.min(axis=1)
+    astray = Detections(
+        image_id=detections.image_id,
+        category_id=detections.category_id,
+        boxes=detections.boxes + np.where(aspect > 2, 500.0, 0.0)[:, None],
+        scores=detections.scores,
+    )
+    row = measure(truth, astray, recall).set_index("metric").loc["ap_slender_minus_square"]
+    assert row["low"] <= row["value"] <= row["high"] < 0
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_nms_recall_is_the_analysis_of_the_stored_columns(suffix: str) -> None:
     """NR and NR_tau under each definition, with the recalls before and after beside them."""
-    truth, detections, recall = _measured()
+    truth, detections, recall = measured()
     values = _values(measure(truth, detections, recall))
     before, after = RECALL_DEFINITIONS[suffix]
     ratios = []
@@ -120,7 +98,7 @@ def test_nms_recall_is_the_analysis_of_the_stored_columns(suffix: str) -> None:
 
 def test_breakdowns_are_those_of_the_analysis() -> None:
     """Square, middle, slender; bins of objects a picture; categories: values with the objects behind them."""
-    truth, detections, recall = _measured()
+    truth, detections, recall = measured()
     frame = measure(truth, detections, recall)
     for groups in (slenderness(truth, detections), crowdedness(truth, detections)):
         for row in groups.itertuples():
@@ -136,7 +114,7 @@ def test_breakdowns_are_those_of_the_analysis() -> None:
 
 def test_a_weight_of_zero_leaves_a_picture_out() -> None:
     """Metrics under weights 0 and 1 are those of the pictures that remain."""
-    truth, detections, recall = _measured()
+    truth, detections, recall = measured()
     kept_ids = truth.image_ids[::2]
     weights = np.isin(truth.image_ids, kept_ids).astype(float)[None]
     functions = metric_functions(truth, detections, recall)
@@ -161,7 +139,7 @@ def test_a_weight_of_zero_leaves_a_picture_out() -> None:
 
 def test_a_detector_gains_nothing_over_itself() -> None:
     """Every difference is 0 with an interval of no width, where the metric is defined."""
-    one = _measured()
+    one = measured()
     gains = compare(one, one)
     defined = gains.dropna(subset=["value"])
     assert len(defined) > 30
@@ -170,7 +148,7 @@ def test_a_detector_gains_nothing_over_itself() -> None:
 
 def test_gains_are_second_minus_first() -> None:
     """A better second detector gains; swapped, it loses as much."""
-    worse, better = _measured(noise=0.3), _measured(noise=0.03)
+    worse, better = measured(noise=0.3), measured(noise=0.03)
     gains, losses = (compare(*pair).set_index("metric") for pair in ((worse, better), (better, worse)))
     assert gains.loc["ap", "low"] > 0
     single = [_values(measure(*one))["ap"] for one in (worse, better)]
@@ -181,12 +159,12 @@ def test_gains_are_second_minus_first() -> None:
 
 def test_measuring_twice_gives_the_same_numbers() -> None:
     """The resampling has a seed of its own."""
-    pd.testing.assert_frame_equal(measure(*_measured()), measure(*_measured()))
+    pd.testing.assert_frame_equal(measure(*measured()), measure(*measured()))
 
 
 def test_no_detections_measure_zero() -> None:
     """AP is 0, NMS recall undefined, and nothing fails."""
-    truth, _, recall = _measured()
+    truth, _, recall = measured()
     nothing = Detections(
         image_id=np.zeros(0, dtype=np.int64),
         category_id=np.zeros(0, dtype=np.int64),

@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -26,11 +27,11 @@ PROVENANCE = {
     "hardware": {"processor": "<script>alert(1)</script>", "cores": 2},
     "seeds": [0, 1],
     "notes": "",
-    "runs": [
-        {"run": "retinanet", "fingerprint": "a81b2c"},
-        {"run": "free_anchor", "fingerprint": "9f00aa", "device": "cpu"},
-    ],
 }
+RUNS = [
+    {"run": "retinanet", "fingerprint": "a81b2c", "file": "runs/retinanet.json"},
+    {"run": "free_anchor", "fingerprint": "9f00aa", "device": "cpu"},
+]
 
 
 class Elements(HTMLParser):
@@ -66,7 +67,8 @@ def sections(folder):
     return [
         Section(
             id=name, title=f"{name} & more", caption='A "caption" <i>', command=f"make {name} PROFILE=shapes",
-            kind=kind, stem=folder / stem,
+            kind=kind, stem=folder / stem, runs=("retinanet",) if name == "figure5" else (),
+            line_runs=((), ("free_anchor", "retinanet")) if name == "table2" else (),
         )
         for name, kind, stem in entries
     ]  # fmt: skip
@@ -76,7 +78,8 @@ def sections(folder):
 def page(tmp_path):
     """The page's text."""
     entries = sections(tmp_path)
-    build_page(tmp_path, PROVENANCE, entries, headline=entries[0], summary="One seed.")
+    first = [replace(entries[0], id="headline")]
+    build_page(tmp_path, PROVENANCE, entries, first=first, runs=RUNS, summary="One seed.")
     return (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
@@ -97,7 +100,7 @@ def test_the_page_loads_nothing(page, elements):
         for name in ("src", "href"):
             target = attributes.get(name)
             if target is not None:
-                allowed = r"#|[\w%.]+$" if tag == "a" else "data:"
+                allowed = r"#|(runs/)?[\w%.]+$" if tag == "a" else "data:"
                 assert re.match(allowed, target), (tag, target)
 
 
@@ -115,7 +118,7 @@ def test_paper_and_here_lines_and_missing_cells_can_be_told_apart(page):
     """Lines carry their kind, placeholders their class, intervals stand apart, numbers keep their emphasis."""
     assert page.count('<tr class="paper">') == page.count('<tr class="here">') == 2  # headline and section
     assert '<td class="number placeholder">not run</td>' in page and '<td class="number placeholder">n/a</td>' in page
-    assert '<td class="number"><strong>45.4</strong><span class="interval"> [43.9, 46.8]</span></td>' in page
+    assert '<strong>45.4</strong><span class="interval"> [43.9, 46.8]</span>' in page
     assert "AP<sub>50</sub>" in page and "<li>FreeAnchor** &amp; others</li>" in page
 
 
@@ -126,12 +129,29 @@ def test_what_was_never_made_is_shown_as_not_run(page):
         assert '<p class="missing">not run</p>' in part and "files:" not in part
 
 
+def test_numbers_and_figures_lead_to_their_runs(page):
+    """A measured number links to the first of its runs and names all; published ones and words link to nothing."""
+    link = '<a class="origin" href="#run-free_anchor" title="free_anchor, retinanet">'
+    assert page.count(f'<td class="number">{link}<strong>45.4') == 2  # above the contents and in its section
+    assert page.count('class="origin"') == 2
+    assert '<tr id="run-retinanet"><td><a href="runs/retinanet.json">retinanet</a></td>' in page
+    assert '<tr id="run-free_anchor"><td>free_anchor</td>' in page
+    part = page[page.index('id="figure5"') :].partition("</section>")[0]
+    assert 'measured on 1 run</summary> <a href="#run-retinanet">retinanet</a>' in part
+
+
+def test_a_run_that_is_not_there_is_refused(tmp_path):
+    """A link into nothing would be no provenance."""
+    with pytest.raises(PageError, match="section table2 names free_anchor, retinanet, which is no run"):
+        build_page(tmp_path, {}, sections(tmp_path)[:1])
+
+
 def test_downloads_are_relative_and_exist(tmp_path, elements, page):
     """Links name the siblings that are there, quoted, and no others."""
     links = {
         attributes["href"] for tag, attributes in elements if tag == "a" and not attributes["href"].startswith("#")
     }
-    assert links == {"table2.csv", "table2.md", "figure%205.png", "figure%205.pdf"}
+    assert links == {"table2.csv", "table2.md", "figure%205.png", "figure%205.pdf", "runs/retinanet.json"}
 
 
 def test_figures_are_embedded_at_their_size(elements):
@@ -153,15 +173,16 @@ def test_provenance_is_complete_and_escaped(page):
 def test_the_same_input_gives_the_same_page(tmp_path, page):
     """Nothing of the moment enters the page, and no half-written file stays."""
     entries = sections(tmp_path)
-    build_page(tmp_path, PROVENANCE, entries, headline=entries[0], summary="One seed.")
+    first = [replace(entries[0], id="headline")]
+    build_page(tmp_path, PROVENANCE, entries, first=first, runs=RUNS, summary="One seed.")
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == page
     assert not list(tmp_path.glob(".*"))
 
 
 def test_doubled_ids_are_refused(tmp_path):
     """Two sections of one id could not both be linked to."""
-    entry = sections(tmp_path)[0]
-    with pytest.raises(PageError, match="section id table2 occurs more than once"):
+    entry = sections(tmp_path)[2]
+    with pytest.raises(PageError, match="section id table3 occurs more than once"):
         build_page(tmp_path, {}, [entry, entry])
 
 

@@ -79,6 +79,7 @@ def test_commands_come_in_an_order_that_works(tmp_path: Path, profile: Profile) 
         (trained,) = (place[f"train {other}"] for other in same if f"train {other}" in place)
         assert drawn < trained < place[f"predict {run}"]
     assert place["predict freeanchor-small-s0"] < place["report comparison"] < place["report figure5"]
+    assert place["train freeanchor-large-s0"] < place["cost large"] < place["report claims"]
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -93,10 +94,16 @@ def test_each_report_waits_for_the_runs_it_shows(tmp_path: Path, profile: Profil
         expected = set()
     elif name == "trials":
         expected = set(profile.trials)
+    elif name == "ablations":
+        expected = {ablation.run for ablation in profile.ablations}
+    elif name == "models":
+        expected = set(profile.examples)
+    elif name == "claims":
+        expected = set(profile.evaluations)
     else:
         expected = set(profile.pair)
     if chosen == "demo":
-        expected &= set() if name == "trials" else set(profile.demo)
+        expected &= set() if name in ("trials", "ablations", "models") else set(profile.demo)
     assert tested == expected
     assert commands[-1].split()[1:3] == ["report", name]
 

@@ -52,7 +52,7 @@ def test_the_two_detectors_differ_in_loss_and_prior_alone(profile: Profile) -> N
             assert differences == {"training.model.prior_prob", "training.recipe.loss"}
             assert other.training.recipe.loss == RetinaNetLoss()
             assert (evaluation.training.model.prior_prob, other.training.model.prior_prob) == (0.02, 0.01)
-    assert pairs == 2 * (1 if profile.name == "photos" else 2)
+    assert pairs == 2 * (1 if profile.name == "photos" else 2) + bool(profile.examples)
 
 
 def test_names_are_those_of_the_runs(profile: Profile) -> None:
@@ -63,24 +63,33 @@ def test_names_are_those_of_the_runs(profile: Profile) -> None:
 
 
 def test_every_row_points_at_runs_that_exist(profile: Profile) -> None:
-    """Tables, the compared pair, the demonstration and the trials name registered runs; rows have a run a seed."""
+    """Tables, compared pairs, demonstration, trials and ablations name registered runs; rows have a run a seed.
+
+    Table 3's schedules on a small profile take as long as two runs and have one seed.
+    """
     for rows in profile.tables.values():
         for row in rows:
             assert set(row.runs) <= set(profile.evaluations)
             is_theirs = set(row.runs) <= set(profile.zoo)
-            assert len(row.runs) in (0, 1 if is_theirs else 2)
+            is_long = any("-2x" in run for run in row.runs) and profile.name in ("shapes", "mini")
+            assert len(row.runs) in (0, 1 if is_theirs or is_long else 2)
             assert row.runs or row.published
             if row.runs:
                 detectors = {profile.evaluations[run].training.detector for run in row.runs}
                 assert detectors == {row.detector.partition(" (")[0].rstrip("*")}
-    named = {*profile.pair, *profile.demo, *profile.trials}
+    compared = {run for pairs in profile.comparisons.values() for pair in pairs for run in pair}
+    named = {*compared, *profile.demo, *profile.trials, *(ablation.run for ablation in profile.ablations)}
     assert named <= set(profile.evaluations)
 
 
 def test_the_pair_is_retinanet_then_freeanchor(profile: Profile) -> None:
-    """Gains are second minus first, so the order matters; the demonstration runs just these."""
-    assert [profile.evaluations[name].training.detector for name in profile.pair] == ["RetinaNet", "FreeAnchor"]
-    assert profile.demo == profile.pair
+    """Gains are second minus first, so the order matters; seeds agree; the demonstration runs the first backbone's."""
+    for pairs in profile.comparisons.values():
+        for seed, pair in enumerate(pairs):
+            trainings = [profile.evaluations[name].training for name in pair]
+            assert [training.detector for training in trainings] == ["RetinaNet", "FreeAnchor"]
+            assert [training.recipe.seed for training in trainings] == [seed, seed]
+    assert profile.demo == tuple(run for pair in profile.pairs for run in pair)
 
 
 def test_rows_stand_beside_published_ones(profile: Profile) -> None:
@@ -149,6 +158,9 @@ def test_seeds_change_the_seed_and_nothing_else() -> None:
     assert set(one.evaluations) < set(three.evaluations)
     for name in one.evaluations:
         assert one.evaluations[name] == three.evaluations[name]
+        if name.replace("-s0", "-s2") not in three.evaluations:  # ablations and long schedules have one seed
+            assert "-2x" in name or name in {*one.examples, *(ablation.run for ablation in one.ablations)}
+            continue
         other = three.evaluations[name.replace("-s0", "-s2")]
         names = {"name", "training.name"}
         assert _differences(one.evaluations[name], other) == {*names, "training.recipe.seed"}

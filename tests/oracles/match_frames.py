@@ -40,3 +40,23 @@ def _anchors(rng, box, bag_size, ratios):
         side = 32 * 2 ** (octave / 3)
         width, height = side / ratio**0.5, side * ratio**0.5
         yield 3, ratio, octave, x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def bag_columns(matches, num_objects=5):
+    """The same bags as arrays [G, n], by the names of `analysis.bag_arrays.BagArrays`; anchors by rank."""
+    keys = ["run", "step", "image_id", "annotation_id"]
+    bags = [bag.sort_values("rank") for _, bag in matches.groupby(keys, sort=False)]
+    first = pd.concat([bag.iloc[:1] for bag in bags])
+    columns = {
+        name: np.stack([bag[name].to_numpy() for bag in bags]) for name in ("level", "iou", "confidence", "weight")
+    }
+    return columns | {
+        "assigned": np.stack([bag["assigned"].to_numpy(dtype=bool) for bag in bags]),
+        "boxes": np.stack([bag[["x1", "y1", "x2", "y2"]].to_numpy() for bag in bags]),
+        "image_id": first["image_id"].to_numpy(),
+        "annotation_id": first["annotation_id"].to_numpy(),
+        "category": first["category"].to_numpy(dtype=object),
+        "num_objects": np.full(len(bags), num_objects),
+        "gt_boxes": first[["gt_x1", "gt_y1", "gt_x2", "gt_y2"]].to_numpy(),
+        "parts": first[["part_x", "part_y"]].to_numpy(dtype=float),
+    }

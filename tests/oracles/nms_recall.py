@@ -1,6 +1,7 @@
 """NMS recall as the paper words it (Sec. 4.2), in loops; shares nothing with `analysis`."""
 
 from oracles.detection_metrics import iou
+from oracles.soft_nms import soft_nms
 
 
 def greedy_nms(candidates, nms_iou: float) -> list:
@@ -18,11 +19,15 @@ def best_ious(
     *,
     score_threshold=0.05,
     nms_iou=0.5,
+    decay=None,
     class_aware=False,
     max_detections=None,
     include_crowd=False,
 ) -> list[tuple[int, float, float]]:
-    """(annotation id, u, v) of every object: best IoU among the candidates D and among D' = NMS(D)."""
+    """(annotation id, u, v) of every object: best IoU among the candidates D and among D' = NMS(D).
+
+    With `decay` (a factor from an IoU) the NMS is soft, and D' is what still scores above `score_threshold`.
+    """
     rows = []
     for g in range(len(ground_truth.boxes)):
         if ground_truth.iscrowd[g] and not include_crowd:
@@ -32,7 +37,8 @@ def best_ious(
             for d in range(len(candidates.boxes))
             if candidates.image_id[d] == ground_truth.image_id[g] and candidates.scores[d] > score_threshold
         ]
-        after = greedy_nms(before, nms_iou)[:max_detections]
+        after = greedy_nms(before, nms_iou) if decay is None else soft_nms(before, decay, score_threshold)
+        after = after[:max_detections]
         u, v = (
             max(
                 (

@@ -1,0 +1,126 @@
+"""Rows of bags summed up over objects: how concentrated matching is, and whether it has left the objects' centres.
+
+What it is: `analysis.bag_arrays.bag_table` with columns run, detector, step and num_steps before it, made into the
+frames that `analysis.bag_figures` draws. What it is not: measuring bags, or drawing.
+
+    concentration_frame(bags)           # quartiles over objects, by step and group
+    part_distance_frame(bags)           # distance to the telling part and to the centre, with intervals
+    freed = matching_freed(bags[bags.step == bags.step.max()])      # one row an off-centre object
+    bootstrap(*object_mean(freed, "nearer_to_part"), generator=generator)
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from analysis.bag_arrays import OFF_CENTRE
+from analysis.breakdowns import AspectCuts
+from analysis.statistics import Metric, bootstrap
+
+NUM_RESAMPLES = 1000
+CONCENTRATION_COLUMNS = ("detector", "step", "num_steps", "group", "metric", "value", "low", "high", "num_objects")
+DISTANCE_COLUMNS = (
+    "detector", "step", "num_steps", "matching", "target", "value", "low", "high", "num_objects", "num_images",
+)  # fmt: skip
+_STAGE = ["detector", "step", "num_steps"]
+
+
+def concentration_frame(bags: pd.DataFrame, split: Literal["aspect", "crowdedness"] = "aspect") -> pd.DataFrame:
+    """Median (`value`) and quartiles (`low`, `high`) of entropy and effective anchors over objects.
+
+    Columns `CONCENTRATION_COLUMNS`; a row each detector, step, group and metric, bags of several seeds together.
+    Groups are `slender` and `square` (`AspectCuts`) by the object's box; or two by the number of objects in its
+    picture, of about as many objects each: `objects_1_9` and `objects_10_plus`, say. A group without objects has no
+    rows.
+    """
+    groups = _aspect_groups(bags) if split == "aspect" else _crowdedness_groups(bags)
+    rows = []
+    for group, members in groups.items():
+        for key, own in bags[members].groupby(_STAGE, sort=True, dropna=False):
+            for metric in ("entropy", "effective_anchors"):
+                low, value, high = np.quantile(own[metric], [0.25, 0.5, 0.75])
+                rows.append((*key, group, metric, value, low, high, _num_objects(own)))
+    return pd.DataFrame(rows, columns=list(CONCENTRATION_COLUMNS))
+
+
+def part_distance_frame(
+    bags: pd.DataFrame, generator: np.random.Generator, num_resamples: int = NUM_RESAMPLES
+) -> pd.DataFrame:
+    """Mean distance of the matched anchor's centre from the telling part and from the box's centre, in diagonals.
+
+    Columns `DISTANCE_COLUMNS`; a row each detector, step, matching ("learned": the anchor of greatest weight, "iou":
+    that of highest IoU) and target ("part", "centre"), over objects whose part lies off their centre (`OFF_CENTRE`);
+    `low` and `high` bound the mean by bootstrap over pictures (95 %). No such object gives no rows.
+    """
+    rows = []
+    acentric = bags[is_acentric(bags)]
+    for key, own in acentric.groupby(_STAGE, sort=True, dropna=False):
+        for matching, prefix in (("learned", ""), ("iou", "iou_")):
+            for target in ("part", "centre"):
+                metric, num_images = object_mean(own, f"{prefix}to_{target}")
+                mean = bootstrap(metric, num_images=num_images, generator=generator, num_resamples=num_resamples)
+                counts = _num_objects(own), num_images
+                rows.append((*key, matching, target, float(mean.value), float(mean.low), float(mean.high), *counts))
+    return pd.DataFrame(rows, columns=list(DISTANCE_COLUMNS))
+
+
+def matching_freed(bags: pd.DataFrame) -> pd.DataFrame:
+    """What learned matching changes for objects whose part lies off their centre, one row each, in diagonals.
+
+    Columns image_id, annotation_id, `nearer_to_part` (`iou_to_part - to_part`) and `farther_from_centre`
+    (`to_centre - iou_to_centre`): both positive where the learned match has left the centre for the part. Give the rows
+    of one detector at one step (several seeds may be together); raises ValueError for more.
+    """
+    stages = bags[["detector", "step"]].drop_duplicates()
+    if len(stages) > 1:
+        raise ValueError(f"matching_freed compares one detector at one step, got {len(stages)}; select one of them")
+    own = bags[is_acentric(bags)]
+    freed = own[["image_id", "annotation_id"]].assign(
+        nearer_to_part=own.iou_to_part - own.to_part, farther_from_centre=own.to_centre - own.iou_to_centre
+    )
+    return freed.reset_index(drop=True)
+
+
+def is_acentric(bags: pd.DataFrame) -> Bool[np.ndarray, " G"]:
+    """Whether an object's part is known to lie off its box's centre by more than `OFF_CENTRE` of the diagonal."""
+    return bags.part_offset.to_numpy(dtype=np.float64) > OFF_CENTRE
+
+
+def object_mean(objects: pd.DataFrame, column: str) -> tuple[Metric, int]:
+    """The mean of a column over objects as a metric for `analysis.statistics.bootstrap`, and the number of pictures.
+
+    Pictures are those that `objects` (column `image_id`) names, so a picture is drawn with all its objects; a mean over
+    no objects is nan.
+    """
+    images, place = np.unique(objects.image_id, return_inverse=True)
+    values = objects[column].to_numpy(dtype=np.float64)
+    totals = np.bincount(place, weights=values, minlength=len(images))
+    counts = np.bincount(place, minlength=len(images)).astype(np.float64)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        number = weights @ counts
+        return np.divide(weights @ totals, number, out=np.full(len(weights), math.nan), where=number > 0)
+
+    return mean, len(images)
+
+
+def _aspect_groups(bags: pd.DataFrame) -> dict[str, np.ndarray]:
+    cuts, aspects = AspectCuts(), bags.aspect_ratio.to_numpy(dtype=np.float64)
+    return {"slender": aspects >= cuts.slender, "square": aspects <= cuts.square}
+
+
+def _crowdedness_groups(bags: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Objects in pictures of up to as many objects as the median object's has, and beyond."""
+    if bags.empty:
+        return {}
+    counts = bags.num_objects.to_numpy(dtype=np.int64)
+    middle = int(bags.drop_duplicates(["image_id", "annotation_id"]).num_objects.median())
+    return {f"objects_1_{middle}": counts <= middle, f"objects_{middle + 1}_plus": counts > middle}
+
+
+def _num_objects(bags: pd.DataFrame) -> int:
+    """Objects, each counted once however many seeds were asked about it."""
+    return len(bags.drop_duplicates(["image_id", "annotation_id"]))

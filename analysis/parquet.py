@@ -1,0 +1,86 @@
+"""Detections in a parquet table, for files too large to be json.
+
+What it is: the columns `image_id`, `category_id`, `score` and either `bbox` (x, y, width, height) or `x`, `y`, `width`,
+`height`, read with the checks of COCO's json. What it is not: a file of ground truth, which stays json.
+
+    detections = read_parquet(Path("candidates.parquet"))
+    # such a file: pandas.DataFrame(coco_results).to_parquet("candidates.parquet")
+
+Needs pyarrow, which nothing else here does: the extra `parquet`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from analysis.coco_json import check_file, named
+from analysis.columns import DataError, Detections
+
+_SIDES = ("x", "y", "width", "height")
+
+
+def read_parquet(path: Path) -> Detections:
+    """The detections or candidates in a parquet table; other columns are left alone, pixels as in the file.
+
+    Raises `DataError` where pyarrow is not installed, the file is damaged, a column is missing or empty in places, ids
+    are not whole numbers, boxes are not four finite numbers with sides of 0 or more, or scores are not finite.
+    """
+    check_file(path, "parquet")
+    try:
+        frame = pd.read_parquet(path, engine="pyarrow")
+    except ImportError:
+        raise DataError(
+            f"{path}: reading parquet needs pyarrow; pip install pyarrow (the extra freeanchor[parquet]), or give json"
+        ) from None
+    except (ValueError, OSError) as error:  # pyarrow's errors are of both kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a readable parquet file ({reason}); fetch or write it again") from None
+    with named(path):
+        return _detections(frame)
+
+
+def _detections(frame: pd.DataFrame) -> Detections:
+    bbox = _boxes(frame)
+    return Detections(
+        image_id=_ids(frame, "image_id"),
+        category_id=_ids(frame, "category_id"),
+        boxes=np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
+        scores=_numbers(frame, "score"),
+        sizes=bbox[:, 2:],
+    )
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    if name not in frame:
+        raise DataError(f'has no column "{name}"; it has {", ".join(map(str, frame.columns)) or "none"}')
+    return frame[name]
+
+
+def _ids(frame: pd.DataFrame, name: str) -> np.ndarray:
+    column = _column(frame, name)
+    if len(column) and not pd.api.types.is_integer_dtype(column.dtype):
+        raise DataError(f'column "{name}" is of type {column.dtype}; ids must be whole numbers, none of them missing')
+    return column.to_numpy(dtype=np.int64)
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
+    column = _column(frame, name)
+    if len(column) and not pd.api.types.is_numeric_dtype(column.dtype):
+        raise DataError(f'column "{name}" is of type {column.dtype}; it must hold numbers')
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _boxes(frame: pd.DataFrame) -> Float[np.ndarray, "D 4"]:
+    """The boxes as the file has them, xywh, from one column of lists or from four."""
+    if "bbox" not in frame and set(_SIDES) & set(frame.columns):
+        return np.stack([_numbers(frame, side) for side in _SIDES], axis=1)
+    values = _column(frame, "bbox").tolist()
+    for row, box in enumerate(values):
+        if not hasattr(box, "__len__") or len(box) != 4:
+            raise DataError(f"detection in row {row} has bbox {box!r}; it must be four numbers: x, y, width, height")
+    try:
+        return np.array(values, dtype=np.float64).reshape(-1, 4)
+    except (TypeError, ValueError):
+        raise DataError("a bbox holds something that is no number; it must be x, y, width, height") from None

@@ -1,0 +1,97 @@
+"""README.md and REPRODUCING.md: their tables stand between markers and are the reports' own, byte for byte.
+
+A block is everything between `<!-- begin NAME -->` and `<!-- end NAME -->`, on lines of their own.
+
+    python -m experiments.documents             # fill in every block
+    python -m experiments.documents --check     # exit status 1, and the names, where one is not as the reports are
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.artifacts import write_atomically
+from experiments.account import checklist_table, compute_table, read_records
+from experiments.deviations import deviations_table
+from experiments.provenance import ROOT
+from experiments.verdicts import VERDICTS
+
+DOCUMENTS = ("README.md", "REPRODUCING.md")
+_BLOCK = re.compile(r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<body>.*?)^<!-- end (?P=name) -->$", re.M | re.S)
+
+
+class DocumentError(ValueError):
+    """A document with a block that nobody can fill; one line."""
+
+
+def _table_of(path: Path) -> str:
+    """The pipe table of a Markdown report."""
+    return "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|"))
+
+
+def _verdicts(root: Path) -> str:
+    """How many claims have which verdict, and which."""
+    claims = pd.read_csv(root / "reports/shapes/claims.csv").drop_duplicates("id")
+    lines = []
+    for verdict in VERDICTS:
+        own = [
+            f"{row.claim.strip('… ')} (Sec. {row.section})" for row in claims[claims["verdict"] == verdict].itertuples()
+        ]
+        if own:
+            lines.append(f"- **{verdict}** ({len(own)}): {'; '.join(own)}.")
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "headline": lambda root: _table_of(root / "reports/shapes/headline.md"),
+    "claims": lambda root: _table_of(root / "reports/shapes/claims.md"),
+    "verdicts": _verdicts,
+    "ablations": lambda root: _table_of(root / "reports/shapes/ablations.md"),
+    "deviations": deviations_table,
+    "compute": lambda root: compute_table(read_records(root / "reports/shapes")),
+    "checklist": lambda root: checklist_table(read_records(root / "reports/shapes")),
+}
+
+
+def filled(text: str, root: Path) -> str:
+    """The document with every block as the reports under `root` have it; raises DocumentError for an unknown block."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in BLOCKS:
+            raise DocumentError(f"no block {name!r}; choose one of {', '.join(BLOCKS)}")
+        return f"<!-- begin {name} -->\n{BLOCKS[name](root)}\n<!-- end {name} -->"
+
+    return _BLOCK.sub(fill, text)
+
+
+def stale_blocks(text: str, root: Path) -> list[str]:
+    """The names of blocks that differ from the reports."""
+    fresh = {match["name"]: match["body"] for match in _BLOCK.finditer(filled(text, root))}
+    return [match["name"] for match in _BLOCK.finditer(text) if match["body"] != fresh[match["name"]]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fill in, or check, the documents of the project; the exit status."""
+    parser = argparse.ArgumentParser(description="Fill in the tables of README.md and REPRODUCING.md.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where one is stale")
+    options = parser.parse_args(arguments)
+    is_stale = False
+    for name in DOCUMENTS:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        stale = stale_blocks(text, ROOT)
+        if stale and options.check:
+            is_stale = True
+            print(f"{name}: {', '.join(stale)} differ from the reports; run make documents", file=sys.stderr)
+        elif stale:
+            write_atomically(path, filled(text, ROOT).encode())
+    return int(is_stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Differences between runs with all that is known of their chance: pictures and seeds in one interval.
+
+A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over pictures and that of
+the t interval over paired seeds; one seed apiece borrows the seeds' noise from the runs that were repeated (standard
+deviations pooled over detectors and backbones). The two are independent, so they add in quadrature. With no run
+repeated, the interval knows pictures alone.
+
+    evidence = Evidence(profile, store)
+    evidence.gain(profile.pairs, "ap")                                          # FreeAnchor - RetinaNet
+    evidence.difference("freeanchor-small-s0", "freeanchor-small-n40-s0", "ap")   # the variant - the default
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+
+from analysis.statistics import spread, t_quantile
+from experiments.frames import gains_frame, is_measured, measurements
+from experiments.profiles import Pair, Profile
+from experiments.store import Store
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A value with its 95 % interval; `runs` are those it was measured on."""
+
+    value: float
+    low: float
+    high: float
+    n_seeds: int
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedNoise:
+    """Standard deviation of a metric over seeds, pooled over groups of runs; nan where none was repeated."""
+
+    sd: float
+    degrees: int
+
+    def half_width(self) -> float:
+        """Of the 95 % interval of a difference of two single runs; 0 where nothing is known."""
+        if self.degrees < 1:
+            return 0.0
+        return t_quantile((1 + LEVEL) / 2, self.degrees) * self.sd * math.sqrt(2)
+
+
+def pooled_noise(groups: Sequence[Sequence[float]]) -> SeedNoise:
+    """The noise over seeds that groups of repeated runs share: the root of the mean variance within groups."""
+    spreads = [spread(group) for group in groups if len(group) > 1]
+    degrees = sum(one.num_seeds - 1 for one in spreads)
+    if degrees == 0:
+        return SeedNoise(sd=math.nan, degrees=0)
+    within = sum((one.num_seeds - 1) * one.sd**2 for one in spreads)
+    return SeedNoise(sd=math.sqrt(within / degrees), degrees=degrees)
+
+
+class Evidence:
+    """What a profile's stored runs say about differences; nothing is trained or tested here."""
+
+    def __init__(self, profile: Profile, store: Store) -> None:
+        """Look at the runs of `profile` in `store`."""
+        self.profile, self.store = profile, store
+        self._gains = cache(lambda pairs: gains_frame(profile, pairs, store))
+
+    def gain(self, pairs: tuple[Pair, ...], metric: str) -> Measured | None:
+        """Second minus first of pairs that differ in nothing but the detector, a pair a seed; None where not run."""
+        frame = self._gains(pairs)
+        rows = frame[frame["metric"] == metric]
+        if rows.empty or math.isnan(rows["value"].iloc[0]):
+            return None
+        row = rows.iloc[0]
+        half = row["seed_high"] - row["value"] if row["n_seeds"] > 1 else self.noise(metric).half_width()
+        return widened(row, half, tuple(run for pair in self.done(pairs) for run in pair))
+
+    def difference(self, first: str, second: str, metric: str) -> Measured | None:
+        """Second minus first of two single runs with the same seed; None where not run."""
+        return self.gain(((first, second),), metric)
+
+    def noise(self, metric: str) -> SeedNoise:
+        """How much a metric varies over seeds alone, over all runs that were repeated."""
+        groups = [
+            [self.value(pair[side], metric) for pair in pairs if self.is_done(pair[side])]
+            for pairs in self.profile.comparisons.values()
+            for side in (0, 1)
+        ]
+        return pooled_noise(groups)
+
+    def value(self, run: str, metric: str) -> float:
+        """A metric of a run that has been measured."""
+        frame = measurements(self.profile.evaluations[run], self.store)
+        return float(frame.loc[frame["metric"] == metric, "value"].iloc[0])
+
+    def is_done(self, run: str) -> bool:
+        """Whether the run is registered at these seeds and has been measured."""
+        return run in self.profile.evaluations and is_measured(self.profile.evaluations[run], self.store)
+
+    def done(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs of which both runs have been measured."""
+        return [pair for pair in pairs if all(map(self.is_done, pair))]
+
+
+def widened(row: pd.Series, half: float, runs: tuple[str, ...]) -> Measured:
+    """A row with value, low, high and n_seeds, the seeds' half-width added to its interval in quadrature."""
+    value = float(row["value"])
+    return Measured(
+        value=value,
+        low=value - math.hypot(value - row["low"], half),
+        high=value + math.hypot(row["high"] - value, half),
+        n_seeds=int(row["n_seeds"]),
+        runs=runs,
+    )

@@ -1,0 +1,109 @@
+"""The ledger of claims: every claim of the paper with what was measured and its verdict, as csv and Markdown.
+
+frame = ledger_frame(profile, store)
+write_ledger(frame, Path("reports/shapes/claims"))      # claims.csv, claims.md
+"""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.artifacts import sibling, write_atomically
+from experiments.claims import CLAIMS, Claim
+from experiments.evidence import Evidence, Measured
+from experiments.profiles import Profile
+from experiments.store import Store
+from experiments.verdicts import NOT_RUN, VERDICTS, judge
+
+COLUMNS = (
+    "profile", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high", "n_seeds",
+    "runs", "part_verdict", "verdict",
+)  # fmt: skip
+CAPTION = (
+    "Each claim is judged by the 95 % interval of what was measured: *holds* where all of it lies where the claim "
+    "says, *does not hold* where none of it does, else *undecided*; with several parts, all must hold and none may "
+    "fail. Intervals know chance in the choice of pictures and, where runs were repeated, of the seed. The paper's "
+    "figures are COCO's; here it is the profile's own data that decides, so a verdict is about the claim's direction, "
+    "not its size."
+)
+
+
+def ledger_frame(profile: Profile, store: Store) -> pd.DataFrame:
+    """A row a part of a claim, in the ledger's order; a part that was not run has no value. Columns `COLUMNS`."""
+    evidence = Evidence(profile, store)
+    rows = [row for claim in CLAIMS for row in _claim_rows(claim, profile, evidence)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict[str, object]]:
+    """The rows of one claim."""
+    parts = dict(claim.measure(evidence)) or {"": None}
+    verdict = judge(claim.rule, list(parts.values()))
+    return [
+        {
+            "profile": profile.name,
+            "id": claim.id,
+            "section": claim.section,
+            "claim": claim.wording,
+            "paper": claim.paper,
+            "test": claim.test,
+            "rule": claim.rule.text(100 if claim.unit == "points" else 1),
+            "unit": claim.unit,
+            "part": name,
+            **_numbers(part),
+            "part_verdict": judge(claim.rule, [part]),
+            "verdict": verdict,
+        }
+        for name, part in parts.items()
+    ]
+
+
+def _numbers(part: Measured | None) -> dict[str, object]:
+    """What was measured of a part."""
+    if part is None:
+        return {"value": math.nan, "low": math.nan, "high": math.nan, "n_seeds": 0, "runs": ""}
+    numbers = {"value": part.value, "low": part.low, "high": part.high, "n_seeds": part.n_seeds}
+    return {**numbers, "runs": " ".join(part.runs)}
+
+
+def summary(frame: pd.DataFrame) -> str:
+    """How many claims have which verdict, in one line: `9 hold, 3 do not hold, …`."""
+    counts = Counter(frame.drop_duplicates("id")["verdict"])
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """The ledger as one table, verdicts first."""
+    lines = ["| Verdict | Claim | Sec. | The paper | Measured here | Judged by |", f"|{' --- |' * 6}"]
+    for _, parts in frame.groupby("id", sort=False):
+        first = parts.iloc[0]
+        cells = [f"**{first['verdict']}**", first["claim"], first["section"], first["paper"]]
+        cells += ["<br>".join(_measured(part) for _, part in parts.iterrows()), f"{first['test']}: {first['rule']}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    seeds = sorted({int(number) for number in frame["n_seeds"] if number})
+    notes = f"- {summary(frame)}. Seeds behind a value: {', '.join(map(str, seeds)) or 'none'} (csv: one row a part)."
+    return "\n\n".join(["**The paper's claims**", CAPTION, "\n".join(lines), notes]) + "\n"
+
+
+def _measured(part: pd.Series) -> str:
+    """A part's value with its interval, its name before and, where parts differ, its verdict behind."""
+    name = f"{part['part']}: " if part["part"] else ""
+    if part["part_verdict"] == NOT_RUN:
+        return f"{name}{NOT_RUN}"
+    value, low, high = (_number(part[column], part["unit"]) for column in ("value", "low", "high"))
+    return f"{name}{value} [{low}, {high}]"
+
+
+def _number(value: float, unit: str) -> str:
+    """In percent points, or in the unit itself."""
+    if unit == "points":
+        return f"{100 * value:+.1f}"
+    return f"{value:.2f}" if unit == "ratio" else f"{value:+.3f}" if unit == "diagonals" else f"{value:.1f}"
+
+
+def write_ledger(frame: pd.DataFrame, stem: Path) -> None:
+    """Write `stem`.md and, last, `stem`.csv."""
+    write_atomically(sibling(stem, "md"), to_markdown(frame).encode())
+    write_atomically(sibling(stem, "csv"), frame.to_csv(index=False, lineterminator="\n").encode())

@@ -1,0 +1,50 @@
+"""The same measurements of several seeds as one: means, intervals over pictures, spread over seeds.
+
+Two sources of chance stand side by side in every row, since neither contains the other: which pictures were drawn for
+validation (`low`, `high`: the mean of the seeds' bootstrap intervals; the pictures are the same, so more seeds do not
+narrow it), and the seed of the training (`sd`, `minimum`, `maximum`, and `seed_low`, `seed_high`: the t interval of the
+mean over seeds; nan for one seed).
+
+    over_seeds([measurements_of_seed_0, measurements_of_seed_1])
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.statistics import spread
+
+SEED_COLUMNS = ("n_seeds", "sd", "minimum", "maximum", "seed_low", "seed_high")
+NOT_RUN = {**dict.fromkeys(("value", "low", "high", *SEED_COLUMNS), math.nan), "n_seeds": 0}
+
+
+def over_seeds(frames: Sequence[pd.DataFrame], by: Sequence[str] = ("metric",)) -> pd.DataFrame:
+    """One row a `metric` (or whatever `by` names), in the order of the first frame; `value` is the mean over seeds.
+
+    Columns of the first frame other than value, low and high are kept as they are there. A metric that is nan in any
+    seed is nan. Without frames the result is empty.
+    """
+    if not frames:
+        return pd.DataFrame(columns=[*by, "value", "low", "high", *SEED_COLUMNS])
+    keys = list(by)
+    everything = pd.concat(frames, ignore_index=True)
+    bounds = everything.groupby(keys, sort=False, dropna=False)[["low", "high"]].mean()
+    values = everything.groupby(keys, sort=False, dropna=False)["value"].apply(list)
+    spreads = [spread(list(own)) for own in values]
+    summary = pd.DataFrame(
+        {
+            "value": [one.mean for one in spreads],
+            "low": bounds["low"].to_numpy(),
+            "high": bounds["high"].to_numpy(),
+            "n_seeds": [one.num_seeds for one in spreads],
+            "sd": [one.sd for one in spreads],
+            "minimum": [one.minimum for one in spreads],
+            "maximum": [one.maximum for one in spreads],
+            "seed_low": [one.low for one in spreads],
+            "seed_high": [one.high for one in spreads],
+        },
+        index=values.index,
+    ).reset_index()
+    first = frames[0].drop(columns=["value", "low", "high"], errors="ignore")
+    return first.merge(summary, on=keys, how="left")

@@ -1,0 +1,122 @@
+"""What a step of FreeAnchor's training costs beside one of RetinaNet's (Table 2's training time, under control).
+
+Times of whole trainings tell what else the machine did. Here the two trained detectors of a pair take steps in turn on
+the same batches, in one process, so that whatever disturbs one disturbs the other.
+
+    frame = cost_stage(profile, profile.pair, store, runtime)         # a row a step: detector, round, seconds
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from analysis.statistics import percentile_interval
+from experiments.config import Training
+from experiments.evidence import Evidence, Measured
+from experiments.files import write_csv
+from experiments.profiles import Pair, Profile
+from experiments.store import Store
+from freeanchor.augmentation import TrainingStream
+from freeanchor.checkpoints import load_model
+from freeanchor.data import Batch, collate, read_split
+from freeanchor.recipe import TrainConfig
+from freeanchor.runtime import Runtime
+from freeanchor.step import training_step
+from freeanchor.training_state import TrainingState, start
+
+NUM_ROUNDS, NUM_WARM_UP = 30, 3  # steps of each detector; the first ones allocate memory and are left out
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Racer:
+    """A trained detector about to take more steps."""
+
+    detector: str
+    state: TrainingState
+    recipe: TrainConfig
+
+
+def cost_file(profile: Profile, pair: Pair, store: Store) -> Path:
+    """Where the times of a pair of runs lie: under the fingerprints of both."""
+    prints = [profile.evaluations[run].training.fingerprint for run in pair]
+    return store.runs / profile.name / "costs" / f"{'-'.join(prints)}.csv"
+
+
+def cost_stage(profile: Profile, pair: Pair, store: Store, runtime: Runtime) -> Path:
+    """Time steps of a pair of trained runs; leaves a csv, a row a step: detector, round, seconds.
+
+    Seconds are processor time on a CPU, which other programs hardly touch, and the clock's on a GPU.
+    """
+    path = cost_file(profile, pair, store)
+    if not path.exists():
+        trainings = [profile.evaluations[run].training for run in pair]
+        write_csv(path, _race([it for it in trainings if isinstance(it, Training)], store, runtime))
+    path.touch()  # Make sees it as younger than what it needs
+    return path
+
+
+def _race(trainings: list[Training], store: Store, runtime: Runtime) -> pd.DataFrame:
+    """Steps of all detectors in turn, on the batches that their training began with."""
+    racers = [_racer(training, store, runtime) for training in trainings]
+    first = trainings[0]
+    stream = TrainingStream(read_split(store.data(first), "train"), first.inputs, first.recipe.augment, 0)
+    size = first.recipe.batch_size
+    group = first.recipe.group_size or size
+    rows = []
+    for number in tqdm(range(NUM_ROUNDS), desc=f"cost of a step, {first.backbone_label}", disable=None):
+        samples = [stream[number * size + place] for place in range(size)]
+        groups = [collate(samples[begin : begin + group]) for begin in range(0, size, group)]
+        # in the other order every other time: the second finds the batch in the processor's cache
+        for racer in racers if number % 2 else reversed(racers):
+            rows.append((racer.detector, number, _timed_step(racer, groups, runtime)))
+    return pd.DataFrame(rows, columns=["detector", "round", "seconds"])
+
+
+def _racer(training: Training, store: Store, runtime: Runtime) -> _Racer:
+    """The detector with its trained weights: what is excused from background, and costs time, grows with training."""
+    state = start(training.model, training.recipe, runtime)
+    trained, _ = load_model(training.directory(store.runs) / "model.safetensors")
+    state.model.load_state_dict(trained.state_dict())
+    state.step = training.recipe.num_steps  # at the last, lowest rate: a trained model need not be warmed up
+    return _Racer(detector=training.detector, state=state, recipe=training.recipe)
+
+
+def _timed_step(racer: _Racer, groups: list[Batch], runtime: Runtime) -> float:
+    """Seconds of one step."""
+    is_gpu = torch.device(runtime.device).type == "cuda"
+    clock = time.perf_counter if is_gpu else time.process_time
+    if is_gpu:
+        torch.cuda.synchronize(runtime.device)
+    begun = clock()
+    training_step(racer.state, groups, racer.recipe, runtime)
+    if is_gpu:
+        torch.cuda.synchronize(runtime.device)
+    return clock() - begun
+
+
+def cost_ratio(frame: pd.DataFrame) -> tuple[float, float, float]:
+    """FreeAnchor's median seconds over RetinaNet's, and its 95 % interval (bootstrap over rounds)."""
+    times = frame[frame["round"] >= NUM_WARM_UP].pivot(index="round", columns="detector", values="seconds")
+    ours, theirs = times["FreeAnchor"].to_numpy(), times["RetinaNet"].to_numpy()
+    draws = np.random.default_rng(0).integers(len(times), size=(NUM_RESAMPLES, len(times)))
+    low, high = percentile_interval(np.median(ours[draws], axis=1) / np.median(theirs[draws], axis=1))
+    return float(np.median(ours) / np.median(theirs)), float(low), float(high)
+
+
+def measured_cost(evidence: Evidence) -> dict[str, Measured | None]:
+    """The ratio on each backbone, for the claims; None where it was not timed."""
+    profile, parts = evidence.profile, {}
+    for pairs in profile.comparisons.values():
+        backbone = profile.evaluations[pairs[0][0]].training.backbone_label
+        path = cost_file(profile, pairs[0], evidence.store)
+        parts[backbone] = None
+        if path.exists():
+            value, low, high = cost_ratio(pd.read_csv(path))
+            parts[backbone] = Measured(value=value, low=low, high=high, n_seeds=1, runs=pairs[0])
+    return parts

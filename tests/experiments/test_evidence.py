@@ -1,0 +1,58 @@
+"""Differences with what is known of their chance: pictures and seeds in quadrature, noise borrowed where one run is."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from miniature import Mini, fabricate
+
+from experiments.evidence import Evidence, pooled_noise, widened
+from experiments.registry import build_profile
+from experiments.store import Store
+
+
+def test_noise_is_pooled_within_groups() -> None:
+    """Two groups far apart with deviations of 1 and 3: root of the mean variance, by degrees of freedom."""
+    noise = pooled_noise([[10.0, 12.0], [50.0, 53.0, 56.0], [7.0]])
+    variance = (1 * np.var([10, 12], ddof=1) + 2 * np.var([50, 53, 56], ddof=1)) / 3
+    assert noise.degrees == 3
+    assert noise.sd == pytest.approx(math.sqrt(variance))
+    assert noise.half_width() == pytest.approx(3.182446 * noise.sd * math.sqrt(2), rel=1e-5)
+
+
+def test_nothing_repeated_is_no_noise_known() -> None:
+    """Without a repeated run the interval stays that over pictures."""
+    assert pooled_noise([[1.0], []]).half_width() == 0.0
+
+
+def test_half_widths_add_in_quadrature() -> None:
+    """3 below and 5 above over pictures with 4 over seeds: 5 below, 6.4 above."""
+    row = pd.Series({"value": 10.0, "low": 7.0, "high": 15.0, "n_seeds": 3})
+    measured = widened(row, 4.0, ("a", "b"))
+    assert (measured.low, measured.high) == pytest.approx((5.0, 10 + math.sqrt(41)))
+    assert (measured.value, measured.n_seeds, measured.runs) == (10.0, 3, ("a", "b"))
+
+
+def test_a_gain_is_paired_and_knows_its_runs(mini: Mini) -> None:
+    """FreeAnchor less RetinaNet from two real runs; a pair that was not run gives none."""
+    evidence = Evidence(mini.profile, mini.store)
+    gain = evidence.gain(mini.profile.pairs, "ap")
+    first, second = mini.profile.pair
+    assert gain is not None
+    assert gain.value == pytest.approx(evidence.value(second, "ap") - evidence.value(first, "ap"))
+    assert gain.low <= gain.value <= gain.high
+    assert gain.runs == mini.profile.pair
+    assert evidence.gain(mini.profile.comparisons["large"], "ap") is None
+    assert evidence.difference(second, "freeanchor-small-n40-s0", "ap") is None
+
+
+def test_noise_comes_from_repeated_runs_of_both_detectors(empty_store: Store) -> None:
+    """Three seeds of RetinaNet and one of FreeAnchor: two degrees of freedom."""
+    profile = build_profile("shapes", num_seeds=3)
+    for seed, value in enumerate((0.40, 0.44, 0.45)):
+        fabricate(profile, empty_store, f"retinanet-small-s{seed}", value)
+    fabricate(profile, empty_store, "freeanchor-small-s0", 0.9)
+    noise = Evidence(profile, empty_store).noise("ap")
+    assert noise.degrees == 2
+    assert noise.sd == pytest.approx(np.std([0.40, 0.44, 0.45], ddof=1))
