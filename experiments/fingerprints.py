@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 STAGE_VERSION = 1  # raise it when training computes something else from the same configuration: all is trained anew
-TEST_VERSION = 1  # raise it when testing or measuring does: runs are tested and measured anew, and not trained
+TEST_VERSION = 2  # raise it when testing or measuring does: runs are tested and measured anew, and not trained
 CONVERSION_VERSION = 1  # raise it when converting does: published checkpoints are converted and tested anew
 NUM_DIGITS = 10  # of a fingerprint: a billion configurations before two are likely to collide
 

@@ -1,7 +1,9 @@
 """Nominal 95 % intervals cover the known truth about as often as they say, over 500 simulated data sets each.
 
-The truth is a metric of a large made-up population of pictures, and each data set is drawn from it. For AP the
-percentile interval as such is a little high (AP of few pictures is, and of resampled ones more so), hence `centred`.
+The truth is a metric of a large made-up population of pictures, and each data set is drawn from it. AP of few pictures
+is high (the best precision at a recall *or beyond* picks up luck), by about 0.15 standard errors here, and resampling
+sees under half of that: `centred` takes off what resampling adds, not what the data set had already. With 100 objects
+in a class, or with 200 resamplings, the same intervals cover 92 to 93 %.
 """
 
 from collections.abc import Callable
