@@ -47,8 +47,9 @@ def ablation_frame(profile: Profile, store: Store) -> pd.DataFrame:
         cells = {metric: dict.fromkeys(("value", "low", "high"), math.nan) for metric in METRICS}
         run = profile.evaluations[ablation.run]
         if is_measured(run, store):
-            measured = measurements(run, store).set_index("metric")
-            cells = {metric: dict(measured.loc[metric, ["value", "low", "high"]]) for metric in METRICS}
+            measured = measurements(run, store).drop_duplicates("metric").set_index("metric")
+            numbers = measured.loc[list(METRICS), ["value", "low", "high"]]
+            cells = {str(row.pop("metric")): row for row in numbers.reset_index().to_dict("records")}  # type: ignore[misc]
         cells["gain_ap"] = _difference(ablation, profile, evidence)
         head = {
             "profile": profile.name,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from experiments.ablations import FACTORS, Ablation, ablations_of
 from experiments.config import CocoData, DataSource, Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row, compared_runs
+from experiments.profiles import DETECTORS, SNAPSHOTS, Pair, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
 from experiments.zoo import PAIR, published_checkpoints
 from freeanchor.anchors import AnchorConfig
@@ -287,7 +287,9 @@ def coco_profile(
         ]
     zoo = [run for checkpoint in checkpoints for run in _published(scale, checkpoint)]
     is_zoo = chosen == "zoo" and bool(zoo)
-    comparisons = {"published": (PAIR,)} if is_zoo else compared_runs(("r50", "r101"), num_seeds)
+    comparisons: dict[str, tuple[Pair, ...]] = (
+        {"published": (PAIR,)} if is_zoo else compared_runs(("r50", "r101"), num_seeds)
+    )
     return Profile(
         name=scale.name,
         data=scale.data,

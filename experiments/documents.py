@@ -38,9 +38,8 @@ def _verdicts(root: Path) -> str:
     claims = pd.read_csv(root / "reports/shapes/claims.csv").drop_duplicates("id")
     lines = []
     for verdict in VERDICTS:
-        own = [
-            f"{row.claim.strip('… ')} (Sec. {row.section})" for row in claims[claims["verdict"] == verdict].itertuples()
-        ]
+        rows = claims[claims["verdict"] == verdict].to_dict("records")
+        own = [f"{str(row['claim']).strip('… ')} (Sec. {row['section']})" for row in rows]
         if own:
             lines.append(f"- **{verdict}** ({len(own)}): {'; '.join(own)}.")
     return "\n".join(lines)

@@ -33,16 +33,17 @@ def write_models(profile: Profile, store: Store, stem: Path) -> None:
         if not (evidence.is_done(run) and isinstance(training, Training)):
             continue
         measured = measurements(profile.evaluations[run], store).set_index("metric").loc["ap"]
+        quality = {"ap": measured["value"], "low": measured["low"], "high": measured["high"]}
         for step, source in _stages(training, store):
             is_finished = step == training.recipe.num_steps
             name = f"{run}/model.safetensors" if is_finished else f"{run}/step-{step:06d}.safetensors"
             tensors, detector = read_model(source)
             halved = {key: it.half() if it.is_floating_point() else it for key, it in tensors.items()}
             save_tensors(stem / name, halved, describe(detector))
-            row = {"file": f"{stem.name}/{name}", "run": run, "fingerprint": training.fingerprint}
+            row: dict[str, object] = {"file": f"{stem.name}/{name}", "run": run, "fingerprint": training.fingerprint}
             row |= {"detector": training.detector, "step": step, "bytes": (stem / name).stat().st_size}
             row |= {"parameters": sum(it.numel() for it in tensors.values() if it.dtype == torch.float32)}
-            rows.append({**row, **(dict(measured[["low", "high"]]) | {"ap": measured["value"]} if is_finished else {})})
+            rows.append({**row, **(quality if is_finished else {})})
     write_csv(stem.with_suffix(".csv"), pd.DataFrame(rows, columns=list(COLUMNS)))
 
 

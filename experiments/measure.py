@@ -8,6 +8,8 @@ The number, its bootstrap interval and the paired interval of a difference all c
     gains = compare_detections(ground_truth, one, two)         # anybody's detections, without candidates
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -110,8 +112,8 @@ def _intervals(metrics: JointMetrics, num_images: int, num_processes: int) -> pd
         centred=True,
         num_processes=num_processes,
     )
-    lowest = [-1.0 if name in metrics.differences else 0.0 for name in metrics.names]
-    low, high = (np.clip(bound, lowest, 1.0) for bound in (interval.low, interval.high))
+    edge = [math.inf if name in metrics.differences else 1.0 for name in metrics.names]
+    low, high = (np.clip(bound, np.subtract(1.0, edge), edge) for bound in (interval.low, interval.high))
     return pd.DataFrame({"metric": metrics.names, "value": interval.value, "low": low, "high": high})
 
 

@@ -111,7 +111,8 @@ def cost_ratio(frame: pd.DataFrame) -> tuple[float, float, float]:
 
 def measured_cost(evidence: Evidence) -> dict[str, Measured | None]:
     """The ratio on each backbone, for the claims; None where it was not timed."""
-    profile, parts = evidence.profile, {}
+    profile = evidence.profile
+    parts: dict[str, Measured | None] = {}
     for pairs in profile.comparisons.values():
         backbone = profile.evaluations[pairs[0][0]].training.backbone_label
         path = cost_file(profile, pairs[0], evidence.store)

@@ -58,7 +58,9 @@ def coco_worlds(draw, *, ties_within_pictures: bool = True) -> CocoWorld:
     if draw(st.integers(0, 5)) == 0:
         found += draw(_flood(places, objects))
     if draw(st.integers(0, 5)) == 0:
-        row, row_found = draw(_row(image_ids, category_ids))
+        taken = {row["category_id"] for row in objects + found}
+        free = [k for k in category_ids if k not in taken]
+        row, row_found = draw(_row(image_ids, free or category_ids))
         objects, found = objects + row, found + row_found
     order = random.Random(draw(st.integers(0, 99)))
     order.shuffle(objects)
@@ -144,6 +146,22 @@ def _row(draw, image_ids: list[int], category_ids: list[int]) -> tuple[list[dict
         for i, (p, box) in enumerate(zip(places, boxes, strict=True))
     ]
     return objects, found[:num_found]
+
+
+def seven_of_ten() -> CocoWorld:
+    """The seven best of ten objects found, nothing else: recall ends on 0.7, which the level 0.7000000000000001 is not."""
+    place = {"image_id": 1, "category_id": 1}
+    boxes = [[40.0 * i, 0.0, 20.0, 20.0] for i in range(10)]
+    return CocoWorld(
+        content={
+            "images": [{"id": 1}],
+            "categories": [{"id": 1, "name": "category 1"}],
+            "annotations": [
+                {**place, "id": i + 1, "bbox": b, "area": 400.0, "iscrowd": 0} for i, b in enumerate(boxes)
+            ],
+        },
+        found=[{**place, "bbox": box, "score": 1 - i / 64} for i, box in enumerate(boxes[:7])],
+    )
 
 
 VARIANTS = {
