@@ -23,9 +23,9 @@ LAYOUT = TableLayout(
     },
     caption="FreeAnchor on the small backbone, seed 0, with one field of its loss changed at a time; the default of "
     "each factor is the run of the other tables. Difference: AP less the default's, paired over pictures; its brackets "
-    "include what another seed would change (standard deviations over seeds, pooled over the repeated runs). The paper "
-    "gives the values it tried for n, t, α and γ, and no numbers; the values beside β = 0.75 and the last two factors "
-    "are ours.",
+    "include what another seed would change (standard deviation over FreeAnchor's seeds, pooled over backbones). The "
+    "paper gives the values it tried for n, t, α and γ, and no numbers; the values beside β = 0.75 and the last two "
+    "factors are ours.",
     has_paper_lines=False,
 )  # fmt: skip
 
@@ -39,7 +39,7 @@ def ablation_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """A row a (factor, value, metric): value, low, high, n_seeds; nan where not run.
 
     Metric `gain_ap` is the AP less that of the factor's default, its interval over pictures and seeds; 0 without one
-    for the default itself. `seed_sd` is the standard deviation over seeds, pooled over all repeated runs.
+    for the default itself. `seed_sd` is the standard deviation over FreeAnchor's seeds, pooled over backbones.
     """
     evidence = Evidence(profile, store)
     rows = []

@@ -1,9 +1,9 @@
 """Differences between runs with all that is known of their chance: pictures and seeds in one interval.
 
 A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over pictures and that of
-the t interval over paired seeds; one seed apiece borrows the seeds' noise from the runs that were repeated (standard
-deviations pooled over detectors and backbones). The two are independent, so they add in quadrature. With no run
-repeated, the interval knows pictures alone.
+the t interval over paired seeds; one seed apiece borrows the seeds' noise of its detector from the runs that were
+repeated (standard deviations pooled over backbones: FreeAnchor's is not RetinaNet's). The two are independent, so they
+add in quadrature. Where a detector's runs were not repeated, the interval knows pictures alone.
 
     evidence = Evidence(profile, store)
     evidence.gain(profile.pairs, "ap")                                          # FreeAnchor - RetinaNet
@@ -43,11 +43,19 @@ class SeedNoise:
     sd: float
     degrees: int
 
-    def half_width(self) -> float:
-        """Of the 95 % interval of a difference of two single runs; 0 where nothing is known."""
-        if self.degrees < 1:
-            return 0.0
-        return t_quantile((1 + LEVEL) / 2, self.degrees) * self.sd * math.sqrt(2)
+
+def noise_of_difference(first: SeedNoise, second: SeedNoise) -> float:
+    """Half-width of the 95 % interval of a difference of two single runs; 0 where either's noise is not known.
+
+    Degrees of freedom after Welch and Satterthwaite; those of the estimate itself where both have the same.
+    """
+    if first.degrees < 1 or second.degrees < 1:
+        return 0.0
+    one, two = first.sd**2, second.sd**2
+    degrees: float = first.degrees
+    if first != second:
+        degrees = (one + two) ** 2 / (one**2 / first.degrees + two**2 / second.degrees) if one + two else 1
+    return t_quantile((1 + LEVEL) / 2, max(1, int(degrees))) * math.sqrt(one + two)
 
 
 def pooled_noise(groups: Sequence[Sequence[float]]) -> SeedNoise:
@@ -75,21 +83,26 @@ class Evidence:
         if rows.empty or math.isnan(rows["value"].iloc[0]):
             return None
         row = rows.iloc[0]
-        half = row["seed_high"] - row["value"] if row["n_seeds"] > 1 else self.noise(metric).half_width()
+        half = row["seed_high"] - row["value"] if row["n_seeds"] > 1 else self._borrowed(pairs[0], metric)
         return widened(row, half, tuple(run for pair in self.done(pairs) for run in pair))
 
     def difference(self, first: str, second: str, metric: str) -> Measured | None:
         """Second minus first of two single runs with the same seed; None where not run."""
         return self.gain(((first, second),), metric)
 
-    def noise(self, metric: str) -> SeedNoise:
-        """How much a metric varies over seeds alone, over all runs that were repeated."""
-        groups = [
-            [self.value(pair[side], metric) for pair in pairs if self.is_done(pair[side])]
-            for pairs in self.profile.comparisons.values()
-            for side in (0, 1)
-        ]
-        return pooled_noise(groups)
+    def noise(self, metric: str, detector: str = "FreeAnchor") -> SeedNoise:
+        """How much a metric of a detector varies over seeds alone, over all its runs that were repeated."""
+        groups: dict[str, list[float]] = {}
+        for backbone, pairs in self.profile.comparisons.items():
+            for run in dict.fromkeys(run for pair in pairs for run in pair if self.is_done(run)):
+                if self.profile.evaluations[run].training.detector == detector:
+                    groups.setdefault(backbone, []).append(self.value(run, metric))
+        return pooled_noise(list(groups.values()))
+
+    def _borrowed(self, pair: Pair, metric: str) -> float:
+        """What another seed of both single runs would change, at 95 %."""
+        detectors = [self.profile.evaluations[run].training.detector for run in pair]
+        return noise_of_difference(*(self.noise(metric, detector) for detector in detectors))
 
     def value(self, run: str, metric: str) -> float:
         """A metric of a run that has been measured."""

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
-from experiments.evidence import Evidence, pooled_noise, widened
+from experiments.evidence import Evidence, SeedNoise, noise_of_difference, pooled_noise, widened
 from experiments.registry import build_profile
 from experiments.store import Store
 
@@ -18,12 +18,20 @@ def test_noise_is_pooled_within_groups() -> None:
     variance = (1 * np.var([10, 12], ddof=1) + 2 * np.var([50, 53, 56], ddof=1)) / 3
     assert noise.degrees == 3
     assert noise.sd == pytest.approx(math.sqrt(variance))
-    assert noise.half_width() == pytest.approx(3.182446 * noise.sd * math.sqrt(2), rel=1e-5)
+    assert noise_of_difference(noise, noise) == pytest.approx(3.182446 * noise.sd * math.sqrt(2), rel=1e-5)
+
+
+def test_two_noises_add_up_after_welch() -> None:
+    """Deviations 3 and 4 with 4 degrees each: root of the sum is 5, 7.4 degrees, cut to 7 (t 2.3646)."""
+    half = noise_of_difference(SeedNoise(sd=3.0, degrees=4), SeedNoise(sd=4.0, degrees=4))
+    assert half == pytest.approx(2.364624 * 5, rel=1e-5)
 
 
 def test_nothing_repeated_is_no_noise_known() -> None:
-    """Without a repeated run the interval stays that over pictures."""
-    assert pooled_noise([[1.0], []]).half_width() == 0.0
+    """Where either detector was not repeated the interval stays that over pictures."""
+    unknown = pooled_noise([[1.0], []])
+    assert noise_of_difference(unknown, unknown) == 0.0
+    assert noise_of_difference(SeedNoise(sd=1.0, degrees=2), unknown) == 0.0
 
 
 def test_half_widths_add_in_quadrature() -> None:
@@ -47,12 +55,13 @@ def test_a_gain_is_paired_and_knows_its_runs(mini: Mini) -> None:
     assert evidence.difference(second, "freeanchor-small-n40-s0", "ap") is None
 
 
-def test_noise_comes_from_repeated_runs_of_both_detectors(empty_store: Store) -> None:
-    """Three seeds of RetinaNet and one of FreeAnchor: two degrees of freedom."""
+def test_noise_is_that_of_the_detectors_own_repeated_runs(empty_store: Store) -> None:
+    """Three seeds of RetinaNet and one of FreeAnchor: two degrees of freedom, and none."""
     profile = build_profile("shapes", num_seeds=3)
     for seed, value in enumerate((0.40, 0.44, 0.45)):
         fabricate(profile, empty_store, f"retinanet-small-s{seed}", value)
     fabricate(profile, empty_store, "freeanchor-small-s0", 0.9)
-    noise = Evidence(profile, empty_store).noise("ap")
+    noise = Evidence(profile, empty_store).noise("ap", "RetinaNet")
+    assert Evidence(profile, empty_store).noise("ap", "FreeAnchor").degrees == 0
     assert noise.degrees == 2
     assert noise.sd == pytest.approx(np.std([0.40, 0.44, 0.45], ddof=1))
