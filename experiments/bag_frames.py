@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bag_arrays import BAG_TABLE_COLUMNS
+from analysis.bag_figures import GROUP_NAMES
 from analysis.bag_summaries import concentration_frame, part_distance_frame
 from analysis.positions import POSITION_COLUMNS
 from experiments.config import Evaluation
@@ -44,9 +45,13 @@ def stored_bags(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def stored_positions(profile: Profile, store: Store) -> pd.DataFrame:
-    """Where the weight of FreeAnchor's bags lies, seed 0: run, detector, step and `POSITION_COLUMNS`."""
+    """Where the weight of FreeAnchor's bags lies, seed 0, first and last snapshot: what the figure draws.
+
+    Columns run, detector, step and `POSITION_COLUMNS`.
+    """
     frame = _of_pairs(profile, store, 1, (*STAGE_COLUMNS[:3], *POSITION_COLUMNS), sides=slice(1, 2))
-    return frame[frame["run"] == profile.pair[1]]
+    is_drawn = frame["step"].isin([frame["step"].min(), frame["step"].max()]) & frame["group"].isin(GROUP_NAMES)
+    return frame[is_drawn & (frame["run"] == profile.pair[1])]
 
 
 def concentration(profile: Profile, store: Store) -> pd.DataFrame:
