@@ -24,6 +24,7 @@ class BagEvidence:
         bags = stored_bags(evidence.profile, evidence.store)
         known = {str(run): own for run, own in bags.groupby("run", sort=False)}
         self.frames = {pair[1]: known[pair[1]] for pair in evidence.profile.pairs if pair[1] in known}
+        self.pairs = evidence.profile.pairs
         self.baselines = {pair[1]: known[pair[0]] for pair in evidence.profile.pairs if set(pair) <= set(known)}
 
     def concentration(self) -> Parts:
@@ -50,14 +51,15 @@ class BagEvidence:
             ours = _last(self.frames[run])
             ours = ours[is_acentric(ours)]
             frames.append(ours[["image_id"]].assign(nearer=ours["annotation_id"].map(theirs) - ours["to_part"]))
-        return self._over_seeds(frames)
+        runs = tuple(run for pair in self.pairs for run in pair if pair[1] in self.baselines)
+        return self._over_seeds(frames, runs)
 
     def _freed(self, column: str) -> Parts:
         """A column of `matching_freed` at the end of training."""
         return self._over_seeds([matching_freed(_last(frame))[["image_id", column]] for frame in self.frames.values()])
 
-    def _over_seeds(self, frames: list[pd.DataFrame]) -> Parts:
-        """The mean over objects, then over seeds, of frames of (image_id, value)."""
+    def _over_seeds(self, frames: list[pd.DataFrame], runs: tuple[str, ...] = ()) -> Parts:
+        """The mean over objects, then over seeds, of frames of (image_id, value); `runs` if not FreeAnchor's alone."""
         intervals = [_mean_over_pictures(frame) for frame in frames if len(frame)]
         if not intervals:
             return {"": None}
@@ -71,7 +73,7 @@ class BagEvidence:
             }
         )
         half = seeds.high - seeds.mean if seeds.num_seeds > 1 else 0.0
-        return {"": widened(row, half, tuple(self.frames))}
+        return {"": widened(row, half, runs or tuple(self.frames))}
 
 
 def _last(bags: pd.DataFrame) -> pd.DataFrame:

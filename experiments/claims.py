@@ -127,7 +127,7 @@ CLAIMS = (
     Claim(
         id="ap-family",
         section="4.4, Table 2",
-        wording="The gain is consistent: at IoU 0.50 and 0.75, for small, medium and large objects",
+        wording="The gain is consistent at IoU 0.50 and 0.75, for small, medium and large objects",
         paper="+2.3, +3.1; +1.3, +2.4, +3.8",
         test="each metric's difference, small backbone",
         unit="points",
@@ -157,7 +157,7 @@ CLAIMS = (
     Claim(
         id="nms-recall-all",
         section="4.2, Table 1",
-        wording="… and at every threshold",
+        wording="NMS recall is higher at every IoU threshold",
         paper="+0.9, +1.8, +2.5, +2.5, +1.8",
         test="NR of FreeAnchor less RetinaNet's at each threshold",
         unit="points",
@@ -177,7 +177,7 @@ CLAIMS = (
     Claim(
         id="square",
         section="4.2, Fig. 5",
-        wording="… and comparable on square ones",
+        wording="On square objects the two are comparable",
         paper="a figure without numbers",
         test="AP of objects up to 4:3, FreeAnchor less RetinaNet; comparable: within a point",
         unit="points",
@@ -217,7 +217,7 @@ CLAIMS = (
     Claim(
         id="max-in-the-end",
         section="3.3, Fig. 3",
-        wording="… until a single best anchor can be selected from a bag",
+        wording="In the end a single best anchor can be selected from a bag",
         paper="in words",
         test="effective anchors of a bag at the end, mean over objects; single: below 2",
         unit="anchors",
@@ -227,7 +227,7 @@ CLAIMS = (
     Claim(
         id="nearer-to-the-part",
         section="1 and 4.2, Figs. 1 and 4",
-        wording="For objects whose features lie off their centre, learned matching prefers anchors nearer to these",
+        wording="For acentric objects learned matching prefers anchors nearer to the telling part than IoU does",
         paper="pictures without numbers",
         test="acentric objects: distance from the part to the anchor that IoU prefers, less that to the learned one",
         unit="diagonals",
@@ -237,7 +237,7 @@ CLAIMS = (
     Claim(
         id="farther-from-the-centre",
         section="1 and 4.2, Figs. 1 and 4",
-        wording="… and farther from the object's centre: matching is freed from it",
+        wording="For acentric objects learned matching is freed from the centre: its anchors lie farther from it",
         paper="pictures without numbers",
         test="acentric objects: distance from the centre to the learned anchor, less that to the one that IoU prefers",
         unit="diagonals",
@@ -247,7 +247,7 @@ CLAIMS = (
     Claim(
         id="nearer-than-retinanet",
         section="1 and 4.2, Figs. 1 and 4",
-        wording="… and learned matching does so more than training with IoU assignment would by itself",
+        wording="For acentric objects FreeAnchor's likeliest anchor is nearer to the telling part than RetinaNet's",
         paper="implied: RetinaNet is the counterpart of Figs. 1 and 4",
         test="acentric objects: distance from the part to RetinaNet's likeliest anchor, less that to FreeAnchor's",
         unit="diagonals",

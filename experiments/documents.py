@@ -39,7 +39,7 @@ def _verdicts(root: Path) -> str:
     lines = []
     for verdict in VERDICTS:
         rows = claims[claims["verdict"] == verdict].to_dict("records")
-        own = [f"{str(row['claim']).strip('… ')} (Sec. {row['section']})" for row in rows]
+        own = [f"{row['claim']} ({row['section']})" for row in rows]
         if own:
             lines.append(f"- **{verdict}** ({len(own)}): {'; '.join(own)}.")
     return "\n".join(lines)

@@ -103,7 +103,10 @@ def _cells(texts: list[str], is_number: list[bool]) -> tuple[MarkdownCell, ...]:
 
 def _value(text: str) -> Markup:
     """A cell's text, line by line; an interval behind a value is set apart, for the page to print it smaller."""
-    return Markup("<br>").join(_line(line) for line in text.split("<br>"))
+    lines = [_line(line) for line in text.split("<br>")]
+    if len(lines) == 1:
+        return lines[0]
+    return Markup("").join(Markup('<span class="part">{}</span>').format(line) for line in lines)
 
 
 def _line(text: str) -> Markup:
