@@ -280,16 +280,14 @@ def coco_profile(
     own = [*_evaluations(scale, num_seeds), *(_evaluation(training) for _, training in varied)]
     checkpoints = [] if name == "coco-mmdetection" else published_checkpoints(scale.name, scale.data)
     if scale.small_backbone:
-        inputs = scale.inputs()
-        short, long = inputs.short_side, inputs.max_long_side
+        short, long = scale.inputs().short_side, scale.inputs().max_long_side
         checkpoints = [
             replace(it, sha256="", by_hand=MINIATURE, short_side=short, max_long_side=long) for it in checkpoints
         ]
     zoo = [run for checkpoint in checkpoints for run in _published(scale, checkpoint)]
-    is_zoo = chosen == "zoo" and bool(zoo)
-    comparisons: dict[str, tuple[Pair, ...]] = (
-        {"published": (PAIR,)} if is_zoo else compared_runs(("r50", "r101"), num_seeds)
-    )
+    comparisons: dict[str, tuple[Pair, ...]] = compared_runs(("r50", "r101"), num_seeds)
+    if chosen == "zoo" and zoo:
+        comparisons = {"published": (PAIR,)}
     return Profile(
         name=scale.name,
         data=scale.data,
