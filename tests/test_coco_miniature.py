@@ -102,7 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert isinstance(checkpoint, PublishedCheckpoint)
         _write_checkpoint(checkpoint, folder / "downloads" / checkpoint.file)
     own = _finish(folder, "paper")
-    assert {line.split()[0] for line in own} == {"train", "predict", "report"}
+    assert {line.split()[0] for line in own} == {"train", "predict", "cost", "report"}
     shutil.copytree(folder / "reports" / "coco-mini" / "coco", folder / "paper")
     zoo = _finish(folder, "zoo")
     assert all("coco-mini" in line for line in zoo)

@@ -1,5 +1,7 @@
 """A row a bag of a data set at each snapshot of a training, and where in the objects their weight lies."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,10 +81,10 @@ def test_the_first_pictures_are_whole_and_have_objects() -> None:
 
     def picture(number: int) -> Picture:
         ids = torch.arange(number)
-        return Picture(image_id=number, path=None, width=9, height=9, boxes=torch.zeros(number, 4), labels=ids, annotation_ids=ids)  # fmt: skip
+        return Picture(image_id=number, path=Path("x"), width=9, height=9, boxes=torch.zeros(number, 4), labels=ids, annotation_ids=ids)  # fmt: skip
 
     split = Split(
-        annotations=None, pictures=tuple(map(picture, (3, 0, 4, 5, 1))), category_ids=(1,), category_names=("a",)
+        annotations=Path("y"), pictures=tuple(map(picture, (3, 0, 4, 5, 1))), category_ids=(1,), category_names=("a",)
     )
     for limit, expected in ((1, [3]), (3, [3]), (7, [3, 4]), (11, [3, 4]), (12, [3, 4, 5]), (99, [3, 4, 5, 1])):
         assert [one.image_id for one in first_pictures(split, limit)] == expected

@@ -137,6 +137,6 @@ def test_labels_that_are_no_class_are_refused(loss: FreeAnchorLoss | RetinaNetLo
     ids=str,
 )
 def test_impossible_settings_are_refused(wrong: dict) -> None:
-    """Hyper-parameters out of their range are an error that names them."""
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    """Hyper-parameters out of their range are an error that names them (a TypeError where types are checked first)."""
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
         FreeAnchorLoss(**wrong)
