@@ -22,19 +22,22 @@ def box_area(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
 
 
+@torch.no_grad()
 def intersection_area(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
-    """Area shared by boxes paired through broadcasting; 0 where they do not meet."""
-    top_left = torch.maximum(a[..., :2], b[..., :2])
-    bottom_right = torch.minimum(a[..., 2:], b[..., 2:])
-    sides = (bottom_right - top_left).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    """Area shared by boxes paired through broadcasting; 0 where they do not meet. No gradient."""
+    # In place: a pass over memory already at hand costs half of one over fresh memory.
+    width = torch.minimum(a[..., 2], b[..., 2]).sub_(torch.maximum(a[..., 0], b[..., 0])).clamp_(min=0)
+    height = torch.minimum(a[..., 3], b[..., 3]).sub_(torch.maximum(a[..., 1], b[..., 1])).clamp_(min=0)
+    return width.mul_(height)
 
 
+@torch.no_grad()
 def pairwise_iou(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
-    """Intersection over union of every box in `a` with every box in `b`; 0 where the union is empty."""
+    """Intersection over union of every box in `a` with every box in `b`; 0 where the union is empty. No gradient."""
+    b = b.T.contiguous().T  # each coordinate in a row of its own: read faster than every fourth number
     shared = intersection_area(a[:, None], b[None])
-    union = box_area(a)[:, None] + box_area(b)[None] - shared
-    return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), torch.zeros_like(union))
+    union = (box_area(a)[:, None] + box_area(b)[None]).sub_(shared)
+    return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
 def _centres_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:

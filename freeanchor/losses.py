@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import sigmoid_focal_loss
 
-from freeanchor.boxes import DELTA_WEIGHTS, decode_boxes, encode_boxes, pairwise_iou
-from freeanchor.matching import IGNORED, anchor_bags, assign_by_iou, match_probability, mean_max
+from freeanchor.boxes import DELTA_WEIGHTS, encode_boxes
+from freeanchor.excuse import excused_pairs, for_all_classes, missed_focal_loss
+from freeanchor.focal import background_focal_loss, widened
+from freeanchor.matching import IGNORED, anchor_bags, assign_by_iou, mean_max
 
 Terms = dict[str, Tensor]
 LIKELIHOODS = ("mean-max", "detached", "max")
@@ -34,7 +35,7 @@ TotalCount = Callable[[int], int]
 
 def _widen(tensor: Tensor) -> Tensor:
     """The tensor in float32, or as it is where it is wider already."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor.to(widened(tensor.dtype))
 
 
 def _check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
@@ -103,26 +104,33 @@ class RetinaNetLoss:
         """Terms `classification` and `box`, scalars; `total_count` sums counts over processes that share a batch."""
         _check_pairing(logits, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
-            logits, deltas, anchors = _widen(logits), _widen(deltas), _widen(anchors)
-            assignments = [self._assign(anchors, boxes.to(anchors)) for boxes in gt_boxes]
-            num_matched = total_count(sum(int((assignment >= 0).sum()) for assignment in assignments))
-            targets = torch.zeros_like(logits)
-            box = deltas.sum() * 0
-            for image, assignment in enumerate(assignments):
-                matched = (assignment >= 0).nonzero()[:, 0]
-                objects = assignment[matched]
-                targets[image, matched, gt_labels[image][objects]] = 1
-                goals = encode_boxes(gt_boxes[image].to(anchors)[objects], anchors[matched])
-                box = box + self._distance(deltas[image, matched], goals)
-            taking_part = torch.stack(assignments) != IGNORED
-            classification = sigmoid_focal_loss(
-                logits[taking_part], targets[taking_part], alpha=self.alpha, gamma=self.gamma, reduction="sum"
-            )
+            deltas, anchors = _widen(deltas), _widen(anchors)
+            boxes = [own.to(anchors) for own in gt_boxes]
+            assignments = torch.cat([self._assign(anchors, own) for own in boxes])
+            # Objects and anchors are counted through the batch: picture i's anchors begin at i * A.
+            firsts = torch.tensor([0, *map(len, boxes)], device=anchors.device).cumsum(0)[:-1]
+            matched = (assignments >= 0).nonzero()[:, 0]
+            objects = assignments[matched] + firsts[matched // len(anchors)]
+            goals = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
+            box = deltas.sum() * 0 + self._distance(deltas.flatten(0, 1)[matched], goals)
+            focal = self._focal(logits, assignments, matched, torch.cat([*gt_labels])[objects])
+            num_matched = total_count(len(matched))
             # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
             over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
             if self.convention == "mmdetection":
                 over_all = over_boxes = max(1, num_matched)
-            return {"classification": classification / over_all, "box": self.box_weight * box / over_boxes}
+            return {"classification": focal / over_all, "box": self.box_weight * box / over_boxes}
+
+    def _focal(self, logits: Tensor, assignments: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
+        """Focal loss (Lin et al. 2017, Eq. 5) summed over the scores of all anchors [B * A] but the ignored ones."""
+        num_classes = logits.shape[2]
+        positives = matched * num_classes + labels
+        ignored = (assignments == IGNORED).nonzero() * num_classes + torch.arange(num_classes, device=logits.device)
+        exceptions = torch.cat([positives, ignored.flatten()]).sort().values
+        background, few = background_focal_loss(logits, exceptions, self.gamma)
+        score = few[torch.searchsorted(exceptions, positives)]
+        foreground = (torch.sigmoid(-score).pow(self.gamma) * functional.softplus(-score)).sum()
+        return (1 - self.alpha) * background + self.alpha * foreground
 
     def _distance(self, deltas: Tensor, goals: Tensor) -> Tensor:
         """Summed smooth-L1 of matched anchors' deltas, in the units of the convention."""
@@ -188,17 +196,25 @@ class FreeAnchorLoss:
         """
         _check_pairing(logits, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
-            logits, deltas, anchors = _widen(logits), _widen(deltas), _widen(anchors)
-            negative = _background_loss(logits, self.gamma)
-            positive = deltas.sum() * 0  # keeps a gradient, of zeros, where no picture has an object
-            for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
-                if len(boxes) == 0:
-                    continue
-                picture = logits[image], deltas[image], anchors, boxes.to(anchors), labels
-                positive = positive + self._bag_loss(self.confidence(*picture)[1])
-                if self.excuse != "none":
-                    negative = negative + self._excused(*picture)
-            num_objects = max(1, total_count(sum(len(boxes) for boxes in gt_boxes)))  # DEVIATION(D8): of the batch
+            deltas, anchors = _widen(deltas), _widen(anchors)
+            boxes = [own.to(anchors) for own in gt_boxes]
+            # Anchors are counted through the batch, [B * A], and scores through all of them, [B * A * K].
+            bags = torch.cat([anchor_bags(anchors, own, self.bag_size) for own in boxes])
+            firsts = [image * len(anchors) for image, own in enumerate(boxes) for _ in own]
+            places = bags + torch.tensor(firsts, dtype=torch.int64, device=bags.device)[:, None]
+            in_bags = places * logits.shape[2] + torch.cat([*gt_labels])[:, None]
+            excused, match_prob = self._excused_scores(logits, deltas, anchors, boxes, gt_labels)
+            exceptions = torch.cat([in_bags.flatten(), excused]).unique()
+            background, few = background_focal_loss(logits, exceptions, self.gamma)
+
+            score = few[torch.searchsorted(exceptions, in_bags)]
+            confidence = self._confidence(score, deltas.flatten(0, 1)[places], anchors[bags], torch.cat(boxes))
+            # The empty sum keeps a gradient, of zeros, where no picture has an object.
+            positive = self._bag_loss(confidence) + deltas.sum() * 0
+            match_prob_of_few = few.new_zeros(len(few))
+            match_prob_of_few[torch.searchsorted(exceptions, excused)] = match_prob.to(few)
+            negative = background + missed_focal_loss(few, match_prob_of_few, self.gamma).sum()
+            num_objects = max(1, total_count(len(bags)))  # DEVIATION(D8): of the batch
             return {
                 "positive": self.alpha * positive / num_objects,
                 "negative": (1 - self.alpha) * negative / (self.bag_size * num_objects),
@@ -214,10 +230,12 @@ class FreeAnchorLoss:
     ) -> tuple[Int[Tensor, "G n"], Float[Tensor, "G n"]]:
         """Bags of one picture's objects, and the likelihood set X_i of Eq. 7: P^cls * P^loc of each anchor in a bag."""
         bags = anchor_bags(anchors, gt_boxes, self.bag_size)
-        cls_prob = logits[bags, gt_labels[:, None]].sigmoid()
-        targets = encode_boxes(gt_boxes[:, None], anchors[bags])
-        loc_prob = torch.exp(-self.box_weight * _smooth_l1(deltas[bags], targets, self.smooth_l1_beta))
-        return bags, cls_prob * loc_prob
+        return bags, self._confidence(logits[bags, gt_labels[:, None]], deltas[bags], anchors[bags], gt_boxes)
+
+    def _confidence(self, score: Tensor, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """X_i of Eq. 7 [G, n] for bags whose anchors' logits, deltas and boxes are given, of objects `boxes` [G, 4]."""
+        distance = _smooth_l1(deltas, encode_boxes(boxes[:, None], anchors), self.smooth_l1_beta)
+        return score.sigmoid() * torch.exp(-self.box_weight * distance)
 
     def _bag_loss(self, confidence: Tensor) -> Tensor:
         """-log likelihood summed over objects; the floor keeps a bag without any confidence finite."""
@@ -227,54 +245,21 @@ class FreeAnchorLoss:
             likelihood = mean_max(confidence, detach_weights=self.likelihood == "detached")
         return -torch.log(likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny)).sum()
 
-    def _excused(self, logits: Tensor, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
-        """What the background loss of one picture changes by for its (anchor, class) pairs that predict an object.
-
-        Only those few pairs have P{a in A-} < 1, so the rest never leaves the dense sum of `_background_loss`.
-        """
-        anchor, label, match_prob = excused_pairs(deltas, anchors, gt_boxes, gt_labels, self.match_iou)
-        if self.excuse == "per-anchor":
-            anchor, label, match_prob = _for_all_classes(anchor, match_prob, logits.shape[1])
-        logit = logits[anchor, label]
-        prob = logit.sigmoid()
-        # 1 - q with q = p (1 - P), written as sigmoid(-x) + p P: exact where p is 1, and never 0 as P > 0.
-        focal = (prob * (1 - match_prob)).pow(self.gamma) * -torch.log(torch.sigmoid(-logit) + prob * match_prob)
-        # P = 1 leaves nothing of the term; its power would have no gradient at 0 for gamma below 1.
-        focal = torch.where(match_prob < 1, focal, torch.zeros_like(focal))
-        return focal.sum() - _background_loss(logit, self.gamma)
-
-
-def excused_pairs(
-    deltas: Float[Tensor, "A 4"],
-    anchors: Float[Tensor, "A 4"],
-    gt_boxes: Float[Tensor, "G 4"],
-    gt_labels: Int[Tensor, "G"],
-    match_iou: float,
-) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
-    """The (anchor, class) pairs of one picture with max_i P{a -> b_i} > 0, i of that class, and that maximum.
-
-    P{a in A-} of Eq. 4 is one minus it, for each class apart (DEVIATION(D1)). No gradient (DEVIATION(D5)).
-    """
-    with torch.no_grad():
-        match_prob = match_probability(pairwise_iou(gt_boxes, decode_boxes(deltas, anchors)), match_iou)
-        objects, anchor = match_prob.nonzero(as_tuple=True)
-        pairs = torch.stack([anchor, gt_labels[objects]], dim=1)
-        unique, place = pairs.unique(dim=0, return_inverse=True)
-        best = match_prob.new_zeros(len(unique)).scatter_reduce(0, place, match_prob[objects, anchor], "amax")
-    return unique[:, 0], unique[:, 1], best
-
-
-def _for_all_classes(anchor: Tensor, match_prob: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The pairs of `excused_pairs` where each anchor's best match probability excuses it for every class."""
-    unique, place = anchor.unique(return_inverse=True)
-    best = match_prob.new_zeros(len(unique)).scatter_reduce(0, place, match_prob, "amax")
-    labels = torch.arange(num_classes, device=anchor.device).repeat(len(unique))
-    return unique.repeat_interleave(num_classes), labels, best.repeat_interleave(num_classes)
-
-
-def _background_loss(logits: Tensor, gamma: float) -> Tensor:
-    """Sum of FL(p) = -p^gamma log(1 - p) over scores p (Sec. 3.3), as if every anchor were background."""
-    return (logits.sigmoid().pow(gamma) * functional.softplus(logits)).sum()
+    @torch.no_grad()
+    def _excused_scores(
+        self, logits: Tensor, deltas: Tensor, anchors: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Places [P] in the batch's flattened scores of those with P{a in A-} < 1, and what is missing to 1 [P]."""
+        scores, match_probs = [torch.empty(0, dtype=torch.int64, device=logits.device)], [deltas.new_empty(0)]
+        for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
+            if self.excuse == "none" or len(boxes) == 0:
+                continue
+            anchor, label, match_prob = excused_pairs(deltas[image], anchors, boxes, labels, self.match_iou)
+            if self.excuse == "per-anchor":
+                anchor, label, match_prob = for_all_classes(anchor, match_prob, logits.shape[2])
+            scores.append((image * len(anchors) + anchor) * logits.shape[2] + label)
+            match_probs.append(match_prob)
+        return torch.cat(scores), torch.cat(match_probs)
 
 
 def _check_focal(alpha: float, gamma: float, smooth_l1_beta: float, box_weight: float) -> None:

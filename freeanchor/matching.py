@@ -8,12 +8,15 @@ object n anchors, and the network's own confidence decides among them through `m
     match_prob = match_probability(pairwise_iou(gt_boxes, boxes), match_iou=0.6)
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from freeanchor.boxes import pairwise_iou
 
+IOUS_AT_A_TIME = 2**20  # float32 buffers of 4 MiB: memory stays small however many objects there are
 BACKGROUND = -1  # C_ij = 0 for every object i: the anchor is in A-
 IGNORED = -2  # between the two thresholds: the anchor takes no part in the loss
 
@@ -34,16 +37,29 @@ def assign_by_iou(
     """
     if len(gt_boxes) == 0:
         return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    iou = pairwise_iou(gt_boxes, anchors)
-    best_iou, best_object = iou.max(dim=0)
-    assignment = torch.where(best_iou < background_iou, BACKGROUND, IGNORED)
-    assignment = torch.where(best_iou >= foreground_iou, best_object, assignment)
-    if low_quality_matches:
+    best_iou = anchors.new_full((len(anchors),), -1.0)
+    best_object = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+    is_best = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+    for first, iou in ious_by_objects(gt_boxes, anchors):
+        best_here, object_here = iou.max(dim=0)
+        best_object = torch.where(best_here > best_iou, first + object_here, best_object)
+        best_iou = torch.maximum(best_iou, best_here)
         best_of_object = iou.amax(dim=1, keepdim=True)
         # DEVIATION(D14): an object that meets no anchor ties with every anchor at IoU 0; those ties are no matches.
-        is_best = ((iou == best_of_object) & (best_of_object > 0)).any(dim=0)
-        assignment = torch.where(is_best, best_object, assignment)
-    return assignment
+        is_best |= ((iou == best_of_object) & (best_of_object > 0)).any(dim=0)
+    assignment = torch.where(best_iou < background_iou, BACKGROUND, IGNORED)
+    assignment = torch.where(best_iou >= foreground_iou, best_object, assignment)
+    return torch.where(is_best, best_object, assignment) if low_quality_matches else assignment
+
+
+def ious_by_objects(
+    gt_boxes: Float[Tensor, "G 4"], boxes: Float[Tensor, "A 4"]
+) -> Iterator[tuple[int, Float[Tensor, "_ A"]]]:
+    """IoU of every object with every box, some objects at a time: the first one's index, and a row for each."""
+    boxes = boxes.T.contiguous().T  # as `pairwise_iou` reads it, once for all
+    step = max(1, IOUS_AT_A_TIME // max(1, len(boxes)))
+    for first in range(0, len(gt_boxes), step):
+        yield first, pairwise_iou(gt_boxes[first : first + step], boxes)
 
 
 def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], bag_size: int) -> Int[Tensor, "G n"]:
@@ -52,8 +68,11 @@ def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], b
     Over all levels, with no IoU floor and no rule about centres; an anchor may sit in several bags. With fewer than
     `bag_size` anchors the bag is all of them.
     """
-    iou = pairwise_iou(gt_boxes, anchors)
-    return iou.topk(min(bag_size, len(anchors)), dim=1).indices
+    size = min(bag_size, len(anchors))
+    bags = torch.empty(len(gt_boxes), size, dtype=torch.int64, device=anchors.device)
+    for first, iou in ious_by_objects(gt_boxes, anchors):
+        bags[first : first + len(iou)] = iou.topk(size, dim=1).indices
+    return bags
 
 
 def saturated_linear(x: Float[Tensor, "*N"], t1: float, t2: Float[Tensor, "*#N"]) -> Float[Tensor, "*N"]:
@@ -77,9 +96,24 @@ def match_probability(iou: Float[Tensor, "G A"], match_iou: float) -> Float[Tens
     iou = iou.to(torch.promote_types(iou.dtype, torch.float32))
     if iou.shape[1] == 0:
         return iou
-    # t1 in the tensor's own precision: an IoU of float32(0.6) is at the threshold, not above it.
-    t1 = torch.tensor(match_iou, dtype=iou.dtype).item()
-    return saturated_linear(iou, t1, iou.amax(dim=1, keepdim=True))
+    return saturated_linear(iou, _threshold(match_iou, iou.dtype), iou.amax(dim=1, keepdim=True))
+
+
+def matched_predictions(
+    iou: Float[Tensor, "G A"], match_iou: float
+) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
+    """The entries of `match_probability` above 0: object, anchor and P{a_j -> b_i} of each, by object, then anchor.
+
+    They are few, and only they cost more than a comparison. `iou` is float32 or wider and has at least one anchor.
+    """
+    objects, anchors = (iou > _threshold(match_iou, iou.dtype)).nonzero(as_tuple=True)
+    best = iou.amax(dim=1)[objects]
+    return objects, anchors, saturated_linear(iou[objects, anchors], _threshold(match_iou, iou.dtype), best)
+
+
+def _threshold(match_iou: float, dtype: torch.dtype) -> float:
+    """t1 in the tensor's own precision: an IoU of float32(0.6) is at the threshold, not above it."""
+    return torch.tensor(match_iou, dtype=dtype).item()
 
 
 def _odds_weights(confidence: Tensor) -> Tensor:

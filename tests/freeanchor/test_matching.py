@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
+from freeanchor import matching
 from freeanchor.boxes import pairwise_iou
 from freeanchor.matching import (
     BACKGROUND,
@@ -17,6 +18,7 @@ from freeanchor.matching import (
     anchor_bags,
     assign_by_iou,
     match_probability,
+    matched_predictions,
     saturated_linear,
 )
 
@@ -161,6 +163,27 @@ def test_match_probability_is_zero_where_the_best_iou_is_the_threshold() -> None
     above = torch.nextafter(threshold, torch.tensor(1.0))
     iou = torch.stack([torch.stack([threshold, threshold]), torch.stack([above, threshold])])
     assert match_probability(iou, 0.6).tolist() == [[0.0, 0.0], [1.0, 0.0]]
+
+
+@given(iou_rows, thresholds)
+def test_matched_predictions_are_the_entries_above_zero(iou: list[list[float]], match_iou: float) -> None:
+    """The sparse form holds exactly the dense form's positive entries, in its order."""
+    dense = match_probability(torch.tensor(iou), match_iou)
+    objects, anchors, prob = matched_predictions(torch.tensor(iou), match_iou)
+    expected = dense.nonzero()
+    torch.testing.assert_close(torch.stack([objects, anchors], dim=1), expected, rtol=0, atol=0)
+    torch.testing.assert_close(prob, dense[dense > 0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 50, 130])
+def test_objects_taken_some_at_a_time_give_the_same_matches(monkeypatch: pytest.MonkeyPatch, at_a_time: int) -> None:
+    """Bags and assignment do not depend on how many overlaps are held at once, identical objects included."""
+    anchors, gt_boxes = _scene(5)
+    gt_boxes = torch.cat([gt_boxes, gt_boxes[:2]])
+    whole = anchor_bags(anchors, gt_boxes, 7), assign_by_iou(anchors, gt_boxes)
+    monkeypatch.setattr(matching, "IOUS_AT_A_TIME", at_a_time)
+    in_parts = anchor_bags(anchors, gt_boxes, 7), assign_by_iou(anchors, gt_boxes)
+    torch.testing.assert_close(in_parts, whole, rtol=0, atol=0)
 
 
 def test_ties_for_the_best_iou_all_get_one() -> None:

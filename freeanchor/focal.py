@@ -1,0 +1,90 @@
+"""Focal loss of a dense detector's scores, nearly all of them background, in one pass over the logits.
+
+Of millions of scores a few hundred concern an object. `background_focal_loss` sums the loss of all others, for which
+value and gradient are functions of the logit alone: both come from one pass, piece by piece, so that what lies between
+stays in the processor's cache and the only large tensor made is the gradient itself. The few exceptions come back as a
+short vector with its gradient, for the losses to do with as they like.
+
+    background, few = background_focal_loss(logits, exceptions, gamma=2.0)
+    loss = background + some_function(few)
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional
+
+PIECE_ON_CPU = 2**17  # scores: four float32 buffers of 512 KiB, enough for two threads to share
+PIECE_ON_ACCELERATOR = 2**23  # scores: few launches, and buffers small beside the logits
+
+
+def background_focal_loss(
+    logits: Float[Tensor, "*N"], exceptions: Int[Tensor, "T"], gamma: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, "T"]]:
+    """Sum of FL(p) = -p^gamma log(1 - p) (Sec. 3.3) over all scores but the exceptions, and the exceptions' logits.
+
+    `exceptions` are places in the flattened logits, rising and without repeats. Both results are float32 or wider
+    whatever comes in; both pass their gradient to the logits, once: it has no derivative of its own.
+    """
+    # Inside a Function neither no_grad nor a detached tensor shows: a tensor without gradient asks for no buffer.
+    return _OnePass.apply(logits if torch.is_grad_enabled() else logits.detach(), exceptions, gamma)
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """Float32, or the type itself where it is wider already."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class _OnePass(torch.autograd.Function):
+    """Value and gradient of `background_focal_loss` together."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, exceptions: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+        """Sum over the scores, and the exceptions' logits."""
+        ctx.save_for_backward(logits, exceptions)
+        ctx.gamma = gamma
+        ctx.gradient = _empty_gradient(logits) if ctx.needs_input_grad[0] else None
+        flat = logits.reshape(-1)
+        return _sweep(flat, exceptions, gamma, ctx.gradient), flat[exceptions].to(widened(logits.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, of_sum: Tensor, of_few: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient of the logits; the buffer is given away, and a second call fills another."""
+        logits, exceptions = ctx.saved_tensors
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient = _empty_gradient(logits)
+            _sweep(logits.reshape(-1), exceptions, ctx.gamma, gradient)
+        gradient.mul_(of_sum)
+        gradient[exceptions] = of_few.to(gradient.dtype)
+        return gradient.view(logits.shape).to(logits.dtype), None, None
+
+
+def _empty_gradient(logits: Tensor) -> Tensor:
+    """Room for the gradient: in float32 for float16, where it would vanish before a loss scale could save it."""
+    dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+    return torch.empty(logits.numel(), dtype=dtype, device=logits.device)
+
+
+def _sweep(flat: Tensor, exceptions: Tensor, gamma: float, gradient: Tensor | None) -> Tensor:
+    """The sum over all but the exceptions; fills `gradient` [N] where one is given, exceptions included."""
+    piece = PIECE_ON_CPU if flat.device.type == "cpu" else PIECE_ON_ACCELERATOR
+    starts = range(0, len(flat), piece)
+    ends = torch.tensor([*starts, len(flat)], device=flat.device)
+    borders = torch.searchsorted(exceptions, ends).tolist()
+    total = torch.zeros((), dtype=torch.float64, device=flat.device)
+    for place, start in enumerate(starts):
+        logit = flat[start : start + piece].to(widened(flat.dtype))
+        prob = logit.sigmoid()
+        power = prob * prob if gamma == 2 else prob.pow(gamma)
+        focal = functional.softplus(logit).mul_(power)
+        if gradient is not None:
+            # d/dx of p^gamma softplus(x) = gamma p^gamma (1 - p) softplus(x) + p^gamma p
+            slope = torch.addcmul(focal, focal, prob, value=-1).mul_(gamma)
+            gradient[start : start + piece] = slope.addcmul_(power, prob)
+        if borders[place] < borders[place + 1]:
+            focal[exceptions[borders[place] : borders[place + 1]] - start] = 0
+        total += focal.sum()
+    return total.to(widened(flat.dtype))
