@@ -57,7 +57,7 @@ $(shell mkdir -p .make; echo '$(WHERE)' | cmp -s - $(ASKED) || echo '$(WHERE)' >
 include $(PLAN)
 endif
 
-.PHONY: help setup demo paper zoo data notebooks documents test check clean purge
+.PHONY: help setup demo paper zoo data notebooks documents bench test check clean purge
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
@@ -125,6 +125,9 @@ notebooks: $(READY) ## execute the notebooks into reports/notebooks/*.html
 
 documents: $(READY) ## fill the tables of README.md and REPRODUCING.md in from the reports
 	$(VENV)/bin/python -m experiments.documents
+
+bench: $(READY) ## speed and memory against peers: reports/benchmarks.md (GT= a COCO json with the objects to evaluate)
+	$(VENV)/bin/python -m experiments.bench --device $(strip $(DEVICE))$(if $(GT), --gt "$(GT)")
 
 check: $(READY) test ## tests, ruff, mypy, and whether the documents' tables are the reports'
 	$(VENV)/bin/python -m experiments.documents --check

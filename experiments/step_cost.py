@@ -41,7 +41,7 @@ NUM_OBJECTS = 7  # COCO's average
 BACKBONES = {"r50": "", "r101": "", "x101": "-2x"}  # key -> suffix of the run that has it
 
 
-def _training(detector: str, key: str) -> Training:
+def step_training(detector: str, key: str) -> Training:
     """The registered run of a detector on a backbone; for ResNeXt-101, which has no RetinaNet run, its counterpart."""
     evaluations = coco_profile("coco").evaluations
     name = f"freeanchor-{key}{BACKBONES[key]}-s0"
@@ -54,7 +54,7 @@ def _training(detector: str, key: str) -> Training:
     return replace(training, detector=detector, model=model, recipe=replace(training.recipe, loss=other.recipe.loss))
 
 
-def _batch(num_pictures: int, num_classes: int) -> Batch:
+def make_batch(num_pictures: int, num_classes: int) -> Batch:
     """Noise of full size with a few objects each."""
     generator = torch.Generator().manual_seed(0)
     samples = []
@@ -82,7 +82,7 @@ def _batch(num_pictures: int, num_classes: int) -> Batch:
     )
 
 
-def _calm(model: nn.Module) -> None:
+def tame(model: nn.Module) -> None:
     """Shrink what each block adds: random weights under frozen norms of a hundred layers would overflow."""
     for module in model.modules():
         if isinstance(module, Bottleneck):
@@ -99,12 +99,12 @@ def _peak_bytes(device: torch.device) -> int:
 def measure_step(detector: str, key: str, num_pictures: int, runtime: Runtime, repeats: int) -> dict[str, Any]:
     """Median seconds of a step after one to warm up, and the peak of memory, in this very process."""
     runtime.prepare()
-    training = _training(detector, key)
+    training = step_training(detector, key)
     device = torch.device(runtime.device)
     empty = _peak_bytes(device)
     state = start(training.model, training.recipe, runtime)
-    _calm(state.model)
-    batch = _batch(num_pictures, training.model.num_classes)
+    tame(state.model)
+    batch = make_batch(num_pictures, training.model.num_classes)
     seconds = []
     for _ in range(repeats + 1):
         if device.type == "cuda":
@@ -152,7 +152,7 @@ def step_costs(
                 check=False,
             )
             last = answer.stdout.strip().splitlines()[-1:] or ["{}"]
-            head = {"detector": detector, "backbone": _training(detector, key).backbone_label, "pictures": size}
+            head = {"detector": detector, "backbone": step_training(detector, key).backbone_label, "pictures": size}
             rows.append({**head, "precision": precision, **json.loads(last[0]), "failed": _reason(answer)})
     return pd.DataFrame(rows)
 

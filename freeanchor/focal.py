@@ -9,10 +9,12 @@ short vector with its gradient, for the losses to do with as they like.
     loss = background + some_function(few)
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 PIECE_ON_CPU = 2**17  # scores: four float32 buffers of 512 KiB, enough for two threads to share
@@ -40,7 +42,7 @@ class _OnePass(torch.autograd.Function):
     """Value and gradient of `background_focal_loss` together."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, exceptions: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, exceptions: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
         """Sum over the scores, and the exceptions' logits."""
         ctx.save_for_backward(logits, exceptions)
         ctx.gamma = gamma
@@ -50,7 +52,7 @@ class _OnePass(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, of_sum: Tensor, of_few: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, of_sum: Tensor, of_few: Tensor) -> tuple[Tensor, None, None]:
         """Gradient of the logits; the buffer is given away, and a second call fills another."""
         logits, exceptions = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None

@@ -62,6 +62,10 @@ class Candidates:
         """The boxes at `index`, in its order."""
         return Candidates(self.boxes[index], self.scores[index], self.labels[index])
 
+    def first(self, count: int | None) -> "Candidates":
+        """The first `count` boxes; None is all of them."""
+        return Candidates(self.boxes[:count], self.scores[:count], self.labels[:count])
+
     def rescale(self, scale: tuple[float, float]) -> "Candidates":
         """The boxes in a frame whose width and height are `scale` times this one's."""
         return Candidates(self.boxes * self.boxes.new_tensor([*scale, *scale]), self.scores, self.labels)
@@ -114,19 +118,56 @@ def select_candidates(
     leaves the boxes unclipped. An anchor may come with several classes. See `InferenceConfig` and `Candidates.clip` for
     the last three arguments.
     """
-    found = []
+    return select_with_and_without_cap(
+        logits,
+        deltas,
+        anchors,
+        level_sizes,
+        image_size,
+        score_threshold=score_threshold,
+        max_per_level=max_per_level,
+        limit_shrinkage=limit_shrinkage,
+        inclusive=inclusive,
+        drop_empty=drop_empty,
+    )[0]
+
+
+def select_with_and_without_cap(
+    logits: Float[Tensor, "A K"],
+    deltas: Float[Tensor, "A 4"],
+    anchors: Float[Tensor, "A 4"],
+    level_sizes: Sequence[int],
+    image_size: tuple[float, float] | None,
+    *,
+    score_threshold: float,
+    max_per_level: int | None,
+    limit_shrinkage: bool,
+    inclusive: bool,
+    drop_empty: bool,
+) -> tuple[Candidates, Candidates]:
+    """`select_candidates` with the cap a level, and without it, from one pass over the scores.
+
+    The same object twice where the cap cuts nothing.
+    """
+    capped, uncapped = [], []
     for level_logits, level_deltas, level_anchors in zip(
         logits.split(list(level_sizes)), deltas.split(list(level_sizes)), anchors.split(list(level_sizes)), strict=True
     ):
         scores = level_logits.float().sigmoid().flatten()
         pairs = (scores > score_threshold).nonzero()[:, 0]
-        if max_per_level is not None and len(pairs) > max_per_level:
-            pairs = pairs[scores[pairs].topk(max_per_level).indices]
         anchor = pairs.div(logits.shape[1], rounding_mode="floor")
         boxes = _decode(level_deltas[anchor], level_anchors[anchor], limit_shrinkage=limit_shrinkage)
         level = Candidates(boxes, scores[pairs], pairs % logits.shape[1])
-        found.append(level.clip(*image_size, inclusive=inclusive, drop_empty=drop_empty) if image_size else level)
-    return merge_scales(found)
+        best = level
+        if max_per_level is not None and len(level) > max_per_level:
+            best = level.take(level.scores.topk(max_per_level).indices)
+        capped.append(best)
+        uncapped.append(level)
+    cuts = any(best is not level for best, level in zip(capped, uncapped, strict=True))
+    results = [merge_scales(capped), merge_scales(uncapped)] if cuts else [merge_scales(uncapped)]
+    if image_size:
+        results = [it.clip(*image_size, inclusive=inclusive, drop_empty=drop_empty) for it in results]
+    return results[0], results[-1]
 
 
 def suppress(candidates: Candidates, *, nms_iou: float = 0.5, max_detections: int | None = 100) -> Candidates:

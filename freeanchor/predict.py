@@ -19,7 +19,7 @@ from freeanchor.boxes import pairwise_iou
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Batch, InputConfig, Picture, collate, load_sample
 from freeanchor.model import RetinaNet
-from freeanchor.postprocess import Candidates, InferenceConfig, merge_scales, select_candidates, suppress
+from freeanchor.postprocess import Candidates, InferenceConfig, merge_scales, select_with_and_without_cap, suppress
 from freeanchor.runtime import Runtime
 
 BATCH_SIZE = 8  # pictures
@@ -85,28 +85,27 @@ def measure_recall(picture: Picture, before: Candidates, after: Candidates, repo
 @torch.no_grad()
 def _at_one_scale(
     model: nn.Module, batch: Batch, runtime: Runtime, inference: InferenceConfig, *, inclusive: bool
-) -> list[list[Candidates]]:
-    """For each picture, its candidates without the cap a level and with it, in its file's pixels."""
+) -> list[tuple[Candidates, Candidates]]:
+    """For each picture, its candidates with the cap a level and without it, in its file's pixels."""
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
     found = []
     for image, (sample, size) in enumerate(zip(batch.samples, batch.sizes, strict=True)):
-        both = []
-        for cap in (None, inference.max_per_level):
-            selected = select_candidates(
-                output.logits[image],
-                output.deltas[image],
-                output.anchors,
-                output.level_sizes,
-                size if inference.clip == "before_nms" else None,
-                score_threshold=inference.score_threshold,
-                max_per_level=cap,
-                limit_shrinkage=inference.limit_shrinkage,
-                inclusive=inclusive,
-                drop_empty=inference.drop_empty,
-            )
-            both.append(_to_file(selected, sample.scale, inclusive=inclusive))
-        found.append(both)
+        capped, uncapped = select_with_and_without_cap(
+            output.logits[image],
+            output.deltas[image],
+            output.anchors,
+            output.level_sizes,
+            size if inference.clip == "before_nms" else None,
+            score_threshold=inference.score_threshold,
+            max_per_level=inference.max_per_level,
+            limit_shrinkage=inference.limit_shrinkage,
+            inclusive=inclusive,
+            drop_empty=inference.drop_empty,
+        )
+        all_of_them = _to_file(uncapped, sample.scale, inclusive=inclusive)
+        is_cut = capped is not uncapped
+        found.append((_to_file(capped, sample.scale, inclusive=inclusive) if is_cut else all_of_them, all_of_them))
     return found
 
 
@@ -130,15 +129,18 @@ def _suppress(
 
 def _finish(
     picture: Picture,
-    scales: Sequence[list[Candidates]],
+    scales: Sequence[tuple[Candidates, Candidates]],
     inference: InferenceConfig,
     inclusive_scale: tuple[float, float] | None,
 ) -> Prediction:
     """Merge one picture's scales, suppress, and measure what suppression cost its objects."""
-    candidates = merge_scales([uncapped for uncapped, _ in scales])
+    candidates = merge_scales([uncapped for _, uncapped in scales])
     survivors = _suppress(candidates, inference, None, inclusive_scale)
-    capped = merge_scales([capped for _, capped in scales])
-    reported = _suppress(capped, inference, inference.max_detections, inclusive_scale)
+    if any(capped is not uncapped for capped, uncapped in scales):
+        capped = merge_scales([capped for capped, _ in scales])
+        reported = _suppress(capped, inference, inference.max_detections, inclusive_scale)
+    else:  # NMS would do the same again
+        reported = survivors.first(inference.max_detections)
     if inference.clip == "after_nms":
         candidates, survivors, reported = (
             found.clip(picture.height, picture.width, drop_empty=inference.drop_empty)

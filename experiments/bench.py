@@ -1,0 +1,118 @@
+"""`make bench`: every speed and memory figure of the toolkit against a peer, into one table, page and figure.
+
+Times are the clock's, medians of repetitions in turn with the peer's; nothing here is a test.
+
+    python -m experiments.bench --out reports --only loss,inference
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from analysis.artifacts import write_atomically
+from analysis.bench_figures import benchmarks_figure
+from analysis.figures import write_figure
+from experiments.bench_evaluation import evaluation_rows
+from experiments.bench_inference import bench_inference
+from experiments.bench_loss import bench_loss
+from experiments.bench_rows import BenchRow
+from experiments.bench_step import bench_shapes_step, bench_step
+from experiments.provenance import provenance
+from freeanchor.runtime import Runtime
+
+Subject = Callable[[Runtime, argparse.Namespace], list[BenchRow]]
+SUBJECTS: dict[str, Subject] = {
+    "loss": lambda runtime, options: bench_loss(runtime.device, options.repetitions),
+    "step": lambda runtime, options: bench_step(runtime, max(3, options.repetitions // 2)),
+    "shapes": lambda runtime, options: bench_shapes_step(runtime, 4 * options.repetitions),
+    "inference": lambda runtime, options: bench_inference(runtime, options.repetitions),
+    "evaluation": lambda runtime, options: _evaluation(options.gt),
+}
+
+
+def _evaluation(gt: Path | None) -> list[BenchRow]:
+    """The rows of `bench_evaluation`, whose ratios and aims are the other way round."""
+    return [
+        BenchRow(
+            subject="evaluation",
+            what=row["what"],
+            unit=row["unit"],
+            ours=row["ours"],
+            peer="pycocotools" if row["peer"] is not None else "",
+            theirs=math.nan if row["peer"] is None else row["peer"],
+            aim=math.nan if row["aim"] is None else (row["aim"] if row["peer"] is None else 1 / row["aim"]),
+            repetitions=row["repetitions"],
+            note=row["note"] or "",
+        )
+        for row in evaluation_rows(gt=gt)
+    ]
+
+
+def as_frame(rows: Sequence[BenchRow]) -> pd.DataFrame:
+    """A line a row, with its ratio and whether the aim was met."""
+    return pd.DataFrame([{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows])
+
+
+def as_markdown(rows: Sequence[BenchRow], origin: dict[str, str]) -> str:
+    """The table for a reader, with what it was measured on."""
+    lines = ["| | Ours | Peer | Ratio | Aim | Met |", "| --- | ---: | ---: | ---: | ---: | --- |"]
+    for row in rows:
+        peer = f"{row.peer}: {_number(row.theirs)} {row.unit}" if row.peer else "–"
+        aim = "–" if math.isnan(row.aim) else f"≤ {row.aim:g}"
+        met = "–" if row.met is None else "yes" if row.met else "**no**"
+        ours, ratio = f"{_number(row.ours)} {row.unit}", "–" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
+        lines.append(f"| {row.subject}: {row.what} | {ours} | {peer} | {ratio} | {aim} | {met} |")
+    notes = [f"- {row.what}: {row.note}" for row in rows if row.note]
+    head = (
+        "Ratios are ours over the peer's, less is better; an aim bounds the ratio, or our figure where there is no "
+        "peer. Seconds are medians by the clock, repetitions in turn with the peer's in one run; memory is the peak "
+        "of what is held beyond the inputs."
+    )
+    told = ", ".join(f"{name} {origin[name]}" for name in ("torch", "torchvision", "numpy", "pycocotools"))
+    where = f"- {origin['hardware']}; {origin['system']}; {told}; commit {origin['commit']}, {origin['date']}."
+    return "\n\n".join(["**Benchmarks**", head, "\n".join(lines), "\n".join([*notes, where])]) + "\n"
+
+
+def _number(value: float) -> str:
+    """Three figures that matter."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description="Speed and memory against peers.")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
+    parser.add_argument("--only", default=",".join(SUBJECTS), help="subjects, with commas (default: all)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--precision", default="float32", help="of the network (default: float32)")
+    parser.add_argument("--repetitions", type=int, default=5, help="of what is timed (default: 5)")
+    parser.add_argument("--gt", type=Path, help="COCO json whose objects the evaluation is timed on (default: drawn)")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.only.split(",")) - set(SUBJECTS):
+        parser.error(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
+    runtime = Runtime(device=options.device, threads=options.threads, precision=options.precision)
+    runtime.prepare()
+    rows = []
+    for subject in tqdm(options.only.split(","), desc="bench", unit="subject", disable=None):
+        rows += SUBJECTS[subject](runtime, options)
+        _write(rows, options.out, provenance(runtime.device))
+    print(options.out / "benchmarks.md")
+
+
+def _write(rows: Sequence[BenchRow], directory: Path, origin: dict[str, str]) -> None:
+    """Table, page and figure; after every subject, since the whole takes long."""
+    frame = as_frame(rows).assign(hardware=origin["hardware"], commit=origin["commit"])
+    write_atomically(directory / "benchmarks.md", as_markdown(rows, origin).encode())
+    write_figure(benchmarks_figure(frame), frame, directory / "benchmarks")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
