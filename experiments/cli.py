@@ -8,6 +8,7 @@ Bad input ends with one line on stderr and exit status 2; an interruption with 1
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -57,15 +58,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_input_error(error):
             raise
         rank = os.environ.get("RANK")
-        print(f"freeanchor{f' (process {rank})' if rank else ''}: {error}", file=sys.stderr)
+        print(f"freeanchor{f' (process {rank})' if rank else ''}: {_in_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+_GOES_ON = "the same command goes on"
+_REMEDIES = {
+    errno.ENOSPC: f"free some space, {_GOES_ON}",
+    errno.EDQUOT: f"free some space, {_GOES_ON}",
+    errno.EFBIG: f"raise the limit (ulimit -f), {_GOES_ON}",
+    errno.EROFS: "write elsewhere, or mount it writable",
+    errno.EACCES: "change its permissions, or use another folder",
+    errno.EPERM: "change its permissions, or use another folder",
+    errno.ENOENT: "is the path right, and the folder still there?",
+    errno.EIO: "the disk or the network behind it failed; look there first",
+}
+
+
+def _in_one_line(error: Exception) -> str:
+    """What went wrong, where, and how to mend it; the system's own errors know only the first two."""
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _REMEDIES:
+        return f"{error.filename}: {error.strerror}; {_REMEDIES[error.errno]}"
+    return str(error)
 
 
 def _is_input_error(error: Exception) -> bool:
     """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
     from analysis.columns import DataError as AnalysisDataError
     from experiments.commands import UsageError
+    from experiments.locks import BusyError
     from experiments.remote_file import DownloadError
     from freeanchor.checkpoints import CheckpointError
     from freeanchor.data import DataError
@@ -74,7 +96,7 @@ def _is_input_error(error: Exception) -> bool:
     from freeanchor.train import TrainingError
 
     ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)
-    return isinstance(error, (*ours, TrainingError, UsageError, OSError))
+    return isinstance(error, (*ours, BusyError, TrainingError, UsageError, OSError))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.coco_data import fetch_coco
 from experiments.commands import UsageError, evaluation_of, store_of
+from experiments.locks import in_turn
 from experiments.stages import data_stage
 from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import Origin, convert_file, export_file
@@ -23,7 +24,8 @@ def data(arguments: argparse.Namespace) -> None:
     """`freeanchor data shapes DIR | draw RUN | coco DIR | check DIR`."""
     target = Path(arguments.target)
     if arguments.action == "shapes":
-        write_shapes(ShapesConfig(), target)
+        with in_turn(target.absolute().parent):
+            write_shapes(ShapesConfig(), target)
     elif arguments.action == "draw":
         print(data_stage(evaluation_of(arguments, arguments.target).training, store_of(arguments)))
     elif arguments.action == "coco":

@@ -13,10 +13,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.files import write_json
-from freeanchor.checkpoints import DetectorConfig, load_model, replacing
+from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import DataError, Picture, open_image
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
+from freeanchor.writing import replacing
 
 SHOWN_SIDE = 960  # px, the least long side of a drawn picture
 

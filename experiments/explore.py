@@ -38,11 +38,12 @@ from experiments.picture_objects import (
     select_object,
 )
 from freeanchor.bags import bag_rows
-from freeanchor.checkpoints import DetectorConfig, load_model, replacing
+from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import open_image
 from freeanchor.losses import FreeAnchorLoss
 from freeanchor.model import RetinaNet
 from freeanchor.runtime import Runtime
+from freeanchor.writing import replacing
 
 MAX_CHECKPOINTS = 8  # columns of a figure
 PNG_DPI = 150

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from freeanchor.checkpoints import replacing
+from freeanchor.writing import replacing
 
 
 def write_json(path: Path, content: Any) -> None:

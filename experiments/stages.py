@@ -12,6 +12,7 @@ not done again.
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from analysis.coco import read_detections, read_ground_truth
 from experiments.checkpoint_files import backbone_file, fetch_checkpoint
 from experiments.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
 from experiments.files import read_json, write_csv, write_json
+from experiments.locks import alone_at, in_turn
 from experiments.matches import matches_frame
 from experiments.measure import Measured, compare, measure
 from experiments.provenance import provenance
 from experiments.results import result_rows
 from experiments.store import Store
-from freeanchor.checkpoints import DetectorConfig, load_model, replacing, save_model
+from freeanchor.checkpoints import DetectorConfig, load_model, save_model
 from freeanchor.data import DataError, Split, locate_split, read_split
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.model import RetinaNet
@@ -34,7 +36,8 @@ from freeanchor.postprocess import InferenceConfig
 from freeanchor.predict import BATCH_SIZE, Prediction, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes import write_shapes
-from freeanchor.train import train
+from freeanchor.train import TrainingResult, train
+from freeanchor.writing import replacing
 
 COCO_PICTURES = {"train": 118_287, "val": 5_000}
 RECALL_COLUMNS = (
@@ -59,7 +62,8 @@ def data_stage(training: Training | PublishedCheckpoint, store: Store) -> Path:
     """Draw the data set where it is one of ours; the annotation file of its validation split."""
     directory = store.data(training)
     if isinstance(training.data, DrawnData):
-        write_shapes(training.data.shapes, directory)
+        with in_turn(directory.parent):
+            write_shapes(training.data.shapes, directory)
     return locate_split(directory, "val")[0]
 
 
@@ -127,9 +131,18 @@ def _train(training: Training, store: Store, runtime: Runtime, processes: Proces
     detector = _detector(training, split)
     _validation(training, store, detector)  # a fault there should show before the training, not after it
     weights = backbone_file(training, store, processes)
-    result = train(directory, split, detector, training.recipe, runtime, processes, weights)
-    if not processes.is_main:
-        return
+    with alone_at(directory) if processes.is_main else nullcontext():
+        if processes.from_main(is_done(directory / "train.json") if processes.is_main else None):
+            return  # by another process, meanwhile
+        result = train(directory, split, detector, training.recipe, runtime, processes, weights)
+        if processes.is_main:
+            _write_trained(directory, training, result, detector, runtime)
+
+
+def _write_trained(
+    directory: Path, training: Training, result: TrainingResult, detector: DetectorConfig, runtime: Runtime
+) -> None:
+    """The files of a training, its marker last; what it would have gone on from is no more needed then."""
     save_model(directory / "model.safetensors", result.model, detector)
     record = {
         "seconds": result.seconds,
@@ -195,11 +208,12 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, proces
         return
     model, detector = load_model(evaluation.training.directory(store.runs) / "model.safetensors", runtime.device)
     split = _validation(evaluation.training, store, detector)
-    started = time.perf_counter()
-    tested = _test(model, detector, split, evaluation.inference, runtime, processes)
-    seconds = time.perf_counter() - started
-    if processes.is_main:
-        _write_tested(directory, tested, seconds, runtime)
+    with alone_at(directory) if processes.is_main else nullcontext():
+        started = time.perf_counter()
+        tested = _test(model, detector, split, evaluation.inference, runtime, processes)
+        seconds = time.perf_counter() - started
+        if processes.is_main:
+            _write_tested(directory, tested, seconds, runtime)
     processes.wait()
 
 

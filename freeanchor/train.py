@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from freeanchor.augmentation import TrainingStream
-from freeanchor.checkpoints import DetectorConfig, replacing, save_model
+from freeanchor.checkpoints import DetectorConfig, save_model
 from freeanchor.data import Batch, DataError, Sample, Split, collate
 from freeanchor.distributed import ALONE, LostProcessError, Processes, lost_processes
 from freeanchor.divergence import save_divergence
@@ -35,6 +35,7 @@ from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts
 from freeanchor.step import DivergedError, training_step
 from freeanchor.training_state import TrainingState, share_network, start
+from freeanchor.writing import replacing
 
 __all__ = [
     "TrainConfig",

@@ -1,0 +1,176 @@
+"""Faults of the machine: a full disk, a read-only folder, data that vanish, two commands at once on one run.
+
+Each gives one line and exit status 2, loses nothing, and the same command goes on once the fault is mended. Being
+killed is tested in `test_end_to_end`, and at many moments by `kill_at_random.py`.
+"""
+
+import ctypes
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from miniature import Mini
+
+from experiments.locks import BusyError, alone_at, in_turn
+from experiments.registry import build_profile
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "freeanchor-small-s0"
+DROP_CAPABILITY, CAP_DAC_OVERRIDE = 24, 1  # Linux: of prctl; without it root minds permissions as others do
+HOLD = "import sys, time; from pathlib import Path; from experiments.locks import alone_at\n" + (
+    "with alone_at(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+)
+
+
+@pytest.fixture
+def folder(mini: Mini) -> Iterator[Path]:
+    """A folder that anybody may enter, with the miniature's drawn data."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        shutil.copytree(mini.store.drawn, path / "data")
+        path.chmod(0o755)
+        yield path
+
+
+def _command(folder: Path, *arguments: str, limit: int | None = None) -> tuple[int, str]:
+    """Exit status and stderr of a command in a process of its own; `limit` bytes a file, as if the disk were full.
+
+    Permissions hold for it even where root runs the tests.
+    """
+
+    def prepare() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if os.geteuid() == 0:
+            ctypes.CDLL(None).prctl(DROP_CAPABILITY, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+    prefix = [sys.executable, "-m", "experiments.cli", *arguments, "--profile", "mini", "--precision", "float32"]
+    answer = subprocess.run(
+        prefix,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=prepare,
+    )
+    return answer.returncode, answer.stderr
+
+
+def _last_line(stderr: str) -> str:
+    assert "Traceback" not in stderr, stderr
+    return stderr.strip().splitlines()[-1]
+
+
+def _run_folder(folder: Path) -> Path:
+    return build_profile("mini").evaluations[RUN].training.directory(folder / "runs")
+
+
+def _weights(directory: Path) -> bytes:
+    return (directory / "model.safetensors").read_bytes()
+
+
+def test_a_full_disk_stops_a_training_in_one_line_and_it_goes_on(mini: Mini, folder: Path) -> None:
+    """No room for a state: status 2 and a line with file and remedy; with room the same weights as ever come out."""
+    status, stderr = _command(folder, "train", RUN, limit=50_000)
+    line = _last_line(stderr)
+    assert status == 2
+    assert "safetensors" in line
+    assert "File too large" in line
+    assert not list(folder.rglob("*.tmp"))
+    status, stderr = _command(folder, "train", RUN)
+    assert status == 0, stderr
+    expected = build_profile("mini").evaluations[RUN].training.directory(mini.store.runs)
+    assert _weights(_run_folder(folder)) == _weights(expected)
+
+
+def test_a_read_only_folder_is_refused_in_one_line(folder: Path) -> None:
+    """Where nothing may be written, status 2 and a line that says where and what to do."""
+    if os.geteuid() == 0 and sys.platform != "linux":
+        pytest.skip("root may write everywhere on this system")
+    (folder / "runs").mkdir()
+    (folder / "runs").chmod(0o555)
+    status, stderr = _command(folder, "train", RUN)
+    line = _last_line(stderr)
+    assert status == 2
+    assert "runs" in line
+    assert "ermission" in line
+    assert "another folder" in line
+    (folder / "runs").chmod(0o755)
+    assert not list((folder / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (lambda data: shutil.rmtree(data), "val.json"),
+        (lambda data: shutil.rmtree(data / "images"), "images"),
+        (lambda data: (data / "train.json").unlink(), "train.json"),
+    ],
+    ids=["all of it", "the pictures", "the annotations"],
+)
+def test_vanished_data_are_told_in_one_line(folder: Path, harm: Callable[[Path], object], named: str) -> None:
+    """A data folder, or a part of it, that is gone: status 2, the missing thing named, no run begun."""
+    (data,) = (folder / "data").glob("shapes-*")
+    harm(data)
+    status, stderr = _command(folder, "predict", RUN)
+    assert status == 2
+    assert _last_line(stderr).startswith("freeanchor: ")
+    status, stderr = _command(folder, "train", RUN)
+    line = _last_line(stderr)
+    if status == 0:  # train draws what is wholly gone
+        assert named == "val.json"
+        assert (data / "val.json").exists()
+    else:
+        assert status == 2
+        assert named in line
+        assert not list((folder / "runs").rglob("*.safetensors"))
+
+
+def test_two_trainings_of_one_run_do_not_tread_on_each_other(folder: Path) -> None:
+    """While another process holds a run, its training is refused in one line; once it lets go, it runs."""
+    directory = _run_folder(folder)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(directory)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        status, stderr = _command(folder, "train", RUN)
+        assert status == 2
+        assert "another process is at work on it" in _last_line(stderr)
+        assert not list(directory.iterdir())
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert _command(folder, "train", RUN)[0] == 0
+    assert (directory / "train.json").exists()
+
+
+def test_a_lock_ends_with_its_block_and_leaves_no_file(tmp_path: Path) -> None:
+    """A second holder is refused inside the block and welcome after it; the folder stays empty."""
+    with (
+        alone_at(tmp_path / "run"),
+        pytest.raises(BusyError, match=r"^[^\n]+run: another process[^\n]+$"),
+        alone_at(tmp_path / "run"),
+    ):
+        pytest.fail("both hold it")
+    with alone_at(tmp_path / "run"), in_turn(tmp_path / "other"):
+        assert not list((tmp_path / "run").iterdir())
+
+
+def test_waiting_in_turn_is_said_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who comes second says that it waits, and goes on once the first has let go."""
+    hold_briefly = HOLD.replace("time.sleep(60)", "time.sleep(0.5)")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold_briefly, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with in_turn(tmp_path):
+        assert "waiting for another process" in capsys.readouterr().err
+    holder.communicate()
