@@ -45,7 +45,7 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
 
 
 def _draw_factor(axes: Axes, rows: pd.DataFrame) -> None:
-    """One panel: the values tried, in the frame's order."""
+    """One panel: the values tried, in the frame's order; numbers are joined by a line, words have no between."""
     labels = [str(tried).removesuffix(" (default)") for tried in rows.tried]
     places = np.arange(len(rows))
     axes.set_xticks(places, labels)
@@ -61,6 +61,7 @@ def _draw_factor(axes: Axes, rows: pd.DataFrame) -> None:
     axes.errorbar(
         places, values, error_lengths(rows), color=COLOURS[FREEANCHOR], marker="o", markerfacecolor="white",
         elinewidth=1.2, capsize=2.5, ecolor=INK, linewidth=1.2,
+        linestyle="-" if all(map(_is_number, labels)) else "none",
     )  # fmt: skip
     axes.plot(places[is_default], values[is_default], "o", color=COLOURS[FREEANCHOR], zorder=4)
     for place in places[np.isnan(values)]:
@@ -68,6 +69,11 @@ def _draw_factor(axes: Axes, rows: pd.DataFrame) -> None:
             place, 0.03, "not run", transform=axes.get_xaxis_transform(), rotation=90, ha="center", va="bottom",
             color=FAINT_INK, style="italic",
         )  # fmt: skip
+
+
+def _is_number(label: str) -> bool:
+    """Whether a value tried is a number, rather than the name of a variant."""
+    return label.replace(".", "", 1).isdigit()
 
 
 def _draw_seed_band(axes: Axes, default: pd.DataFrame) -> None:

@@ -23,7 +23,8 @@ _SMOOTHED_SHARE = 0.04  # of the points of a curve, in one window
 def training_curves(frame: pd.DataFrame) -> Figure:
     """Both detectors' loss terms above, learning rate and effective anchors below.
 
-    Bold is the smoothed mean over seeds; faint are a single run's raw values, or the range over several.
+    Bold is the smoothed mean over seeds; faint are a single run's raw values, or the range over several. The learning
+    rate, which has no noise and falls in steps, is drawn as it is.
     """
     figure = new_figure(7.4, 5.2)
     panels = figure.subplots(2, 2, sharex=True)
@@ -33,7 +34,7 @@ def training_curves(frame: pd.DataFrame) -> Figure:
     for axes, metric, title in zip(
         panels[1], ("lr", "effective_anchors"), ("Learning rate", "Effective anchors in a bag"), strict=True
     ):
-        _draw_both(axes, frame[frame.metric == metric])
+        _draw_both(axes, frame[frame.metric == metric], share=0.0 if metric == "lr" else _SMOOTHED_SHARE)
         axes.set_title(title)
         axes.set_xlabel("step")
     return figure
@@ -52,27 +53,27 @@ def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
         return
     for (metric, own), line_style in zip(rows.groupby("metric"), _LINE_STYLES, strict=False):
         name = str(metric).removeprefix("loss_")
-        _draw_curve(axes, own, label=name, linestyle=line_style)
+        _draw_curve(axes, own, _SMOOTHED_SHARE, label=name, linestyle=line_style)
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper right")
 
 
-def _draw_both(axes: Axes, rows: pd.DataFrame) -> None:
+def _draw_both(axes: Axes, rows: pd.DataFrame, share: float) -> None:
     if not rows.value.notna().any():
         say_not_run(axes)
         return
     for detector, line_style in zip(detectors_in(rows), _LINE_STYLES, strict=False):
-        _draw_curve(axes, rows[rows.detector == detector], label=detector, linestyle=line_style)
+        _draw_curve(axes, rows[rows.detector == detector], share, label=detector, linestyle=line_style)
     axes.set_ylim(bottom=0)
     axes.legend(loc="best")
 
 
-def _draw_curve(axes: Axes, rows: pd.DataFrame, **look: object) -> None:
-    """One curve of one detector, in its colour."""
+def _draw_curve(axes: Axes, rows: pd.DataFrame, share: float, **look: object) -> None:
+    """One curve of one detector, in its colour, smoothed over a share of its points."""
     colour = COLOURS.get(str(rows.detector.iloc[0]), FAINT_INK)
     by_step = rows.groupby("step").value
     steps = by_step.mean().index.to_numpy()
-    window = max(1, round(len(steps) * _SMOOTHED_SHARE))
+    window = max(1, round(len(steps) * share))
     mean, low, high = (values.to_numpy(dtype=np.float64) for values in (by_step.mean(), by_step.min(), by_step.max()))
     if rows.step.duplicated().any():
         axes.fill_between(steps, smooth(low, window), smooth(high, window), color=colour, alpha=0.2, linewidth=0)

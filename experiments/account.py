@@ -67,14 +67,14 @@ def checklist_table(records: Sequence[Record]) -> str:
     tests = [record["test"]["seconds"] / 60 for record in records if record["test"].get("seconds")]
     rows = [
         ("Model and algorithm described", "README, *Layout*; equations in the docstrings of `freeanchor/losses.py`"),
-        ("Assumptions and choices stated", "*Deviations* below, each marked in the code"),
+        ("Assumptions and choices stated", "*Deviations* above, each marked in the code"),
         ("Data: statistics, split, how to get it", "`shapes`: 2,000 pictures to train, 500 to validate, drawn from a "
          "seed by `make data`; the drawing's version is part of every run's fingerprint"),
         ("Pre-processing, exclusions", "none; pictures without objects take no part in training (authors' code)"),
         ("Dependencies pinned", f"`requirements.lock`; the runs had {packages}"),
         ("Training and evaluation code", "`make paper SEEDS=3`; `make table2` and others one by one"),
         ("Trained models", "`reports/shapes/models/` (small ones); all others by `make paper`"),
-        ("Hyper-parameters: range, choice", "`reports/shapes/trials.csv`, by RetinaNet's AP alone; *Trials* below"),
+        ("Hyper-parameters: range, choice", "`reports/shapes/trials.csv`, by RetinaNet's AP alone; *Trials* above"),
         ("Number of runs", f"{len(trainings)} trainings; up to {repeated} seeds a configuration"),
         ("Measures defined", "`analysis/precision.py`, `nms_recall.py`, `breakdowns.py`; AP of record: pycocotools"),
         ("Central tendency and variation", "mean, standard deviation, range, t interval over seeds; 95 % paired "

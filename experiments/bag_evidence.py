@@ -28,7 +28,7 @@ class BagEvidence:
         self.baselines = {pair[1]: known[pair[0]] for pair in evidence.profile.pairs if set(pair) <= set(known)}
 
     def concentration(self) -> Parts:
-        """Effective anchors at the last snapshot less those at the first."""
+        """Effective anchors at the last snapshot less those at the first; None where there is but one."""
         return self._over_seeds([_change(frame, "effective_anchors") for frame in self.frames.values()])
 
     def effective_at_the_end(self) -> Parts:
@@ -82,9 +82,9 @@ def _last(bags: pd.DataFrame) -> pd.DataFrame:
 
 
 def _change(bags: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column at the last snapshot less the same object's at the first."""
+    """A column at the last snapshot less the same object's at the first; no rows where the two are one."""
     first = bags[bags["step"] == bags["step"].min()].set_index("annotation_id")[column]
-    last = _last(bags)
+    last = _last(bags[bags["step"] > bags["step"].min()])
     return pd.DataFrame(
         {"image_id": last["image_id"], column: last[column] - last["annotation_id"].map(first)}
     ).dropna()

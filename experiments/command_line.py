@@ -4,12 +4,47 @@ arguments = build_parser().parse_args()
 """
 
 import argparse
-from collections.abc import Callable
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("authors", "mmdetection", "torchvision", "detectron2")
 Add = Callable[[str, str, str], argparse.ArgumentParser]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose refusals name the nearest command, option or choice where one was misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message with what may have been meant, and exit with status 2."""
+        choice = re.match(r".*invalid choice: '(.*)' \(choose from (.*)\)", message)
+        stray = re.match(r"unrecognized arguments: (-[^\s=]*)", message)
+        near: list[str] = []
+        if choice:
+            near = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1, cutoff=0.5)
+        elif stray:
+            near = difflib.get_close_matches(stray[1], sorted(set(self._options())), n=1, cutoff=0.6)
+        super().error(f"{message}; did you mean {near[0]}?" if near else message)
+
+    def _options(self) -> Iterator[str]:
+        """Every option of this parser and of its commands."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    yield from command._options()
+
+
+def _eps(text: str) -> float:
+    """What is added to variances: a finite number, 0 or more."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}; 1e-5 is usual")
+    return value
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +98,7 @@ def _add_weights(add: Add) -> None:
     convert.add_argument("target", type=Path, help="the model file to write")
     convert.add_argument("--detector", choices=("RetinaNet", "FreeAnchor"), help="which of the two was trained")
     convert.add_argument("--caffe", action="store_true", help="mmdetection: its backbone is Caffe's (BGR)")
-    convert.add_argument("--norm-eps", type=float, help="of batch norm; 0 for torchvision's file of 36.4 AP")
+    convert.add_argument("--norm-eps", type=_eps, help="of batch norm; 0 for torchvision's file of 36.4 AP")
     convert.add_argument("--categories", type=Path, help="COCO json with its categories (default: COCO's 80)")
     export = add(
         "export",
@@ -214,9 +249,7 @@ def _add_suppressions(add: Add) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="freeanchor", description="FreeAnchor (NeurIPS 2019), reproduced and analysed."
-    )
+    parser = Parser(prog="freeanchor", description="FreeAnchor (NeurIPS 2019), reproduced and analysed.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, help_text: str, example: str) -> argparse.ArgumentParser:
@@ -240,7 +273,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_how(cost)
     report = add("report", "write a table, a figure, or the index page", "freeanchor report table2")
     report.add_argument(
-        "name", help="table1 to table3, figure1 to figure6, headline, training, comparison, trials, index, or all"
+        "name",
+        help="table1 to table3, figure1 to figure6, headline, claims, ablations, positions, concentration, "
+        "part_distance, training, comparison, trials, models, index, or all",
     )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")

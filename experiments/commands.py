@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import replace
 
-from experiments.config import DrawnData, Evaluation, Training
+from experiments.config import DrawnData, Evaluation, PublishedCheckpoint, Training
 from experiments.frames import is_measured
 from experiments.index import write_index
 from experiments.plan import make_rules
@@ -149,6 +149,8 @@ def cost(arguments: argparse.Namespace) -> None:
         raise UsageError(f"no backbone {arguments.backbone!r} in profile {profile.name}; choose one of {known}")
     pair = profile.comparisons[arguments.backbone][0]
     for run in pair:
+        if isinstance(profile.evaluations[run].training, PublishedCheckpoint):
+            raise UsageError(f"{run} is a published checkpoint: there is no training of it to time")
         if not (profile.evaluations[run].training.directory(store.runs) / "train.json").exists():
             raise UsageError(f"{run} is not trained yet; run: freeanchor train {run}")
     print(cost_stage(profile, pair, store, runtime_of(arguments)))

@@ -3,7 +3,8 @@
 A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over pictures and that of
 the t interval over paired seeds; one seed apiece borrows the seeds' noise of its detector from the runs that were
 repeated (standard deviations pooled over backbones: FreeAnchor's is not RetinaNet's). The two are independent, so they
-add in quadrature. Where a detector's runs were not repeated, the interval knows pictures alone.
+add in quadrature. Where a detector's runs were not repeated, the interval knows pictures alone; so it does where one
+trained model is tested in two ways, which share its seed.
 
     evidence = Evidence(profile, store)
     evidence.gain(profile.pairs, "ap")                                          # FreeAnchor - RetinaNet
@@ -91,18 +92,23 @@ class Evidence:
         return self.gain(((first, second),), metric)
 
     def noise(self, metric: str, detector: str = "FreeAnchor") -> SeedNoise:
-        """How much a metric of a detector varies over seeds alone, over all its runs that were repeated."""
+        """How much a metric of a detector varies over seeds alone, over all its runs that were repeated.
+
+        Runs in which the metric is undefined are left out.
+        """
         groups: dict[str, list[float]] = {}
         for backbone, pairs in self.profile.comparisons.items():
             for run in dict.fromkeys(run for pair in pairs for run in pair if self.is_done(run)):
                 if self.profile.evaluations[run].training.detector == detector:
                     groups.setdefault(backbone, []).append(self.value(run, metric))
-        return pooled_noise(list(groups.values()))
+        return pooled_noise([[value for value in group if not math.isnan(value)] for group in groups.values()])
 
     def _borrowed(self, pair: Pair, metric: str) -> float:
-        """What another seed of both single runs would change, at 95 %."""
-        detectors = [self.profile.evaluations[run].training.detector for run in pair]
-        return noise_of_difference(*(self.noise(metric, detector) for detector in detectors))
+        """What another seed of both single runs would change, at 95 %; 0 for two tests of one trained model."""
+        first, second = (self.profile.evaluations[run].training for run in pair)
+        if first.fingerprint == second.fingerprint:
+            return 0.0
+        return noise_of_difference(*(self.noise(metric, training.detector) for training in (first, second)))
 
     def value(self, run: str, metric: str) -> float:
         """A metric of a run that has been measured."""

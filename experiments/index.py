@@ -94,12 +94,6 @@ def _make(name: str, profile: Profile) -> str:
     return f"make {name} PROFILE={profile.name}{data}"
 
 
-def _of_pair(caption: str, profile: Profile) -> str:
-    """A figure's caption, saying which two detectors it is of where they are published ones."""
-    is_theirs = set(profile.pair) <= set(profile.zoo)
-    return caption.replace("Seed 0 of both detectors.", f"{' and '.join(profile.pair)}.") if is_theirs else caption
-
-
 def _section(name: str, profile: Profile, store: Store, directory: Path) -> Section:
     """A report as a section of the page, with the runs it was measured on."""
     kind: Literal["table", "figure"] = "figure" if name in FIGURE_TEXTS else "table"
@@ -111,7 +105,7 @@ def _section(name: str, profile: Profile, store: Store, directory: Path) -> Sect
     return Section(
         id=name,
         title=title,
-        caption=_of_pair(caption, profile),
+        caption=caption,
         command=_make(name.removesuffix("_figure"), profile),
         kind=kind,
         stem=directory / name.removesuffix("_figure"),

@@ -29,6 +29,11 @@ CAPTION = (
     "not its size."
 )
 
+ONE_SEED = (
+    "Every run here has one seed: the intervals know the choice of pictures alone, and another seed may turn a verdict. "
+    "`SEEDS=3` tells."
+)
+
 
 def ledger_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """A row a part of a claim, in the ledger's order; a part that was not run has no value. Columns `COLUMNS`."""
@@ -69,7 +74,7 @@ def _numbers(part: Measured | None) -> dict[str, object]:
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """How many claims have which verdict, in one line: `9 hold, 3 do not hold, …`."""
+    """How many claims have which verdict, in one line: `9 holds, 3 does not hold, …`."""
     counts = Counter(frame.drop_duplicates("id")["verdict"])
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
@@ -84,11 +89,13 @@ def to_markdown(frame: pd.DataFrame) -> str:
         lines.append(f"| {' | '.join(map(str, cells))} |")
     seeds = sorted({int(number) for number in frame["n_seeds"] if number})
     notes = f"- {summary(frame)}. Seeds behind a value: {', '.join(map(str, seeds)) or 'none'} (csv: one row a part)."
+    if seeds == [1]:
+        notes += f"\n- {ONE_SEED}"
     return "\n\n".join(["**The paper's claims**", CAPTION, "\n".join(lines), notes]) + "\n"
 
 
 def _measured(part: pd.Series) -> str:
-    """A part's value with its interval, its name before and, where parts differ, its verdict behind."""
+    """A part's value with its interval, its name before."""
     name = f"{part['part']}: " if part["part"] else ""
     if part["part_verdict"] == NOT_RUN:
         return f"{name}{NOT_RUN}"

@@ -120,7 +120,7 @@ def _side_by_side(block: pd.DataFrame) -> str:
     of = {str(name): rows for name, rows in block.groupby("definition", sort=False)}
     for suffix in ("", "_class_aware"):
         name, rows = DEFINITION_NAMES[suffix], of[DEFINITION_NAMES[suffix]]
-        columns[name, "found"] = [f"{value:.3f}" for value in rows["recall_before"]]
+        columns[name, "found"] = [_number(value) for value in rows["recall_before"]]
         columns[name, "NR"] = _bracketed(rows, "nr", "low", "high")
         columns[name, f"NR, best {MAX_DETECTIONS}"] = _bracketed(
             of[DEFINITION_NAMES[f"{suffix}_capped"]], "nr", "low", "high"
@@ -133,9 +133,16 @@ def _against_the_first(frame: pd.DataFrame) -> str:
     """A row a suppression, a column a definition: NR's mean, and its difference where it is not the first."""
     means = frame[frame["tau"].isna()]
     gains = _bracketed(means, "difference", "difference_low", "difference_high", sign="+")
-    texts = [f"{nr:.3f}  {gain}".rstrip(" -") for nr, gain in zip(means["nr"], gains, strict=True)]
+    texts = [
+        _number(nr) if gain == "-" else f"{_number(nr)}  {gain}" for nr, gain in zip(means["nr"], gains, strict=True)
+    ]
     table = means.assign(text=texts).pivot(index="nms", columns="definition", values="text")
     return table.loc[means["nms"].unique(), means["definition"].unique()].to_string(index_names=False)
+
+
+def _number(value: float) -> str:
+    """Three digits; `-` where it is undefined."""
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def _bracketed(rows: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:

@@ -11,6 +11,7 @@ mean over seeds; nan for one seed).
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.statistics import spread
@@ -23,15 +24,17 @@ def over_seeds(frames: Sequence[pd.DataFrame], by: Sequence[str] = ("metric",)) 
     """One row a `metric` (or whatever `by` names), in the order of the first frame; `value` is the mean over seeds.
 
     Columns of the first frame other than value, low and high are kept as they are there. A metric that is nan in any
-    seed is nan. Without frames the result is empty.
+    seed is nan, its bounds too. Without frames the result is empty.
     """
     if not frames:
         return pd.DataFrame(columns=[*by, "value", "low", "high", *SEED_COLUMNS])
     keys = list(by)
     everything = pd.concat(frames, ignore_index=True)
-    bounds = everything.groupby(keys, sort=False, dropna=False)[["low", "high"]].mean()
-    values = everything.groupby(keys, sort=False, dropna=False)["value"].apply(list)
+    groups = everything.groupby(keys, sort=False, dropna=False)
+    values = groups["value"].apply(list)
     spreads = [spread(list(own)) for own in values]
+    bounds = groups[["low", "high"]].mean()
+    bounds.loc[np.isnan([one.mean for one in spreads])] = math.nan
     summary = pd.DataFrame(
         {
             "value": [one.mean for one in spreads],

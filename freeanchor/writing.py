@@ -20,8 +20,12 @@ from safetensors import SafetensorError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    Raises `OSError` with `path` as its file name where it cannot be written.
+    What is no file but takes bytes (`/dev/null`, a pipe) is written to as it is, since a rename would put a file in its
+    place. Raises `OSError` with `path` as its file name where it cannot be written.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     temporary = path.with_name(f"{_stem(path)}{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

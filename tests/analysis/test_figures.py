@@ -164,6 +164,22 @@ def test_training_curves_draw_every_term_over_ordered_steps():
             np.testing.assert_allclose(line.get_xydata(), [[10, 1.1], [20, 1.2], [30, 1.3]])
 
 
+def test_the_learning_rate_falls_in_steps_and_other_curves_are_smoothed():
+    """A rate that drops tenfold between two of 100 points is drawn so; loss and effective anchors are means of a window."""
+    steps = np.arange(100)
+    drop = np.where(steps < 50, 1.0, 0.1)
+    metrics = ("loss_box", "loss_classification", "lr", "effective_anchors")
+    frame = pd.concat(
+        pd.DataFrame({"detector": detector, "step": steps, "metric": metric, "value": drop})
+        for detector in ("RetinaNet", "FreeAnchor")
+        for metric in metrics
+    )
+    loss, _, rate, anchors = (axes.lines[1].get_ydata() for axes in training_curves(frame).axes)
+    np.testing.assert_array_equal(rate, drop)
+    for smoothed in (loss, anchors):
+        np.testing.assert_allclose(smoothed, smooth(drop, 4))
+
+
 def test_smoothing_is_the_mean_of_a_centred_window():
     """Each value becomes the mean of its neighbours, fewer at the ends; nan are left out; a window below 1 is refused."""
     np.testing.assert_allclose(smooth(np.array([0.0, 3.0, 6.0, NAN, 2.0]), 3), [1.5, 3.0, 4.5, 4.0, 2.0])

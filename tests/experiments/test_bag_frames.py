@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from miniature import Mini
 
+from experiments import bag_evidence
 from experiments.bag_evidence import BagEvidence
 from experiments.bag_frames import bags_stage, concentration, part_distance, stored_bags, stored_positions
 from experiments.evidence import Evidence
@@ -70,3 +71,13 @@ def test_the_claims_numbers_are_means_over_objects(mini: Mini) -> None:
     assert beside.value == pytest.approx((theirs - acentric["to_part"]).mean())
     assert (beside.runs, nearer.runs) == (mini.profile.pair, mini.profile.pair[1:])
     assert np.isfinite([beside.low, beside.high]).all()
+
+
+def test_one_snapshot_is_no_change(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A published checkpoint has its end alone: how bags changed was not run, how they are at the end was."""
+    bags = stored_bags(mini.profile, mini.store)
+    last = bags[bags["step"] == bags["step"].max()]
+    monkeypatch.setattr(bag_evidence, "stored_bags", lambda profile, store: last)
+    evidence = BagEvidence(Evidence(mini.profile, mini.store))
+    assert evidence.concentration() == {"": None}
+    assert evidence.effective_at_the_end()[""] is not None

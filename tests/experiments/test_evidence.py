@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
+from experiments import frames
 from experiments.evidence import Evidence, SeedNoise, noise_of_difference, pooled_noise, widened
 from experiments.registry import build_profile
 from experiments.store import Store
@@ -65,3 +66,31 @@ def test_noise_is_that_of_the_detectors_own_repeated_runs(empty_store: Store) ->
     assert Evidence(profile, empty_store).noise("ap", "FreeAnchor").degrees == 0
     assert noise.degrees == 2
     assert noise.sd == pytest.approx(np.std([0.40, 0.44, 0.45], ddof=1))
+
+
+def test_noise_leaves_out_runs_in_which_the_metric_is_undefined(empty_store: Store) -> None:
+    """NMS recall may be nan where nothing was found: that run tells nothing, and the others' noise stays a number."""
+    profile = build_profile("shapes", num_seeds=3)
+    for seed, value in enumerate((0.40, math.nan, 0.45)):
+        fabricate(profile, empty_store, f"freeanchor-small-s{seed}", value)
+    noise = Evidence(profile, empty_store).noise("nr", "FreeAnchor")
+    assert noise.degrees == 1
+    assert noise.sd == pytest.approx(np.std([0.40, 0.45], ddof=1))
+
+
+def test_two_tests_of_one_model_borrow_no_noise(empty_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six test scales against one: the seed is the model's own, so the interval stays that over pictures."""
+    profile = build_profile("shapes", num_seeds=3)
+    long, other = "freeanchor-large-2x-wide", "freeanchor-large-2x-s0"
+    for seed, value in enumerate((0.40, 0.44, 0.45)):
+        fabricate(profile, empty_store, f"freeanchor-small-s{seed}", value)
+    for run in (f"{long}-s0", f"{long}-multiscale-s0", other):
+        fabricate(profile, empty_store, run, 0.5)
+    gains = pd.DataFrame({"metric": ["ap"], "value": [0.013], "low": [0.010], "high": [0.016]})
+    monkeypatch.setattr(frames, "compare_stage", lambda first, second, store: gains)
+    evidence = Evidence(profile, empty_store)
+    tested_twice = evidence.difference(f"{long}-s0", f"{long}-multiscale-s0", "ap")
+    trained_twice = evidence.difference(other, f"{long}-s0", "ap")
+    assert tested_twice is not None and trained_twice is not None
+    assert (tested_twice.low, tested_twice.high) == pytest.approx((0.010, 0.016))
+    assert trained_twice.low < -0.05

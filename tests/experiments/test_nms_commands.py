@@ -1,5 +1,6 @@
 """`freeanchor nms-recall` and `freeanchor nms`: what suppression costs anybody's candidates, and doing it."""
 
+import dataclasses
 import gzip
 import json
 import math
@@ -17,7 +18,7 @@ from analysis.coco import read_detections, read_ground_truth
 from analysis.nms_recall import TAUS, NmsRecallDefinition
 from analysis.suppression import GaussianSoftNms, HardNms, suppress
 from experiments.cli import main
-from experiments.recall_frames import DEFINITION_NAMES, recall_frame
+from experiments.recall_frames import DEFINITION_NAMES, recall_frame, recall_text
 
 OPTIONS = {
     "": {},
@@ -232,3 +233,13 @@ def test_no_candidates_leave_nr_undefined(sets):
     assert frame[["nr", "low", "high", "difference"]].isna().all(axis=None)
     assert (frame["recall_before"] == 0).all()
     assert math.isnan(recall_frame(sets[0], empty, [HardNms()], base=NmsRecallDefinition(), num_resamples=0)["nr"][0])
+
+
+def test_what_is_undefined_is_a_dash_in_the_text(sets):
+    """Without candidates, or without an object, every ratio is undefined: a dash for people, and never `nan`."""
+    empty = suppress(sets[1], HardNms(), score_threshold=2.0)
+    crowds = dataclasses.replace(sets[0], iscrowd=np.ones(len(sets[0].iscrowd), bool))
+    for ground_truth, candidates in ((sets[0], empty), (crowds, sets[1])):
+        text = recall_text(recall_frame(ground_truth, candidates, [HardNms(), GaussianSoftNms()], num_resamples=5))
+        assert "nan" not in text
+        assert text.splitlines()[-1].split()[-4:] == ["-"] * 4

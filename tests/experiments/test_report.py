@@ -8,6 +8,7 @@ import pytest
 from miniature import Mini, fabricate
 from PIL import Image
 
+from experiments.command_line import build_parser
 from experiments.index import write_index
 from experiments.registry import build_profile
 from experiments.report import (
@@ -143,3 +144,12 @@ def test_the_page_of_nothing_says_so(tmp_path: Path, empty_store: Store) -> None
     """No report, no run: the page stands all the same."""
     page = write_index(build_profile("shapes"), empty_store, tmp_path)
     assert page.read_text().count("not run") >= 5
+
+
+def test_the_help_names_every_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """`freeanchor report --help` lists what there is: tables and figures by their range, all others by name."""
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["report", "--help"])
+    words = capsys.readouterr().out.replace(",", " ").split()
+    named = [name for name in REPORTS if not name.startswith(("table", "figure"))]
+    assert set(named) <= set(words)

@@ -39,6 +39,15 @@ def test_one_seed_has_no_spread() -> None:
     assert set(alone["n_seeds"]) == {1}
 
 
+def test_a_metric_undefined_in_one_seed_has_no_bounds_either() -> None:
+    """A value that is nan in one of two seeds is nan, and so is its interval; other metrics keep theirs."""
+    undefined = _frame(0.4)
+    undefined.loc[1, ["value", "low", "high"]] = math.nan
+    both = over_seeds([_frame(0.2), undefined], ("metric", "label")).set_index("metric")
+    assert both.loc["nr", ["value", "low", "high", "seed_low"]].isna().all()
+    assert both.loc["ap", ["value", "low", "high"]].notna().all()
+
+
 def test_rows_keep_their_order_and_categories_apart() -> None:
     """Categories are told apart by their label; the first frame's order stays."""
     both = over_seeds([_frame(0.2), _frame(0.4)[::-1]], ("metric", "label"))

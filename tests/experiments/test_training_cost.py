@@ -58,3 +58,11 @@ def test_what_cannot_be_timed_is_one_line(
     error = capsys.readouterr().err
     assert word in error
     assert error.count("\n") == 1
+
+
+def test_published_checkpoints_cannot_be_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has their optimizer: exit status 2 and one line, fetched or not."""
+    assert main(["cost", "published", "--profile", "coco", "--chosen", "zoo"]) == 2
+    error = capsys.readouterr().err
+    assert "mmdetection-retinanet-r50 is a published checkpoint" in error
+    assert error.count("\n") == 1

@@ -60,3 +60,18 @@ def test_an_error_about_another_file_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "a.json"):
         (tmp_path / "source.json").read_text()
     assert caught.value.filename == str(tmp_path / "source.json")
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    """A named pipe gets the content and remains a pipe; a folder is refused."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    with replacing(pipe) as target:
+        target.write_text("through")
+    assert reader.communicate(timeout=20)[0] == "through"
+    assert pipe.is_fifo()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), replacing(tmp_path / "folder") as temporary:
+        temporary.write_text("x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
