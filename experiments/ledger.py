@@ -30,7 +30,7 @@ CAPTION = (
 )
 
 ONE_SEED = (
-    "Every run here has one seed: the intervals know the choice of pictures alone, and another seed may turn a verdict. "
+    "Every run here has one seed: the intervals know the choice of pictures alone, another seed may turn a verdict. "
     "`SEEDS=3` tells."
 )
 
