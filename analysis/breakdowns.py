@@ -98,14 +98,23 @@ def category_aspects(ground_truth: GroundTruth, detections: Detections) -> pd.Da
     objects; a category without objects has nan for median and ap.
     """
     ap = class_precision(precision_curves(match_detections(ground_truth, detections))).mean(axis=0)
+    return category_counts(ground_truth).assign(ap=ap)
+
+
+def category_counts(ground_truth: GroundTruth) -> pd.DataFrame:
+    """The objects of each category: category_id, name, median_aspect, num_objects, num_images; one row a category.
+
+    Crowd regions count as no objects; a category without objects has nan for the median.
+    """
     aspects = aspect_ratio(ground_truth.sizes)
     rows = []
+    category_index = ground_truth.category_index
     for k, (category_id, name) in enumerate(zip(ground_truth.category_ids, ground_truth.category_names, strict=True)):
-        own = (ground_truth.category_index == k) & ~ground_truth.iscrowd
+        own = (category_index == k) & ~ground_truth.iscrowd
         median = float(np.median(aspects[own])) if own.any() else float("nan")
         num_images = len(np.unique(ground_truth.image_id[own]))
-        rows.append((int(category_id), name, median, int(own.sum()), num_images, float(ap[k])))
-    return pd.DataFrame(rows, columns=["category_id", "name", "median_aspect", "num_objects", "num_images", "ap"])
+        rows.append((int(category_id), name, median, int(own.sum()), num_images))
+    return pd.DataFrame(rows, columns=["category_id", "name", "median_aspect", "num_objects", "num_images"])
 
 
 def objects_per_image(ground_truth: GroundTruth) -> Int[np.ndarray, " N"]:

@@ -21,16 +21,29 @@ a `DataNote`, a warning of one line. Where pycocotools has traps:
 
 import contextlib
 import io
+import unicodedata
 import warnings
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Literal
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from analysis.coco_json import boxes, field, integers, json_name, list_of, named, numbers, read_json, refuse_non_objects
-from analysis.columns import DataError, Detections, GroundTruth, positions
+from analysis.coco_json import (
+    boxes,
+    collector_paused,
+    fields,
+    integers,
+    json_name,
+    list_of,
+    named,
+    numbers,
+    read_json,
+    refuse_non_objects,
+)
+from analysis.columns import DataError, Detections, GroundTruth, corners, positions
 from analysis.parquet import read_parquet
 
 __all__ = [
@@ -39,6 +52,7 @@ __all__ = [
 ]  # fmt: skip
 
 Area = Literal["annotation", "box"]
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, surrogates and breaks
 
 
 class DataNote(UserWarning):
@@ -52,6 +66,7 @@ STATISTICS = (
 )  # fmt: skip
 
 
+@collector_paused()
 def read_ground_truth(path: Path, *, area: Area = "annotation") -> GroundTruth:
     """The ground truth in a COCO instances file, `.json` or `.json.gz`.
 
@@ -79,7 +94,7 @@ def read_ground_truth(path: Path, *, area: Area = "annotation") -> GroundTruth:
 def _ground_truth(images: list[dict], categories: list[dict], annotations: list[dict], area: Area) -> GroundTruth:
     bbox = boxes(annotations, "annotation")
     category_ids = integers(categories, "id", "category")
-    names = tuple(str(item.get("name", i)) for item, i in zip(categories, category_ids.tolist(), strict=True))
+    names = tuple(_text(item.get("name", i)) for item, i in zip(categories, category_ids.tolist(), strict=True))
     return GroundTruth(
         image_ids=integers(images, "id", "picture"),
         category_ids=category_ids,
@@ -87,11 +102,31 @@ def _ground_truth(images: list[dict], categories: list[dict], annotations: list[
         image_id=integers(annotations, "image_id", "annotation"),
         annotation_id=integers(annotations, "id", "annotation"),
         category_id=integers(annotations, "category_id", "annotation"),
-        boxes=np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
-        area=_areas(annotations, bbox) if area == "annotation" else bbox[:, 2:].prod(axis=1),
-        iscrowd=np.array([bool(item.get("iscrowd", 0)) for item in annotations], dtype=bool),
+        boxes=corners(bbox),
+        area=_areas(annotations, bbox) if area == "annotation" else _box_areas(bbox),
+        iscrowd=_crowd_flags(annotations),
         sizes=bbox[:, 2:],
     )
+
+
+def _text(name: object) -> str:
+    """A category's name as one line that can be printed and stored, whatever the file has in its place."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _NO_TEXT else c for c in str(name))
+
+
+def _crowd_flags(annotations: list[dict]) -> np.ndarray:
+    """Whether each is a crowd region: `iscrowd` is 0 or 1, or missing."""
+    flags = [item.get("iscrowd") for item in annotations]
+    for row, flag in enumerate(flags):
+        if flag not in (None, 0, 1):
+            raise DataError(f"annotation in row {row} has iscrowd {brief(flag)}; give 0, or 1 for a crowd region")
+    return np.array([bool(flag) for flag in flags], dtype=bool)
+
+
+def _box_areas(bbox: np.ndarray) -> np.ndarray:
+    """Width times height; of boxes that are refused afterwards it may be no number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bbox[:, 2] * bbox[:, 3]
 
 
 def _areas(annotations: list[dict], bbox: np.ndarray) -> np.ndarray:
@@ -99,7 +134,7 @@ def _areas(annotations: list[dict], bbox: np.ndarray) -> np.ndarray:
     own = [item.get("area") for item in annotations]
     areas = numbers([0 if area is None else area for area in own], "area")
     missing = np.array([area is None for area in own], dtype=bool)
-    areas = np.where(missing, bbox[:, 2] * bbox[:, 3], areas)
+    areas = np.where(missing, _box_areas(bbox), areas)
     bad = np.flatnonzero(~(np.isfinite(areas) & (areas >= 0)) & ~missing)
     if len(bad):
         raise DataError(f"annotation in row {bad[0]} has area {areas[bad[0]]}; mend it, or leave it out to use the box")
@@ -115,6 +150,8 @@ def _note_what_was_mended(path: Path, annotations: list[dict], area: Area) -> No
         missing = sum(item.get(key) is None for item in annotations)
         if missing:
             _note(f'{path}: {missing} of {len(annotations)} annotations have no "{key}"; {remedy}')
+    if all(item.get("iscrowd") for item in annotations):
+        _note(f"{path}: all annotations are crowd regions, which no detection can find: AP and AR are not defined")
     if any(item["id"] == 0 for item in annotations):
         _note(f"{path}: has annotation id 0, which pycocotools alone counts as missed even when found; here it is not")
 
@@ -128,7 +165,8 @@ def read_detections(path: Path, ground_truth: GroundTruth | None = None) -> Dete
 
     `.json`, `.json.gz`, or a `.parquet` table of these columns (`analysis.parquet`). An empty list is no detections,
     with a `DataNote`. Raises `DataError` for picture or category ids that `ground_truth` does not have (None: any will
-    do), boxes that are not finite, negative widths and heights, and scores that are not finite.
+    do), boxes that are not finite, negative widths and heights, and scores that are not finite. Scores outside 0 to 1
+    are taken as they are, with a `DataNote`: COCO asks for their order alone, thresholds of scores for more.
     """
     detections = read_parquet(path) if path.suffix == ".parquet" else _json_detections(path)
     if ground_truth is not None:
@@ -136,9 +174,12 @@ def read_detections(path: Path, ground_truth: GroundTruth | None = None) -> Dete
             check_ids(detections, ground_truth)
     if not len(detections):
         _note(f"{path}: holds no detections: AP and AR are 0 (pycocotools alone stops at such a file)")
+    elif min(scores := (detections.scores.min(), detections.scores.max())) < 0 or max(scores) > 1:
+        _note(f"{path}: scores reach from {scores[0]:g} to {scores[1]:g}, not from 0 to 1; AP takes their order alone")
     return detections
 
 
+@collector_paused()
 def _json_detections(path: Path) -> Detections:
     content = read_json(path)
     if not isinstance(content, list):
@@ -152,8 +193,8 @@ def _json_detections(path: Path) -> Detections:
         return Detections(
             image_id=integers(content, "image_id", "detection"),
             category_id=integers(content, "category_id", "detection"),
-            boxes=np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
-            scores=numbers([field(item, "score", "detection", row) for row, item in enumerate(content)], "score"),
+            boxes=corners(bbox),
+            scores=numbers(fields(content, "score", "detection"), "score"),
             sizes=bbox[:, 2:],
         )
 

@@ -19,9 +19,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+LARGEST = 2.0**63  # of a coordinate in pixels; areas and their sums stay far from what floats can hold
+
 
 class DataError(ValueError):
     """Bad input; one line: what, where, how to mend."""
+
+
+def corners(bbox: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "M 4"]:
+    """Boxes xyxy of boxes xywh; sums that are no numbers are left for the columns' own check to refuse."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]])
 
 
 def _no_sizes() -> np.ndarray:
@@ -136,14 +144,14 @@ def _refuse_duplicates(what: str, ids: np.ndarray) -> None:
 
 
 def _refuse_bad_boxes(what: str, ids: np.ndarray, boxes: np.ndarray, sizes: np.ndarray) -> None:
-    finite = np.isfinite(boxes).all(axis=1)
+    finite = (np.abs(boxes) < LARGEST).all(axis=1)
     bad = np.flatnonzero(~(finite & (sizes >= 0).all(axis=1)))
     if len(bad):
         row = bad[0]
         numbers = [round(float(value), 6) for value in (*boxes[row, :2], *sizes[row])]
         raise DataError(
-            f"{what} {ids[row]} has bbox {numbers} (x, y, width, height); it must be finite, and its width and height "
-            "not negative: mend or remove it"
+            f"{what} {ids[row]} has bbox {numbers} (x, y, width, height); it must be finite, below 2^63, and its width "
+            "and height not negative: mend or remove it"
         )
     # the margin covers rounding of x + w; a larger gap means that boxes were replaced and sizes were not
     gap = np.abs(boxes[:, 2:] - boxes[:, :2] - sizes)

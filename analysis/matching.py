@@ -15,6 +15,7 @@ takes one only where no counting object is to be had, and is then ignored itself
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -54,6 +55,7 @@ class Overlaps:
     rank: Int[np.ndarray, " E"]  # 0 for the best of its picture and category
     box: Float[np.ndarray, "E 4"]
     num_detections: int  # D
+    # pairs stand in the order of their detection's rank, then detection, then object: the order in which they are taken
     pair_detection: Int[np.ndarray, " P"]  # position among the E
     pair_object: Int[np.ndarray, " P"]
     pair_iou: Float[np.ndarray, " P"]
@@ -105,7 +107,7 @@ def find_overlaps(
     rows = np.lexsort((image, -detections.scores, category))
     rank = _ranks(category[rows] * len(ground_truth.image_ids) + image[rows])
     rows, rank = rows[rank < max_detections], rank[rank < max_detections]
-    pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, image[rows], category[rows])
+    pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, image[rows], category[rows])
     return Overlaps(
         ground_truth=ground_truth,
         detection_row=rows,
@@ -132,7 +134,12 @@ def _ranks(group: np.ndarray) -> np.ndarray:
 
 
 def _pairs(
-    ground_truth: GroundTruth, detections: Detections, rows: np.ndarray, image: np.ndarray, category: np.ndarray
+    ground_truth: GroundTruth,
+    detections: Detections,
+    rows: np.ndarray,
+    rank: np.ndarray,
+    image: np.ndarray,
+    category: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of one picture and category with IoU >= 0.5: position among `rows`, object row, IoU."""
     num_images = len(ground_truth.image_ids)
@@ -149,7 +156,9 @@ def _pairs(
         iou = _paired_iou(ground_truth, detections, pair_object, rows[pair_row])
         near = iou >= IOU_THRESHOLDS[0]
         parts.append((pair_row[near], pair_object[near], iou[near]))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = np.lexsort((columns[1], columns[0], rank[columns[0]]))
+    return columns[0][order], columns[1][order], columns[2][order]
 
 
 def _block_ends(count: np.ndarray) -> np.ndarray:
@@ -162,12 +171,22 @@ def _paired_iou(ground_truth: GroundTruth, detections: Detections, g: np.ndarray
 
     The operations and their order are those of pycocotools (`bbIou` in maskApi.c), so that results agree to the bit.
     """
-    a, b = ground_truth.boxes[g], detections.boxes[d]
-    extent = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    overlap = np.where((extent > 0).all(axis=1), extent[:, 0] * extent[:, 1], 0.0)
-    area = detections.sizes[d].prod(axis=1)
-    union = np.where(ground_truth.iscrowd[g], area, area + ground_truth.sizes[g].prod(axis=1) - overlap)
+    width, height = (_paired_extent(ground_truth.boxes, detections.boxes, g, d, axis) for axis in (0, 1))
+    overlap = width
+    overlap *= height
+    area = detections.sizes.prod(axis=1)[d]
+    union = area + ground_truth.sizes.prod(axis=1)[g]
+    union -= overlap
+    is_crowd = ground_truth.iscrowd[g]
+    union[is_crowd] = area[is_crowd]
     return np.divide(overlap, union, out=np.zeros(len(g)), where=overlap > 0)
+
+
+def _paired_extent(a: np.ndarray, b: np.ndarray, g: np.ndarray, d: np.ndarray, axis: int) -> np.ndarray:
+    """How far box a[g[i]] and box b[d[i]] overlap along an axis, 0 where they do not."""
+    extent = np.minimum(a[:, axis + 2][g], b[:, axis + 2][d])
+    extent -= np.maximum(a[:, axis][g], b[:, axis][d])
+    return np.maximum(extent, 0.0, out=extent)
 
 
 def match(overlaps: Overlaps, subset: Subset | None = None) -> MatchTable:
@@ -221,27 +240,35 @@ def _greedy(overlaps: Overlaps, object_ignored: np.ndarray) -> np.ndarray:
     crowd = overlaps.ground_truth.iscrowd
     matched = np.full((len(IOU_THRESHOLDS), len(overlaps.score)), -1, dtype=np.int32)
     free = np.ones((len(IOU_THRESHOLDS), len(object_ignored)), dtype=bool)
-    # within a detection in the order of pycocotools' walk over the objects: it keeps the last of equals
-    order = np.lexsort((overlaps.pair_object, overlaps.pair_detection, overlaps.rank[overlaps.pair_detection]))
-    ends = np.flatnonzero(np.diff(overlaps.rank[overlaps.pair_detection[order]])) + 1
-    for pairs in np.split(order, ends) if len(order) else ():
-        objects = overlaps.pair_object[pairs]
-        iou = overlaps.pair_iou[pairs]
+    ends = np.flatnonzero(np.diff(overlaps.rank[overlaps.pair_detection], append=-1)) + 1
+    for start, end in pairwise([0, *ends.tolist()]):
+        objects, detections = overlaps.pair_object[start:end], overlaps.pair_detection[start:end]
+        iou = overlaps.pair_iou[start:end]
         available = (iou >= IOU_THRESHOLDS[:, None]) & (free[:, objects] | crowd[objects])
-        detections, first = np.unique(overlaps.pair_detection[pairs], return_index=True)
+        first = np.flatnonzero(np.diff(detections, prepend=-1))
         winner = _choose(iou, available, object_ignored[objects], first)
         threshold, which = np.nonzero(winner >= 0)
         taken = objects[winner[threshold, which]]
-        matched[threshold, detections[which]] = taken
+        matched[threshold, detections[first[which]]] = taken
         free[threshold, taken] = False
     return matched
 
 
 def _choose(iou: np.ndarray, available: np.ndarray, ignored: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Each detection's best available pair, [T, detections], -1 for none; `first` is where its pairs begin.
+    """Each detection's best available pair, [T, detections], -1 for none; `first` is where its pairs begin."""
+    num_pairs = np.diff(first, append=len(iou))
+    winner = np.where(available[:, first], first, -1)
+    several = num_pairs > 1
+    if several.any():
+        pairs = np.flatnonzero(np.repeat(several, num_pairs))
+        starts = np.cumsum(num_pairs[several]) - num_pairs[several]
+        best = _choose_of_several(iou[pairs], available[:, pairs], ignored[pairs], starts)
+        winner[:, several] = np.where(best >= 0, pairs[best], -1)
+    return winner
 
-    Counting objects come before ignored ones whatever their IoU; of equal IoUs the last wins.
-    """
+
+def _choose_of_several(iou: np.ndarray, available: np.ndarray, ignored: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Counting objects come before ignored ones whatever their IoU; of equal IoUs the last wins."""
     owner = np.repeat(np.arange(len(first)), np.diff(first, append=len(iou)))
     counting = available & ~ignored
     has_counting = np.logical_or.reduceat(counting, first, axis=1)[:, owner]

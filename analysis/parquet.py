@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.coco_json import check_file, named
-from analysis.columns import DataError, Detections
+from analysis.columns import DataError, Detections, corners
 
 _SIDES = ("x", "y", "width", "height")
 
@@ -34,7 +34,7 @@ def read_parquet(path: Path) -> Detections:
         raise DataError(
             f"{path}: reading parquet needs pyarrow; pip install pyarrow (the extra freeanchor[parquet]), or give json"
         ) from None
-    except (ValueError, OSError) as error:  # pyarrow's errors are of both kinds
+    except Exception as error:  # pyarrow's errors are of every kind that Python has
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable parquet file ({reason}); fetch or write it again") from None
     with named(path):
@@ -46,7 +46,7 @@ def _detections(frame: pd.DataFrame) -> Detections:
     return Detections(
         image_id=_ids(frame, "image_id"),
         category_id=_ids(frame, "category_id"),
-        boxes=np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
+        boxes=corners(bbox),
         scores=_numbers(frame, "score"),
         sizes=bbox[:, 2:],
     )
@@ -55,20 +55,30 @@ def _detections(frame: pd.DataFrame) -> Detections:
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
     if name not in frame:
         raise DataError(f'has no column "{name}"; it has {", ".join(map(str, frame.columns)) or "none"}')
-    return frame[name]
+    column = frame[name]
+    if isinstance(column, pd.DataFrame):
+        raise DataError(f'has several columns "{name}"; keep one of them')
+    return column
 
 
 def _ids(frame: pd.DataFrame, name: str) -> np.ndarray:
     column = _column(frame, name)
-    if len(column) and not pd.api.types.is_integer_dtype(column.dtype):
-        raise DataError(f'column "{name}" is of type {column.dtype}; ids must be whole numbers, none of them missing')
+    if not len(column):
+        return np.empty(0, dtype=np.int64)
+    if not pd.api.types.is_integer_dtype(column.dtype) or column.isna().any() or column.max() >= 2**63:
+        raise DataError(
+            f'column "{name}" is of type {column.dtype}; ids must be whole numbers of 63 bits, none of them missing'
+        )
     return column.to_numpy(dtype=np.int64)
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     column = _column(frame, name)
-    if len(column) and not pd.api.types.is_numeric_dtype(column.dtype):
-        raise DataError(f'column "{name}" is of type {column.dtype}; it must hold numbers')
+    if not len(column):
+        return np.empty(0)
+    kind = column.dtype
+    if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
+        raise DataError(f'column "{name}" is of type {kind}; it must hold numbers')
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 

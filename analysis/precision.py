@@ -21,12 +21,13 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from analysis.class_curves import ClassCurve, boil_down, final_recalls, interpolated_precisions
+from analysis.class_curves import ClassCurve, boil_down, final_recalls, interpolated_precisions, precisions_at_levels
 from analysis.coco import STATISTICS
 from analysis.columns import Detections, GroundTruth
 from analysis.matching import MatchTable, Subset, find_overlaps, match
 
 AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # both ends included
+DETECTION_LIMITS = (1, 10, 100)  # of a picture and category, for AR
 _VALUES_AT_ONCE = 4_000_000  # of a class's objects times resamplings: 32 MB an array
 
 
@@ -122,21 +123,47 @@ def threshold_position(curves: PrecisionCurves, iou: float) -> int:
 
 
 def detection_statistics(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
-    """The twelve statistics of `analysis.coco.coco_statistics`, with our own matcher: equal to them, and faster.
+    """The twelve statistics of `analysis.coco.coco_statistics`, with our own matcher: equal to the bit, and faster.
 
     But for objects of an `area` beyond 1e10, which pycocotools ignores in "all" too and we count.
     """
     overlaps = find_overlaps(ground_truth, detections)
     table = match(overlaps)
-    curves = precision_curves(table)
-    sized = {
-        name: precision_curves(match(overlaps, area_subset(ground_truth, detections, name))) for name in AREA_RANGES
-    }
-    values = [average_precision(curves), average_precision(curves, iou=0.5), average_precision(curves, iou=0.75)]
-    values += [average_precision(sized[name]) for name in AREA_RANGES]
-    values += [average_recall(precision_curves(table, max_detections=limit)) for limit in (1, 10, 100)]
-    values += [average_recall(sized[name]) for name in AREA_RANGES]
-    return {name: float(value) for name, value in zip(STATISTICS, values, strict=True)}
+    return twelve_statistics(
+        overall=precision_curves(table),
+        limited={limit: precision_curves(table, max_detections=limit) for limit in DETECTION_LIMITS},
+        sized={
+            name: precision_curves(match(overlaps, area_subset(ground_truth, detections, name))) for name in AREA_RANGES
+        },
+    )
+
+
+def twelve_statistics(
+    *, overall: PrecisionCurves, limited: dict[int, PrecisionCurves], sized: dict[str, PrecisionCurves]
+) -> dict[str, float]:
+    """COCO's twelve statistics, by name, from curves of all objects, of few detections a picture, and of each size.
+
+    Values are averaged in pycocotools' order (`COCOeval.summarize`), so that the last bit agrees; nan where undefined.
+    """
+    precision = _record_precision(overall)
+    values = [_mean(precision), *(_mean(precision[threshold_position(overall, iou)]) for iou in (0.5, 0.75))]
+    values += [_mean(_record_precision(sized[name])) for name in AREA_RANGES]
+    parts = [*(limited[limit] for limit in DETECTION_LIMITS), *(sized[name] for name in AREA_RANGES)]
+    recalls = [class_recall(curves) for curves in parts]
+    values += [_mean(recall[~np.isnan(recall)]) for recall in recalls]
+    return dict(zip(STATISTICS, values, strict=True))
+
+
+def _record_precision(curves: PrecisionCurves) -> np.ndarray:
+    """pycocotools' `eval["precision"]`, [T, 101, classes that have objects]."""
+    classes = [curve for curve in curves.classes if len(curve.object_images)]
+    if not classes:
+        return np.empty((len(curves.iou_thresholds), 101, 0))
+    return np.stack([precisions_at_levels(curve, curves.num_images) for curve in classes], axis=2)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values.ravel())) if values.size else float("nan")
 
 
 def area_subset(ground_truth: GroundTruth, detections: Detections, size: str) -> Subset:
@@ -190,8 +217,8 @@ def _blocks(num_resamplings: int, num_objects: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(edges)]
 
 
-def _narrowest(weights: np.ndarray, curves: PrecisionCurves) -> type[np.floating]:
-    """float32 where it counts exactly: whole numbers whose sums stay below 2^24; float64 else."""
+def _narrowest(weights: np.ndarray, curves: PrecisionCurves) -> type[np.number]:
+    """int32 for whole numbers whose sums fit it: exact, and summed several times as fast; float64 else."""
     longest = max((max(len(curve.images), len(curve.object_images)) for curve in curves.classes), default=0)
-    is_exact = np.abs(weights).max(initial=0.0) * longest < 2**24 and not (weights % 1).any()
-    return np.float32 if is_exact else np.float64
+    is_exact = np.abs(weights).max(initial=0.0) * longest < 2**31 and not (weights % 1).any()
+    return np.int32 if is_exact else np.float64

@@ -76,7 +76,11 @@ def checklist_table(records: Sequence[Record]) -> str:
         ("Trained models", "`reports/shapes/models/` (small ones); all others by `make paper`"),
         ("Hyper-parameters: range, choice", "`reports/shapes/trials.csv`, by RetinaNet's AP alone; *Trials* above"),
         ("Number of runs", f"{len(trainings)} trainings; up to {repeated} seeds a configuration"),
-        ("Measures defined", "`analysis/precision.py`, `nms_recall.py`, `breakdowns.py`; AP of record: pycocotools"),
+        (
+            "Measures defined",
+            "`analysis/precision.py`, `nms_recall.py`, `breakdowns.py`; AP of record: pycocotools, which "
+            "`analysis/precision.py` equals to the bit",
+        ),
         ("Central tendency and variation", "mean, standard deviation, range, t interval over seeds; 95 % paired "
          "bootstrap over pictures, 1,000 resamples"),
         ("Run time", f"training {trainings['minutes'].median():.0f} min, test and measuring "

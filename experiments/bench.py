@@ -18,7 +18,7 @@ from tqdm import tqdm
 from analysis.artifacts import write_atomically
 from analysis.bench_figures import benchmarks_figure
 from analysis.figures import write_figure
-from experiments.bench_evaluation import evaluation_rows
+from experiments.bench_evaluation import bench_evaluation
 from experiments.bench_inference import bench_inference
 from experiments.bench_loss import bench_loss
 from experiments.bench_rows import BenchRow
@@ -32,26 +32,8 @@ SUBJECTS: dict[str, Subject] = {
     "step": lambda runtime, options: bench_step(runtime, max(3, options.repetitions // 2)),
     "shapes": lambda runtime, options: bench_shapes_step(runtime, 4 * options.repetitions),
     "inference": lambda runtime, options: bench_inference(runtime, options.repetitions),
-    "evaluation": lambda runtime, options: _evaluation(options.gt),
+    "evaluation": lambda runtime, options: bench_evaluation(options.gt),
 }
-
-
-def _evaluation(gt: Path | None) -> list[BenchRow]:
-    """The rows of `bench_evaluation`, whose ratios and aims are the other way round."""
-    return [
-        BenchRow(
-            subject="evaluation",
-            what=row["what"],
-            unit=row["unit"],
-            ours=row["ours"],
-            peer="pycocotools" if row["peer"] is not None else "",
-            theirs=math.nan if row["peer"] is None else row["peer"],
-            aim=math.nan if row["aim"] is None else (row["aim"] if row["peer"] is None else 1 / row["aim"]),
-            repetitions=row["repetitions"],
-            note=row["note"] or "",
-        )
-        for row in evaluation_rows(gt=gt)
-    ]
 
 
 def as_frame(rows: Sequence[BenchRow]) -> pd.DataFrame:
@@ -71,8 +53,8 @@ def as_markdown(rows: Sequence[BenchRow], origin: dict[str, str]) -> str:
     notes = [f"- {row.what}: {row.note}" for row in rows if row.note]
     head = (
         "Ratios are ours over the peer's, less is better; an aim bounds the ratio, or our figure where there is no "
-        "peer. Seconds are medians by the clock, repetitions in turn with the peer's in one run; memory is the peak "
-        "of what is held beyond the inputs."
+        "peer. Seconds are medians, repetitions in turn with the peer's in one run, by the clock but for evaluation "
+        "(processor time, one process each). Memory is the peak of what is held beyond the inputs."
     )
     told = ", ".join(f"{name} {origin[name]}" for name in ("torch", "torchvision", "numpy", "pycocotools"))
     where = f"- {origin['hardware']}; {origin['system']}; {told}; commit {origin['commit']}, {origin['date']}."

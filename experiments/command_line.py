@@ -183,6 +183,7 @@ def _add_evaluations(add: Add) -> None:
     evaluate.add_argument("--gt", type=Path, required=True, help=_GT)
     evaluate.add_argument("--detections", type=Path, required=True, help=_RESULTS)
     evaluate.add_argument("--per-category", action="store_true", help="AP of every category, too")
+    evaluate.add_argument("--check", action="store_true", help="compute the twelve with pycocotools too, and compare")
     compare = add(
         "compare",
         "two detectors on the same pictures, with paired intervals",

@@ -21,10 +21,11 @@ from jaxtyping import Float
 
 from analysis.breakdowns import AspectCuts, aspect_subset, crowdedness_bins
 from analysis.columns import Detections, GroundTruth
-from analysis.matching import find_overlaps, match
+from analysis.matching import Subset, find_overlaps, match
 from analysis.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
 from analysis.precision import (
     AREA_RANGES,
+    DETECTION_LIMITS,
     PrecisionCurves,
     area_subset,
     average_precision,
@@ -33,6 +34,7 @@ from analysis.precision import (
     mean_over_classes,
     precision_curves,
     threshold_position,
+    twelve_statistics,
 )
 
 Metric = Callable[[np.ndarray], np.ndarray]
@@ -88,30 +90,64 @@ class JointMetrics:
         return JointMetrics(groups=self.groups + other.groups, differences=self.differences | other.differences)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectionCurves:
+    """What a detector's metrics are read off: curves of all objects, and of each part of them, by name."""
+
+    overall: PrecisionCurves
+    limited: dict[int, PrecisionCurves]  # detections of a picture and category -> curves
+    sized: dict[str, PrecisionCurves]
+    shaped: dict[str, PrecisionCurves]
+    crowded: dict[str, PrecisionCurves]  # of the pictures of each bin alone
+
+    def twelve(self) -> dict[str, float]:
+        """COCO's twelve statistics, equal to pycocotools' to the bit."""
+        return twelve_statistics(overall=self.overall, limited=self.limited, sized=self.sized)
+
+
+def detection_curves(ground_truth: GroundTruth, detections: Detections) -> DetectionCurves:
+    """Finds overlaps once, matches once a part, and boils the matches down."""
+    overlaps = find_overlaps(ground_truth, detections)
+    table = match(overlaps)
+
+    def of(subset: Subset) -> PrecisionCurves:
+        return precision_curves(match(overlaps, subset))
+
+    overall = precision_curves(table)
+    # the match table holds no more than the last limit's detections
+    few = {limit: precision_curves(table, max_detections=limit) for limit in DETECTION_LIMITS[:-1]}
+    return DetectionCurves(
+        overall=overall,
+        limited=few | {DETECTION_LIMITS[-1]: overall},
+        sized={size: of(area_subset(ground_truth, detections, size)) for size in AREA_RANGES},
+        shaped={
+            shape: of(aspect_subset(ground_truth, detections, *bounds))
+            for shape, bounds in AspectCuts().ranges().items()
+        },
+        crowded={
+            name: precision_curves(table, pictures=pictures)
+            for name, pictures in crowdedness_bins(ground_truth).items()
+        },
+    )
+
+
 def detection_metrics(ground_truth: GroundTruth, detections: Detections, *, per_category: bool = False) -> JointMetrics:
-    """What detections alone give: COCO's twelve statistics, AP by slenderness and by crowdedness.
+    """What detections alone give: COCO's twelve statistics, AP by slenderness and by crowdedness; see `metrics_of`."""
+    return metrics_of(detection_curves(ground_truth, detections), ground_truth, per_category=per_category)
+
+
+def metrics_of(curves: DetectionCurves, ground_truth: GroundTruth, *, per_category: bool = False) -> JointMetrics:
+    """The metrics of a detector from its curves.
 
     `ap_slender_minus_square` and `ap_crowded_minus_sparse` (the most crowded bin less the sparsest) are differences in
     [-1, 1], all others fractions. `per_category` adds `ap_category_<id>` for every category.
     """
-    overlaps = find_overlaps(ground_truth, detections)
-    table = match(overlaps)
-    curves = precision_curves(table)
-    sized = {
-        size: precision_curves(match(overlaps, area_subset(ground_truth, detections, size))) for size in AREA_RANGES
-    }
-    groups = [_overall(curves, ground_truth, per_category)]
-    groups += [_alone(f"ap_{size}", average_precision, own) for size, own in sized.items()]
-    for shape, (low, high) in AspectCuts().ranges().items():
-        own = precision_curves(match(overlaps, aspect_subset(ground_truth, detections, low, high)))
-        groups.append(_alone(f"ap_{shape}", average_precision, own))
-    bins = crowdedness_bins(ground_truth)
-    for name, pictures in bins.items():
-        groups.append(_alone(f"ap_{name}", average_precision, precision_curves(table, pictures=pictures)))
-    for limit in (1, 10, 100):
-        groups.append(_alone(f"ar_{limit}", average_recall, precision_curves(table, max_detections=limit)))
-    groups += [_alone(f"ar_{size}", average_recall, own) for size, own in sized.items()]
-    sparsest, *_, most_crowded = bins
+    groups = [_overall(curves.overall, ground_truth, per_category)]
+    for parts in (curves.sized, curves.shaped, curves.crowded):
+        groups += [_alone(f"ap_{name}", average_precision, own) for name, own in parts.items()]
+    groups += [_alone(f"ar_{limit}", average_recall, own) for limit, own in curves.limited.items()]
+    groups += [_alone(f"ar_{size}", average_recall, own) for size, own in curves.sized.items()]
+    sparsest, *_, most_crowded = curves.crowded
     return JointMetrics(
         groups=tuple(groups),
         differences={

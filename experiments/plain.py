@@ -45,7 +45,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         ground_truth = read_ground_truth(arguments.gt, area=arguments.area)
         detections = read_detections(arguments.detections, ground_truth)
     frame = evaluation_frame(
-        ground_truth, detections, num_resamples=arguments.resamples, per_category=arguments.per_category
+        ground_truth,
+        detections,
+        num_resamples=arguments.resamples,
+        per_category=arguments.per_category,
+        check=arguments.check,
     )
     answer(frame, arguments)
 

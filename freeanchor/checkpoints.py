@@ -8,9 +8,6 @@ file. Files are written under a temporary name and renamed, so a reader never se
 """
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +19,16 @@ from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
+from freeanchor.config_json import ConfigError, from_json, nearest
 from freeanchor.data import InputConfig
+from freeanchor.data_problems import brief, printable
 from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.postprocess import InferenceConfig
+from freeanchor.writing import replacing
 
 FORMAT = "freeanchor-1"
+NUM_LEVELS = 5  # P3 to P7
+WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet)}
 
 
@@ -50,23 +52,11 @@ class DetectorConfig:
     detector: Literal["RetinaNet", "FreeAnchor"] | None = None
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the block ends well and removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write tensors with a json header, atomically."""
+    """Write tensors with a json header, atomically; equal content gives equal bytes."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(flat, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
+        save_file(flat, temporary, metadata={FORMAT: json.dumps(header)})  # several entries have no fixed order
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -79,9 +69,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path}: no such checkpoint; train one, or give its path") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); it may be truncated") from None
-    if metadata.get("format") != FORMAT:
+    content = metadata.get(FORMAT) or (metadata.get("header", "") if metadata.get("format") == FORMAT else None)
+    if content is None:
         raise CheckpointError(f"{path}: safetensors, but not one of ours; convert foreign weights first")
-    return tensors, json.loads(metadata["header"])
+    try:
+        header = json.loads(content)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header is damaged; copy or train it again")
+    return tensors, header
 
 
 def describe(detector: DetectorConfig) -> dict[str, Any]:
@@ -91,25 +88,59 @@ def describe(detector: DetectorConfig) -> dict[str, Any]:
     return content
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Json's lists as the tuples that frozen configurations hold."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-
-
 def restore(content: dict[str, Any]) -> DetectorConfig:
-    """The configuration that `describe` wrote down; what older files do not say has its default."""
-    model = dict(content["model"])
-    backbone = _tuples(model.pop("backbone"))
-    kind = BACKBONES[backbone.pop("kind")]
-    anchors = AnchorConfig(**_tuples(model.pop("anchors")))
-    return DetectorConfig(
-        model=ModelConfig(backbone=kind(**backbone), anchors=anchors, **model),
-        inputs=InputConfig(**_tuples(content["inputs"])),
-        category_ids=tuple(content["category_ids"]),
-        category_names=tuple(content["category_names"]),
-        inference=InferenceConfig(**_tuples(content.get("inference", {}))),
-        detector=content.get("detector"),
-    )
+    """The configuration that `describe` wrote down; what older files do not say has its default.
+
+    Raises CheckpointError for a field that is unknown, missing, of another type or out of range.
+    """
+    try:
+        model = _fields(content, "model")
+        backbone = _fields(model, "backbone")
+        kind = backbone.pop("kind", None)
+        if not isinstance(kind, str) or kind not in BACKBONES:
+            raise ConfigError(f"backbone.kind is {brief(kind)}; {nearest(kind, list(BACKBONES))}")
+        model["backbone"] = from_json(BACKBONES[kind], backbone, "backbone")
+        model["anchors"] = from_json(AnchorConfig, model.get("anchors"), "anchors")
+        own = {
+            **content,
+            "model": from_json(ModelConfig, model, "model"),
+            "inputs": from_json(InputConfig, content.get("inputs"), "inputs"),
+            "inference": from_json(InferenceConfig, content.get("inference", {}), "inference"),
+        }
+        return from_json(DetectorConfig, own, "detector")
+    except (ValueError, TypeError, OverflowError) as error:  # the last two: an own check of a value that is far off
+        raise CheckpointError(str(error)) from None
+
+
+def _fields(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """A copy of the fields under `name`."""
+    if not isinstance(content.get(name), dict):
+        raise ConfigError(f"has no {name!r}")
+    return dict(content[name])
+
+
+def _check_sense(detector: DetectorConfig) -> None:
+    """Refuse numbers that each may be, but not here or not together."""
+    model, inference = detector.model, detector.inference
+    num_levels = len(model.anchors.strides)
+    counts = {
+        "model.pyramid_channels": (model.pyramid_channels,),
+        "backbone.widths": getattr(model.backbone, "widths", ()),
+        "backbone.depths": getattr(model.backbone, "depths", ()),
+        "inference.short_sides": inference.short_sides,
+        "inference.max_detections": (inference.max_detections,),
+        "inference.max_per_level": (inference.max_per_level,),
+    }
+    for name, values in counts.items():
+        if 0 in values:
+            raise ConfigError(f"{name} is 0; it must be at least 1")
+    if num_levels != NUM_LEVELS:
+        raise ConfigError(f"anchors.strides are {num_levels}; they must be {NUM_LEVELS}, one a pyramid level")
+    ids, names = detector.category_ids, detector.category_names
+    if not len(set(ids)) == len(ids) == len(names) == model.num_classes:
+        raise ConfigError(
+            f"{len(set(ids))} category ids and {len(names)} names for {model.num_classes} classes; give each its own"
+        )
 
 
 def save_model(path: Path, model: RetinaNet, detector: DetectorConfig) -> None:
@@ -121,26 +152,52 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], DetectorConfig]:
     """Weights and configuration of a model file, no network built; raises CheckpointError where it is none."""
     tensors, header = load_tensors(path)
     try:
-        return tensors, restore(header)
-    except (KeyError, TypeError, ValueError) as error:
+        detector = restore(header)
+        _check_sense(detector)
+    except (CheckpointError, ConfigError) as error:
         raise CheckpointError(
-            f"{path}: its configuration is not a detector's ({error}); is it a training state?"
+            printable(f"{path}: its configuration is not a detector's ({error}); is it a training state?")
         ) from None
+    return tensors, detector
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[RetinaNet, DetectorConfig]:
     """The network of a model file in evaluation mode, with its configuration."""
     tensors, detector = read_model(path)
+    _check_weights(tensors, detector.model, path)
     model = RetinaNet(detector.model)
     load_weights(model, tensors, path)
     return model.to(device).eval(), detector
 
 
+def _check_weights(tensors: dict[str, Tensor], config: ModelConfig, path: Path) -> None:
+    """Refuse weights that are no numbers, or another network's, before memory is taken for the one described."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in WEIGHT_TYPES or not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: holds values that are no finite numbers at {name}; copy or train it again")
+    depths = getattr(config.backbone, "depths", ())
+    if sum(depths) + config.head_depth > len(tensors):  # each layer has a tensor of its own
+        raise CheckpointError(f"{path}: holds {len(tensors)} tensors, too few for the network; it may be another's")
+    try:
+        with torch.device("meta"):
+            shapes = {name: tensor.shape for name, tensor in RetinaNet(config).state_dict().items()}
+    except (ValueError, RuntimeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: describes no network that can be built ({reason}); copy it again") from None
+    _compare(shapes, tensors, path)
+
+
 def load_weights(model: RetinaNet, tensors: dict[str, Tensor], path: Path) -> None:
     """Put `tensors` into `model`; every name and shape must be matched, or a CheckpointError lists what is not."""
-    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    _compare({name: tensor.shape for name, tensor in model.state_dict().items()}, tensors, path)
+    model.load_state_dict(tensors)
+
+
+def _compare(own: dict[str, torch.Size], tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse tensors whose names or shapes are not those of the network's `own`."""
     given = {name: tensor.shape for name, tensor in tensors.items()}
     if own != given:
         wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
-        raise CheckpointError(f"{path}: does not fit the network at {', '.join(wrong[:5])} ({len(wrong)} in all)")
-    model.load_state_dict(tensors)
+        raise CheckpointError(
+            f"{path}: does not fit the network at {', '.join(wrong[:5])} ({len(wrong)} in all); it may be another's"
+        )

@@ -8,9 +8,9 @@ A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout
     batch = collate([load_sample(picture, InputConfig()) for picture in split.pictures[:8]])
 """
 
-import json
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from freeanchor.data_problems import Problem, printable
+from freeanchor.json_check import category_problems, content_problems, list_problems, read_lists
 from freeanchor.model import SIZE_DIVISOR
+from freeanchor.picture_files import PictureFileError, orientation, read_picture, size_difference
 from freeanchor.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
 
 
@@ -75,11 +78,17 @@ class InputConfig:
     box_convention: Literal["continuous", "inclusive"] = "continuous"
 
     def __post_init__(self) -> None:
-        """Refuse rules that nobody knows."""
+        """Refuse rules that nobody knows, and numbers that make no picture."""
         if self.resize not in RESIZE_RULES:
             raise ValueError(f"resize must be one of {', '.join(RESIZE_RULES)}, got {self.resize!r}")
         if self.box_convention not in ("continuous", "inclusive"):
             raise ValueError(f"box_convention must be 'continuous' or 'inclusive', got {self.box_convention!r}")
+        if min(self.short_side, self.max_long_side) < 1:
+            raise ValueError(
+                f"short_side and max_long_side must be 1 or more, got {self.short_side}, {self.max_long_side}"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,20 +126,17 @@ def locate_split(directory: Path, split: str) -> tuple[Path, Path]:
     raise DataError(f"{directory}: holds no {split}.json; write the boxes there in COCO format, or give another folder")
 
 
+def _refuse(problems: Iterable[Problem]) -> None:
+    """Raise the first error of a json; warnings are `data_check.py`'s to tell."""
+    for problem in problems:
+        if problem.severity == "error":
+            raise DataError(printable(f"{problem.where}: {problem.what}; {problem.remedy}"))
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """The COCO file's object, its three lists known to be there."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid json ({error}); the file may be truncated, write it anew") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not a COCO object; is it a results file?")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise DataError(f"{path}: has no list {key!r}; a COCO file needs images, annotations and categories")
-    for key in ("images", "categories"):
-        if not content[key]:
-            raise DataError(f"{path}: lists no {key}; give a file with at least one")
+    content, problem = read_lists(path, str(path))
+    _refuse([problem] if problem else list_problems(content, str(path)))
     return content
 
 
@@ -138,58 +144,28 @@ def read_split(directory: Path, split: str) -> Split:
     """The pictures and boxes of a split, checked; raises DataError with one clear line.
 
     Crowd regions are left out and boxes clipped to the picture; those without area are dropped (FACTS A3). Whether
-    the picture files can be read shows when they are loaded.
+    the picture files can be read shows when they are loaded; no file outside the picture folder is named.
     """
-    annotations_path, images_path = locate_split(directory, split)
-    content = _read_json(annotations_path)
-    try:
-        categories = _categories(content, annotations_path)
-        label_of = {category_id: label for label, (category_id, _) in enumerate(categories)}
-        objects = _objects_by_image(content, label_of, annotations_path)
-        pictures = tuple(_picture(image, objects.get(image["id"], []), images_path) for image in content["images"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{annotations_path}: an entry lacks or mistypes {error}; see COCO's data format") from None
+    path, images_path = locate_split(directory, split)
+    content = _read_json(path)
+    _refuse(content_problems(content, str(path)))
+    categories = _categories(content)
+    label_of = {category_id: label for label, category_id in enumerate(categories)}
+    objects = defaultdict(list)
+    for item in content["annotations"]:
+        if not item.get("iscrowd"):
+            objects[item["image_id"]].append({**item, "label": label_of[item["category_id"]]})
     return Split(
-        annotations=annotations_path,
-        pictures=pictures,
-        category_ids=tuple(category_id for category_id, _ in categories),
-        category_names=tuple(name for _, name in categories),
+        annotations=path,
+        pictures=tuple(_picture(image, objects.get(image["id"], []), images_path) for image in content["images"]),
+        category_ids=tuple(categories),
+        category_names=tuple(categories.values()),
     )
 
 
-def _categories(content: dict[str, Any], path: Path) -> list[tuple[int, str]]:
-    """Ids and names of the categories, in the order of ids."""
-    try:
-        categories = sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: a category lacks or mistypes {error}; give each a number as id and a name") from None
-    if len({category_id for category_id, _ in categories}) < len(categories):
-        raise DataError(f"{path}: two categories share an id; give each its own")
-    return categories
-
-
-def _objects_by_image(content: dict[str, Any], label_of: dict[int, int], path: Path) -> dict[int, list[dict[str, Any]]]:
-    """Annotations of single objects by picture, each with its `label`."""
-    known = {image["id"] for image in content["images"]}
-    if len(known) != len(content["images"]):
-        raise DataError(f"{path}: two images share an id; give each its own")
-    objects = defaultdict(list)
-    for annotation in content["annotations"]:
-        where = f"{path}: annotation {annotation.get('id')}"
-        if annotation["image_id"] not in known:
-            raise DataError(f"{where} is of image {annotation['image_id']}, which is not listed; list it or drop this")
-        if annotation["category_id"] not in label_of:
-            raise DataError(
-                f"{where} is of category {annotation['category_id']}, which is not listed; list it or drop it"
-            )
-        box = annotation["bbox"]
-        if len(box) != 4 or not all(np.isfinite(box)) or min(box[2:]) < 0:
-            raise DataError(f"{where} has the box {box}; it must be [x, y, width, height] in finite pixels")
-        if not annotation.get("iscrowd", 0):
-            objects[annotation["image_id"]].append({**annotation, "label": label_of[annotation["category_id"]]})
-    return objects
+def _categories(content: dict[str, Any]) -> dict[int, str]:
+    """Names of the checked categories by their ids, in order."""
+    return {int(item["id"]): item["name"] for item in sorted(content["categories"], key=lambda item: item["id"])}
 
 
 def _picture(image: dict[str, Any], objects: list[dict[str, Any]], images_path: Path) -> Picture:
@@ -211,16 +187,13 @@ def _picture(image: dict[str, Any], objects: list[dict[str, Any]], images_path: 
 
 
 def open_image(path: Path) -> Image.Image:
-    """The picture in RGB, fully read; raises DataError where it is missing, no picture, or cut short."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such picture; put it there or take it out of the json") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not a picture that can be read; replace the file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); copy the picture again") from None
+    """The picture in RGB as `picture_files.py` has it; raises DataError where it is missing, none, or cut short."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
+        try:
+            return read_picture(path)
+        except PictureFileError as error:
+            raise DataError(printable(f"{path}: {error}")) from None
 
 
 def normalise(image: Image.Image | Float[Tensor, "3 H W"], config: InputConfig) -> Float[Tensor, "3 H W"]:
@@ -245,10 +218,8 @@ def load_sample(picture: Picture, config: InputConfig, *, short_side: int | None
     """Read a picture, resize it by `config`'s rule, flip it where asked, and normalise it."""
     image = open_image(picture.path)
     if image.size != (picture.width, picture.height):
-        raise DataError(
-            f"{picture.path}: is {image.width}x{image.height} pixels, the json says {picture.width}x{picture.height}; "
-            "correct whichever is wrong"
-        )
+        what, remedy = size_difference(image.size, (picture.width, picture.height), orientation(image))
+        raise DataError(printable(f"{picture.path}: {what}; {remedy}"))
     width, height = resized_size(*image.size, short_side or config.short_side, config.max_long_side, rule=config.resize)
     scale = width / picture.width, height / picture.height
     pixels = normalise(resize_pixels(image, (width, height), config.resize), config)
@@ -286,5 +257,7 @@ def read_categories(directory: Path, split: str) -> dict[int, str]:
 
 
 def read_categories_file(path: Path) -> dict[int, str]:
-    """Category ids and names of a COCO json, in the order of their labels."""
-    return dict(_categories(_read_json(path), path))
+    """Category ids and names of a COCO json, in the order of their labels; its other lists are not looked into."""
+    content = _read_json(path)
+    _refuse(category_problems(content, str(path)))
+    return _categories(content)

@@ -6,12 +6,14 @@ for line in problem_lines([problem]):
 """
 
 import reprlib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 LARGEST = 2**63  # ids are stored in 64 bits; also keeps sizes and coordinates far from what floats can hold
+NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, surrogates and breaks
 SHOWN = 5  # problems of one kind that are printed
 
 
@@ -30,10 +32,10 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return _printable(f"{self.severity}: {self.where}: {self.what}; {self.remedy}")
+        return printable(f"{self.severity}: {self.where}: {self.what}; {self.remedy}")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text as one line that any terminal takes: names of files hold what they like."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -65,3 +67,8 @@ def is_number(value: Any) -> TypeGuard[float]:
 def is_whole(value: Any) -> TypeGuard[int]:
     """Whether a value of a json file is a whole number written as one, as ids are; 3.0 is none."""
     return isinstance(value, int) and is_number(value)
+
+
+def is_line(value: Any) -> TypeGuard[str]:
+    """Whether a value of a json file is text of one line: no breaks, control characters or halves of characters."""
+    return isinstance(value, str) and bool(value) and not any(unicodedata.category(c) in NO_TEXT for c in value)

@@ -10,6 +10,7 @@ in `conversion_keys.py`.
 import pickle
 import re
 import struct
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from freeanchor.checkpoints import CheckpointError
@@ -25,7 +27,7 @@ from freeanchor.conversion_keys import Format
 
 WRAPPERS = ("model", "state_dict", "blobs")  # the entry of a training state that holds the weights
 BROKEN = (  # what a damaged or foreign file makes torch and pickle raise
-    *(OSError, EOFError, MemoryError, pickle.UnpicklingError, struct.error),
+    *(OSError, EOFError, MemoryError, pickle.UnpicklingError, struct.error, SafetensorError),
     *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
 )
 PLAIN_NUMBERS = re.compile(r"[biuf][1248]")
@@ -123,7 +125,9 @@ def load_untrusted(path: Path) -> Any:
     """What a .pkl or torch file holds, arrays as tensors; raises CheckpointError, and never runs code from the file."""
     try:
         if path.suffix != ".pkl":
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's remarks on damaged files, which are refused below
+                return torch.load(path, map_location="cpu", weights_only=True)
         with path.open("rb") as file:
             return _ArrayUnpickler(file, encoding="latin1").load()
     except FileNotFoundError:

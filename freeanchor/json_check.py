@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
 
 from freeanchor.box_check import annotation_problems, has_area
-from freeanchor.data_problems import Problem, brief, is_number, is_whole
+from freeanchor.data_problems import Problem, brief, is_line, is_number, is_whole
 
 LISTS = ("images", "annotations", "categories")
 
@@ -52,31 +52,46 @@ class JsonContent:
 
 def check_json(path: Path, where: str) -> JsonContent:
     """Read a COCO file and list its problems, `where` being its name in them; never raises for what it holds."""
-    content, problem = _read(path, where)
+    content, problem = read_lists(path, where)
     if problem:
         return JsonContent(where=where, problems=(problem,))
-    if missing := list(_missing_lists(content, where)):
+    if missing := list(list_problems(content, where)):
         return JsonContent(where=where, problems=tuple(missing))
-    lists = {key: [item for item in content[key] if isinstance(item, dict)] for key in LISTS}
-    pictures = {int(image["id"]): _size(image) for image in lists["images"] if is_whole(image.get("id"))}
-    categories = {int(item["id"]): str(item.get("name")) for item in lists["categories"] if is_whole(item.get("id"))}
+    lists = _objects_of(content)
+    pictures, categories = _listed(lists)
     singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
     num_objects = sum(has_area(item, pictures) for item in singles)
-    problems = [
-        *_foreign_items(content, where),
-        *_image_problems(lists["images"], where),
-        *_category_problems(lists["categories"], where),
-        *annotation_problems(lists["annotations"], pictures, set(categories), where),
-        *_absences(lists, categories, num_objects, where),
-    ]
     return JsonContent(
         where=where,
-        problems=tuple(problems),
+        problems=(*content_problems(content, where), *_absences(lists, categories, num_objects, where)),
         entries=tuple(_entries(lists["images"])),
         categories=categories,
         num_objects=num_objects,
         num_crowds=len(lists["annotations"]) - len(singles),
     )
+
+
+def content_problems(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Every problem of single items in a COCO file's three lists, which are known to be there."""
+    lists = _objects_of(content)
+    pictures, categories = _listed(lists)
+    yield from _item_problems(content, "images", where)
+    yield from _image_problems(lists["images"], where)
+    yield from category_problems(content, where)
+    yield from _item_problems(content, "annotations", where)
+    yield from annotation_problems(lists["annotations"], pictures, set(categories), where)
+
+
+def _objects_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The items of the three lists that are objects, as all should be."""
+    return {key: [item for item in content[key] if isinstance(item, dict)] for key in LISTS}
+
+
+def _listed(lists: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[int, tuple[int, int] | None], dict[int, str]]:
+    """Sizes of the pictures and names of the categories that are listed under a right id."""
+    pictures = {int(image["id"]): _size(image) for image in lists["images"] if is_whole(image.get("id"))}
+    categories = {int(item["id"]): str(item.get("name")) for item in lists["categories"] if is_whole(item.get("id"))}
+    return pictures, categories
 
 
 def _error(kind: str, where: str, what: str, remedy: str) -> Problem:
@@ -89,11 +104,11 @@ def _warning(kind: str, where: str, what: str, remedy: str) -> Problem:
     return Problem(severity="warning", kind=kind, where=where, what=what, remedy=remedy)
 
 
-def _read(path: Path, where: str) -> tuple[Any, Problem | None]:
+def read_lists(path: Path, where: str) -> tuple[Any, Problem | None]:
     """The file's value, or why there is none."""
     kind = "files that are not read"
     try:
-        return json.loads(path.read_text(encoding="utf-8")), None
+        return json.loads(path.read_bytes()), None  # bytes: a mark at the start says so where it is not UTF-8
     except OSError as error:
         return None, _error(kind, where, f"cannot be read ({error.strerror})", "check its permissions")
     except (ValueError, RecursionError) as error:
@@ -101,8 +116,8 @@ def _read(path: Path, where: str) -> tuple[Any, Problem | None]:
         return None, _error(kind, where, f"is not valid json ({reason})", "the file may be truncated, write it anew")
 
 
-def _missing_lists(content: Any, where: str) -> Iterator[Problem]:
-    """The lists that a COCO file needs and this one lacks."""
+def list_problems(content: Any, where: str) -> Iterator[Problem]:
+    """The lists that a COCO file needs and this one lacks; where there are none, the others can be looked into."""
     if not isinstance(content, dict):
         what = f"holds a {type(content).__name__}, not a COCO object"
         yield _error("files that are not read", where, what, "is it a results file? give the ground truth")
@@ -113,13 +128,14 @@ def _missing_lists(content: Any, where: str) -> Iterator[Problem]:
             yield _error("missing lists", where, f"has {state} {key!r}", "give it images, annotations, categories")
 
 
-def _foreign_items(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
-    """Items of the lists that are no objects."""
-    for key in LISTS:
-        for position, item in enumerate(content[key]):
-            if not isinstance(item, dict):
-                what = f"item {position} of {key} is {brief(item)}, not an object"
-                yield _error("items that are no objects", where, what, "see COCO's data format")
+def _item_problems(content: Mapping[str, Any], key: str, where: str) -> Iterator[Problem]:
+    """A list that is empty and must not be, and its items that are no objects."""
+    if not content[key] and key != "annotations":
+        yield _error("empty lists", where, f"lists no {key}", "give a file with at least one")
+    for position, item in enumerate(content[key]):
+        if not isinstance(item, dict):
+            what = f"item {position} of {key} is {brief(item)}, not an object"
+            yield _error("items that are no objects", where, what, "see COCO's data format")
 
 
 def _id_problem(item: Mapping[str, Any], kind: str, seen: set[int], where: str) -> Problem | None:
@@ -200,18 +216,19 @@ def _entries(images: list[dict[str, Any]]) -> Iterator[PictureEntry]:
         yield PictureEntry(image_id=int(image["id"]), file_name=_normal(name), size=_size(image))
 
 
-def _category_problems(categories: list[dict[str, Any]], where: str) -> Iterator[Problem]:
-    """Ids and names of the list of categories."""
+def category_problems(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """What is wrong with a COCO file's list of categories, which is known to be there: ids and names."""
+    yield from _item_problems(content, "categories", where)
     seen: set[int] = set()
     names: set[str] = set()
-    for category in categories:
+    for category in _objects_of(content)["categories"]:
         if problem := _id_problem(category, "categories", seen, where):
             yield problem
         else:
             seen.add(int(category["id"]))
         name, here = category.get("name"), f"{where}: category {brief(category.get('id'))}"
-        if not isinstance(name, str) or not name:
-            yield _error("bad names of categories", here, f"has the name {brief(name)}", "give it one")
+        if not is_line(name):
+            yield _error("bad names of categories", here, f"has the name {brief(name)}", "give it a name of one line")
         elif name in names:
             remedy = "join them, or tell them apart: they are learned as two classes"
             yield _warning("repeated names of categories", here, f"has the name {brief(name)} of another", remedy)
@@ -222,10 +239,7 @@ def _category_problems(categories: list[dict[str, Any]], where: str) -> Iterator
 def _absences(
     lists: Mapping[str, list[dict[str, Any]]], categories: Mapping[int, str], num_objects: int, where: str
 ) -> Iterator[Problem]:
-    """What the lists lack: entries, objects, objects of a category, objects of a picture."""
-    for key in ("images", "categories"):
-        if not lists[key]:
-            yield _error("empty lists", where, f"lists no {key}", "give a file with at least one")
+    """What the lists lack: objects, objects of a category, objects of a picture."""
     if not num_objects:
         yield _error("splits without objects", where, "holds no object", "nothing can be learned or measured without")
         return

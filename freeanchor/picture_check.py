@@ -10,13 +10,12 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from freeanchor.data_problems import Problem
 from freeanchor.json_check import PictureEntry
+from freeanchor.picture_files import PictureFileError, opened, orientation, size_difference, to_rgb
 
-ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 UPRIGHT = (None, 0, 1)
 MAX_THREADS = 8  # decoding lets go of Python's lock, so threads share the work
 
@@ -45,27 +44,14 @@ def _problems(entry: PictureEntry, folder: Path, decode: bool) -> list[Problem]:
     """Problems of one picture."""
     where = f"{folder.name}/{entry.file_name}"
     try:
-        size, orientation = _open(folder / entry.file_name, decode)
-    except FileNotFoundError:
-        return [_error(where, ("missing pictures", "no such picture", "put it there or take it out of the json"))]
-    except UnidentifiedImageError:
-        return [_error(where, ("unreadable pictures", "not a picture that can be read", "replace the file"))]
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        return [_error(where, ("unreadable pictures", f"cannot be read ({reason})", "copy the picture again"))]
-    return [*_size_problems(entry, size, where), *_turn_problems(orientation, where)]
-
-
-def _open(path: Path, decode: bool) -> tuple[tuple[int, int], int | None]:
-    """(width, height) and EXIF orientation of a picture file, which is read to its end if `decode`."""
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
-    with Image.open(path) as image:
-        orientation = image.getexif().get(ORIENTATION)
-        size = image.size
-        if decode:
-            image.convert("RGB")
-    return size, orientation
+        with opened(folder / entry.file_name) as image:
+            size, flag = image.size, orientation(image)
+            if decode:
+                to_rgb(image)
+    except PictureFileError as error:
+        kind = "missing pictures" if error.is_missing else "unreadable pictures"
+        return [_error(where, (kind, error.what, error.remedy))]
+    return [*_size_problems(entry, size, flag, where), *_turn_problems(flag, where)]
 
 
 def _error(where: str, finding: Finding) -> Problem:
@@ -74,21 +60,21 @@ def _error(where: str, finding: Finding) -> Problem:
     return Problem(severity="error", kind=kind, where=where, what=what, remedy=remedy)
 
 
-def _size_problems(entry: PictureEntry, size: tuple[int, int], where: str) -> Iterator[Problem]:
+def _size_problems(entry: PictureEntry, size: tuple[int, int], flag: int | None, where: str) -> Iterator[Problem]:
     """A picture that is not as large as the json says: boxes would lie in the wrong places."""
     if entry.size is not None and size != entry.size:
-        what = f"is {size[0]}x{size[1]} pixels, the json says {entry.size[0]}x{entry.size[1]}"
-        yield _error(where, ("pictures of another size", what, "correct whichever is wrong"))
+        what, remedy = size_difference(size, entry.size, flag)
+        yield _error(where, ("pictures of another size", what, remedy))
 
 
-def _turn_problems(orientation: int | None, where: str) -> Iterator[Problem]:
+def _turn_problems(flag: int | None, where: str) -> Iterator[Problem]:
     """A picture that viewers show turned: it is read here as it is stored."""
-    if orientation not in UPRIGHT:
+    if flag not in UPRIGHT:
         yield Problem(
             severity="warning",
             kind="pictures turned by a flag",
             where=where,
-            what=f"viewers turn it (EXIF orientation {orientation}), here it is read as stored",
+            what=f"viewers turn it (EXIF orientation {flag}), here it is read as stored",
             remedy="see that its boxes were drawn on the stored pixels, or store it turned",
         )
 

@@ -202,3 +202,25 @@ def test_a_csv_that_cannot_be_written_is_one_line(files, tmp_path, capsys):
     assert main(["evaluate", *files, "--resamples", "0", "--csv", str(tmp_path / "out.csv")]) == 2
     error = capsys.readouterr().err
     assert "out.csv" in error and error.count("\n") == 1
+
+
+def test_a_folder_in_the_place_of_the_csv_is_one_line(files, tmp_path, monkeypatch, capsys):
+    """`--csv` with a folder, or with the one we are in: status 2, what and how to mend it, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for folder in (str(tmp_path), "."):
+        assert main(["evaluate", *files, "--resamples", "0", "--csv", folder]) == 2
+        error = capsys.readouterr().err
+        assert "is a folder; give the name of a file in it" in error and error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_check_runs_pycocotools_beside_it(files, capsys, monkeypatch):
+    """With --check the same answer comes once pycocotools agrees; a difference is our bug, and says which statistic."""
+    assert main(["evaluate", *files, "--resamples", "0", "--json"]) == 0
+    plain = capsys.readouterr().out
+    assert main(["evaluate", *files, "--resamples", "0", "--json", "--check"]) == 0
+    assert capsys.readouterr().out == plain
+    monkeypatch.setattr("experiments.evaluation.coco_statistics", lambda *sets: dict.fromkeys(STATISTICS, 0.123))
+    with pytest.raises(ArithmeticError, match="ap"):
+        main(["evaluate", *files, "--resamples", "0", "--check"])

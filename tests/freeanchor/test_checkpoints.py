@@ -13,12 +13,12 @@ from freeanchor import checkpoints
 from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.checkpoints import (
+    FORMAT,
     CheckpointError,
     DetectorConfig,
     describe,
     load_model,
     load_tensors,
-    replacing,
     restore,
     save_model,
     save_tensors,
@@ -27,6 +27,7 @@ from freeanchor.data import InputConfig
 from freeanchor.losses import FreeAnchorLoss
 from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.train import TrainingState, build_optimizer
+from freeanchor.writing import replacing
 
 CONFIGS = {
     "small": MODEL,
@@ -76,12 +77,20 @@ def test_a_model_comes_back_with_the_same_predictions(
     assert model.state_dict().keys() == loaded.state_dict().keys()
 
 
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    """Written ten times, a model gives the same bytes ten times: a committed one changes only if its weights do."""
+    model = tiny_model()
+    for number in range(10):
+        save_model(tmp_path / f"{number}.safetensors", model, tiny_detector())
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_a_file_holds_no_code(tmp_path: Path) -> None:
     """The header is json that other programs can read; nothing is pickled."""
     save_model(tmp_path / "m.safetensors", tiny_model(), tiny_detector())
     content = (tmp_path / "m.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert json.loads(header["__metadata__"]["header"])["category_names"] == ["dot", "box", "bar"]
+    assert json.loads(header["__metadata__"][FORMAT])["category_names"] == ["dot", "box", "bar"]
 
 
 def _refused(path: Path, *parts: str) -> None:

@@ -1,0 +1,91 @@
+"""Reading one picture file: whatever kind it is of becomes RGB of 8 bits, or one line says why not.
+
+What it is: the border to Pillow. What it is not: resizing (`resizing.py`), or what a data set says of its pictures
+(`data.py`, `picture_check.py`).
+
+Pixels are taken as they are stored: a flag that makes viewers turn a picture is told (`orientation`) and not obeyed, as
+in the authors' code. Transparency is left out, and of 16 bits the upper 8 count. A picture of more pixels than Pillow
+takes for a decompression bomb, twice `Image.MAX_IMAGE_PIXELS` or 179 million, is refused by its header, so that memory
+stays bounded. Links are followed: whoever owns the folder made them, no json can.
+
+    image = read_picture(Path("photo.jpg"))
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
+TURNED = (5, 6, 7, 8)  # its values that swap width and height
+UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything
+
+
+class PictureFileError(ValueError):
+    """A picture file that cannot be read: what is wrong, and the remedy behind a semicolon."""
+
+    def __init__(self, what: str, remedy: str, *, is_missing: bool = False) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what, self.remedy, self.is_missing = what, remedy, is_missing
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file with its header read; whatever fails then or inside the block is a PictureFileError."""
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise PictureFileError("is no file", "replace it")
+        with Image.open(path) as image:
+            yield image
+    except PictureFileError:
+        raise
+    except FileNotFoundError:
+        remedy = "put it there or take it out of the json"
+        raise PictureFileError("no such picture", remedy, is_missing=True) from None
+    except UnidentifiedImageError:
+        raise PictureFileError("not a picture that can be read", "replace the file") from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(error) from None
+    except Exception as error:  # decoders of two dozen formats raise what they like at a damaged file
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise PictureFileError(f"cannot be read ({reason})", "copy the picture again") from None
+
+
+def _too_large(error: Image.DecompressionBombError) -> PictureFileError:
+    """The refusal of a picture that would take gigabytes."""
+    found = re.search(r"\d+", str(error))
+    pixels = f"{int(found[0]):,}" if found else "too many"
+    limit = f", more than the {2 * Image.MAX_IMAGE_PIXELS:,} that are read" if Image.MAX_IMAGE_PIXELS else ""
+    return PictureFileError(f"has {pixels} pixels{limit}", "make it smaller, or cut it into tiles")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The pixels of an opened picture in RGB of 8 bits; raises PictureFileError where nobody knows what is white."""
+    if image.mode in UNKNOWN_WHITE:
+        raise PictureFileError("has 32 bits a channel, whose white nobody knows", "save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255: all but black would be white
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture in RGB, fully read; raises PictureFileError where it is missing, none, too large, or cut short."""
+    with opened(path) as image:
+        return to_rgb(image)
+
+
+def orientation(image: Image.Image) -> int | None:
+    """The EXIF flag of how viewers turn a picture (1 is upright), None where it has none."""
+    flag = image.getexif().get(ORIENTATION)
+    return flag if isinstance(flag, int) else None
+
+
+def size_difference(size: tuple[int, int], expected: tuple[int, int], flag: int | None) -> tuple[str, str]:
+    """What is wrong with a picture stored at another `size` than the json's, `flag` being its EXIF one; the remedy."""
+    what = f"is {size[0]}x{size[1]} pixels, the json says {expected[0]}x{expected[1]}"
+    if flag in TURNED and size[::-1] == expected:
+        return f"{what}, as viewers turn it (EXIF orientation {flag})", "store it turned, without the flag"
+    return what, "correct whichever is wrong"

@@ -1,0 +1,261 @@
+"""Every reader of files with a good file of its kind, so that spoilt copies can be fed to it.
+
+READERS["detections"].check(spoilt_bytes, folder)      # raises AssertionError, or whatever the reader should not
+
+A reader either raises its own error, one line that names the file, or gives a result that makes sense.
+"""
+
+import gzip
+import importlib.util
+import io
+import json
+import os
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from oracles.coco_folder import small_content
+from oracles.mutations import json_bytes
+from oracles.odd_pictures import scene
+from tiny import tiny_detector, tiny_model
+
+from analysis.coco import read_detections, read_ground_truth
+from analysis.columns import DataError as AnalysisDataError
+from analysis.columns import Detections, GroundTruth
+from analysis.precision import detection_statistics
+from bad_input.outcome import run
+from freeanchor.checkpoints import FORMAT, CheckpointError, describe, load_model
+from freeanchor.data import DataError, open_image, read_categories_file, read_split
+from freeanchor.data_check import check_folder
+from freeanchor.foreign_files import read_weights
+
+CONTENT = small_content(3)
+FOUND = [
+    {key: item[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5} for item in CONTENT["annotations"]
+]
+HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How a kind of file is read, what may be raised, and a good one: a json value with its form, or bytes alone."""
+
+    name: str
+    file: str
+    read: Callable[[Path], None]
+    error: type[Exception]
+    value: Any = None
+    form: Callable[[Any], bytes] = json_bytes
+    good: Callable[[], bytes] | None = None
+
+    def whole(self) -> bytes:
+        """The good file."""
+        return self.good() if self.good else self.form(self.value)
+
+    def check(self, data: bytes, folder: Path) -> bool:
+        """Whether a file of that content is taken; an AssertionError where it is refused in no clear line."""
+        path = folder / self.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)  # arithmetic on what is no number
+                warnings.simplefilter("ignore", UserWarning)  # the notes
+                self.read(path)
+        except self.error as error:
+            message = str(error)
+            assert str(path) in message and "\n" not in message and len(message) < 2000, message
+            return False
+        return True
+
+
+def _check_columns(columns: GroundTruth | Detections) -> None:
+    assert np.isfinite(columns.boxes).all() and (columns.sizes >= 0).all()
+    assert len(columns.boxes) == len(columns.image_id) == len(columns.category_id)
+
+
+def _ground_truth(path: Path) -> None:
+    ground_truth = read_ground_truth(path)
+    _check_columns(ground_truth)
+    assert np.isfinite(ground_truth.area).all() and (ground_truth.area >= 0).all()
+    assert all(name.encode() and "\n" not in name for name in ground_truth.category_names if name)
+    _check_statistics(ground_truth, _perfect(ground_truth))
+
+
+def _perfect(ground_truth: GroundTruth) -> Detections:
+    return Detections(
+        image_id=ground_truth.image_id,
+        category_id=ground_truth.category_id,
+        boxes=ground_truth.boxes,
+        scores=np.ones(len(ground_truth.boxes)),
+        sizes=ground_truth.sizes,
+    )
+
+
+def _check_statistics(ground_truth: GroundTruth, detections: Detections) -> None:
+    values = np.array(list(detection_statistics(ground_truth, detections).values()))
+    assert ((values >= 0) & (values <= 1 + 1e-9) | np.isnan(values)).all()
+
+
+@cache
+def _known() -> GroundTruth:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gt.json"
+        path.write_bytes(json_bytes(CONTENT))
+        return read_ground_truth(path)
+
+
+def _detections(path: Path) -> None:
+    detections = read_detections(path, _known())
+    _check_columns(detections)
+    assert np.isfinite(detections.scores).all()
+    _check_statistics(_known(), detections)
+
+
+def _commands(path: Path) -> None:
+    """The whole way of a user: two commands on the file, no number of their answers nan or infinite."""
+    good = path.with_name("good.json")
+    good.write_bytes(json_bytes(CONTENT))
+    evaluate = ["evaluate", "--gt", good, "--detections", path, "--resamples", "2", "--per-category", "--json"]
+    recall = [
+        "nms-recall",
+        "--gt",
+        good,
+        "--candidates",
+        path,
+        "--resamples",
+        "2",
+        "--soft-nms",
+        "linear",
+        "gaussian",
+        "--json",
+    ]
+    for outcome in (run(evaluate), run(recall)):
+        if outcome.status == 2:
+            (line,) = outcome.complaints
+            raise AnalysisDataError(line)
+        for row in json.loads(outcome.out):
+            assert all(value is None or isinstance(value, str) or np.isfinite(value) for value in row.values()), row
+
+
+def _split(path: Path) -> None:
+    """Reading and checking agree: what has an error cannot be read, but for a split without objects."""
+    errors = [
+        problem for problem in check_folder(path.parent, splits=("val",), decode=False) if problem.severity == "error"
+    ]
+    errors = [
+        problem
+        for problem in errors
+        if problem.kind not in ("missing pictures", "unreadable pictures", "splits without objects")
+    ]
+    assert all(str(problem).isprintable() for problem in errors)
+    try:
+        split = read_split(path.parent, "val")
+    except DataError:
+        assert errors
+        raise
+    assert not errors, errors
+    for picture in split.pictures:
+        assert Path(os.path.normpath(picture.path)).is_relative_to(os.path.normpath(path.parent / "images"))
+        assert picture.boxes.isfinite().all() and (picture.boxes >= 0).all()
+        assert (picture.boxes[:, 2:] > picture.boxes[:, :2]).all()
+        assert len(picture.boxes) == len(picture.labels) == len(picture.annotation_ids)
+
+
+def _model(path: Path) -> None:
+    model, detector = load_model(path)
+    assert len(detector.category_ids) == len(detector.category_names) == detector.model.num_classes
+    with torch.no_grad():
+        output = model(torch.zeros(1, 3, 64, 64))
+    assert output.anchors.isfinite().all() and output.logits.shape[2] == detector.model.num_classes
+
+
+def _checkpoint(header: Any) -> bytes:
+    metadata = {"format": FORMAT, "header": json.dumps(header)}
+    return safetensors.torch.save(_tensors(), metadata=metadata)
+
+
+@cache
+def _tensors() -> dict[str, torch.Tensor]:
+    return tiny_model().state_dict()
+
+
+def _weights(path: Path) -> None:
+    assert all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in read_weights(path).items()
+    )
+
+
+@cache
+def _torch_file() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"model": {"a.weight": torch.ones(3, 4), "b": torch.zeros(2)}, "epoch": 3}, buffer)
+    return buffer.getvalue()
+
+
+@cache
+def _pickle() -> bytes:
+    arrays = {"a.weight": np.ones((3, 4), dtype=np.float32), "b": np.zeros(2)}
+    return pickle.dumps({"model": arrays, "epoch": 3, "names": ["x", ("y", 2.5)]})
+
+
+def _picture(path: Path) -> None:
+    image = open_image(path)
+    assert image.mode == "RGB" and min(image.size) >= 1
+
+
+def _saved(form: str) -> Callable[[], bytes]:
+    @cache
+    def save() -> bytes:
+        buffer = io.BytesIO()
+        scene().save(buffer, format=form)
+        return buffer.getvalue()
+
+    return save
+
+
+@cache
+def _table() -> bytes:
+    buffer = io.BytesIO()
+    pd.DataFrame(FOUND).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+_ALL = [
+    Reader(name="ground truth", file="gt.json", read=_ground_truth, error=AnalysisDataError, value=CONTENT),
+    Reader(name="detections", file="found.json", read=_detections, error=AnalysisDataError, value=FOUND),
+    Reader(
+        name="gzipped candidates", file="found.json.gz", read=_detections, error=AnalysisDataError, value=FOUND,
+        form=lambda value: gzip.compress(json_bytes(value), mtime=0),
+    ),
+    Reader(name="commands", file="run.json", read=_commands, error=AnalysisDataError, value=FOUND),
+    Reader(name="data folder", file="images/../val.json", read=_split, error=DataError, value=CONTENT),
+    Reader(name="categories", file="c.json", read=lambda p: assert_names(read_categories_file(p)), error=DataError, value=CONTENT),
+    Reader(
+        name="checkpoint", file="m.safetensors", read=_model, error=CheckpointError,
+        value=json.loads(json.dumps(describe(tiny_detector()))), form=_checkpoint,
+    ),
+    Reader(name="torch file", file="m.pth", read=_weights, error=CheckpointError, good=_torch_file),
+    Reader(name="pickle", file="m.pkl", read=_weights, error=CheckpointError, good=_pickle),
+    *(
+        Reader(name=f"{form.lower()} picture", file=f"p.{form.lower()}", read=_picture, error=DataError, good=_saved(form))
+        for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")
+    ),
+]  # fmt: skip
+if HAS_PYARROW:
+    _ALL.append(Reader(name="parquet", file="f.parquet", read=_detections, error=AnalysisDataError, good=_table))
+READERS = {reader.name: reader for reader in _ALL}
+
+
+def assert_names(categories: dict[int, str]) -> None:
+    """Categories are names of one line by whole numbers."""
+    assert categories and all(isinstance(number, int) and name.encode() for number, name in categories.items())
