@@ -8,7 +8,7 @@ Times are the clock's, medians of repetitions in turn with the peer's; nothing h
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +26,7 @@ from experiments.bench_step import bench_shapes_step, bench_step
 from experiments.provenance import provenance
 from freeanchor.runtime import Runtime
 
+ORIGIN = ("hardware", "system", "torch", "torchvision", "commit", "date")  # of a row, from its provenance
 Subject = Callable[[Runtime, argparse.Namespace], list[BenchRow]]
 SUBJECTS: dict[str, Subject] = {
     "loss": lambda runtime, options: bench_loss(runtime.device, options.repetitions),
@@ -36,13 +37,17 @@ SUBJECTS: dict[str, Subject] = {
 }
 
 
-def as_frame(rows: Sequence[BenchRow]) -> pd.DataFrame:
-    """A line a row, with its ratio and whether the aim was met."""
-    return pd.DataFrame([{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows])
+def as_frame(subject: str, rows: Sequence[BenchRow], origin: dict[str, str]) -> pd.DataFrame:
+    """A line a row of one subject, with its ratio, whether the aim was met, and what it was measured on."""
+    where = {name: origin[name] for name in ORIGIN}
+    return pd.DataFrame(
+        [{"group": subject, **asdict(row), "ratio": row.ratio, "met": row.met, **where} for row in rows]
+    )
 
 
-def as_markdown(rows: Sequence[BenchRow], origin: dict[str, str]) -> str:
+def as_markdown(frame: pd.DataFrame) -> str:
     """The table for a reader, with what it was measured on."""
+    rows = _rows(frame)
     lines = ["| | Ours | Peer | Ratio | Aim | Met |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     for row in rows:
         peer = f"{row.peer}: {_number(row.theirs)} {row.unit}" if row.peer else "–"
@@ -56,9 +61,19 @@ def as_markdown(rows: Sequence[BenchRow], origin: dict[str, str]) -> str:
         "peer. Seconds are medians, repetitions in turn with the peer's in one run, by the clock but for evaluation "
         "(processor time, one process each). Memory is the peak of what is held beyond the inputs."
     )
-    told = ", ".join(f"{name} {origin[name]}" for name in ("torch", "torchvision", "numpy", "pycocotools"))
-    where = f"- {origin['hardware']}; {origin['system']}; {told}; commit {origin['commit']}, {origin['date']}."
-    return "\n\n".join(["**Benchmarks**", head, "\n".join(lines), "\n".join([*notes, where])]) + "\n"
+    wheres = [
+        f"- {', '.join(names)}: {'; '.join(map(str, origin))}."
+        for origin, names in frame.groupby(list(ORIGIN), sort=False)["group"].unique().items()
+        if isinstance(origin, tuple)
+    ]
+    return "\n\n".join(["**Benchmarks**", head, "\n".join(lines), "\n".join([*notes, *wheres])]) + "\n"
+
+
+def _rows(frame: pd.DataFrame) -> list[BenchRow]:
+    """The rows that a frame was made from."""
+    names = [field.name for field in fields(BenchRow)]
+    texts = {"peer": "", "note": ""}
+    return [BenchRow(**row) for row in frame[names].fillna(texts).to_dict("records")]  # type: ignore[arg-type]
 
 
 def _number(value: float) -> str:
@@ -67,7 +82,7 @@ def _number(value: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what was asked for."""
+    """Measure what was asked for; rows of other subjects already in the table stay."""
     parser = argparse.ArgumentParser(description="Speed and memory against peers.")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
     parser.add_argument("--only", default=",".join(SUBJECTS), help="subjects, with commas (default: all)")
@@ -81,18 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
     runtime = Runtime(device=options.device, threads=options.threads, precision=options.precision)
     runtime.prepare()
-    rows = []
+    path = options.out / "benchmarks.csv"
+    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["group"])
     for subject in tqdm(options.only.split(","), desc="bench", unit="subject", disable=None):
-        rows += SUBJECTS[subject](runtime, options)
-        _write(rows, options.out, provenance(runtime.device))
+        measured = as_frame(subject, SUBJECTS[subject](runtime, options), provenance(runtime.device))
+        parts = {str(group): rows for group, rows in frame.groupby("group")} | {subject: measured}
+        frame = pd.concat([parts[group] for group in SUBJECTS if group in parts], ignore_index=True)
+        # after every subject, since the whole takes long
+        write_atomically(options.out / "benchmarks.md", as_markdown(frame).encode())
+        write_figure(benchmarks_figure(frame), frame, options.out / "benchmarks")
     print(options.out / "benchmarks.md")
-
-
-def _write(rows: Sequence[BenchRow], directory: Path, origin: dict[str, str]) -> None:
-    """Table, page and figure; after every subject, since the whole takes long."""
-    frame = as_frame(rows).assign(hardware=origin["hardware"], commit=origin["commit"])
-    write_atomically(directory / "benchmarks.md", as_markdown(rows, origin).encode())
-    write_figure(benchmarks_figure(frame), frame, directory / "benchmarks")
 
 
 if __name__ == "__main__":

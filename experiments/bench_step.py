@@ -14,7 +14,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from experiments.bench_rows import BenchRow, interleaved, medians
 from experiments.config import Training
@@ -58,12 +60,10 @@ def _our_step(detector: str, key: str, batch: Batch, runtime: Runtime) -> Callab
 
 def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], None]:
     """A step of torchvision's detector with the same optimizer, from pictures in [0, 1]."""
-    model = retinanet_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=NUM_CLASSES, trainable_backbone_layers=3
-    )
-    # without weights torchvision would train batch norm and every layer: freeze what its pretrained model freezes
-    for name, parameter in model.backbone.body.named_parameters():
-        parameter.requires_grad_(not name.startswith(("conv1", "bn1", "layer1")))
+    # as `retinanet_resnet50_fpn` builds it around pretrained weights: batch norm, the stem and layer1 frozen
+    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(2048, 256)}
+    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3, **levels)
+    model = RetinaNet(body, NUM_CLASSES)
     model = model.to(runtime.device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-5, momentum=0.9, weight_decay=1e-4)

@@ -50,6 +50,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "claims": lambda root: _table_of(root / "reports/shapes/claims.md"),
     "verdicts": _verdicts,
     "ablations": lambda root: _table_of(root / "reports/shapes/ablations.md"),
+    "benchmarks": lambda root: _table_of(root / "reports/benchmarks.md"),
     "deviations": deviations_table,
     "compute": lambda root: compute_table(read_records(root / "reports/shapes")),
     "checklist": lambda root: checklist_table(read_records(root / "reports/shapes")),

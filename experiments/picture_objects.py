@@ -58,7 +58,7 @@ def annotated_objects(path: Path, annotations: Path) -> PictureObjects:
     ground_truth = read_ground_truth(annotations)
     content = _read(annotations)
     image = _entry(content["images"], path, annotations)
-    size = int(image.get("width", picture.width)), int(image.get("height", picture.height))
+    size = image.get("width", picture.width), image.get("height", picture.height)
     if size != (picture.width, picture.height):
         raise UsageError(
             f"{path}: is {picture.width}x{picture.height} pixels, {annotations} says {size[0]}x{size[1]}; give the "
@@ -71,7 +71,7 @@ def annotated_objects(path: Path, annotations: Path) -> PictureObjects:
     if not len(own):
         raise UsageError(f"{annotations}: has no object in {path.name}; name one with --box and --category")
     ids = ground_truth.annotation_id[own].tolist()
-    known = {item["id"]: tuple(item["part"]) for item in content["annotations"] if item.get("part")}
+    known = {item["id"]: tuple(item["part"]) for item in content["annotations"] if _is_point(item.get("part"))}
     return PictureObjects(
         picture=replace(picture, image_id=int(image["id"])),
         boxes=torch.tensor(boxes[own], dtype=torch.float32),
@@ -80,6 +80,11 @@ def annotated_objects(path: Path, annotations: Path) -> PictureObjects:
         numbers=tuple(range(1, len(ids) + 1)),
         parts={number: known[number] for number in ids if number in known},
     )
+
+
+def _is_point(part: object) -> bool:
+    """Whether an annotation's `part`, which only drawn data have, is a place (x, y)."""
+    return isinstance(part, list) and len(part) == 2 and all(isinstance(it, int | float) for it in part)
 
 
 def boxed_object(path: Path, box: tuple[float, float, float, float], category: str) -> PictureObjects:

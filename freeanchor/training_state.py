@@ -65,6 +65,8 @@ class TrainingState:
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path, config: TrainConfig) -> None:
         """Take over what a file held."""
+        if missing := {"config", "step", "seconds"} - header.keys():
+            raise TrainingError(f"{path}: has no {', '.join(sorted(missing))}; delete it to train anew")
         if header["config"] != repr(config):
             raise TrainingError(f"{path}: was written by another recipe; delete it to train anew")
         weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}

@@ -14,8 +14,6 @@ from experiments.bench_rows import BenchRow, growth_exponent, interleaved, peak_
 from freeanchor.losses import FreeAnchorLoss
 from freeanchor.runtime import Runtime
 
-ORIGIN = dict.fromkeys(("hardware", "system", "torch", "torchvision", "numpy", "pycocotools", "commit", "date"), "x")
-
 
 def _row(ours: float, theirs: float = math.nan, aim: float = math.nan) -> BenchRow:
     return BenchRow(
@@ -87,8 +85,19 @@ def test_the_page_has_a_line_a_row_and_says_what_was_missed(monkeypatch, tmp_pat
     page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert "| loss: a step | 1 s | them: 2 s | 0.50 | ≤ 0.4 | **no** |" in page
     assert "| loss: a step | 7 s | – | – | – | – |" in page
-    assert "commit" in page
+    assert page.strip().splitlines()[-1].startswith("- loss: ")
     assert (tmp_path / "benchmarks.png").stat().st_size > 10_000
+
+
+def test_other_subjects_already_in_the_table_stay(monkeypatch, tmp_path) -> None:
+    """One subject measured again replaces its own rows only, in the table's order, and reads back what it wrote."""
+    for name, ours in (("step", 5.0), ("loss", 1.0), ("loss", 3.0)):
+        monkeypatch.setitem(bench.SUBJECTS, name, lambda *_, ours=ours: [_row(ours, 2, 1)])
+        bench.main(["--out", str(tmp_path), "--only", name, "--threads", "1"])
+    frame = pd.read_csv(tmp_path / "benchmarks.csv")
+    assert list(zip(frame.group, frame.ours, frame.met, strict=True)) == [("loss", 3.0, False), ("step", 5.0, False)]
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert page.count("| loss: a step | 3 s | them: 2 s | 1.50 | ≤ 1 | **no** |") == 1
 
 
 def test_an_unknown_subject_is_refused(capsys) -> None:

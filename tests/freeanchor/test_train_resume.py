@@ -14,7 +14,7 @@ import torch
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
 from freeanchor import train as training
-from freeanchor.checkpoints import CheckpointError, load_tensors
+from freeanchor.checkpoints import CheckpointError, load_tensors, save_tensors
 from freeanchor.data import Split
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.runtime import Interrupted, Runtime
@@ -237,3 +237,10 @@ def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path: Path, split
     for directory in (killed, tmp_path / "whole"):
         train(directory, split, tiny_detector(), recipe, FLOAT32)
     _assert_same_training(tmp_path / "whole", killed)
+
+
+def test_a_state_without_its_header_is_refused_in_one_line(split: Split, tmp_path: Path) -> None:
+    """A file of ours that is no training state names what it lacks and what to do."""
+    save_tensors(tmp_path / "state.safetensors", {"model.weight": torch.zeros(1)}, {"config": "x"})
+    with pytest.raises(TrainingError, match=r"^[^\n]*state.safetensors: has no seconds, step; delete it[^\n]*$"):
+        train(tmp_path, split, tiny_detector(), RECIPES["RetinaNet"], FLOAT32)
