@@ -31,7 +31,7 @@ def benchmarks_figure(frame: pd.DataFrame) -> Figure:
             axes.plot(aim, place, "|", color=INK, markersize=13, markeredgewidth=1.6)
     axes.set_xscale("log")
     axes.set_yticks(places, [f"{row.what}\nagainst {row.peer}" for row in rows.itertuples()], fontsize=7.5)
-    axes.set_xlabel("Ours over the peer's (filled: aim met; bar: the aim)")
+    axes.set_xlabel("Ratio to the peer; bar: aim, filled: met", fontsize=9)
     axes.grid(visible=False, axis="y")
     ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if 0.7 * rows.ratio.min() <= tick <= 3]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

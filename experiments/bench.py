@@ -53,7 +53,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
         peer = f"{row.peer}: {_number(row.theirs)} {row.unit}" if row.peer else "–"
         aim = "–" if math.isnan(row.aim) else f"≤ {row.aim:g}"
         met = "–" if row.met is None else "yes" if row.met else "**no**"
-        ours, ratio = f"{_number(row.ours)} {row.unit}", "–" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
+        ours, ratio = f"{_number(row.ours)} {row.unit}".strip(), "–" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
         lines.append(f"| {row.subject}: {row.what} | {ours} | {peer} | {ratio} | {aim} | {met} |")
     notes = [f"- {row.what}: {row.note}" for row in rows if row.note]
     head = (
@@ -72,7 +72,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
 def _rows(frame: pd.DataFrame) -> list[BenchRow]:
     """The rows that a frame was made from."""
     names = [field.name for field in fields(BenchRow)]
-    texts = {"peer": "", "note": ""}
+    texts = {"unit": "", "peer": "", "note": ""}
     return [BenchRow(**row) for row in frame[names].fillna(texts).to_dict("records")]  # type: ignore[arg-type]
 
 
