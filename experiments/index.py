@@ -125,4 +125,7 @@ def write_index(profile: Profile, store: Store, reports: Path) -> Path:
         for record in run_records(profile, store)
     ]
     build_page(directory, origin, sections, first=first, runs=runs)
+    shown = {directory / str(run["file"]) for run in runs}
+    for record in set((directory / "runs").glob("*.json")) - shown:  # of an earlier report, with other seeds
+        record.unlink()
     return directory / "index.html"

@@ -163,7 +163,7 @@ def _reason(answer: subprocess.CompletedProcess[str]) -> str:
         return ""
     if answer.returncode < 0:
         return "killed: out of memory"
-    return answer.stderr.strip().splitlines()[-1][:120]
+    return (answer.stderr.strip().splitlines() or ["ended without a word"])[-1][:120]
 
 
 def with_ratios(frame: pd.DataFrame) -> pd.DataFrame:

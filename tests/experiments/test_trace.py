@@ -14,10 +14,14 @@ from experiments.trace import line_runs, measured_runs, write_run
 
 
 def test_every_number_leads_to_its_runs_provenance(mini: Mini, tmp_path: Path) -> None:
-    """Each link of a measured number names a row of the table of runs, which links to a file with the whole record."""
+    """Each measured number links to a row of the table of runs, that to the whole record; records of others go."""
     for name in ("claims", "headline", "table1", "table2", "table3", "ablations", "figure5", "training"):
         write_report(name, mini.profile, mini.store, tmp_path)
+    of_earlier = tmp_path / "mini" / "runs" / "freeanchor-small-s9.json"
+    of_earlier.parent.mkdir()
+    of_earlier.write_text("{}")
     page = write_index(mini.profile, mini.store, tmp_path).read_text(encoding="utf-8")
+    assert not of_earlier.exists()
     rows = dict(re.findall(r'<tr id="run-([\w.-]+)"><td><a href="([^"]+)">', page))
     assert set(rows) == set(mini.profile.pair)
     linked = set(re.findall(r'class="origin" href="#run-([\w.-]+)"', page))
