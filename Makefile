@@ -77,8 +77,8 @@ setup: $(READY) ## create .venv from requirements.lock
 # Reports depend on the plan: a parameter changed and changed back gives the first table again.
 $(PLAN): $(SOURCES) | $(READY)
 	@mkdir -p .make
-	@$(FREEANCHOR) plan $(WHERE)$(if $(filter zoo,$(CHOSEN)),, --chosen $(CHOSEN)) > $@.partial || { rm -f $@.partial; exit 2; }
-	@mv $@.partial $@
+	@$(FREEANCHOR) plan $(WHERE)$(if $(filter zoo,$(CHOSEN)),, --chosen $(CHOSEN)) > $@.$$$$ && mv $@.$$$$ $@ || \
+		{ rm -f $@.$$$$; exit 2; }
 
 demo: ## train both detectors on shapes, then every table and figure: minutes on two CPU cores
 	@if $(MAKE) -q CHOSEN=demo $(REPORT) 2>/dev/null; then echo "demo: nothing to do, $(REPORT) is up to date"; \
