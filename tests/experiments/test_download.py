@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -259,7 +260,10 @@ def _start(server: FileServer, directory: Path, limit: int = 0) -> subprocess.Po
     """A process of its own that fetches the file; it may not write past `limit` bytes."""
     arguments = [server.url("a.zip"), str(len(CONTENT)), SHA256, str(directory), str(limit)]
     command = [sys.executable, "-c", SCRIPT, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores Ctrl-C
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=heed
+    )
 
 
 def test_the_system_refuses_to_write(server: FileServer, tmp_path: Path) -> None:
