@@ -1,6 +1,7 @@
 """`make bench`: every speed and memory figure of the toolkit against a peer, into one table, page and figure.
 
-Times are the clock's, medians of repetitions in turn with the peer's; nothing here is a test.
+Times are medians of repetitions in turn with the peer's, of which `bench_rows` and `bench_evaluation` say what they
+count; nothing here is a test.
 
     python -m experiments.bench --out reports --only loss,inference
 """

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn
-from torchvision.models.resnet import Bottleneck
 from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.bench_rows import BenchRow, interleaved, medians
+from experiments.step_cost import tame
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.conversion import convert_tensors
 from freeanchor.conversion_config import Origin
@@ -66,9 +66,7 @@ def _foreign_detector(picture: Picture, scale: float) -> nn.Module:
     torch.manual_seed(0)
     height, num_classes = int(HEIGHT * scale), len(CATEGORIES) + 1
     model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=num_classes, min_size=height).eval()
-    for module in model.backbone.body.modules():
-        if isinstance(module, Bottleneck):
-            module.bn3.weight.data.mul_(0.1)  # random weights would overflow otherwise
+    tame(model)
     head = model.head.classification_head.cls_logits
     nn.init.normal_(head.weight, std=0.05)
     with torch.no_grad():

@@ -53,10 +53,10 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(repetitions + 1):
         for name, call in calls.items():
-            _wait_for(device)
+            wait_for(device)
             begun = time.perf_counter()
             call()
-            _wait_for(device)
+            wait_for(device)
             if number:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
@@ -89,7 +89,7 @@ def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
-def _wait_for(device: str) -> None:
+def wait_for(device: str) -> None:
     """Let a GPU finish what it was asked."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

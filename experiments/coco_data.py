@@ -6,7 +6,6 @@ say (`freeanchor.data_check`).
     fetch_coco(Path("data/coco"), splits=("val",))
 """
 
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from experiments.archive import remove_leftovers, unpack
 from experiments.download import WAITS, fetch
 from experiments.files import read_json, write_json
+from experiments.locks import take
 from experiments.remote_file import Download, DownloadError, readable
 
 STAMP = ".coco2017.json"  # what was unpacked here, from which archive
@@ -119,12 +119,9 @@ def fetch_coco(
 def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
     """No second process in the folder at a time; the system lets go of the lock when a process dies."""
     with (directory / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DownloadError(f"{directory}: another process is fetching into it; wait for that to end") from None
-        except OSError:
-            say(f"{directory}: this file system has no locks; see that no second process fetches into it")
+        no_locks = f"{directory}: this file system has no locks; see that no second process fetches into it"
+        if not take(file.fileno(), lambda: say(no_locks)):
+            raise DownloadError(f"{directory}: another process is fetching into it; wait for that to end")
         yield
 
 

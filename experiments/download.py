@@ -7,14 +7,12 @@ zip holds is `coco_data.py`'s affair.
     path = fetch(item, Path("data/coco"))
 """
 
-import fcntl
-import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +21,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from experiments.locks import in_turn
 from experiments.remote_file import CHUNK, Download, DownloadError, disk_error, mismatch, quiet, readable
 
 __all__ = ["Download", "DownloadError", "fetch"]
@@ -49,8 +48,8 @@ def fetch(
     """
     final = directory / item.name
     if not _is_there(item, final, progress):
-        directory.mkdir(parents=True, exist_ok=True)
-        with _in_turn(directory):
+        # one fetch into a folder at a time: two trainings that make starts side by side want the same weights
+        with in_turn(directory, quiet=True):
             if not _is_there(item, final, progress):  # another process may have fetched it meanwhile
                 _bring(item, final, progress=progress, waits=waits, timeout=timeout)
     return final
@@ -59,18 +58,6 @@ def fetch(
 def _is_there(item: Download, final: Path, progress: bool) -> bool:
     """Whether the file is there and the right one."""
     return final.is_file() and not mismatch(item, final, progress=progress)
-
-
-@contextmanager
-def _in_turn(directory: Path) -> Iterator[None]:
-    """One fetch into a folder at a time: two trainings that make starts side by side want the same weights."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)  # a process that dies lets go of it
-        yield
-    finally:
-        os.close(handle)
 
 
 def _bring(item: Download, final: Path, *, progress: bool, waits: Sequence[float], timeout: float) -> None:

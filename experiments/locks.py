@@ -11,9 +11,11 @@ The lock is the system's, on the folder itself: nothing is written, and a proces
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+NO_LOCKS = "this file system has no locks; see that no second process works on it"
 
 
 class BusyError(ValueError):
@@ -24,7 +26,7 @@ class BusyError(ValueError):
 def alone_at(directory: Path) -> Iterator[None]:
     """Hold a folder, made where it is missing, for the block; raises BusyError where another process holds it."""
     with _opened(directory) as folder:
-        if not _hold(folder, directory):
+        if not take(folder, lambda: _say(directory, NO_LOCKS)):
             raise BusyError(
                 f"{directory}: another process is at work on it; wait for it or stop it, then give the command again"
             )
@@ -32,24 +34,33 @@ def alone_at(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def in_turn(directory: Path) -> Iterator[None]:
-    """Hold a folder, made where it is missing, for the block, once whoever holds it has let go; says so on stderr."""
+def in_turn(directory: Path, *, quiet: bool = False) -> Iterator[None]:
+    """Hold a folder, made where it is missing, for the block, once whoever holds it has let go.
+
+    Says on stderr that it waits, or that the file system has no locks, unless `quiet`.
+    """
     with _opened(directory) as folder:
-        if not _hold(folder, directory):
-            print(f"{directory}: waiting for another process that is at work on it", file=sys.stderr)
+        if not take(folder, lambda: _say(directory, NO_LOCKS, quiet=quiet)):
+            _say(directory, "waiting for another process that is at work on it", quiet=quiet)
             fcntl.flock(folder, fcntl.LOCK_EX)
         yield
 
 
-def _hold(folder: int, directory: Path) -> bool:
-    """Whether the lock was free; on a file system without locks a word on stderr has to do."""
+def take(handle: int, without_locks: Callable[[], object]) -> bool:
+    """Lock an open file or folder; whether it was free. `without_locks` is called where the file system has none."""
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        print(f"{directory}: this file system has no locks; see that no second process works on it", file=sys.stderr)
+        without_locks()
     return True
+
+
+def _say(directory: Path, words: str, *, quiet: bool = False) -> None:
+    """A line on stderr about a folder."""
+    if not quiet:
+        print(f"{directory}: {words}", file=sys.stderr)
 
 
 @contextmanager

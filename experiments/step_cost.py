@@ -13,7 +13,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from torchvision.models.resnet import Bottleneck
 from tqdm import tqdm
 
 from analysis.artifacts import write_atomically
+from experiments.bench_rows import interleaved
 from experiments.coco import coco_profile
 from experiments.config import Training
 from experiments.files import write_csv
@@ -105,23 +105,17 @@ def measure_step(detector: str, key: str, num_pictures: int, runtime: Runtime, r
     state = start(training.model, training.recipe, runtime)
     tame(state.model)
     batch = make_batch(num_pictures, training.model.num_classes)
-    seconds = []
-    for _ in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begun = time.perf_counter()
-        training_step(state, [batch], training.recipe, runtime)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begun)
-    median = statistics.median(seconds[1:])
+    seconds = interleaved(
+        {detector: lambda: training_step(state, [batch], training.recipe, runtime)}, repeats, runtime.device
+    )[detector]
+    median = statistics.median(seconds)
     return {
         "detector": detector,
         "backbone": training.backbone_label,
         "pictures": num_pictures,
         "precision": str(runtime.dtype).removeprefix("torch."),
         "seconds": median,
-        "slowest": max(seconds[1:]),
+        "slowest": max(seconds),
         "images_per_second": num_pictures / median,
         "peak_gigabytes": (_peak_bytes(device) - (empty if device.type == "cpu" else 0)) / 1e9,
         "repeats": repeats,

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from analysis.statistics import percentile_interval
+from experiments.bench_rows import wait_for
 from experiments.config import Training
 from experiments.evidence import Evidence, Measured
 from experiments.files import write_csv
@@ -91,12 +92,10 @@ def _timed_step(racer: _Racer, groups: list[Batch], runtime: Runtime) -> float:
     """Seconds of one step."""
     is_gpu = torch.device(runtime.device).type == "cuda"
     clock = time.perf_counter if is_gpu else time.process_time
-    if is_gpu:
-        torch.cuda.synchronize(runtime.device)
+    wait_for(runtime.device)
     begun = clock()
     training_step(racer.state, groups, racer.recipe, runtime)
-    if is_gpu:
-        torch.cuda.synchronize(runtime.device)
+    wait_for(runtime.device)
     return clock() - begun
 
 

@@ -113,7 +113,7 @@ class RetinaNetLoss:
             objects = assignments[matched] + firsts[matched // len(anchors)]
             goals = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
             box = deltas.sum() * 0 + self._distance(deltas.flatten(0, 1)[matched], goals)
-            focal = self._focal(logits, assignments, matched, torch.cat([*gt_labels])[objects])
+            focal = self._focal(logits, assignments, matched, torch.cat(list(gt_labels))[objects])
             num_matched = total_count(len(matched))
             # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
             over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
@@ -202,7 +202,7 @@ class FreeAnchorLoss:
             bags = torch.cat([anchor_bags(anchors, own, self.bag_size) for own in boxes])
             firsts = [image * len(anchors) for image, own in enumerate(boxes) for _ in own]
             places = bags + torch.tensor(firsts, dtype=torch.int64, device=bags.device)[:, None]
-            in_bags = places * logits.shape[2] + torch.cat([*gt_labels])[:, None]
+            in_bags = places * logits.shape[2] + torch.cat(list(gt_labels))[:, None]
             excused, match_prob = self._excused_scores(logits, deltas, anchors, boxes, gt_labels)
             exceptions = torch.cat([in_bags.flatten(), excused]).unique()
             background, few = background_focal_loss(logits, exceptions, self.gamma)

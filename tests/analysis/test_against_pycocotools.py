@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from oracles.coco_record import twelve_statistics, with_pictures_repeated
 from oracles.coco_worlds import CocoWorld, coco_worlds, seven_of_ten, traits
 from oracles.nms_recall import greedy_nms
+from world_columns import columns
 
 from analysis.coco import STATISTICS, read_detections, read_ground_truth
 from analysis.columns import Detections, GroundTruth
@@ -46,32 +47,6 @@ def assert_same(ours: dict[str, float], record: list[float]) -> None:
         if not (math.isnan(value) and math.isnan(expected)) and not abs(value - expected) <= 1e-12
     }
     assert far == {}
-
-
-def columns(world: CocoWorld) -> tuple[GroundTruth, Detections]:
-    """A world as the columns that reading its two files would give."""
-    objects, categories = world.content["annotations"], world.content["categories"]
-    ground_truth = GroundTruth(
-        image_ids=np.array([row["id"] for row in world.content["images"]]),
-        category_ids=np.array([row["id"] for row in categories]),
-        category_names=tuple(row["name"] for row in categories),
-        annotation_id=np.array([row["id"] for row in objects]),
-        area=np.array([row["area"] for row in objects]),
-        iscrowd=np.array([row["iscrowd"] for row in objects]),
-        **places(objects),
-    )
-    return ground_truth, Detections(scores=np.array([row["score"] for row in world.found]), **places(world.found))
-
-
-def places(rows: list[dict]) -> dict[str, np.ndarray]:
-    """Picture, category and box of COCO's rows as columns."""
-    bbox = np.array([row["bbox"] for row in rows]).reshape(-1, 4)
-    return {
-        "image_id": np.array([row["image_id"] for row in rows]),
-        "category_id": np.array([row["category_id"] for row in rows]),
-        "boxes": np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
-        "sizes": bbox[:, 2:],
-    }
 
 
 def test_twelve_statistics_equal_pycocotools():

@@ -10,12 +10,12 @@ from oracles.coco_record import coco_of, twelve_statistics
 from oracles.coco_worlds import coco_worlds
 from oracles.measured_worlds import measured
 from pycocotools.cocoeval import COCOeval
+from world_columns import columns
 
 from analysis.breakdowns import category_aspects, category_counts
 from analysis.class_curves import RECALL_LEVELS, precisions_at_levels
 from analysis.coco import DataError, coco_statistics, read_detections, read_ground_truth
 from analysis.coco_json import collector_paused
-from analysis.columns import Detections, GroundTruth
 from analysis.matching import match_detections
 from analysis.precision import average_precision, detection_statistics, precision_curves
 from experiments import evaluation as module
@@ -51,7 +51,7 @@ def test_precisions_at_levels_are_pycocotools(world):
     evaluation.evaluate()
     evaluation.accumulate()
     theirs = evaluation.eval["precision"][:, :, :, 0, 2]
-    curves = precision_curves(match_detections(*_columns(world)))
+    curves = precision_curves(match_detections(*columns(world)))
     values = []
     for k, curve in enumerate(curves.classes):
         if len(curve.object_images):
@@ -62,31 +62,6 @@ def test_precisions_at_levels_are_pycocotools(world):
             assert (theirs[:, :, k] == -1).all()
     mean = np.mean(values) if values else np.nan
     np.testing.assert_allclose(average_precision(curves), mean, rtol=0, atol=1e-12)
-
-
-def _columns(world):
-    """A world as columns, through json's own types."""
-
-    def places(rows):
-        bbox = np.array([row["bbox"] for row in rows]).reshape(-1, 4)
-        return {
-            "image_id": np.array([row["image_id"] for row in rows]),
-            "category_id": np.array([row["category_id"] for row in rows]),
-            "boxes": np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
-            "sizes": bbox[:, 2:],
-        }
-
-    objects = world.content["annotations"]
-    ground_truth = GroundTruth(
-        image_ids=np.array([row["id"] for row in world.content["images"]]),
-        category_ids=np.array([row["id"] for row in world.content["categories"]]),
-        category_names=tuple(row["name"] for row in world.content["categories"]),
-        annotation_id=np.array([row["id"] for row in objects]),
-        area=np.array([row["area"] for row in objects]),
-        iscrowd=np.array([row["iscrowd"] for row in objects]),
-        **places(objects),
-    )
-    return ground_truth, Detections(scores=np.array([row["score"] for row in world.found]), **places(world.found))
 
 
 def test_a_check_runs_pycocotools_and_says_what_differs(monkeypatch):
