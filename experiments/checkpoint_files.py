@@ -9,14 +9,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.backbone_files import BACKBONE_FILES
+from experiments.backbone_files import backbone_download, is_users_file, weights_of
 from experiments.config import CocoData, PublishedCheckpoint, Training
 from experiments.download import Download, DownloadError, fetch
 from experiments.files import write_json
 from experiments.provenance import provenance
 from experiments.remote_file import mismatch
 from experiments.store import Store
-from freeanchor.checkpoints import describe, read_model, save_tensors
+from freeanchor.checkpoints import CheckpointError, describe, read_model, save_tensors
 from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import convert_file
 from freeanchor.data import read_categories
@@ -77,10 +77,20 @@ def fetch_checkpoint(checkpoint: PublishedCheckpoint, store: Store) -> None:
 
 
 def backbone_file(training: Training, store: Store, processes: Processes = ALONE) -> Path | None:
-    """The ImageNet weights that a training starts from, fetched by the first process; None for random weights."""
-    if not training.backbone_weights:
+    """The ImageNet weights that a training starts from, fetched by the first process; None for random weights.
+
+    A file that the user gave stays where it is; raises CheckpointError where it is another than the run was named for.
+    """
+    name = training.backbone_weights
+    if not name:
         return None
+    if is_users_file(name):
+        given = store.backbone_weights
+        if given is None or weights_of("", given) != name:
+            raise CheckpointError(f"{given}: not the weights that {training.name} starts from ({name}); give that file")
+        return given
+    item = backbone_download(name)
     if processes.is_main:
-        fetch(BACKBONE_FILES[training.backbone_weights], store.downloads)
+        fetch(item, store.downloads)
     processes.wait()
-    return store.downloads / training.backbone_weights
+    return store.downloads / item.name

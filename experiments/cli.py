@@ -93,10 +93,11 @@ def _is_input_error(error: Exception) -> bool:
     from freeanchor.data import DataError
     from freeanchor.distributed import LostProcessError
     from freeanchor.shapes import ShapesError
+    from freeanchor.timm_backbones import TimmError
     from freeanchor.train import TrainingError
 
     ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)
-    return isinstance(error, (*ours, BusyError, TrainingError, UsageError, OSError))
+    return isinstance(error, (*ours, BusyError, TimmError, TrainingError, UsageError, OSError))
 
 
 if __name__ == "__main__":

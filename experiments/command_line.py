@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("authors", "mmdetection", "torchvision", "detectron2")
 Add = Callable[[str, str, str], argparse.ArgumentParser]
@@ -51,6 +52,18 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     """Options that say which profile, and where things lie."""
     parser.add_argument("--profile", default="shapes", help="shapes, photos, coco … (default: shapes)")
     parser.add_argument("--data", type=Path, help="folder of your own pictures (profile photos)")
+    parser.add_argument(
+        "--classes", choices=CLASSES, help="of your own pictures: as they are, by supercategory, or all as one"
+    )
+    parser.add_argument(
+        "--backbone",
+        dest="backbone_name",
+        metavar="NAME",
+        help="for your own pictures: resnet18, resnet34, resnet50 … or any that timm has maps of",
+    )
+    parser.add_argument(
+        "--backbone-weights", type=Path, metavar="FILE", help="ImageNet weights for it, in place of the published ones"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="seeds a run (default: 1)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="run store (default: runs)")
     parser.add_argument("--drawn", type=Path, default=Path("data"), help="folder of drawn data sets (default: data)")
@@ -60,9 +73,10 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="pictures a step in place of the recipe's, by the linear rule")
     parser.add_argument(
         "--chosen",
-        choices=("demo", "paper", "zoo"),
+        choices=("demo", "paper", "zoo", "trials", "models"),
         default="paper",
-        help="runs that reports wait for; zoo: published checkpoints, compared with each other",
+        help="runs that reports wait for; zoo: published checkpoints, compared with each other; trials, models: for "
+        "your own pictures, those besides",
     )
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder of reports (default: reports)")
 

@@ -10,9 +10,10 @@ import os
 import sys
 from dataclasses import replace
 
-from experiments.config import DrawnData, Evaluation, PublishedCheckpoint, Training
+from experiments.config import Evaluation, PublishedCheckpoint, Training
 from experiments.frames import is_measured
 from experiments.index import write_index
+from experiments.photos import Photographs
 from experiments.plan import make_rules
 from experiments.registry import PROFILES, Profile, build_profile
 from experiments.report import REPORTS, write_report
@@ -20,9 +21,11 @@ from experiments.show import recipe_lines
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
 from experiments.training_cost import cost_stage
+from freeanchor.checkpoints import CheckpointError
 from freeanchor.data import DataError
 from freeanchor.distributed import ALONE, Processes, process_group
 from freeanchor.runtime import Runtime
+from freeanchor.timm_backbones import TimmError
 
 
 class UsageError(ValueError):
@@ -88,8 +91,9 @@ def _profile(arguments: argparse.Namespace) -> Profile:
             num_seeds=arguments.seeds,
             batch_size=arguments.batch_size,
             chosen=arguments.chosen,
+            photographs=_photographs(arguments),
         )
-    except DataError:
+    except (CheckpointError, DataError, TimmError):
         raise
     except ValueError as error:  # of a batch size that makes no recipe
         raise UsageError(f"--batch-size {arguments.batch_size}: {error}") from None
@@ -98,9 +102,25 @@ def _profile(arguments: argparse.Namespace) -> Profile:
     return profile
 
 
+def _photographs(arguments: argparse.Namespace) -> Photographs | None:
+    """What the command line says about the user's photographs, where it names their folder."""
+    chosen = {"classes": arguments.classes, "backbone": arguments.backbone_name, "weights": arguments.backbone_weights}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if given and arguments.profile != "photos":
+        options = {"classes": "--classes", "backbone": "--backbone", "weights": "--backbone-weights"}
+        raise UsageError(f"{options[next(iter(given))]} is for your own pictures; give --profile photos --data DIR")
+    return Photographs(folder=arguments.data, **given) if arguments.data and arguments.profile == "photos" else None
+
+
 def store_of(arguments: argparse.Namespace) -> Store:
     """Where things lie."""
-    return Store(runs=arguments.runs, drawn=arguments.drawn, downloads=arguments.downloads, folder=arguments.data)
+    return Store(
+        runs=arguments.runs,
+        drawn=arguments.drawn,
+        downloads=arguments.downloads,
+        folder=arguments.data,
+        backbone_weights=arguments.backbone_weights,
+    )
 
 
 def evaluation_of(arguments: argparse.Namespace, name: str) -> Evaluation:
@@ -118,7 +138,7 @@ def train(arguments: argparse.Namespace) -> None:
     with process_group(arguments.device) as processes:
         runtime = runtime_of(arguments, processes)
         if processes.is_main:
-            if isinstance(training.data, DrawnData):
+            if training.data.is_made:
                 data_stage(training, store)
             if isinstance(training, Training):
                 print(f"{training.name}: {training.recipe.summary(processes.count)}", file=sys.stderr)

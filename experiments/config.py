@@ -10,7 +10,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
+from experiments.classes import Classes
 from experiments.fingerprints import CONVERSION_VERSION, NUM_DIGITS, TEST_VERSION, fingerprint
 from freeanchor.backbones import BackboneConfig
 from freeanchor.conversion import Origin
@@ -27,6 +29,7 @@ class DrawnData:
     """The `shapes` data set, drawn by the project itself."""
 
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    is_made: ClassVar[bool] = True  # the project itself writes the folder that is trained on
 
     @property
     def identity(self) -> str:
@@ -43,22 +46,39 @@ class FolderData:
     """A folder that the user brings: `train.json`, `val.json` and `images/`, or COCO's own layout.
 
     `digest` covers both annotation files, not where they lie, nor the pictures: other pictures under the same json are
-    taken for the same data.
+    taken for the same data. `classes` are made of the categories (`classes.py`): what is trained on is then a folder
+    of ours.
     """
 
     name: str
     digest: str
+    classes: Classes = "own"
 
     @property
     def identity(self) -> str:
         """What its contents depend on."""
-        return f"folder {self.digest}"
+        return f"folder {self.digest}" + (f", classes {self.classes}" if self.is_made else "")
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the project itself writes the folder that is trained on."""
+        return self.classes != "own"
+
+    @property
+    def title(self) -> str:
+        """Its name in reports: the folder's, and which classes were made where they are not its own."""
+        return f"{self.name}-{self.classes}" if self.is_made else self.name
+
+    def directory(self, root: Path) -> Path:
+        """Where a folder with other classes is written to under the data folder `root`."""
+        return root / f"{self.title}-{self.digest}"
 
     @staticmethod
-    def of(directory: Path) -> "FolderData":
+    def of(directory: Path, classes: Classes = "own") -> "FolderData":
         """Describe the folder; raises DataError where it is none."""
         content = b"".join(locate_split(directory, split)[0].read_bytes() for split in ("train", "val"))
-        return FolderData(name=directory.resolve().name, digest=hashlib.sha256(content).hexdigest()[:NUM_DIGITS])
+        digest = hashlib.sha256(content).hexdigest()[:NUM_DIGITS]
+        return FolderData(name=directory.resolve().name, digest=digest, classes=classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +86,7 @@ class CocoData:
     """COCO 2017 itself, wherever it lies: a name for what anybody has, so that runs can be listed without it."""
 
     name: str = "coco"
+    is_made: ClassVar[bool] = False
 
     @property
     def identity(self) -> str:
@@ -88,7 +109,7 @@ class Training:
     inputs: InputConfig
     recipe: TrainConfig
     inference: InferenceConfig = field(default_factory=InferenceConfig)  # as the trained model is meant to be used
-    backbone_weights: str = ""  # name in `backbone_files.py` of what the backbone starts from; none: random weights
+    backbone_weights: str = ""  # what the backbone starts from, by its name in `backbone_files.py`
 
     @property
     def backbone(self) -> BackboneConfig:

@@ -6,7 +6,7 @@ print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
 from pathlib import Path
 
 from experiments.checkpoint_files import is_at_hand
-from experiments.config import DrawnData, Evaluation, PublishedCheckpoint
+from experiments.config import Evaluation, PublishedCheckpoint
 from experiments.profiles import Pair, Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
@@ -38,7 +38,7 @@ def _run_rules(profile: Profile, store: Store) -> list[str]:
         training = evaluation.training
         trained = training.directory(store.runs) / "train.json"
         needs = []
-        if isinstance(training.data, DrawnData):
+        if training.data.is_made:
             drawn = store.data(training) / "val.json"
             rules[drawn] = _rule(drawn, [], f"$(FREEANCHOR) data draw {name} $(WHERE)")
             needs = [drawn]
@@ -52,11 +52,16 @@ def _run_rules(profile: Profile, store: Store) -> list[str]:
 
 
 def _chosen(profile: Profile, store: Store, chosen: str) -> set[str]:
-    """The runs that reports may wait for: the demonstration's, all of ours, or the published ones that can be had."""
+    """The runs that reports may wait for: the demonstration's, all of ours, or the published ones that can be had.
+
+    Of the runs made on request alone, those of the report that is `chosen` by its name.
+    """
     if chosen == "demo":
         return set(profile.demo)
-    if chosen == "paper":
-        return set(profile.evaluations) - set(profile.zoo)
+    if chosen != "zoo":
+        tables = {run for rows in profile.tables.values() for row in rows for run in row.runs}
+        asked = {run for report in profile.on_request if report != chosen for run in shown_runs(profile, report)}
+        return set(profile.evaluations) - set(profile.zoo) - (asked - tables)
     trainings = {name: profile.evaluations[name].training for name in profile.zoo}
     return {name for name, it in trainings.items() if isinstance(it, PublishedCheckpoint) and is_at_hand(it, store)}
 
@@ -80,7 +85,7 @@ def shown_runs(profile: Profile, report: str) -> list[str]:
 
 def _needs(profile: Profile, store: Store, report: str, chosen: str) -> list[str]:
     """The runs a report waits for: of those that it shows, the chosen ones; trials and the like for `paper` only."""
-    if report in ("trials", "ablations", "models") and chosen != "paper":
+    if report in ("trials", "ablations", "models") and chosen in ("demo", "zoo"):
         return []
     waited_for = _chosen(profile, store, chosen)
     return [run for run in dict.fromkeys(shown_runs(profile, report)) if run in waited_for]
@@ -110,7 +115,8 @@ def _cost_rules(profile: Profile, store: Store) -> list[str]:
 def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
     """Rules for every run and report of a profile.
 
-    `chosen` is "demo" (two runs, the rest not run), "paper" (all of ours), or "zoo" (the published checkpoints).
+    `chosen` is "demo" (two runs, the rest not run), "paper" (all of ours), "zoo" (the published checkpoints), or the
+    name of a report whose runs are made on request alone.
     """
     directory = reports / profile.report_name
     names = list(REPORTS)

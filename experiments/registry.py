@@ -9,119 +9,27 @@ else.
     profile.evaluations["freeanchor-small-s0"].training.recipe
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from experiments.ablations import FACTORS, Ablation, Factor, ablations_of
+from experiments.ablations import Ablation, ablations_of
 from experiments.coco import COCO_PROFILES, coco_profile
-from experiments.config import DataSource, DrawnData, Evaluation, FolderData, Training
-from experiments.profiles import DETECTORS, SNAPSHOTS, Profile, Row, compared_runs
+from experiments.config import Evaluation, Training
+from experiments.photos import Photographs, photos
+from experiments.profiles import DETECTORS, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
-from freeanchor.anchors import AnchorConfig
+from experiments.sizes import Size, mini, shapes
 from freeanchor.augmentation import AugmentConfig
-from freeanchor.backbones import BackboneConfig, SmallResNet
-from freeanchor.data import DataError, InputConfig, read_categories
-from freeanchor.losses import RetinaNetLoss
+from freeanchor.data import DataError
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
-from freeanchor.shapes import CATEGORIES, ShapesConfig
-from freeanchor.train import TrainConfig
+from freeanchor.recipe import TrainConfig
 
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
 WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
 EXAMPLE = "tiny"  # the backbone of the models that are committed with the reports
 TEST_SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)  # 480 to 1280 (Sec. 4.4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What a profile decides: how large, and on which data."""
-
-    name: str
-    data: DataSource
-    num_classes: int
-    inputs: InputConfig
-    backbones: dict[str, BackboneConfig]
-    recipe: TrainConfig  # of the 1x schedule; its loss is replaced by each detector's
-    anchors: AnchorConfig
-    pyramid_channels: int = 64
-    head_depth: int = 2
-    lr_trials: tuple[float, ...] = ()
-    example: BackboneConfig | None = None  # of a quarter of the weights: a trained pair small enough to be committed
-    factors: tuple[Factor, ...] = FACTORS
-    long_seeds: int = 1  # at most, of Table 3's schedules: each takes as long as two other runs
-
-
-# DEVIATION(D20): sizes of 3 strides a level, 24 to 152 px on P3 to P5, cover the objects of `shapes` (half of them 28
-# to 52 px). The paper's 4 strides leave the small ones without anchors; at 2 strides an object spans few cells.
-_SMALL_ANCHORS = AnchorConfig(sizes=(24.0, 48.0, 96.0, 192.0, 384.0))
-_SMALL_BACKBONES: dict[str, BackboneConfig] = {
-    "small": SmallResNet(widths=(32, 64, 128, 256), depths=(1, 1, 1, 1)),
-    "large": SmallResNet(widths=(32, 64, 128, 256), depths=(2, 2, 2, 2)),
-}
-_SHAPES_RECIPE = TrainConfig(
-    loss=RetinaNetLoss(),
-    num_steps=3500,
-    batch_size=8,
-    lr=0.16,
-    warmup_steps=100,
-    max_grad_norm=10.0,  # the authors clip nothing, but start from ImageNet weights; from scratch the baseline diverges
-    snapshots=SNAPSHOTS,
-)
-# Tried with RetinaNet alone; the recipe has the best of them: reports/shapes/trials.csv.
-_LR_TRIALS = (0.08, 0.16, 0.32)
-_MINI_FACTORS = ((FACTORS[0], 40), (FACTORS[-1], "none"))  # a number of the paper's, and a part taken away
-
-
-def _shapes() -> Size:
-    """The default: drawn scenes of 192 px, minutes on two CPU cores."""
-    return Size(
-        name="shapes",
-        data=DrawnData(),
-        num_classes=len(CATEGORIES),
-        inputs=InputConfig(short_side=192, max_long_side=320),
-        backbones=_SMALL_BACKBONES,
-        recipe=_SHAPES_RECIPE,
-        anchors=_SMALL_ANCHORS,
-        example=SmallResNet(widths=(16, 32, 64, 128), depths=(1, 1, 1, 1)),
-        lr_trials=_LR_TRIALS,
-    )
-
-
-def _mini() -> Size:
-    """`shapes` shrunk until everything runs in a minute: for tests of the toolkit, not for numbers."""
-    tiny = SmallResNet(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1))
-    return replace(
-        _shapes(),
-        name="mini",
-        data=DrawnData(shapes=ShapesConfig(num_train=32, num_val=16, image_size=128, max_size=80.0, min_head=9.0)),
-        inputs=InputConfig(short_side=128, max_long_side=224),
-        backbones={"small": tiny, "large": replace(tiny, depths=(2, 2, 2, 2))},
-        recipe=replace(_SHAPES_RECIPE, num_steps=40, batch_size=4, warmup_steps=5),
-        pyramid_channels=16,
-        head_depth=1,
-        example=tiny,
-        lr_trials=(),
-        factors=tuple(replace(factor, values=(factor.default, value)) for factor, value in _MINI_FACTORS),
-    )
-
-
-def _photos(data: Path) -> Size:
-    """Real photographs in a folder of the user's: the network of `shapes`, from scratch, on a short schedule."""
-    return replace(
-        _shapes(),
-        name="photos",
-        data=FolderData.of(data),
-        num_classes=len(read_categories(data, "train")),
-        inputs=InputConfig(short_side=256, max_long_side=384),
-        backbones={"small": _SMALL_BACKBONES["small"]},
-        recipe=replace(_SHAPES_RECIPE, num_steps=300, lr=0.04),  # to show that it runs; nothing here was tuned
-        example=None,
-        factors=(),
-    )
-
-
 PROFILES = ("shapes", "photos", *COCO_PROFILES, "mini")
 
 
@@ -130,8 +38,10 @@ def _scaled(size: Size, fractions: tuple[float, ...]) -> tuple[int, ...]:
     return tuple(round(fraction * size.inputs.short_side) for fraction in fractions)
 
 
-def _training(size: Size, detector: str, backbone: str, seed: int, suffix: str = "", **recipe: object) -> Training:
-    """One detector on one backbone with one seed; `recipe` replaces fields of the profile's."""
+def _training(
+    size: Size, detector: str, backbone: str, seed: int, suffix: str = "", recipe: TrainConfig | None = None
+) -> Training:
+    """One detector on one backbone with one seed, by the profile's recipe or, but for the loss, another."""
     loss, prior_prob = DETECTORS[detector]
     network = size.example if backbone == EXAMPLE and size.example else size.backbones[backbone]
     return Training(
@@ -151,15 +61,16 @@ def _training(size: Size, detector: str, backbone: str, seed: int, suffix: str =
             tower_init="he",
         ),
         inputs=size.inputs,
-        recipe=replace(size.recipe, loss=loss, seed=seed, **recipe),  # type: ignore[arg-type]
+        recipe=replace(recipe or size.recipe, loss=loss, seed=seed),
+        backbone_weights=size.backbone_weights,
     )
 
 
 def _long(size: Size, seed: int, suffix: str, jitter: tuple[float, ...]) -> Training:
     """Table 3's schedule: FreeAnchor on the large backbone, twice as long, with scale jitter."""
     augment = AugmentConfig(short_sides=_scaled(size, jitter))
-    steps = 2 * size.recipe.num_steps
-    return _training(size, "FreeAnchor", "large", seed, suffix, num_steps=steps, augment=augment)
+    recipe = replace(size.recipe, num_steps=2 * size.recipe.num_steps, augment=augment)
+    return _training(size, "FreeAnchor", "large", seed, suffix, recipe)
 
 
 def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
@@ -179,7 +90,7 @@ def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
             )
     runs += [Evaluation(name=run.name, training=run) for run in _examples(size)]
     varied = [Evaluation(name=training.name, training=training) for _, training in _ablations(size)]
-    return {run.name: run for run in (*runs, *_lr_trials(size), *varied)}
+    return {run.name: run for run in (*runs, *_trials(size), *varied)}
 
 
 def _examples(size: Size) -> list[Training]:
@@ -192,13 +103,13 @@ def _ablations(size: Size) -> list[tuple[Ablation, Training]]:
     return ablations_of(_training(size, "FreeAnchor", "small", 0), size.factors)
 
 
-def _lr_trials(size: Size) -> list[Evaluation]:
-    """RetinaNet at each learning rate that was tried; the recipe's own is the registered run itself."""
+def _trials(size: Size) -> list[Evaluation]:
+    """Each setting that was tried, with each detector that tried it; the recipe's own may be the registered run."""
     trials = []
-    for lr in size.lr_trials:
-        suffix = "" if lr == size.recipe.lr else f"-lr{lr:g}"
-        training = _training(size, "RetinaNet", "small", 0, suffix, lr=lr)
-        trials.append(Evaluation(name=training.name, training=training))
+    for detector in size.tried:
+        for trial in size.trials:
+            training = _training(size, detector, "small", 0, trial.suffix, trial.recipe)
+            trials.append(Evaluation(name=training.name, training=training))
     return trials
 
 
@@ -247,9 +158,15 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
 
 
 def build_profile(
-    name: str, *, data: Path | None = None, num_seeds: int = 1, batch_size: int | None = None, chosen: str = "paper"
+    name: str,
+    *,
+    data: Path | None = None,
+    num_seeds: int = 1,
+    batch_size: int | None = None,
+    chosen: str = "paper",
+    photographs: Photographs | None = None,
 ) -> Profile:
-    """The profile `name` with `num_seeds` seeds a run; `data` is the folder that `photos` needs.
+    """The profile `name` with `num_seeds` seeds a run; `data` is a folder of COCO, `photographs` what `photos` needs.
 
     `batch_size` changes every recipe by the linear rule. With `chosen` "zoo" the figures of a COCO profile compare two
     published checkpoints in place of two runs of ours. Raises ValueError for an unknown profile or number, DataError
@@ -261,11 +178,11 @@ def build_profile(
         return coco_profile(name, data=data, num_seeds=num_seeds, batch_size=batch_size, chosen=chosen)
     if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
-    if name == "photos" and data is None:
+    if name == "photos" and photographs is None:
         raise DataError("profile photos needs the folder of your pictures; give it with --data DIR (make: DATA=DIR)")
-    size = _photos(data) if name == "photos" and data else {"shapes": _shapes, "mini": _mini}[name]()
+    size = photos(photographs) if name == "photos" and photographs else {"shapes": shapes, "mini": mini}[name]()
     if batch_size is not None:
-        size = replace(size, recipe=size.recipe.at_batch_size(batch_size), lr_trials=())
+        size = replace(size, recipe=size.recipe.at_batch_size(batch_size), trials=())
     comparisons = compared_runs(size.backbones, num_seeds)
     return Profile(
         name=size.name,
@@ -274,7 +191,8 @@ def build_profile(
         tables=_tables(size, num_seeds),
         comparisons=comparisons,
         demo=tuple(run for pair in comparisons["small"] for run in pair),
-        trials=tuple(trial.name for trial in _lr_trials(size)),
+        trials=tuple(trial.name for trial in _trials(size)),
         ablations=tuple(ablation for ablation, _ in _ablations(size)),
         examples=tuple(training.name for training in _examples(size)),
+        on_request=size.on_request,
     )

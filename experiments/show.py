@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from experiments.backbone_files import BACKBONE_FILES
+from experiments.backbone_files import backbone_download, is_users_file
 from experiments.checkpoint_files import is_at_hand
 from experiments.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
 from experiments.stages import COCO_PICTURES
@@ -100,7 +100,9 @@ def _weights_needed(training: Training, store: Store) -> str:
     """The ImageNet weights it starts from."""
     if not training.backbone_weights:
         return "no weights to start from"
-    item = BACKBONE_FILES[training.backbone_weights]
+    if is_users_file(training.backbone_weights):
+        return f"ImageNet weights: your file {training.backbone_weights}"
+    item = backbone_download(training.backbone_weights)
     return f"ImageNet weights {item.url}, fetched into {store.downloads}"
 
 

@@ -20,7 +20,8 @@ import pandas as pd
 
 from analysis.coco import read_detections, read_ground_truth
 from experiments.checkpoint_files import backbone_file, fetch_checkpoint
-from experiments.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
+from experiments.classes import write_merged
+from experiments.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.files import read_json, write_csv, write_json
 from experiments.locks import alone_at, in_turn
 from experiments.matches import matches_frame
@@ -59,11 +60,16 @@ def is_done(marker: Path) -> bool:
 
 
 def data_stage(training: Training | PublishedCheckpoint, store: Store) -> Path:
-    """Draw the data set where it is one of ours; the annotation file of its validation split."""
+    """Draw the data set, or make other classes of it, where that is asked for; its validation split's annotations."""
     directory = store.data(training)
     if isinstance(training.data, DrawnData):
         with in_turn(directory.parent):
             write_shapes(training.data.shapes, directory)
+    elif isinstance(training.data, FolderData) and training.data.is_made:
+        if store.folder is None:
+            raise DataError(f"{training.name} needs its data folder; give it with DATA=DIR (or --data DIR)")
+        with in_turn(directory.parent):
+            write_merged(store.folder, directory, training.data.classes)
     return locate_split(directory, "val")[0]
 
 

@@ -7,21 +7,22 @@ store.data(training)
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.config import CocoData, DrawnData, PublishedCheckpoint, Training
+from experiments.config import CocoData, PublishedCheckpoint, Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where things lie: runs, drawn data sets, downloaded weights, and the user's own data folder, if any."""
+    """Where things lie: runs, drawn data sets, downloaded weights, the user's own data folder and backbone weights."""
 
     runs: Path = Path("runs")
     drawn: Path = Path("data")
     downloads: Path = Path("downloads")
     folder: Path | None = None
+    backbone_weights: Path | None = None
 
     def data(self, training: Training | PublishedCheckpoint) -> Path:
         """The data folder of a training."""
-        if isinstance(training.data, DrawnData):
+        if not isinstance(training.data, CocoData) and training.data.is_made:
             return training.data.directory(self.drawn)
         if self.folder is None and isinstance(training.data, CocoData):
             return self.drawn / "coco"

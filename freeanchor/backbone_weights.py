@@ -1,4 +1,4 @@
-"""ImageNet weights that a backbone starts training from: torchvision's state dicts and Caffe2's pickled blobs.
+"""ImageNet weights that a backbone starts training from: torchvision's and timm's, and Caffe2's pickled blobs.
 
 Every name must be matched, but the classifier's. Caffe2's ResNets (MSRA) want their strides in the 1x1 and BGR input,
 which no file says (FACTS A2). Whole detectors are `conversion.py`'s.
@@ -18,6 +18,8 @@ from freeanchor.backbones import Backbone
 from freeanchor.checkpoints import CheckpointError
 from freeanchor.conversion_layout import COUNTER, mismatches
 from freeanchor.foreign_files import read_weights
+from freeanchor.timm_backbones import TimmFeatures
+from freeanchor.timm_weights import load_timm
 
 NO_WEIGHTS = re.compile(r"fc\.(weight|bias)|(fc1000|pred|last_out_L1000)_[wb]|.*_momentum")  # classifiers, optimiser
 LARGEST_STEM_BIAS = 1e-6  # Caffe's ResNet-50 has a bias before its first norm, which training left at nothing
@@ -75,12 +77,15 @@ def _neutral_statistics(backbone: Backbone) -> dict[str, Tensor]:
     return statistics
 
 
-def load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_backbone(backbone: Backbone | TimmFeatures, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Put the weights of `read_backbone` into `backbone`, in place.
 
     Caffe2's files have the statistics folded into scale and bias: theirs become neutral. Raises CheckpointError that
     lists every missing, unknown or misshapen name by the file's own, and for a narrow ResNet, which nobody publishes.
     """
+    if isinstance(backbone, TimmFeatures):
+        load_timm(backbone, tensors, path)
+        return
     stem = backbone.get_submodule("stem.0")
     if not isinstance(stem, nn.Conv2d) or stem.kernel_size != (7, 7):
         raise CheckpointError(

@@ -1,7 +1,8 @@
 """Backbones: pictures in, feature maps C3, C4 and C5 (strides 8, 16, 32) out.
 
 `TorchvisionResNet` names one of torchvision's ResNets or ResNeXts; `SmallResNet` is built of the same torchvision
-blocks at a fraction of the width, for data that two CPU cores can train on. The pyramid is in `model.py`.
+blocks at a fraction of the width, for data that two CPU cores can train on; timm's are in `timm_backbones.py`. The
+pyramid is in `model.py`.
 
     backbone = build_backbone(TorchvisionResNet(name="resnet50"))
     c3, c4, c5 = backbone(images)
@@ -16,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
+
+from freeanchor.timm_backbones import TimmBackbone, TimmFeatures
 
 RESNEXT_32X4D = "resnext101_32x4d"  # mmdetection's; torchvision has no function of this name, but its class can
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", RESNEXT_32X4D, "resnext101_32x8d", "resnext101_64x4d")
@@ -73,7 +76,7 @@ class TorchvisionResNet:
         return kind.replace("resnet", "ResNet-").replace("resnext", "ResNeXt-") + (f"-{width}" if width else "")
 
 
-BackboneConfig = SmallResNet | TorchvisionResNet
+BackboneConfig = SmallResNet | TorchvisionResNet | TimmBackbone
 
 
 class Backbone(nn.Module):
@@ -180,8 +183,10 @@ def _build_torchvision(config: TorchvisionResNet) -> Backbone:
     return backbone
 
 
-def build_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone that `config` describes, with random weights."""
+def build_backbone(config: BackboneConfig) -> Backbone | TimmFeatures:
+    """The backbone that `config` describes, with random weights; raises TimmError where timm has to have it."""
+    if isinstance(config, TimmBackbone):
+        return TimmFeatures(config)
     if isinstance(config, SmallResNet):
         return _build_small(config)
     return _build_torchvision(config)

@@ -24,12 +24,13 @@ from freeanchor.data import InputConfig
 from freeanchor.data_problems import brief, printable
 from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.postprocess import InferenceConfig
+from freeanchor.timm_backbones import TimmBackbone, TimmError
 from freeanchor.writing import replacing
 
 FORMAT = "freeanchor-1"
 NUM_LEVELS = 5  # P3 to P7
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
-BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet)}
+BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet, TimmBackbone)}
 
 
 class CheckpointError(ValueError):
@@ -181,6 +182,8 @@ def _check_weights(tensors: dict[str, Tensor], config: ModelConfig, path: Path) 
     try:
         with torch.device("meta"):
             shapes = {name: tensor.shape for name, tensor in RetinaNet(config).state_dict().items()}
+    except TimmError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except (ValueError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: describes no network that can be built ({reason}); copy it again") from None

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from freeanchor.checkpoints import CheckpointError
@@ -122,8 +123,10 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 
 def load_untrusted(path: Path) -> Any:
-    """What a .pkl or torch file holds, arrays as tensors; raises CheckpointError, and never runs code from the file."""
+    """What a .pkl, safetensors or torch file holds, arrays as tensors; raises CheckpointError, and never runs code from the file."""
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         if path.suffix != ".pkl":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's remarks on damaged files, which are refused below

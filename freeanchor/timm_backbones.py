@@ -1,0 +1,159 @@
+"""Any convolutional backbone of timm as pictures in, C3, C4 and C5 out; needs the optional extra `timm`.
+
+timm's `features_only` gives the maps. What the paper freezes is frozen by what it is, whatever timm calls it: every
+batch norm, and all layers that the map at stride 4 comes from (FACTS A2). ImageNet weights: `timm_weights.py`.
+
+    c3, c4, c5 = TimmFeatures(TimmBackbone(name="tf_efficientnet_lite0"))(images)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+STRIDES = (8, 16, 32)  # of C3, C4 and C5
+FROZEN_STRIDE = 4  # the layers behind a map of this stride train, those in front of it do not
+PROBE_SIDE = 64  # pixels of the picture that shows which layers are in front
+
+
+class TimmError(ValueError):
+    """A backbone that timm cannot give: not installed, unknown, or without maps at the strides of a pyramid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmBackbone:
+    """A backbone by timm's name for it, its batch norms and the layers up to stride 4 frozen.
+
+    With `strided_c5` the layers behind C4, most of the weights, are left out: C5 is a strided 3x3 convolution of C4,
+    from random weights, and the whole small enough to be mailed about.
+    """
+
+    name: str
+    strided_c5: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name in tables: timm's own."""
+        return f"{self.name} (to stride 16)" if self.strided_c5 else self.name
+
+
+def import_timm() -> ModuleType:
+    """The package; raises TimmError where it is not installed."""
+    try:
+        import timm
+    except ImportError:
+        raise TimmError("backbones of timm need the package timm; pip install 'freeanchor[timm]'") from None
+    return timm
+
+
+def create(name: str, **options: Any) -> Any:
+    """timm's network, with random weights unless the options say otherwise; raises TimmError where it has none."""
+    timm = import_timm()
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.partition('.')[0]}*")[:3]
+        did_you_mean = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has the names"
+        raise TimmError(f"timm knows no backbone {name!r}; {did_you_mean}")
+    try:
+        return timm.create_model(name, **options)
+    except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TimmError(f"timm's {name} gives no feature maps ({reason}); choose a convolutional one") from None
+
+
+def _map_numbers(name: str, strides: tuple[int, ...]) -> tuple[int, ...]:
+    """The last of timm's feature maps at each stride."""
+    with torch.device("meta"):
+        found = list(create(name, features_only=True).feature_info.reduction())
+    if missing := [stride for stride in strides if stride not in found]:
+        raise TimmError(f"timm's {name} has maps at strides {found}, none at {missing[0]}; choose another")
+    return tuple(len(found) - 1 - found[::-1].index(stride) for stride in strides)
+
+
+class TimmFeatures(nn.Module):
+    """Feature maps C3, C4 and C5 of timm's network; `out_channels` are theirs.
+
+    On CPUs it computes in float32 whatever the rest does: bfloat16's backward of depthwise convolutions is slow there.
+    """
+
+    def __init__(self, config: TimmBackbone) -> None:
+        """Build it with random weights; raises TimmError."""
+        super().__init__()
+        own = STRIDES[:2] if config.strided_c5 else STRIDES
+        self.config = config
+        self.options = {
+            "features_only": True,
+            "out_indices": _map_numbers(config.name, (FROZEN_STRIDE, *own)),
+            "feature_cls": "getter" if config.strided_c5 else None,  # the one that leaves out what is behind C4
+        }
+        self.body = create(config.name, **self.options)
+        channels = list(self.body.feature_info.channels())[1:]
+        self.top: nn.Module | None = None
+        if config.strided_c5:
+            self.top = nn.Sequential(nn.Conv2d(channels[-1], channels[-1], 3, stride=2, padding=1), nn.ReLU())
+            channels.append(channels[-1])
+        self.out_channels = tuple(channels)
+        self._freeze()
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Feature maps C3, C4, C5."""
+        kind = images.device.type
+        with torch.autocast(kind, enabled=kind not in ("cpu", "meta") and torch.is_autocast_enabled(kind)):
+            maps: list[Tensor] = list(self.body(images))[1:]
+            return maps if self.top is None else [*maps, self.top(maps[-1])]
+
+    def train(self, mode: bool = True) -> "TimmFeatures":  # torch's own signature
+        """Only the top trains; what timm drops at random, and the statistics of its norms, stay at rest."""
+        super().train(mode)
+        self.body.eval()
+        return self
+
+    def _freeze(self) -> None:
+        """Stop training every batch norm, and whatever the first map depends on."""
+        for module in self.body.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.requires_grad_(requires_grad=False)
+        trained = [parameter for parameter in self.body.parameters() if parameter.requires_grad]
+        self.body.eval()
+        probe = torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE, device=trained[0].device)
+        try:
+            with torch.enable_grad():
+                in_front = torch.autograd.grad(self.body(probe)[0].sum(), trained, allow_unused=True)
+        except (AssertionError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise TimmError(
+                f"timm's {self.config.name} takes no picture of any size ({reason}); choose another"
+            ) from None
+        for parameter, gradient in zip(trained, in_front, strict=True):
+            parameter.requires_grad_(gradient is None)
+
+
+def input_statistics(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation, of values 0 to 255, that timm's weights of that name were trained with."""
+    mean, std = (tuple(255 * value for value in _cfg(name)[key]) for key in ("mean", "std"))
+    return mean, std  # type: ignore[return-value]
+
+
+def published_file(name: str) -> str:
+    """The address of the ImageNet weights: timm's own, or else its hub's; raises TimmError where timm says neither."""
+    cfg = _cfg(name)
+    if cfg.get("url"):
+        return str(cfg["url"])
+    if not cfg.get("hf_hub_id"):
+        raise TimmError(f"timm does not say where the weights of {name} are; give a file with --backbone-weights FILE")
+    return f"https://huggingface.co/{cfg['hf_hub_id']}/resolve/main/model.safetensors"
+
+
+def _cfg(name: str) -> Mapping[str, Any]:
+    """What timm says about the pretrained weights of that name."""
+    import_timm()
+    from timm.models import get_pretrained_cfg
+
+    found = get_pretrained_cfg(name, allow_unregistered=False)
+    if found is None:
+        raise TimmError(f"timm has no pretrained {name!r}; give the ImageNet weights of another backbone")
+    cfg: Mapping[str, Any] = found.to_dict()
+    return cfg
