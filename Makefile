@@ -7,6 +7,11 @@ MAKEFLAGS += --no-print-directory
 
 PROFILE ?= shapes#   shapes, photos (with DATA=DIR), coco, coco-mmdetection, mini
 DATA ?=#             folder of your own pictures: train.json, val.json, images/; for coco, where COCO lies
+CLASSES ?=#          of your own pictures: own, supercategory, one
+BACKBONE ?=#         for your own pictures: resnet18, … or any of timm with maps
+BACKBONE_WEIGHTS ?=# a file of ImageNet weights for it, in place of the published ones
+CREDIT ?=#           whose pictures they are, and under which licence: shown beside them
+PICTURES ?= shown#   hidden: keep them out of reports
 SEEDS ?= 1#          seeds a run
 JOBS ?= 2#           runs side by side
 DEVICE ?= cpu#       cpu, cuda, cuda:1 …
@@ -32,20 +37,23 @@ LAUNCH = $(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=$(strip $(THREADS)) $
 empty :=
 space := $(empty) $(empty)
 ESCAPED_DATA := $(subst $(space),\ ,$(strip $(DATA)))
+OWN_PICTURES = $(if $(strip $(CLASSES)), --classes $(strip $(CLASSES)))$(if $(strip $(BACKBONE)), --backbone $(strip \
+	$(BACKBONE)))$(if $(BACKBONE_WEIGHTS), --backbone-weights $(subst $(space),\ ,$(strip $(BACKBONE_WEIGHTS))))$(if $(strip \
+	$(CREDIT)), --credit "$(subst ',’,$(strip $(CREDIT)))")$(if $(filter hidden,$(PICTURES)), --hide-pictures)
 WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(ESCAPED_DATA), --data $(ESCAPED_DATA))$(if $(strip \
-	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)
+	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_PICTURES)
 HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION)) \
 	--workers $(strip $(WORKERS))
 
 # Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
-CHOSEN ?= $(if $(filter demo,$(MAKECMDGOALS)),demo,$(if $(filter zoo,$(MAKECMDGOALS)),zoo,paper))
+CHOSEN ?= $(firstword $(filter demo zoo trials models,$(MAKECMDGOALS)) paper)
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	trials headline ablations claims models positions concentration part_distance report reports/% runs/%
+	convergence trials headline ablations claims models positions concentration part_distance report reports/% runs/%
 
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
-PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(DATA),-$(shell echo "$(DATA)" | cksum | cut -d ' ' -f 1)).mk
+PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(DATA),-$(shell echo '$(DATA)$(OWN_PICTURES)' | cksum | cut -d ' ' -f 1)).mk
 USER_JSON := $(if $(ESCAPED_DATA),$(shell find $(ESCAPED_DATA)/ -maxdepth 2 -name '*.json' 2>/dev/null | sed 's/ /\\ /g'))
 SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON)
 # What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
@@ -61,6 +69,7 @@ endif
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
+	@echo "            [CLASSES=own] [BACKBONE=] [BACKBONE_WEIGHTS=FILE] [CREDIT=TEXT] [PICTURES=shown]"
 	@echo "            [DEVICE=cpu] [PROCESSES=1] [BATCH=] [PRECISION=auto] [WORKERS=0]"
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sort -u | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
@@ -106,6 +115,7 @@ figure4: ## matching of one object over training (Fig. 4)
 figure5: ## slender against square objects (Fig. 5)
 figure6: ## crowdedness (Fig. 6)
 training: ## loss terms, learning rate and effective anchors over training
+convergence: ## AP at snapshots over training
 headline: ## both detectors and their difference in one table
 comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals
 ablations: ## FreeAnchor with one field of its loss changed at a time (Sec. 4.3)

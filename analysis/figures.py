@@ -19,9 +19,19 @@ from analysis.figure_style import STYLE
 from analysis.function_figures import figure2, figure3
 from analysis.matching_figures import figure1, figure4
 from analysis.result_figures import figure5, figure6
-from analysis.training_figures import training_curves
+from analysis.training_figures import learning_curves, training_curves
 
-__all__ = ["figure1", "figure2", "figure3", "figure4", "figure5", "figure6", "training_curves", "write_figure"]
+__all__ = [
+    "figure1",
+    "figure2",
+    "figure3",
+    "figure4",
+    "figure5",
+    "figure6",
+    "learning_curves",
+    "training_curves",
+    "write_figure",
+]
 
 PNG_DPI = 200
 # Neither format may carry the time or a version: the same frame gives the same bytes.

@@ -3,6 +3,7 @@
 What it is: drawing a training log. What it is not: a figure of the paper, which has none of training.
 
     training_curves(frame)      # columns detector, step, metric, value, and run where there are several seeds
+    learning_curves(frame)      # AP over training: columns detector, run, step, num_steps, metric, value
 
 Metrics drawn are `loss_*`, `lr` and `effective_anchors`; others (pictures per second) are passed over.
 """
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from analysis.figure_style import COLOURS, DETECTORS, FAINT_INK, detectors_in, new_figure, say_not_run, styled
 
 _LINE_STYLES = ("-", (0, (4, 1.6)), (0, (1.4, 1.2)))
+_CURVE_TITLES = {"ap": "AP", "ap_50": "AP50", "ap_75": "AP75"}
 _SMOOTHED_SHARE = 0.04  # of the points of a curve, in one window
 
 
@@ -40,6 +42,19 @@ def training_curves(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def learning_curves(frame: pd.DataFrame) -> Figure:
+    """AP, AP50 and AP75 of both detectors at snapshots over training: mean over seeds, and their range."""
+    figure = new_figure(7.4, 2.7)
+    panels = figure.subplots(1, 3)
+    done = frame.assign(step=100 * frame.step / frame.num_steps, value=100 * frame.value)
+    for axes, (metric, title) in zip(panels, _CURVE_TITLES.items(), strict=True):
+        _draw_both(axes, done[done.metric == metric], share=0.0, marker="o", markersize=3)
+        axes.set_title(title)
+        axes.set_xlabel("training done (%)")
+    return figure
+
+
 def smooth(values: Float[np.ndarray, " N"], window: int) -> Float[np.ndarray, " N"]:
     """Mean over a centred window, which shrinks at the ends; nan are left out. A window of 1 changes nothing."""
     if window < 1:
@@ -58,12 +73,12 @@ def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
     axes.legend(loc="upper right")
 
 
-def _draw_both(axes: Axes, rows: pd.DataFrame, share: float) -> None:
+def _draw_both(axes: Axes, rows: pd.DataFrame, share: float, **look: object) -> None:
     if not rows.value.notna().any():
         say_not_run(axes)
         return
     for detector, line_style in zip(detectors_in(rows), _LINE_STYLES, strict=False):
-        _draw_curve(axes, rows[rows.detector == detector], share, label=detector, linestyle=line_style)
+        _draw_curve(axes, rows[rows.detector == detector], share, label=detector, linestyle=line_style, **look)
     axes.set_ylim(bottom=0)
     axes.legend(loc="best")
 

@@ -64,6 +64,10 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone-weights", type=Path, metavar="FILE", help="ImageNet weights for it, in place of the published ones"
     )
+    parser.add_argument("--credit", default="", metavar="TEXT", help="whose pictures they are, and under which licence")
+    parser.add_argument(
+        "--hide-pictures", action="store_true", help="keep them out of reports: numbers and drawings alone"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="seeds a run (default: 1)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="run store (default: runs)")
     parser.add_argument("--drawn", type=Path, default=Path("data"), help="folder of drawn data sets (default: data)")
@@ -290,7 +294,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "name",
         help="table1 to table3, figure1 to figure6, headline, claims, ablations, positions, concentration, "
-        "part_distance, training, comparison, trials, models, index, or all",
+        "part_distance, training, convergence, comparison, trials, models, index, or all",
     )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")

@@ -120,6 +120,8 @@ def store_of(arguments: argparse.Namespace) -> Store:
         downloads=arguments.downloads,
         folder=arguments.data,
         backbone_weights=arguments.backbone_weights,
+        pictures=not arguments.hide_pictures,
+        credit=arguments.credit,
     )
 
 

@@ -22,6 +22,7 @@ from analysis.bags import MATCH_COLUMNS
 from analysis.breakdowns import AspectCuts
 from analysis.positions import POSITION_COLUMNS, position_histograms
 from experiments.config import Evaluation, PublishedCheckpoint
+from experiments.profiles import SNAPSHOTS
 from experiments.store import Store
 from freeanchor.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.checkpoints import DetectorConfig, load_model
@@ -77,13 +78,20 @@ def choose_objects(
     return [(split.pictures[place], number) for place, number in best[["place", "annotation_id"]].to_numpy().tolist()]
 
 
-def _stages(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int, Path]], int]:
-    """(step, model file) of each stage of a training, and its number of steps; a published one has but its end."""
+def snapshot_files(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int, Path]], int]:
+    """(step, model file) of each snapshot of a training, and its number of steps; a published one has but its end."""
     directory = evaluation.training.directory(store.runs)
     if isinstance(evaluation.training, PublishedCheckpoint):
         return [(1, directory / "model.safetensors")], 1
     files = sorted((directory / "snapshots").glob("step-*.safetensors"))
     return [(int(path.stem.removeprefix("step-")), path) for path in files], evaluation.training.recipe.num_steps
+
+
+def _stages(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int, Path]], int]:
+    """The snapshots at which matching is looked at: those of every profile, where a run has more to draw AP by."""
+    files, num_steps = snapshot_files(evaluation, store)
+    shown = {round(fraction * num_steps) for fraction in SNAPSHOTS}
+    return [(step, path) for step, path in files if step in shown], num_steps
 
 
 def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:

@@ -28,8 +28,8 @@ SHORT_SIDE, MAX_LONG_SIDE = 224, 336  # pixels; what two CPU cores train on in a
 BATCH_SIZE = 8
 MOST_PICTURES = 90_000 * 16  # that a training sees: the paper's own number
 SNAPSHOTS = (0.02, 0.1, 0.3, 0.5, 2 / 3, 0.8, 8 / 9, 1.0)  # to draw AP over training, too
-NUM_EPOCHS = 30
-LR = 0.02
+NUM_EPOCHS, SHORT_TRIAL = 30, 10
+LR, LR_TRIALS = 0.02, (0.01, 0.02, 0.04)
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # the paper's 640 to 800, as fractions of the short side (FACTS A3)
 WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
 
@@ -87,9 +87,14 @@ def _recipe(
 
 
 def _trials(num_pictures: int) -> tuple[Trial, ...]:
-    """Short trainings, from which the recipe was chosen: three rates, then three augmentations, then the schedule."""
-    short = {f"-lr{lr:g}": _recipe(num_pictures, 10, lr) for lr in (0.01, 0.02, 0.04)}
-    return tuple(Trial(suffix=suffix, recipe=replace(recipe, snapshots=(1.0,))) for suffix, recipe in short.items())
+    """What the recipe was chosen from: three rates and then three augmentations, each for ten epochs; then thirty."""
+    short = {f"-lr{lr:g}": _recipe(num_pictures, SHORT_TRIAL, lr) for lr in LR_TRIALS}
+    short |= {
+        "-flips": _recipe(num_pictures, SHORT_TRIAL, jitter=()),
+        "-wide": _recipe(num_pictures, SHORT_TRIAL, jitter=WIDE_JITTER),
+    }
+    tried = [Trial(suffix=suffix, recipe=replace(recipe, snapshots=(1.0,))) for suffix, recipe in short.items()]
+    return (*tried, Trial(suffix="", recipe=_recipe(num_pictures)))
 
 
 def photos(chosen: Photographs) -> Size:

@@ -24,6 +24,7 @@ from freeanchor.data import DataError
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.recipe import TrainConfig
+from freeanchor.torchvision_loss import TorchvisionRetinaNetLoss
 
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
@@ -66,6 +67,17 @@ def _training(
     )
 
 
+def _peer(size: Size) -> Training:
+    """RetinaNet with torchvision's own loss, seed 0, all else alike but that deltas are plain, as torchvision's are."""
+    ours = _training(size, "RetinaNet", "small", 0)
+    return replace(
+        ours,
+        name="retinanet-small-torchvision-s0",
+        model=replace(ours.model, plain_deltas=True),
+        recipe=replace(ours.recipe, loss=TorchvisionRetinaNetLoss()),
+    )
+
+
 def _long(size: Size, seed: int, suffix: str, jitter: tuple[float, ...]) -> Training:
     """Table 3's schedule: FreeAnchor on the large backbone, twice as long, with scale jitter."""
     augment = AugmentConfig(short_sides=_scaled(size, jitter))
@@ -88,7 +100,8 @@ def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
             runs.append(
                 Evaluation(name=f"freeanchor-large-2x-wide-multiscale-s{seed}", training=wide, inference=scales)
             )
-    runs += [Evaluation(name=run.name, training=run) for run in _examples(size)]
+    own = [*_examples(size), *([_peer(size)] if size.has_peer else [])]
+    runs += [Evaluation(name=run.name, training=run) for run in own]
     varied = [Evaluation(name=training.name, training=training) for _, training in _ablations(size)]
     return {run.name: run for run in (*runs, *_trials(size), *varied)}
 
@@ -154,7 +167,9 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
         )
         for detector, variant, published, stem in ours
     ]
-    return {"table1": compare(["small"]), "table2": compare(list(size.backbones)), "table3": tuple(table3)}
+    peer = Row(detector="RetinaNet (torchvision's loss)", runs=("retinanet-small-torchvision-s0",))
+    table2 = compare(list(size.backbones)) + ((peer,) if size.has_peer else ())
+    return {"table1": compare(["small"]), "table2": table2, "table3": tuple(table3)}
 
 
 def build_profile(
@@ -166,9 +181,9 @@ def build_profile(
     chosen: str = "paper",
     photographs: Photographs | None = None,
 ) -> Profile:
-    """The profile `name` with `num_seeds` seeds a run; `data` is a folder of COCO, `photographs` what `photos` needs.
+    """The profile `name` with `num_seeds` seeds a run; `data` is a folder of COCO or of photographs.
 
-    `batch_size` changes every recipe by the linear rule. With `chosen` "zoo" the figures of a COCO profile compare two
+    `photographs` says more about the latter. `batch_size` changes every recipe by the linear rule. With `chosen` "zoo" the figures of a COCO profile compare two
     published checkpoints in place of two runs of ours. Raises ValueError for an unknown profile or number, DataError
     for no folder or one that holds no data set.
     """
@@ -178,6 +193,8 @@ def build_profile(
         return coco_profile(name, data=data, num_seeds=num_seeds, batch_size=batch_size, chosen=chosen)
     if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
+    if photographs is None and data is not None:
+        photographs = Photographs(folder=data)
     if name == "photos" and photographs is None:
         raise DataError("profile photos needs the folder of your pictures; give it with --data DIR (make: DATA=DIR)")
     size = photos(photographs) if name == "photos" and photographs else {"shapes": shapes, "mini": mini}[name]()

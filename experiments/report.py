@@ -15,7 +15,17 @@ from matplotlib.figure import Figure
 from analysis.ablation_figures import ablations_figure
 from analysis.bag_figures import bag_concentration_figure, match_positions_figure, part_distance_figure
 from analysis.bags import MATCH_COLUMNS
-from analysis.figures import figure1, figure2, figure3, figure4, figure5, figure6, training_curves, write_figure
+from analysis.figures import (
+    figure1,
+    figure2,
+    figure3,
+    figure4,
+    figure5,
+    figure6,
+    learning_curves,
+    training_curves,
+    write_figure,
+)
 from analysis.tables import TableLayout, write_table
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.ablation_frame import ablation_frame
@@ -32,6 +42,7 @@ from experiments.frames import (
     trials_frame,
 )
 from experiments.headline import headline_frame, headline_layout
+from experiments.learning_curve import learning_curves as curves_of
 from experiments.ledger import ledger_frame, write_ledger
 from experiments.registry import Profile
 from experiments.store import Store
@@ -104,12 +115,18 @@ def matches(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def picture_of(frame: pd.DataFrame, profile: Profile, store: Store) -> np.ndarray:
-    """Pixels [H, W, 3] of the picture that a frame of matches is about; one grey pixel for an empty frame."""
+    """Pixels [H, W, 3] of the picture that a frame of matches is about; one grey pixel for an empty frame.
+
+    All grey where the data set's pictures are not to be shown.
+    """
     if frame.empty:
         return np.full((1, 1, 3), 128, dtype=np.uint8)
     split = read_split(store.data(profile.evaluations[profile.pair[-1]].training), "val")
     image_id = frame["image_id"].iloc[0]
-    return np.array(open_image(next(picture.path for picture in split.pictures if picture.image_id == image_id)))
+    picture = next(picture for picture in split.pictures if picture.image_id == image_id)
+    if not store.pictures:
+        return np.full((picture.height, picture.width, 3), 128, dtype=np.uint8)
+    return np.array(open_image(picture.path))
 
 
 def saturated_linear_frame(match_iou: float, best_iou: tuple[float, ...] = (0.75, 0.9)) -> pd.DataFrame:
@@ -163,6 +180,7 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "concentration": lambda profile, store: _of(bag_concentration_figure, concentration(profile, store)),
     "part_distance": lambda profile, store: _of(part_distance_figure, part_distance(profile, store)),
     "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
+    "convergence": lambda profile, store: _of(learning_curves, curves_of(profile, store)),
 }
 FRAMES: dict[str, Callable[[Profile, Store], pd.DataFrame]] = {"comparison": comparison, "trials": trials_frame}
 

@@ -12,13 +12,18 @@ from experiments.config import CocoData, PublishedCheckpoint, Training
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where things lie: runs, drawn data sets, downloaded weights, the user's own data folder and backbone weights."""
+    """Where things lie: runs, drawn data sets, downloaded weights, the user's own data folder and backbone weights.
+
+    Reports show the data set's `pictures` unless their licence is not for that; `credit` says whose they are.
+    """
 
     runs: Path = Path("runs")
     drawn: Path = Path("data")
     downloads: Path = Path("downloads")
     folder: Path | None = None
     backbone_weights: Path | None = None
+    pictures: bool = True
+    credit: str = ""
 
     def data(self, training: Training | PublishedCheckpoint) -> Path:
         """The data folder of a training."""

@@ -24,9 +24,11 @@ from freeanchor.checkpoints import (
 from freeanchor.data import Batch
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss, Terms
 from freeanchor.model import ModelOutput, RetinaNet
+from freeanchor.recipe import Loss
 from freeanchor.runtime import Runtime
+from freeanchor.torchvision_loss import TorchvisionRetinaNetLoss
 
-LOSSES = {kind.__name__: kind for kind in (RetinaNetLoss, FreeAnchorLoss)}
+LOSSES = {kind.__name__: kind for kind in (RetinaNetLoss, FreeAnchorLoss, TorchvisionRetinaNetLoss)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def save_divergence(
     model: RetinaNet,
     detector: DetectorConfig,
     batch: Batch,
-    loss: RetinaNetLoss | FreeAnchorLoss,
+    loss: Loss,
     divergence: Divergence,
 ) -> None:
     """Write the weights before the step with the pictures as the network saw them and their objects."""
@@ -119,7 +121,7 @@ def _watched(model: RetinaNet, images: Tensor, runtime: Runtime) -> tuple[ModelO
 
 
 def _terms_of(
-    image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: RetinaNetLoss | FreeAnchorLoss
+    image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: Loss
 ) -> Terms:
     """The loss terms of one picture alone."""
     boxes, labels = tensors[f"gt_boxes.{image}"], tensors[f"gt_labels.{image}"]
@@ -132,7 +134,7 @@ def _words(terms: Terms, num_objects: int) -> str:
 
 
 def _gradient_of(
-    image: int, model: RetinaNet, tensors: dict[str, Tensor], loss: RetinaNetLoss | FreeAnchorLoss, runtime: Runtime
+    image: int, model: RetinaNet, tensors: dict[str, Tensor], loss: Loss, runtime: Runtime
 ) -> str:
     """Whether the gradient of one picture's loss is finite, and the first weights of which it is not."""
     model.zero_grad(set_to_none=True)

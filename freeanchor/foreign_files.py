@@ -123,7 +123,10 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 
 def load_untrusted(path: Path) -> Any:
-    """What a .pkl, safetensors or torch file holds, arrays as tensors; raises CheckpointError, and never runs code from the file."""
+    """What a .pkl, safetensors or torch file holds, arrays as tensors; never runs code from it.
+
+    Raises CheckpointError where it cannot be read, or wants to run something.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

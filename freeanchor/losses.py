@@ -38,7 +38,7 @@ def _widen(tensor: Tensor) -> Tensor:
     return tensor.to(widened(tensor.dtype))
 
 
-def _check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
+def check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
     """Refuse ground truth that does not pair with the batch, with itself, or with the classes."""
     if not len(logits) == len(gt_boxes) == len(gt_labels):
         raise ValueError(
@@ -102,7 +102,7 @@ class RetinaNetLoss:
         total_count: TotalCount = int,
     ) -> Terms:
         """Terms `classification` and `box`, scalars; `total_count` sums counts over processes that share a batch."""
-        _check_pairing(logits, gt_boxes, gt_labels)
+        check_pairing(logits, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             deltas, anchors = _widen(deltas), _widen(anchors)
             boxes = [own.to(anchors) for own in gt_boxes]
@@ -194,7 +194,7 @@ class FreeAnchorLoss:
 
         `total_count` sums a count over the processes that share a batch: the default is a batch of this process's own.
         """
-        _check_pairing(logits, gt_boxes, gt_labels)
+        check_pairing(logits, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             deltas, anchors = _widen(deltas), _widen(anchors)
             boxes = [own.to(anchors) for own in gt_boxes]

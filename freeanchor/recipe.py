@@ -10,6 +10,9 @@ from torch import nn, optim
 
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.torchvision_loss import TorchvisionRetinaNetLoss
+
+Loss = RetinaNetLoss | FreeAnchorLoss | TorchvisionRetinaNetLoss
 
 
 class TrainingError(ValueError):
@@ -30,7 +33,7 @@ class TrainConfig:
     own. With `aspect_groups`, the pictures of a group are all upright or all lying (FACTS A3).
     """
 
-    loss: RetinaNetLoss | FreeAnchorLoss
+    loss: Loss
     num_steps: int = 90_000
     batch_size: int = 16
     lr: float = 0.01

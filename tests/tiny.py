@@ -14,8 +14,9 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import InputConfig, Split, read_split
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses import FreeAnchorLoss
 from freeanchor.model import ModelConfig, RetinaNet
+from freeanchor.recipe import Loss
 from freeanchor.runtime import Runtime
 from freeanchor.train import TrainConfig
 
@@ -48,7 +49,7 @@ def tiny_model(seed: int = 0, **model: Any) -> RetinaNet:
         return RetinaNet(tiny_detector(**model).model).eval()
 
 
-def tiny_recipe(loss: RetinaNetLoss | FreeAnchorLoss, **changes: Any) -> TrainConfig:
+def tiny_recipe(loss: Loss, **changes: Any) -> TrainConfig:
     """Eight steps of three pictures at a rate that a tiny network stands."""
     values = {"num_steps": 8, "batch_size": 3, "lr": 0.02, "warmup_steps": 2, "max_grad_norm": 10.0, **changes}
     return TrainConfig(loss=loss, **values)
