@@ -26,7 +26,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from freeanchor.augmentation import AugmentConfig, TrainingStream
-from freeanchor.backbones import SmallResNet, build_backbone
+from freeanchor.backbones import Backbone, SmallResNet, build_backbone
 from freeanchor.boxes import xyxy_to_xywh
 from freeanchor.data import InputConfig, Sample, Split, load_sample, read_split
 from freeanchor.integrations.torchvision import use_free_anchor
@@ -40,6 +40,7 @@ def small_retinanet(num_classes: int, inputs: InputConfig) -> RetinaNet:
     """torchvision's RetinaNet, narrow; `num_classes` counts the background, as there."""
     head = RetinaNetHead(64, 9, num_classes, norm_layer=partial(nn.GroupNorm, 8))
     body = build_backbone(SmallResNet(widths=(32, 64, 128, 256)))
+    assert isinstance(body, Backbone)
     stages = OrderedDict(stem=body.stem, **dict(zip(("c2", "c3", "c4", "c5"), body.stages, strict=True)))
     levels, channels = {"c3": "p3", "c4": "p4", "c5": "p5"}, list(body.out_channels)
     pyramid = BackboneWithFPN(nn.Sequential(stages), levels, channels, 64, LastLevelP6P7(64, 64))

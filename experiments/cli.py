@@ -12,35 +12,39 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from experiments.command_line import build_parser
 
 Handler = Callable[[argparse.Namespace], None]
 
 
-def _handler(command: str) -> Handler:
-    """The function behind a command; imported late, so that --help does not wait for torch."""
-    from experiments import commands, data_commands, explore, plain
+HANDLERS = {
+    "train": "commands.train",
+    "predict": "commands.predict",
+    "cost": "commands.cost",
+    "show": "commands.show",
+    "report": "commands.report",
+    "list": "commands.list_runs",
+    "plan": "commands.plan",
+    "data": "data_commands.data",
+    "convert": "data_commands.convert",
+    "export": "data_commands.export",
+    "replay": "data_commands.replay",
+    "detect": "detect.command",
+    "matches": "explore.matches",
+    "evaluate": "plain.evaluate",
+    "compare": "plain.compare",
+    "nms-recall": "plain.nms_recall",
+    "nms": "plain.nms",
+}
 
-    return {
-        "train": commands.train,
-        "predict": commands.predict,
-        "cost": commands.cost,
-        "show": commands.show,
-        "report": commands.report,
-        "list": commands.list_runs,
-        "plan": commands.plan,
-        "data": data_commands.data,
-        "convert": data_commands.convert,
-        "export": data_commands.export,
-        "replay": data_commands.replay,
-        "detect": plain.detect,
-        "matches": explore.matches,
-        "evaluate": plain.evaluate,
-        "compare": plain.compare,
-        "nms-recall": plain.nms_recall,
-        "nms": plain.nms,
-    }[command]
+
+def _handler(command: str) -> Handler:
+    """The function behind a command; imported late, and alone, so that nobody waits for what they do not use."""
+    module, _, name = HANDLERS[command].partition(".")
+    handler: Handler = getattr(import_module(f"experiments.{module}"), name)
+    return handler
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,9 +90,9 @@ def _in_one_line(error: Exception) -> str:
 def _is_input_error(error: Exception) -> bool:
     """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
     from analysis.columns import DataError as AnalysisDataError
-    from experiments.commands import UsageError
     from experiments.locks import BusyError
     from experiments.remote_file import DownloadError
+    from experiments.usage import UsageError
     from freeanchor.checkpoints import CheckpointError
     from freeanchor.data import DataError
     from freeanchor.distributed import LostProcessError

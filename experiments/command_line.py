@@ -4,40 +4,16 @@ arguments = build_parser().parse_args()
 """
 
 import argparse
-import difflib
 import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+
+from experiments.parser import Parser
 
 CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("authors", "mmdetection", "torchvision", "detectron2")
 Add = Callable[[str, str, str], argparse.ArgumentParser]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse's, whose refusals name the nearest command, option or choice where one was misspelt."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and the message with what may have been meant, and exit with status 2."""
-        choice = re.match(r".*invalid choice: '(.*)' \(choose from (.*)\)", message)
-        stray = re.match(r"unrecognized arguments: (-[^\s=]*)", message)
-        near: list[str] = []
-        if choice:
-            near = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1, cutoff=0.5)
-        elif stray:
-            near = difflib.get_close_matches(stray[1], sorted(set(self._options())), n=1, cutoff=0.6)
-        super().error(f"{message}; did you mean {near[0]}?" if near else message)
-
-    def _options(self) -> Iterator[str]:
-        """Every option of this parser and of its commands."""
-        for action in self._actions:
-            yield from action.option_strings
-            if isinstance(action, argparse._SubParsersAction):
-                for command in action.choices.values():
-                    yield from command._options()
 
 
 def _eps(text: str) -> float:
@@ -95,11 +71,14 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(add: Add) -> None:
     """The commands that look after data sets."""
-    data = add("data", "draw, fetch or check data sets", "freeanchor data check photos")
+    data = add("data", "draw, fetch, convert or check data sets", "freeanchor data check photos")
     data.add_argument(
-        "action", choices=("shapes", "draw", "coco", "check"), help="shapes DIR, draw RUN, coco DIR, or check DIR"
+        "action",
+        choices=("shapes", "draw", "coco", "voc", "check"),
+        help="shapes DIR, draw RUN, coco DIR, voc DIR DIR (Pascal VOC xml into our layout), or check DIR",
     )
     data.add_argument("target", help="a folder; for draw, the run whose data set to draw")
+    data.add_argument("destination", nargs="?", type=Path, help="for voc, the folder to write")
     data.add_argument("--splits", default="train,val", help="of COCO, those to fetch (default: train,val)")
     _add_where(data)
 

@@ -6,7 +6,6 @@ Each takes the parsed command line; what they do is in `stages.py` and `report.p
 import argparse
 import difflib
 import json
-import os
 import sys
 from dataclasses import replace
 
@@ -21,61 +20,17 @@ from experiments.show import recipe_lines
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
 from experiments.training_cost import cost_stage
+from experiments.usage import UsageError, check_device, runtime_of
 from freeanchor.checkpoints import CheckpointError
 from freeanchor.data import DataError
-from freeanchor.distributed import ALONE, Processes, process_group
-from freeanchor.runtime import Runtime
+from freeanchor.distributed import process_group
 from freeanchor.timm_backbones import TimmError
-
-
-class UsageError(ValueError):
-    """A name or a combination of options that means nothing; one line with the remedy."""
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
     """The nearest known names, or all of them where none is near."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
-
-
-def check_device(device: str) -> None:
-    """Raise UsageError where torch has no such device, or not one for each process that torchrun starts here."""
-    import torch
-
-    try:
-        torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
-    if device.startswith("cuda"):
-        _check_gpus(device, torch.device(device).index, torch.cuda.device_count())
-
-
-def _check_gpus(device: str, index: int | None, num_gpus: int) -> None:
-    """Raise UsageError where a GPU of that number, or one for each process on this host, is not there."""
-    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if num_processes > 1 and index is not None:
-        raise UsageError(f"--device {device}: {num_processes} processes cannot share one GPU; give --device cuda")
-    if max(num_processes, (index or 0) + 1) > num_gpus:
-        raise UsageError(
-            f"--device {device}: {num_processes} process(es) on a host with {num_gpus} GPU(s); start as many as there "
-            "are, and count them from cuda:0"
-        )
-
-
-def runtime_of(arguments: argparse.Namespace, processes: Processes = ALONE) -> Runtime:
-    """Device, threads and precision of the command line, put into force; each process has a GPU of its own."""
-    check_device(arguments.device)
-    for option in ("threads", "workers"):
-        if getattr(arguments, option, 0) < 0:
-            raise UsageError(f"--{option} must not be negative, got {getattr(arguments, option)}")
-    device = processes.device if processes.count > 1 else arguments.device
-    runtime = Runtime(
-        device=device, threads=arguments.threads, precision=arguments.precision, num_workers=arguments.workers
-    )
-    runtime.prepare()
-    return runtime
 
 
 def _profile(arguments: argparse.Namespace) -> Profile:

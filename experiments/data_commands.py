@@ -9,25 +9,32 @@ import sys
 from pathlib import Path
 
 from experiments.coco_data import fetch_coco
-from experiments.commands import UsageError, evaluation_of, store_of
+from experiments.commands import evaluation_of, store_of
 from experiments.locks import in_turn
 from experiments.stages import data_stage
+from experiments.usage import UsageError
 from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import Origin, convert_file, export_file
 from freeanchor.data import DataError, read_categories_file
 from freeanchor.data_check import report_folder
 from freeanchor.divergence import replay as replay_step
 from freeanchor.shapes import ShapesConfig, write_shapes
+from freeanchor.voc import convert_voc
 
 
 def data(arguments: argparse.Namespace) -> None:
-    """`freeanchor data shapes DIR | draw RUN | coco DIR | check DIR`."""
+    """`freeanchor data shapes DIR | draw RUN | coco DIR | voc DIR DIR | check DIR`."""
     target = Path(arguments.target)
+    if (arguments.action == "voc") != (arguments.destination is not None):
+        raise UsageError("data voc takes two folders, what is there and what to write; the other actions take one")
     if arguments.action == "shapes":
         with in_turn(target.absolute().parent):
             write_shapes(ShapesConfig(), target)
     elif arguments.action == "draw":
         print(data_stage(evaluation_of(arguments, arguments.target).training, store_of(arguments)))
+    elif arguments.action == "voc":
+        with in_turn(arguments.destination.absolute().parent):
+            convert_voc(target, arguments.destination)
     elif arguments.action == "coco":
         fetch_coco(target, splits=tuple(arguments.splits.split(",")))
     else:

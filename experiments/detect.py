@@ -3,7 +3,10 @@
 detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
 """
 
+import argparse
 import colorsys
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.files import write_json
+from experiments.usage import UsageError, runtime_of
 from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import DataError, Picture, open_image
 from freeanchor.predict import predict
@@ -99,3 +103,24 @@ def detect(
         rows += own
     write_json(out / "detections.json", rows)
     return rows
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """`freeanchor detect IMAGE… --checkpoint C --out DIR`."""
+    if not 0 <= arguments.min_score <= 1:
+        raise UsageError(f"--min-score must lie in [0, 1], got {arguments.min_score}; it is a fraction")
+    started = time.perf_counter()
+    rows = detect(
+        arguments.images,
+        arguments.checkpoint,
+        arguments.out,
+        min_score=arguments.min_score,
+        runtime=runtime_of(arguments),
+    )
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(f"{row['file']}: {row['category']} {row['score']:.2f} at {row['bbox']}")
+    seconds = time.perf_counter() - started
+    print(f"{len(rows)} detections in {len(arguments.images)} pictures, drawn in {arguments.out}, {seconds:.2f} s")

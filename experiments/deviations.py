@@ -91,7 +91,7 @@ DEVIATIONS = {
     "D18": Deviation(
         "heads without norm from N(0, 0.01), no clipping",
         "on `shapes` and `photos`: group norm, He's variance, clipping at norm 10, both detectors alike",
-        "from scratch the baseline does not train otherwise",
+        "from scratch the baseline does not train otherwise; heads are as narrow on `photos`",
     ),
     "D19": Deviation(
         "",
@@ -100,18 +100,18 @@ DEVIATIONS = {
     ),
     "D20": Deviation(
         "anchors of 4 strides a level",
-        "3 strides on `shapes` and `photos`",
-        "their objects are smaller; see *Trials*",
+        "3 strides on `shapes`, 2 on `photos`",
+        "their objects are smaller; see *Trials*, and the shares of objects in `experiments/photos.py`",
     ),
     "D21": Deviation(
         "frozen batch norm in an ImageNet backbone",
-        "batch norm trained from scratch in the small backbones",
+        "batch norm trained from scratch in the small backbones of `shapes`; frozen on `photos`",
         "no weights to download",
     ),
     "D22": Deviation(
         "",
-        "batches are grouped by aspect ratio in the COCO profiles only; the authors always group theirs",
-        "all pictures of `shapes` are square; `photos` pads more",
+        "batches are not grouped by aspect ratio on `shapes`; the authors always group theirs",
+        "all its pictures are square",
     ),
     "D23": Deviation(
         "",

@@ -5,11 +5,12 @@ write_json(directory / "train.json", record)
 
 import json
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from freeanchor.writing import replacing
+
+if TYPE_CHECKING:  # nobody waits for pandas who writes no table
+    import pandas as pd
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -18,7 +19,7 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
+def write_csv(path: Path, frame: "pd.DataFrame") -> None:
     """Write a frame without its index."""
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False)

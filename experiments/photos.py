@@ -115,6 +115,7 @@ def photos(chosen: Photographs) -> Size:
         anchors=_ANCHORS,
         pyramid_channels=96,
         example=replace(network, strided_c5=True) if isinstance(network, TimmBackbone) else None,
+        example_snapshots=(1.0,),
         backbone_weights=weights_of(chosen.backbone, chosen.weights),
         trials=_trials(num_pictures),
         tried=("RetinaNet", "FreeAnchor"),

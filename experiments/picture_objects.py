@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from analysis.coco import read_ground_truth
-from experiments.commands import UsageError
 from experiments.detect import picture_at
+from experiments.usage import UsageError
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Picture
 from freeanchor.model import RetinaNet

@@ -1,4 +1,4 @@
-"""The commands that need no registry: detect, evaluate, compare, nms-recall, nms, on plain files.
+"""The commands on detections in plain files: evaluate, compare, nms-recall, nms.
 
 Each takes the parsed command line and prints a table, or json where asked.
 """
@@ -12,30 +12,10 @@ from analysis.coco import read_detections, read_ground_truth, results_json
 from analysis.nms_recall import NmsRecallDefinition
 from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
 from experiments.answers import answer, notes_on_stderr
-from experiments.commands import UsageError, runtime_of
-from experiments.detect import detect as detect_pictures
 from experiments.evaluation import evaluation_frame
 from experiments.measure import compare_detections
 from experiments.recall_frames import recall_frame, recall_text
-
-
-def detect(arguments: argparse.Namespace) -> None:
-    """`freeanchor detect IMAGE… --checkpoint C --out DIR`."""
-    if not 0 <= arguments.min_score <= 1:
-        raise UsageError(f"--min-score must lie in [0, 1], got {arguments.min_score}; it is a fraction")
-    rows = detect_pictures(
-        arguments.images,
-        arguments.checkpoint,
-        arguments.out,
-        min_score=arguments.min_score,
-        runtime=runtime_of(arguments),
-    )
-    if arguments.json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        print(f"{row['file']}: {row['category']} {row['score']:.2f} at {row['bbox']}")
-    print(f"{len(rows)} detections in {len(arguments.images)} pictures, drawn in {arguments.out}")
+from experiments.usage import UsageError
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

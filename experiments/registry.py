@@ -55,7 +55,7 @@ def _training(
             backbone=network,
             anchors=size.anchors,
             prior_prob=prior_prob,
-            pyramid_channels=size.pyramid_channels // (2 if backbone == EXAMPLE else 1),
+            pyramid_channels=size.example_channels if backbone == EXAMPLE else size.pyramid_channels,
             head_depth=size.head_depth,
             # DEVIATION(D18): narrow heads from scratch; with N(0, 0.01) and no norm RetinaNet hardly starts to learn.
             head_norm="group",
@@ -108,7 +108,8 @@ def _evaluations(size: Size, num_seeds: int) -> dict[str, Evaluation]:
 
 def _examples(size: Size) -> list[Training]:
     """Both detectors on the backbone of the committed models, seed 0; none where there are to be none."""
-    return [_training(size, detector, EXAMPLE, 0) for detector in DETECTORS] if size.example else []
+    recipe = replace(size.recipe, snapshots=size.example_snapshots)
+    return [_training(size, detector, EXAMPLE, 0, recipe=recipe) for detector in DETECTORS] if size.example else []
 
 
 def _ablations(size: Size) -> list[tuple[Ablation, Training]]:
@@ -183,9 +184,10 @@ def build_profile(
 ) -> Profile:
     """The profile `name` with `num_seeds` seeds a run; `data` is a folder of COCO or of photographs.
 
-    `photographs` says more about the latter. `batch_size` changes every recipe by the linear rule. With `chosen` "zoo" the figures of a COCO profile compare two
-    published checkpoints in place of two runs of ours. Raises ValueError for an unknown profile or number, DataError
-    for no folder or one that holds no data set.
+    `photographs` says more about the latter. `batch_size` changes every recipe by the linear rule. With `chosen` "zoo"
+    the figures of a COCO profile compare two published checkpoints in place of two runs of ours. Raises ValueError for
+    an unknown profile or number, DataError for no folder or one that holds no data set, TimmError and CheckpointError
+    for a backbone or weights that cannot be had.
     """
     if num_seeds < 1:
         raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")

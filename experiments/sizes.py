@@ -46,6 +46,8 @@ class Size:
     trials: tuple[Trial, ...] = ()
     tried: tuple[str, ...] = ("RetinaNet",)  # the detectors that each trial is made with
     example: BackboneConfig | None = None  # of a quarter of the weights: a trained pair small enough to be committed
+    example_channels: int = 32  # of its pyramid
+    example_snapshots: tuple[float, ...] = SNAPSHOTS
     backbone_weights: str = ""  # what the backbones start from; see `experiments.config.Training`
     factors: tuple[Factor, ...] = FACTORS
     long_seeds: int = 1  # at most, of Table 3's schedules: each takes as long as two other runs
@@ -105,6 +107,7 @@ def mini() -> Size:
         pyramid_channels=16,
         head_depth=1,
         example=tiny,
+        example_channels=8,
         trials=(),
         factors=tuple(replace(factor, values=(factor.default, value)) for factor, value in _MINI_FACTORS),
     )

@@ -11,7 +11,6 @@ pyramid is in `model.py`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import overload
 
 import torchvision
 from jaxtyping import Float
@@ -182,14 +181,6 @@ def _build_torchvision(config: TorchvisionResNet) -> Backbone:
     backbone.freeze(config.frozen_stages)
     backbone.keeps_statistics = config.frozen_norm
     return backbone
-
-
-@overload
-def build_backbone(config: SmallResNet | TorchvisionResNet) -> Backbone: ...
-
-
-@overload
-def build_backbone(config: TimmBackbone) -> TimmFeatures: ...
 
 
 def build_backbone(config: BackboneConfig) -> Backbone | TimmFeatures:

@@ -9,15 +9,26 @@ import jaxtyping
 jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest
+import timm
 import torch
 from hypothesis import HealthCheck, settings
 from oracles.inputs import EDGE_CASES, LossInputs
+from safetensors.torch import save_file
 
 torch.set_num_threads(1)
 settings.register_profile(
     "project", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of the command line for photographs: timm's smallest network with weights of a file, no download."""
+    path = tmp_path_factory.mktemp("weights") / "test_efficientnet.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet").state_dict(), path)
+    return ["--backbone", "test_efficientnet", "--backbone-weights", str(path)]
 
 
 @pytest.fixture(params=EDGE_CASES, ids=lambda name: name.replace(" ", "-"))

@@ -120,11 +120,11 @@ def _found(path: Path, names: list[dict]) -> Path:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_training_refuses_a_bad_json(name: str, folder: Path, tmp_path: Path) -> None:
+def test_training_refuses_a_bad_json(name: str, folder: Path, tmp_path: Path, small_backbone: list[str]) -> None:
     """`freeanchor train` ends before its first step; file, item and remedy are named, and nothing is written."""
     _spoil(folder, name)
     places = [f"--{place}={tmp_path / place}" for place in ("runs", "drawn", "reports")]
-    command = ["train", "retinanet-small-s0", "--profile", "photos", "--data", folder, *places]
+    command = ["train", "retinanet-small-s0", "--profile", "photos", "--data", folder, *places, *small_backbone]
     if name in ("no annotations", "only crowds"):  # seen when the training is set up, which has its folder by then
         outcome = run(command)
         assert outcome.status == 2 and "train.json: no picture has an object" in outcome.complaints[-1]

@@ -31,11 +31,11 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def where(tmp_path: Path, photos: Path) -> list[str]:
+def where(tmp_path: Path, photos: Path, small_backbone: list[str]) -> list[str]:
     """Options that keep everything in a folder of the test's own."""
     options = {"--profile": "photos", "--data": photos}
     options |= {f"--{name}": tmp_path / name for name in ("runs", "drawn", "reports")}
-    return [str(part) for option in options.items() for part in option]
+    return [*(str(part) for option in options.items() for part in option), *small_backbone]
 
 
 @pytest.fixture

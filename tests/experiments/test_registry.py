@@ -74,7 +74,7 @@ def test_every_row_points_at_runs_that_exist(profile: Profile) -> None:
             is_theirs = set(row.runs) <= set(profile.zoo)
             is_long = any("-2x" in run for run in row.runs) and profile.name in ("shapes", "mini")
             is_peer = "torchvision" in row.detector
-                assert len(row.runs) in (0, 1 if is_theirs or is_long or is_peer else 2)
+            assert len(row.runs) in (0, 1 if is_theirs or is_long or is_peer else 2)
             assert row.runs or row.published
             if row.runs:
                 detectors = {profile.evaluations[run].training.detector for run in row.runs}

@@ -1,0 +1,54 @@
+"""What every command takes from its command line: where and how fast to compute; and what to say of bad options.
+
+runtime = runtime_of(arguments)
+"""
+
+import argparse
+import os
+
+import torch
+
+from freeanchor.distributed import ALONE, Processes
+from freeanchor.runtime import Runtime
+
+
+class UsageError(ValueError):
+    """A name or a combination of options that means nothing; one line with the remedy."""
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError where torch has no such device, or not one for each process that torchrun starts here."""
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    if device.startswith("cuda"):
+        _check_gpus(device, torch.device(device).index, torch.cuda.device_count())
+
+
+def _check_gpus(device: str, index: int | None, num_gpus: int) -> None:
+    """Raise UsageError where a GPU of that number, or one for each process on this host, is not there."""
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if num_processes > 1 and index is not None:
+        raise UsageError(f"--device {device}: {num_processes} processes cannot share one GPU; give --device cuda")
+    if max(num_processes, (index or 0) + 1) > num_gpus:
+        raise UsageError(
+            f"--device {device}: {num_processes} process(es) on a host with {num_gpus} GPU(s); start as many as there "
+            "are, and count them from cuda:0"
+        )
+
+
+def runtime_of(arguments: argparse.Namespace, processes: Processes = ALONE) -> Runtime:
+    """Device, threads and precision of the command line, put into force; each process has a GPU of its own."""
+    check_device(arguments.device)
+    for option in ("threads", "workers"):
+        if getattr(arguments, option, 0) < 0:
+            raise UsageError(f"--{option} must not be negative, got {getattr(arguments, option)}")
+    device = processes.device if processes.count > 1 else arguments.device
+    runtime = Runtime(
+        device=device, threads=arguments.threads, precision=arguments.precision, num_workers=arguments.workers
+    )
+    runtime.prepare()
+    return runtime

@@ -1,0 +1,252 @@
+"""Pascal VOC style xml as a data folder of ours: `train.json`, `val.json` in COCO's format, and `images/`.
+
+What it is: the border to VOC's format, for `freeanchor.data` to read what comes out. What it is not: a check of the
+pictures' pixels (`data_check.py`), or an evaluation by VOC's rules.
+
+    summary = convert_voc(Path("VOCdevkit/VOC2012"), Path("data/voc2012"))
+    summary.splits["train"].num_objects, summary.categories
+
+Boxes: VOC counts pixels from 1 and a side's last pixel is inside the box, so (xmin, ymin, xmax, ymax) becomes
+[xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]; source: VOC2007 development kit, VOCevaldet.m. Tools that count
+from 0 are thereby off by up to a pixel; what leaves the picture is clipped.
+
+Difficult objects become crowd regions (`iscrowd` 1), the one flag of COCO's format that both training and evaluation
+obey: they are no targets, and a detection of one counts neither as right nor as wrong, as in VOCevaldet.m. One
+difference stays: COCO takes the share of a detection that lies inside a crowd region for its IoU, so small detections
+within a large difficult object are pardoned too.
+"""
+
+import errno
+import filecmp
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from tqdm import tqdm
+
+from freeanchor.data import DataError
+from freeanchor.data_problems import printable
+from freeanchor.voc_layout import Layout, find_layout
+from freeanchor.voc_pictures import PictureFolder, folded
+from freeanchor.voc_records import Record, read_records
+
+__all__ = ["VocSplit", "VocSummary", "convert_voc"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+Records = Mapping[str, Sequence[Record]]  # of each split
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocSplit:
+    """How much a split holds, what says so, and what was done to it.
+
+    `num_objects` counts objects that are not difficult, `num_clipped` boxes cut at the edge of their picture,
+    `num_outside` objects left out as they lie outside it, `num_skipped` pictures left out as no xml describes them
+    (those of a folder that both splits share count with train).
+    """
+
+    said_by: str
+    num_pictures: int
+    num_objects: int
+    num_difficult: int
+    num_clipped: int
+    num_outside: int
+    num_skipped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocSummary:
+    """What a conversion made: "train" and "val", and the `notes` that its reader should know of, a line each."""
+
+    splits: Mapping[str, VocSplit]
+    categories: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The summary to print: a line for each split, the categories, the notes."""
+        splits = [f"{name}: {_in_words(split)}" for name, split in self.splits.items()]
+        return [*splits, f"{len(self.categories)} categories: {', '.join(self.categories)}", *self.notes]
+
+
+def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = print) -> VocSummary:
+    """Convert the data set in `source` (layouts: `find_layout`) to a data folder at `target`; `say` takes the summary.
+
+    All is read and checked first, then written into a hidden folder beside `target` that is renamed at the very end:
+    whatever happens, `target` is whole or not there. Pictures are hard links where the disk can have them, else copies
+    (an edit of a link in its place shows in both folders). They keep their names; of different ones of one name, the
+    later gets its split's name before it. Categories are those of both splits by name, with ids from 1. The same input
+    gives the same bytes.
+
+    Raises DataError in one line where `target` is not empty, where `source` holds no data set, where any xml or picture
+    cannot be used, and where a split ends up without objects.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise DataError(printable(f"{target}: is there and not empty; remove it, or name another folder"))
+    layout = find_layout(source)
+    records = {name: read_records(name, files) for name, files in layout.splits.items()}
+    categories = sorted({item.name for found in records.values() for record in found for item in record.objects})
+    names = _file_names(records)
+    summary = VocSummary(
+        splits=_counts(layout, records),
+        categories=tuple(categories),
+        notes=tuple(printable(note) for note in (*layout.notes, *_notes(records, names))),
+    )
+    documents = {f"{split}.json": _as_coco(found, names, categories) for split, found in records.items()}
+    _write(target.resolve(), documents, names)
+    for line in summary.lines():
+        say(line)
+    return summary
+
+
+def _in_words(split: VocSplit) -> str:
+    """The numbers of a split, those that are 0 left out."""
+    others = {
+        "difficult objects": split.num_difficult,
+        "boxes clipped to their picture": split.num_clipped,
+        "objects left out, outside their picture": split.num_outside,
+        "pictures left out, without xml": split.num_skipped,
+    }
+    words = [f"{split.num_pictures:,} pictures and {split.num_objects:,} objects from {split.said_by}"]
+    return "; ".join(words + [f"{what}: {number:,}" for what, number in others.items() if number])
+
+
+def _counts(layout: Layout, records: Records) -> dict[str, VocSplit]:
+    """The numbers of both splits; raises DataError where one has no object to learn or to measure by."""
+    skipped, counts = _num_skipped(layout, records), {}
+    for split, files in layout.splits.items():
+        objects = [item for record in records[split] for item in record.objects]
+        num_difficult = sum(item.is_difficult for item in objects)
+        if len(objects) == num_difficult:
+            what = "no objects but difficult ones" if objects else "no objects"
+            remedy = "nothing can be learned or measured without: choose other pictures for it"
+            raise DataError(printable(f"{files.pictures}: {split} (from {files.said_by}) holds {what}; {remedy}"))
+        counts[split] = VocSplit(
+            said_by=files.said_by,
+            num_pictures=len(records[split]),
+            num_objects=len(objects) - num_difficult,
+            num_difficult=num_difficult,
+            num_clipped=sum(record.num_clipped for record in records[split]),
+            num_outside=sum(record.num_outside for record in records[split]),
+            num_skipped=skipped[split],
+        )
+    return counts
+
+
+def _num_skipped(layout: Layout, records: Records) -> dict[str, int]:
+    """Pictures without xml: those that a list names, or, without lists, those that lie in the folder."""
+    if layout.is_listed:
+        return {split: files.num_missing for split, files in layout.splits.items()}
+    used = {record.picture for found in records.values() for record in found}
+    folders = {files.pictures: split for split, files in [*layout.splits.items()][::-1]}  # of a shared one, train
+    left = {split: set(PictureFolder(folder).pictures) - used for folder, split in folders.items()}
+    return {split: len(left.get(split, ())) for split in layout.splits}
+
+
+def _notes(records: Records, names: Mapping[Path, str]) -> Iterator[str]:
+    """What was mended, and what may be wrong: one line each, with the first that it is about."""
+    every = [record for found in records.values() for record in found]
+    if unsaid := [record for record in every if record.said_size is None]:
+        yield f"xml without the size of its picture, which was looked up: {len(unsaid):,}, {unsaid[0].xml.name} for one"
+    if other := [record for record in every if record.said_size not in (None, record.size)]:
+        sizes = [f"{width}x{height}" for width, height in (other[0].said_size or (0, 0), other[0].size)]
+        example = f"{other[0].xml.name} says {sizes[0]} of one of {sizes[1]}"
+        remedy = "the picture's size counts; see that the boxes lie on the objects"
+        yield f"xml with another size than its picture has: {len(other):,}, {example}; {remedy}"
+    if renamed := [path for path, name in names.items() if path.name != name]:
+        example = f"{renamed[0].name} is now {names[renamed[0]]}"
+        yield f"pictures that had the name of another, or an odd one: {len(renamed):,}, {example}"
+    train, val = ({names[record.picture] for record in records[split]} for split in ("train", "val"))
+    if both := sorted(train & val):
+        yield f"pictures in both splits: {len(both):,}, {both[0]} for one; what is measured there is what was learned"
+
+
+def _file_names(records: Records) -> dict[Path, str]:
+    """A name in `images/` for every picture; different ones get different names, on any file system.
+
+    One picture in the folders of both splits is one file, if it has one name.
+    """
+    names: dict[Path, str] = {}
+    taken: dict[str, tuple[str, Path]] = {}
+    for split, found in records.items():
+        for picture in (record.picture for record in found if record.picture not in names):
+            name = _portable(picture.name)
+            while (owner := taken.get(folded(name))) and not _is_same(owner, (split, picture)):
+                name = f"{split}_{name}"
+            taken.setdefault(folded(name), (split, picture))
+            names[picture] = names[owner[1]] if owner else name
+    return names
+
+
+def _is_same(one: tuple[str, Path], other: tuple[str, Path]) -> bool:
+    """Whether the files of two splits hold the same; within a split each stays for itself."""
+    return one[0] != other[0] and filecmp.cmp(one[1], other[1], shallow=False)
+
+
+def _portable(name: str) -> str:
+    """A name that leads nowhere else on Windows, where a backslash is a slash and `C:` a drive."""
+    return name if PureWindowsPath(name).name == name else name.replace("\\", "_").replace(":", "_")
+
+
+def _as_coco(records: Sequence[Record], names: Mapping[Path, str], categories: Sequence[str]) -> dict[str, Any]:
+    """The json of one split."""
+    ids, numbers = {name: number for number, name in enumerate(categories, start=1)}, count(1)
+    return {
+        "info": {"description": "converted from Pascal VOC xml by freeanchor"},
+        "licenses": [],
+        "images": [
+            {"id": i, "file_name": names[record.picture], "width": record.size[0], "height": record.size[1]}
+            for i, record in enumerate(records, start=1)
+        ],
+        "annotations": [
+            {
+                "id": next(numbers),
+                "image_id": i,
+                "category_id": ids[item.name],
+                "bbox": [_short(value) for value in item.bbox],
+                "area": _short(item.bbox[2] * item.bbox[3]),
+                "iscrowd": int(item.is_difficult),
+            }
+            for i, record in enumerate(records, start=1)
+            for item in record.objects
+        ],
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
+    }
+
+
+def _short(value: float) -> float:
+    """A number as json has it shortest: 3 and not 3.0."""
+    return int(value) if value.is_integer() else value
+
+
+def _write(target: Path, documents: Mapping[str, Any], names: Mapping[Path, str]) -> None:
+    """All files under a hidden name beside `target`, renamed when whole and removed when anything comes between."""
+    partial = target.with_name(f".{target.name}.partial")
+    if partial.exists():  # of a run that was killed
+        shutil.rmtree(partial)
+    try:
+        (partial / "images").mkdir(parents=True)
+        for name, document in documents.items():
+            (partial / name).write_text(json.dumps(document, sort_keys=True, separators=(",", ":")), encoding="utf-8")
+        files = {name: path for path, name in names.items()}  # a name is shared by files that hold the same
+        for name, path in tqdm(files.items(), desc="pictures", unit="file", disable=None):
+            _place(path.resolve(), partial / "images" / name)
+        partial.rename(target)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from None  # not the picture that is copied
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _place(picture: Path, path: Path) -> None:
+    """A picture under a second name: a hard link where the disk can have one, else a copy."""
+    try:
+        os.link(picture, path)
+    except OSError:  # another disk, one without links, or somebody else's file
+        shutil.copyfile(picture, path)

@@ -1,0 +1,230 @@
+"""Where the xml files of a VOC style data set lie, beside which pictures, and which of them train.
+
+What it is: a look at folder and file names, and at the lists of `ImageSets`. What it is not: a look into any xml
+(`voc_xml.py`) or picture (`voc_pictures.py`).
+
+Understood are VOC's own layout (`Annotations/`, `JPEGImages/`, `ImageSets/Main/`), folders of a split each (`train/`,
+`valid/` or `val/`), and xml in one folder without any split. Upper and lower case do not matter in names of folders.
+
+    layout = find_layout(Path("VOCdevkit"))
+    layout.splits["train"].xml_paths, layout.notes
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from freeanchor.data import DataError
+from freeanchor.data_problems import printable
+from freeanchor.voc_pictures import bare_name
+
+PICTURE_FOLDERS = ("jpegimages", "images")
+SPLIT_NAMES = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
+PAIRS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # which lists train and validate, best first
+MAX_DEPTH = 2  # folders between the given one and the data set's own
+EVERY = 5  # without any split, the pictures with this position and its multiples validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFiles:
+    """The xml files of one split in order, the folder of their pictures, and what says that they belong to it.
+
+    `num_missing` counts pictures that a list names and no xml describes.
+    """
+
+    said_by: str
+    xml_paths: tuple[Path, ...]
+    pictures: Path
+    num_missing: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Both splits of a data set, "train" and "val", and what its reader should know of how they were found.
+
+    `is_listed` says that files of ids decided: pictures that no list names are then no business of ours.
+    """
+
+    splits: Mapping[str, SplitFiles]
+    is_listed: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A folder with xml files, and the one of their pictures."""
+
+    annotations: Path
+    pictures: Path
+
+
+def find_layout(source: Path) -> Layout:
+    """The splits of the data set in `source`, or in the only folder up to two levels below it that holds one.
+
+    Lists of `ImageSets` decide where there are any: train and val, else trainval and test. Then folders: train, and
+    valid or val, else test. Otherwise every fifth xml by name validates. Raises DataError in one line where there is
+    no such folder, no xml, more than one data set, or no telling what should train.
+    """
+    if not source.is_dir():
+        raise DataError(printable(f"{source}: no such folder; give the one that holds Annotations/, or train/"))
+    root = source if _is_data_set(source) else _only_one_below(source)
+    if place := _annotations_place(root):
+        return _from_lists(root, place)
+    if folders := _split_places(root):
+        return _from_folders(root, folders)
+    return _every_fifth(_folder_split(_Place(annotations=root, pictures=root), root), str(root))
+
+
+def _names(folder: Path, *, folders: bool) -> list[str]:
+    """Sorted names of the files or folders in a folder, hidden ones left out (archives made on a Mac hold some)."""
+    with os.scandir(folder) as entries:
+        kept = [entry for entry in entries if not entry.name.startswith(".")]
+        return sorted(entry.name for entry in kept if (entry.is_dir() if folders else entry.is_file()))
+
+
+def _xml_paths(folder: Path) -> list[Path]:
+    """The xml files of a folder by name."""
+    return [folder / name for name in _names(folder, folders=False) if name.lower().endswith(".xml")]
+
+
+def _annotations_place(folder: Path) -> _Place | None:
+    """The xml folder of VOC's own layout, if there is one, with its pictures: JPEGImages, or beside the xml."""
+    children = {name.casefold(): folder / name for name in _names(folder, folders=True)}
+    annotations = children.get("annotations")
+    if annotations is None or not _xml_paths(annotations):
+        return None
+    pictures = next((children[name] for name in PICTURE_FOLDERS if name in children), annotations)
+    return _Place(annotations=annotations, pictures=pictures)
+
+
+def _split_places(folder: Path) -> dict[str, _Place]:
+    """Folders of a split each that hold xml, by the name of the split; none without one that trains."""
+    places: dict[str, _Place] = {}
+    for name in _names(folder, folders=True):
+        split, child = SPLIT_NAMES.get(name.casefold()), folder / name
+        if split is None:
+            continue
+        place = _annotations_place(child) or _Place(annotations=child, pictures=child)
+        if not _xml_paths(place.annotations):
+            continue
+        if split in places:
+            raise DataError(printable(f"{folder}: two folders are a {split} split, {name} for one; leave only one"))
+        places[split] = place
+    return places if "train" in places else {}
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Whether a folder itself holds xml in a layout that is understood."""
+    return bool(_annotations_place(folder) or _split_places(folder) or _xml_paths(folder))
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    """Data sets in the folders below, not looking for others inside one."""
+    for name in _names(folder, folders=True):
+        if _is_data_set(folder / name):
+            yield folder / name
+        elif depth > 1:
+            yield from _below(folder / name, depth - 1)
+
+
+def _only_one_below(source: Path) -> Path:
+    """The one data set below `source`."""
+    found = list(_below(source, MAX_DEPTH))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise DataError(printable(f"{source}: holds no xml files; give the folder with Annotations/, or with train/"))
+    names = ", ".join(path.relative_to(source).as_posix() for path in found[:5]) + (", …" if len(found) > 5 else "")
+    raise DataError(printable(f"{source}: holds {len(found)} data sets ({names}); give one of them"))
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    """The lists of ids by the name of their split; the lists of single classes are none."""
+    for folder in (root / "ImageSets" / "Main", root / "ImageSets"):
+        found = {name: folder / f"{name}.txt" for name in ("train", "val", "trainval", "test")}
+        if found := {name: path for name, path in found.items() if path.is_file()}:
+            return found
+    return {}
+
+
+def _from_lists(root: Path, place: _Place) -> Layout:
+    """VOC's own layout; without lists, every fifth xml validates."""
+    paths, lists = _xml_paths(place.annotations), _lists(root)
+    if not lists:
+        return _every_fifth(_folder_split(place, root), str(place.annotations))
+    pair = next((pair for pair in PAIRS if set(pair) <= lists.keys()), None)
+    if pair is None:
+        name = next((name for name in ("trainval", "train") if name in lists), None)
+        if name is None:
+            remedy = "write the names of the pictures to train on into train.txt there, one a line"
+            raise DataError(printable(f"{next(iter(lists.values()))}: there is no train.txt beside it; {remedy}"))
+        listed = _listed(lists[name], root, paths, place)
+        return _every_fifth(listed, listed.said_by, is_listed=True)
+    train, val = (_listed(lists[name], root, paths, place) for name in pair)
+    return Layout(
+        splits={"train": train, "val": val}, is_listed=True, notes=tuple(_list_notes(lists, pair, paths, (train, val)))
+    )
+
+
+def _listed(path: Path, root: Path, xml_paths: Sequence[Path], place: _Place) -> SplitFiles:
+    """The split that a list of ids names; ids without xml are counted and left out."""
+    by_stem = {xml.stem: xml for xml in xml_paths}
+    # an id may hold blanks, and a list may have columns behind the id; "surrogateescape" is how names of files read
+    lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    ids = [line.strip() if line.strip() in by_stem else line.split()[0] for line in lines if line.strip()]
+    found = [by_stem.get(name) or by_stem.get(bare_name(name)) for name in ids]  # "images/1.jpg" is meant for 1
+    return SplitFiles(
+        said_by=path.relative_to(root).as_posix(),
+        xml_paths=tuple(dict.fromkeys(xml for xml in found if xml is not None)),
+        pictures=place.pictures,
+        num_missing=found.count(None),
+    )
+
+
+def _list_notes(
+    lists: Mapping[str, Path], pair: tuple[str, str], xml_paths: Sequence[Path], splits: Sequence[SplitFiles]
+) -> Iterator[str]:
+    """What lists say of the choice that was made."""
+    if pair[1] == "test":
+        yield f"{pair[0]}.txt trains and test.txt validates, as there are not both train.txt and val.txt"
+    elif "test" in lists:
+        yield "test.txt is left alone"
+    used = {path for split in splits for path in split.xml_paths}
+    if num_unused := len(xml_paths) - len(used):
+        yield f"{num_unused:,} xml files are in neither list and left alone"
+
+
+def _from_folders(root: Path, places: Mapping[str, _Place]) -> Layout:
+    """Folders of a split each: without one that validates, test does, or else every fifth xml of train."""
+    second = next((name for name in ("val", "test") if name in places), None)
+    if second is None:
+        return _every_fifth(_folder_split(places["train"], root), str(places["train"].annotations))
+    train, val = (_folder_split(places[name], root) for name in ("train", second))
+    notes = ("test/ is left alone",) if second == "val" and "test" in places else ()
+    notes = ("test/ validates, as there is neither valid/ nor val/",) if second == "test" else notes
+    return Layout(splits={"train": train, "val": val}, is_listed=False, notes=notes)
+
+
+def _folder_split(place: _Place, root: Path) -> SplitFiles:
+    """The split that is all xml files of a folder."""
+    said_by = f"{place.annotations.relative_to(root).as_posix()}/"
+    return SplitFiles(said_by=said_by, xml_paths=tuple(_xml_paths(place.annotations)), pictures=place.pictures)
+
+
+def _every_fifth(files: SplitFiles, where: str, *, is_listed: bool = False) -> Layout:
+    """Every fifth xml by name validates, the others train: the same ones whenever the same files are there."""
+    ordered = sorted(files.xml_paths, key=lambda path: path.name)
+    if len(ordered) < EVERY:
+        remedy = f"give {EVERY} or more, or folders train/ and val/"
+        raise DataError(printable(f"{where}: {len(ordered)} xml files without a val split are too few; {remedy}"))
+    train = tuple(path for position, path in enumerate(ordered, start=1) if position % EVERY)
+    val = tuple(ordered[EVERY - 1 :: EVERY])
+    return Layout(
+        splits={
+            "train": replace(files, said_by="four of five by name", xml_paths=train),
+            "val": replace(files, said_by="every fifth by name", xml_paths=val, num_missing=0),
+        },
+        is_listed=is_listed,
+        notes=(f"{where} says of no picture that it validates: every fifth by name does",),
+    )
