@@ -120,9 +120,7 @@ def _watched(model: RetinaNet, images: Tensor, runtime: Runtime) -> tuple[ModelO
     return output, f"{found[0]} is the first layer with values that are not finite" if found else ""
 
 
-def _terms_of(
-    image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: Loss
-) -> Terms:
+def _terms_of(image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: Loss) -> Terms:
     """The loss terms of one picture alone."""
     boxes, labels = tensors[f"gt_boxes.{image}"], tensors[f"gt_labels.{image}"]
     return loss(output.logits[image][None], output.deltas[image][None], output.anchors, [boxes], [labels])
@@ -133,9 +131,7 @@ def _words(terms: Terms, num_objects: int) -> str:
     return f"{num_objects} objects, {', '.join(f'{name} {term.item():g}' for name, term in terms.items())}"
 
 
-def _gradient_of(
-    image: int, model: RetinaNet, tensors: dict[str, Tensor], loss: Loss, runtime: Runtime
-) -> str:
+def _gradient_of(image: int, model: RetinaNet, tensors: dict[str, Tensor], loss: Loss, runtime: Runtime) -> str:
     """Whether the gradient of one picture's loss is finite, and the first weights of which it is not."""
     model.zero_grad(set_to_none=True)
     with runtime.autocast():

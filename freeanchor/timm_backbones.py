@@ -6,6 +6,7 @@ batch norm, and all layers that the map at stride 4 comes from (FACTS A2). Image
     c3, c4, c5 = TimmFeatures(TimmBackbone(name="tf_efficientnet_lite0"))(images)
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -54,9 +55,7 @@ def create(name: str, **options: Any) -> Any:
     """timm's network, with random weights unless the options say otherwise; raises TimmError where it has none."""
     timm = import_timm()
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.partition('.')[0]}*")[:3]
-        did_you_mean = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has the names"
-        raise TimmError(f"timm knows no backbone {name!r}; {did_you_mean}")
+        raise TimmError(f"timm knows no backbone {name!r}; {_did_you_mean(name)}")
     try:
         return timm.create_model(name, **options)
     except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError) as error:
@@ -148,12 +147,21 @@ def published_file(name: str) -> str:
 
 
 def _cfg(name: str) -> Mapping[str, Any]:
-    """What timm says about the pretrained weights of that name."""
+    """What timm says about the pretrained weights of that name; raises TimmError where it has none."""
     import_timm()
     from timm.models import get_pretrained_cfg
 
-    found = get_pretrained_cfg(name, allow_unregistered=False)
+    try:
+        found = get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        found = None
     if found is None:
-        raise TimmError(f"timm has no pretrained {name!r}; give the ImageNet weights of another backbone")
+        raise TimmError(f"timm has no pretrained {name!r}; {_did_you_mean(name)}")
     cfg: Mapping[str, Any] = found.to_dict()
     return cfg
+
+
+def _did_you_mean(name: str) -> str:
+    """Names of timm's like that one, or where to find them."""
+    near = difflib.get_close_matches(name, import_timm().list_models(), n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has the names"
