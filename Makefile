@@ -48,7 +48,7 @@ HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(s
 # Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
 CHOSEN ?= $(firstword $(filter demo zoo trials models,$(MAKECMDGOALS)) paper)
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	convergence trials headline ablations claims models positions concentration part_distance report reports/% runs/%
+	convergence gallery_slender gallery_crowded gallery_random trials headline ablations claims models positions concentration part_distance report reports/% runs/%
 
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
@@ -65,7 +65,7 @@ $(shell mkdir -p .make; echo '$(WHERE)' | cmp -s - $(ASKED) || echo '$(WHERE)' >
 include $(PLAN)
 endif
 
-.PHONY: help setup demo paper zoo data notebooks documents bench test check clean purge
+.PHONY: help setup demo paper zoo data notebooks documents pooled bench test check clean purge
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
@@ -116,6 +116,9 @@ figure5: ## slender against square objects (Fig. 5)
 figure6: ## crowdedness (Fig. 6)
 training: ## loss terms, learning rate and effective anchors over training
 convergence: ## AP at snapshots over training
+gallery_slender: ## pictures: slender objects that one detector alone finds
+gallery_crowded: ## pictures: objects among many that one detector alone finds
+gallery_random: ## pictures: drawn at random, under both detectors
 headline: ## both detectors and their difference in one table
 comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals
 ablations: ## FreeAnchor with one field of its loss changed at a time (Sec. 4.3)
@@ -124,7 +127,7 @@ positions: ## where in objects matching happens, over the whole validation split
 concentration: ## entropy and effective anchors of bags over training
 part_distance: ## distance of matched anchors from the part that tells the class, and from the centre
 models: ## two small trained models, committed with the reports
-trials: ## the learning rates tried for the baseline
+trials: ## the settings tried before the recipe was fixed, by the baseline's AP
 report: ## the page that shows them all
 
 test: $(READY) ## run the tests
@@ -135,6 +138,9 @@ notebooks: $(READY) ## execute the notebooks into reports/notebooks/*.html
 
 documents: $(READY) ## fill the tables of README.md and REPRODUCING.md in from the reports
 	$(VENV)/bin/python -m experiments.documents
+
+pooled: $(READY) ## claims over all sets of photographs together: reports/photos/pooled.md and index.html
+	$(VENV)/bin/python -m experiments.pooled --reports reports/photos
 
 bench: $(READY) ## speed and memory against peers: reports/benchmarks.md (GT= a COCO json with the objects to evaluate)
 	$(VENV)/bin/python -m experiments.bench --device $(strip $(DEVICE))$(if $(GT), --gt "$(GT)")

@@ -273,7 +273,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "name",
         help="table1 to table3, figure1 to figure6, headline, claims, ablations, positions, concentration, "
-        "part_distance, training, convergence, comparison, trials, models, index, or all",
+        "part_distance, training, convergence, gallery_slender, gallery_crowded, gallery_random, comparison, trials, models, index, or all",
     )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.artifacts import write_atomically
 from experiments.account import checklist_table, compute_table, read_records
 from experiments.deviations import deviations_table
+from experiments.photo_tables import photographs_table
 from experiments.provenance import ROOT
 from experiments.verdicts import VERDICTS
 
@@ -51,6 +52,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "verdicts": _verdicts,
     "ablations": lambda root: _table_of(root / "reports/shapes/ablations.md"),
     "benchmarks": lambda root: _table_of(root / "reports/benchmarks.md"),
+    "photographs": photographs_table,
+    "photographs-pooled": lambda root: _table_of(root / "reports/photos/pooled.md"),
     "deviations": deviations_table,
     "compute": lambda root: compute_table(read_records(root / "reports/shapes")),
     "checklist": lambda root: checklist_table(read_records(root / "reports/shapes")),

@@ -20,6 +20,7 @@ from experiments.registry import Profile, Row
 from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
 from experiments.stages import compare_stage
 from experiments.store import Store
+from freeanchor.augmentation import AugmentConfig
 
 TABLE_METRICS = {
     "table1": NMS_RECALL,
@@ -157,19 +158,27 @@ def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """The learning rates tried with the baseline: run, lr, metric, value; nan where not run."""
+    """The settings tried before the recipe was fixed, a row a metric of a run; nan where not run."""
     rows = []
     for name in profile.trials:
         evaluation = profile.evaluations[name]
         assert isinstance(evaluation.training, Training)  # nobody tries rates with somebody else's weights
         recipe = evaluation.training.recipe
         head = {"run": name, "detector": evaluation.training.detector, "lr": recipe.lr, "steps": recipe.num_steps}
+        head |= {"pictures": recipe.num_samples, "augmentation": _augmentation(recipe.augment)}
         values = measurements(evaluation, store).set_index("metric") if is_measured(evaluation, store) else None
         for metric in ("ap", "ap_50", "ap_75"):
             rows.append(
                 {**head, "metric": metric, "value": math.nan if values is None else values.loc[metric, "value"]}
             )
-    return pd.DataFrame(rows, columns=["run", "detector", "lr", "steps", "metric", "value"])
+    return pd.DataFrame(rows, columns=["run", "detector", "lr", "steps", "pictures", "augmentation", "metric", "value"])
+
+
+def _augmentation(augment: AugmentConfig) -> str:
+    """What is changed at random about training pictures, in words."""
+    sides = augment.short_sides
+    scales = f", short side {min(sides)} to {max(sides)} px" if sides else ""
+    return f"flips{scales}" if augment.flip_probability else f"none{scales}"
 
 
 def run_records(profile: Profile, store: Store) -> list[dict[str, object]]:

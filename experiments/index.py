@@ -8,6 +8,7 @@ from typing import Literal
 
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.frames import run_records
+from experiments.gallery import FIGURE_TEXTS as GALLERY_TEXTS
 from experiments.headline import headline_layout
 from experiments.ledger import CAPTION as LEDGER_CAPTION
 from experiments.page import Section, build_page
@@ -86,10 +87,12 @@ FIGURE_TEXTS = {
         "AP on the validation split at snapshots of both detectors' trainings: the mean over seeds, and their range. "
         "The learning rate falls to a tenth at 67 and 89 %.",
     ),
+    **GALLERY_TEXTS,
 }
 SECTIONS = (
     "table1", "table2", "table3", "figure1", "figure2", "figure3", "figure4", "figure5", "figure6", "ablations",
     "ablations_figure", "positions", "concentration", "part_distance", "training", "convergence",
+    "gallery_slender", "gallery_crowded", "gallery_random",
 )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ from experiments.frames import (
     training_frame,
     trials_frame,
 )
+from experiments.gallery import gallery_crowded, gallery_random, gallery_slender
 from experiments.headline import headline_frame, headline_layout
 from experiments.learning_curve import learning_curves as curves_of
 from experiments.ledger import ledger_frame, write_ledger
@@ -180,6 +181,9 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "concentration": lambda profile, store: _of(bag_concentration_figure, concentration(profile, store)),
     "part_distance": lambda profile, store: _of(part_distance_figure, part_distance(profile, store)),
     "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
+    "gallery_slender": gallery_slender,
+    "gallery_crowded": gallery_crowded,
+    "gallery_random": gallery_random,
     "convergence": lambda profile, store: _of(learning_curves, curves_of(profile, store)),
 }
 FRAMES: dict[str, Callable[[Profile, Store], pd.DataFrame]] = {"comparison": comparison, "trials": trials_frame}

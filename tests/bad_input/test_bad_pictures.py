@@ -98,9 +98,7 @@ def test_a_bad_picture_is_refused_by_detection(name: str, checkpoint: Path, tmp_
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_picture_is_refused_by_check_and_training(
-    name: str, tmp_path: Path, small_backbone: list[str]
-) -> None:
+def test_a_bad_picture_is_refused_by_check_and_training(name: str, tmp_path: Path, small_backbone: list[str]) -> None:
     """The check lists it; a training that meets it ends with the same words, and without a model."""
     folder = _folder(tmp_path / "data", name)
     refused(folder, ["data", "check", folder], "odd.png", *REFUSED[name])
