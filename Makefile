@@ -46,9 +46,9 @@ HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(s
 	--workers $(strip $(WORKERS))
 
 # Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
-CHOSEN ?= $(firstword $(filter demo zoo trials models,$(MAKECMDGOALS)) paper)
+CHOSEN ?= $(firstword $(filter demo zoo trials models ablations,$(MAKECMDGOALS)) paper)
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	convergence gallery_slender gallery_crowded gallery_random trials headline ablations claims models positions concentration part_distance report reports/% runs/%
+	convergence bag_overlap gallery_slender gallery_crowded gallery_random trials headline ablations claims models positions concentration part_distance report reports/% runs/%
 
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
@@ -116,6 +116,7 @@ figure5: ## slender against square objects (Fig. 5)
 figure6: ## crowdedness (Fig. 6)
 training: ## loss terms, learning rate and effective anchors over training
 convergence: ## AP at snapshots over training
+bag_overlap: ## IoU of an object's anchors by rank, beside COCO's
 gallery_slender: ## pictures: slender objects that one detector alone finds
 gallery_crowded: ## pictures: objects among many that one detector alone finds
 gallery_random: ## pictures: drawn at random, under both detectors

@@ -53,10 +53,10 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="pictures a step in place of the recipe's, by the linear rule")
     parser.add_argument(
         "--chosen",
-        choices=("demo", "paper", "zoo", "trials", "models"),
+        choices=("demo", "paper", "zoo", "trials", "models", "ablations"),
         default="paper",
-        help="runs that reports wait for; zoo: published checkpoints, compared with each other; trials, models: for "
-        "your own pictures, those besides",
+        help="runs that reports wait for; zoo: published checkpoints, compared with each other; trials, models, "
+        "ablations: for your own pictures, those besides",
     )
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder of reports (default: reports)")
 
@@ -273,7 +273,8 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "name",
         help="table1 to table3, figure1 to figure6, headline, claims, ablations, positions, concentration, "
-        "part_distance, training, convergence, gallery_slender, gallery_crowded, gallery_random, comparison, trials, models, index, or all",
+        "part_distance, training, convergence, bag_overlap, gallery_slender, gallery_crowded, gallery_random, "
+        "comparison, trials, models, index, or all",
     )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")

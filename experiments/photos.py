@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.ablations import FACTORS
 from experiments.backbone_files import weights_of
 from experiments.classes import Classes, merged
 from experiments.config import FolderData
@@ -29,6 +30,11 @@ BATCH_SIZE = 8
 MOST_PICTURES = 90_000 * 16  # that a training sees: the paper's own number
 SNAPSHOTS = (0.02, 0.1, 0.3, 0.5, 2 / 3, 0.8, 8 / 9, 1.0)  # to draw AP over training, too
 NUM_EPOCHS, SHORT_TRIAL = 30, 10
+BAG_SIZES = (
+    12,
+    25,
+    50,
+)  # smaller than the paper's, whose fiftieth anchor hardly touches its object at this picture size
 LR, LR_TRIALS = 0.02, (0.01, 0.02, 0.04)
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # the paper's 640 to 800, as fractions of the short side (FACTS A3)
 WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
@@ -119,7 +125,7 @@ def photos(chosen: Photographs) -> Size:
         backbone_weights=weights_of(chosen.backbone, chosen.weights),
         trials=_trials(num_pictures),
         tried=("RetinaNet", "FreeAnchor"),
-        factors=(),
+        factors=(replace(FACTORS[0], values=BAG_SIZES, is_papers=False),),
         has_peer=True,
-        on_request=("trials", "models"),
+        on_request=("trials", "models", "ablations"),
     )

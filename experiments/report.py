@@ -26,10 +26,12 @@ from analysis.figures import (
     training_curves,
     write_figure,
 )
+from analysis.overlap_figures import bag_overlap_figure
 from analysis.tables import TableLayout, write_table
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.ablation_frame import ablation_frame
 from experiments.bag_frames import concentration, part_distance, stored_positions
+from experiments.bag_overlap import bag_overlap
 from experiments.config import CocoData
 from experiments.example_models import write_models
 from experiments.files import write_csv
@@ -181,6 +183,7 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "concentration": lambda profile, store: _of(bag_concentration_figure, concentration(profile, store)),
     "part_distance": lambda profile, store: _of(part_distance_figure, part_distance(profile, store)),
     "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
+    "bag_overlap": lambda profile, store: _of(bag_overlap_figure, bag_overlap(profile, store)),
     "gallery_slender": gallery_slender,
     "gallery_crowded": gallery_crowded,
     "gallery_random": gallery_random,

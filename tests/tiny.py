@@ -14,7 +14,6 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import InputConfig, Split, read_split
-from freeanchor.losses import FreeAnchorLoss
 from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.recipe import Loss
 from freeanchor.runtime import Runtime

@@ -9,7 +9,17 @@ import pytest
 from matplotlib.figure import Figure
 from oracles.match_frames import make_matches
 
-from analysis.figures import figure1, figure2, figure3, figure4, figure5, figure6, training_curves, write_figure
+from analysis.figures import (
+    figure1,
+    figure2,
+    figure3,
+    figure4,
+    figure5,
+    figure6,
+    learning_curves,
+    training_curves,
+    write_figure,
+)
 from analysis.result_figures import bin_label
 from analysis.training_figures import smooth
 
@@ -229,3 +239,28 @@ def test_drawing_leaves_matplotlib_as_it_was():
     from matplotlib import pyplot
 
     assert pyplot.get_fignums() == []
+
+
+def test_learning_curves_draw_each_detector_in_each_panel() -> None:
+    """AP, AP50 and AP75 in percent over percent of training; seeds as mean and range."""
+    rows = [
+        {
+            "detector": detector,
+            "run": f"{detector}-{seed}",
+            "step": step,
+            "num_steps": 200,
+            "metric": metric,
+            "value": v,
+        }
+        for detector in ("RetinaNet", "FreeAnchor")
+        for seed in (0, 1)
+        for metric in ("ap", "ap_50", "ap_75")
+        for step, v in ((50, 0.1 + 0.02 * seed), (200, 0.3 + 0.02 * seed))
+    ]
+    figure = learning_curves(pd.DataFrame(rows))
+    for axes in figure.axes:
+        assert [line.get_label() for line in axes.lines] == ["RetinaNet", "FreeAnchor"]
+        assert axes.lines[0].get_xdata().tolist() == [25, 100]
+        assert axes.lines[0].get_ydata() == pytest.approx([11, 31])
+    empty = learning_curves(pd.DataFrame(columns=["detector", "run", "step", "num_steps", "metric", "value"]))
+    assert all("not run" in axes.texts[0].get_text() for axes in empty.axes)
