@@ -5,6 +5,8 @@ What it is: drawing quartiles. What it is not: finding them.
     bag_overlap_figure(frame)       # columns data, group, rank, low, value, high
 """
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +15,10 @@ from analysis.figure_style import FAINT_INK, INK, new_figure, say_not_run, style
 
 BAG_SIZE = 50  # the paper's
 _GROUPS = {"all": "All objects", "slender": "Slender, 3:1 and beyond", "square": "Square, up to 4:3"}
-_LOOKS = ({"color": "#0072b2", "linestyle": "-"}, {"color": FAINT_INK, "linestyle": (0, (4, 1.6))})
+_LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": "#0072b2", "linestyle": "-"},
+    {"color": FAINT_INK, "linestyle": (0, (4, 1.6))},
+)
 
 
 @styled
@@ -37,7 +42,7 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
         say_not_run(axes)
         return
     for (data, own), look in zip(rows.groupby("data", sort=False), _LOOKS, strict=False):
-        axes.plot(own["rank"], own["value"], label=str(data), **look)  # type: ignore[arg-type]  # Line2D's own
+        axes.plot(own["rank"], own["value"], label=str(data), **look)
         axes.fill_between(own["rank"], own["low"], own["high"], color=look["color"], alpha=0.15, linewidth=0)
     axes.axvline(BAG_SIZE, color=INK, linewidth=0.8, linestyle=":")
     axes.set_ylim(0, 1)

@@ -17,6 +17,7 @@ import torch
 
 from analysis.breakdowns import AspectCuts
 from analysis.coco import read_ground_truth
+from experiments.config import PublishedCheckpoint
 from experiments.files import read_json, write_csv
 from experiments.profiles import Profile
 from experiments.store import Store
@@ -73,7 +74,7 @@ def bag_overlap(profile: Profile, store: Store) -> pd.DataFrame:
     training = profile.evaluations[profile.pair[1]].training
     reference = pd.read_csv(REFERENCE)
     folder = store.data(training)
-    if not folder.exists() or not hasattr(training, "model"):
+    if isinstance(training, PublishedCheckpoint) or not folder.exists():
         return reference
     split = read_split(folder, "val")
     pictures = [(picture.width, picture.height, picture.boxes) for picture in split.pictures]

@@ -3,7 +3,10 @@
 print(photographs_table(Path(".")))
 """
 
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -28,31 +31,28 @@ def photographs_table(root: Path) -> str:
 
 def _cells(path: Path) -> list[str]:
     """One set's line."""
-    frame = pd.read_csv(path).set_index(["what", "metric"])
+    cells = {(str(row["what"]), str(row["metric"])): row for row in pd.read_csv(path).to_dict("records")}
     folder = path.parent
     table = pd.read_csv(folder / "table2.csv")
-    peer = table[(table["run"] == PEER) & (table["metric"] == "ap")]["value"]
+    peer = table[(table["run"] == PEER) & (table["metric"] == "ap")]["value"].to_list()
     counts = pd.read_csv(folder / "figure6.csv").groupby("bin")["num_images"].max()
-    name = folder.name
-    ap = frame.loc[ROWS["ap"]]
+    detectors = [cells[ROWS["ap"], name] for name in ("retinanet", "freeanchor")]
     return [
-        f"[{name}](reports/photos/{name}/claims.md)",
+        f"[{folder.name}](reports/photos/{folder.name}/claims.md)",
         f"{counts.sum():.0f}",
-        f"{ap['n_seeds'].max():.0f}",
-        _percent(ap.loc["retinanet", "value"]),
-        _percent(ap.loc["freeanchor", "value"]),
-        _percent(peer.iloc[0]) if len(peer) else "not run",
-        *(_gain(frame.loc[(ROWS[metric], "gain")]) for metric in GAINS),
+        f"{max(row['n_seeds'] for row in detectors):.0f}",
+        *(_percent(value) for value in [*(row["value"] for row in detectors), *(peer or [math.nan])]),
+        *(_gain(cells[ROWS[metric], "gain"]) for metric in GAINS),
     ]
 
 
 def _percent(value: float) -> str:
     """A fraction in percent."""
-    return "not run" if pd.isna(value) else f"{100 * value:.1f}"
+    return "not run" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def _gain(row: pd.Series) -> str:
+def _gain(row: Mapping[Hashable, Any]) -> str:
     """A difference with its interval, in points."""
-    if pd.isna(row["value"]):
+    if math.isnan(row["value"]):
         return "not run"
     return f"{100 * row['value']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"

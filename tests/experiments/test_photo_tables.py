@@ -1,0 +1,40 @@
+"""The documents' table of photographs: a line a set, from the csv files of the reports."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.headline import ROWS
+from experiments.photo_tables import PEER, photographs_table
+
+
+def write_report(folder: Path, peer: float | None) -> None:
+    """A set's reports, as far as the table reads them."""
+    folder.mkdir(parents=True)
+    cells = [
+        {"what": what, "metric": metric, "value": value, "low": value - 0.01, "high": value + 0.02, "n_seeds": 2}
+        for what in ROWS.values()
+        for metric, value in (("retinanet", 0.2), ("freeanchor", 0.25), ("gain", 0.05))
+    ]
+    pd.DataFrame(cells).to_csv(folder / "headline.csv", index=False)
+    rows = [{"run": PEER, "metric": "ap", "value": peer}] if peer is not None else []
+    pd.DataFrame(rows, columns=["run", "metric", "value"]).to_csv(folder / "table2.csv", index=False)
+    bins = [{"bin": name, "num_images": number} for name, number in (("1-3", 7), ("1-3", 7), ("4-7", 5))]
+    pd.DataFrame(bins).to_csv(folder / "figure6.csv", index=False)
+
+
+@pytest.mark.parametrize(("peer", "shown"), [(0.19, "19.0"), (None, "not run")])
+def test_a_line_a_set(tmp_path: Path, peer: float | None, shown: str) -> None:
+    """In percent; gains signed, with their interval; what was not run is said."""
+    write_report(tmp_path / "reports" / "photos" / "ponds", peer)
+    head, rule, line = photographs_table(tmp_path).splitlines()
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:6] == ["[ponds](reports/photos/ponds/claims.md)", "12", "2", "20.0", "25.0", shown]
+    assert set(cells[6:]) == {"+5.0 [+4.0, +7.0]"}
+    assert head.count("|") == rule.count("|") == line.count("|")
+
+
+def test_no_set_is_a_table_without_lines(tmp_path: Path) -> None:
+    """Before anything was measured."""
+    assert len(photographs_table(tmp_path).splitlines()) == 2
