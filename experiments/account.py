@@ -17,7 +17,17 @@ Record = dict[str, Any]
 
 def read_records(directory: Path) -> list[Record]:
     """The provenance of every run of a report, by name: what `trace.write_run` wrote to `runs/`."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((directory / "runs").glob("*.json"))]
+    return _read(sorted((directory / "runs").glob("*.json")))
+
+
+def read_photograph_records(directory: Path) -> list[Record]:
+    """The provenance of every run on every set of photographs."""
+    return _read(sorted(directory.glob("*/runs/*.json")))
+
+
+def _read(paths: Sequence[Path]) -> list[Record]:
+    """What lies in files of json."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def _trainings(records: Sequence[Record]) -> pd.DataFrame:
@@ -26,10 +36,8 @@ def _trainings(records: Sequence[Record]) -> pd.DataFrame:
     for record in records:
         training = record["training"]
         config = training["config"]
-        network = config["model"]["backbone"]
-        width = "x".join(str(width) for width in network.get("widths", [])[:1])
         rows[training["fingerprint"]] = {
-            "network": f"ResNet-{2 + 2 * sum(network['depths'])}, {width} channels first" if width else network["kind"],
+            "network": _network(config["model"]["backbone"]),
             "steps": config["recipe"]["num_steps"],
             "batch": config["recipe"]["batch_size"],
             "seed": config["recipe"]["seed"],
@@ -39,6 +47,13 @@ def _trainings(records: Sequence[Record]) -> pd.DataFrame:
             "precision": training["precision"],
         }
     return pd.DataFrame(rows.values())
+
+
+def _network(backbone: dict[str, Any]) -> str:
+    """A backbone's name, and what tells it from others of that name."""
+    if "widths" in backbone:
+        return f"ResNet-{2 + 2 * sum(backbone['depths'])}, {backbone['widths'][0]} channels first"
+    return f"{backbone['name']}{' (to stride 16)' if backbone.get('strided_c5') else ''}"
 
 
 def compute_table(records: Sequence[Record]) -> str:

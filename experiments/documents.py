@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.artifacts import write_atomically
-from experiments.account import checklist_table, compute_table, read_records
+from experiments.account import checklist_table, compute_table, read_photograph_records, read_records
 from experiments.deviations import deviations_table
 from experiments.photo_tables import photographs_table
 from experiments.provenance import ROOT
@@ -56,6 +56,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "photographs-pooled": lambda root: _table_of(root / "reports/photos/pooled.md"),
     "deviations": deviations_table,
     "compute": lambda root: compute_table(read_records(root / "reports/shapes")),
+    "compute-photographs": lambda root: compute_table(read_photograph_records(root / "reports/photos")),
     "checklist": lambda root: checklist_table(read_records(root / "reports/shapes")),
 }
 
