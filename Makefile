@@ -37,9 +37,17 @@ LAUNCH = $(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=$(strip $(THREADS)) $
 empty :=
 space := $(empty) $(empty)
 ESCAPED_DATA := $(subst $(space),\ ,$(strip $(DATA)))
+# What the shell would take for something else than a name or a sentence.
+ODD := $(strip $(foreach mark,' " ` \ ;,$(if $(findstring $(mark),$(DATA)$(BACKBONE_WEIGHTS)$(CREDIT)),$(mark))))
+ifneq ($(ODD),)
+$(error DATA, BACKBONE_WEIGHTS and CREDIT must not hold $(ODD); rename the folder or file, or word the credit otherwise)
+endif
+ifneq ($(filter-out shown hidden,$(PICTURES)),)
+$(error PICTURES=$(PICTURES): give shown or hidden)
+endif
 OWN_PICTURES = $(if $(strip $(CLASSES)), --classes $(strip $(CLASSES)))$(if $(strip $(BACKBONE)), --backbone $(strip \
 	$(BACKBONE)))$(if $(BACKBONE_WEIGHTS), --backbone-weights $(subst $(space),\ ,$(strip $(BACKBONE_WEIGHTS))))$(if $(strip \
-	$(CREDIT)), --credit "$(subst ',’,$(strip $(CREDIT)))")$(if $(filter hidden,$(PICTURES)), --hide-pictures)
+	$(CREDIT)), --credit "$(strip $(CREDIT))")$(if $(filter hidden,$(PICTURES)), --hide-pictures)
 WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(ESCAPED_DATA), --data $(ESCAPED_DATA))$(if $(strip \
 	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_PICTURES)
 HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION)) \
@@ -47,6 +55,9 @@ HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(s
 
 # Reports that `demo` makes wait for two runs only; asked for by name, they wait for every run that they show.
 CHOSEN ?= $(firstword $(filter demo zoo trials models ablations,$(MAKECMDGOALS)) paper)
+ifneq ($(word 2,$(filter demo paper zoo trials models ablations,$(MAKECMDGOALS))),)
+$(error $(MAKECMDGOALS): each of demo, paper, zoo, trials, models, ablations plans for itself; make them one after the other)
+endif
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
 	convergence bag_overlap gallery_slender gallery_crowded gallery_random trials headline ablations claims models positions concentration part_distance report reports/% runs/%
 
@@ -55,7 +66,7 @@ BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
 PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(DATA),-$(shell echo '$(DATA)$(OWN_PICTURES)' | cksum | cut -d ' ' -f 1)).mk
 USER_JSON := $(if $(ESCAPED_DATA),$(shell find $(ESCAPED_DATA)/ -maxdepth 2 -name '*.json' 2>/dev/null | sed 's/ /\\ /g'))
-SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON)
+SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON) $(subst $(space),\ ,$(strip $(BACKBONE_WEIGHTS)))
 # What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
 ASKED := .make/$(strip $(PROFILE)).asked
 REPORT_NEEDS := $(PLAN) $(ASKED) $(wildcard experiments/*.html)

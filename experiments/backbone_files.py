@@ -5,7 +5,7 @@ by Detectron, no checksum is known: the one found is recorded in the run's prove
 for where a backbone of timm is wanted.
 
     backbone_download("resnet50-0676ba61.pth").url
-    weights_of("tf_efficientnet_lite0", None)           # "timm/tf_efficientnet_lite0"
+    weights_of("tf_efficientnet_lite0", None)           # "timm/tf_efficientnet_lite0.in1k"
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.download import Download
 from freeanchor.backbones import RESNETS
 from freeanchor.checkpoints import CheckpointError
-from freeanchor.timm_backbones import published_file
+from freeanchor.timm_backbones import published_file, tagged
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained"
 _TORCHVISION = "https://download.pytorch.org/models"
@@ -46,7 +46,7 @@ _BY_DIGEST = " sha256:"  # between the name of a user's file and what it holds
 def weights_of(backbone: str, file: Path | None) -> str:
     """The name, in a training's configuration, of the ImageNet weights of a backbone: its publisher's, or a file's.
 
-    A file is known by what it holds, not by where it lies. Raises CheckpointError where it is missing.
+    A file is known by its own name and what it holds, not by where it lies. Raises CheckpointError where it is missing.
     """
     if file is not None:
         if not file.is_file():
@@ -54,7 +54,7 @@ def weights_of(backbone: str, file: Path | None) -> str:
         with file.open("rb") as content:
             return f"{file.name}{_BY_DIGEST}{hashlib.file_digest(content, 'sha256').hexdigest()[:16]}"
     if backbone not in RESNETS:
-        return f"{_TIMM}{backbone}"
+        return f"{_TIMM}{tagged(backbone)}"
     published = [name for name in BACKBONE_FILES if name.startswith(f"{backbone}-")]
     if not published:
         raise CheckpointError(f"nobody is known to publish {backbone}; give a file with --backbone-weights FILE")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.files import read_json, write_json
-from freeanchor.data import DataError, locate_split
+from freeanchor.data import DataError, locate_split, read_split
 
 Classes = Literal["own", "supercategory", "one"]
 CLASSES: tuple[Classes, ...] = ("own", "supercategory", "one")
@@ -29,16 +29,18 @@ def _names(categories: list[dict[str, Any]], classes: Classes) -> dict[int, str]
     return {item["id"]: item["supercategory"] for item in categories}
 
 
-def merged(content: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
-    """A COCO json's content with its categories made into classes; ids count from 1 in the order of the old ones.
+def merged(content: Mapping[str, Any], classes: Classes, ids: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """A COCO json's content with its categories made into classes; `content` itself is not changed.
 
-    Raises DataError where a category has no supercategory to go by. `content` itself is not changed.
+    Ids count from 1 in the order of the old ones unless `ids`, of another split, has them. Raises DataError where a
+    category has no supercategory to go by.
     """
     if classes == "own":
         return dict(content)
-    categories = sorted(content["categories"], key=lambda item: item["id"])
-    names = _names(categories, classes)
-    ids = {name: number for number, name in enumerate(dict.fromkeys(names.values()), start=1)}
+    names = _names(sorted(content["categories"], key=lambda item: item["id"]), classes)
+    ids = {**(ids or {})}
+    for name in names.values():
+        ids.setdefault(name, len(ids) + 1)
     return {
         **content,
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
@@ -47,13 +49,28 @@ def merged(content: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
 
 
 def write_merged(source: Path, target: Path, classes: Classes) -> None:
-    """Write `train.json` and `val.json` with those classes into `target`, and a link to the pictures of `source`."""
-    target.mkdir(parents=True, exist_ok=True)
+    """Write both annotation files with those classes into `target`, in the layout of `source`, whose pictures it links.
+
+    Raises DataError where a split of `source` cannot be read. What is there already is only linked anew.
+    """
+    made: dict[str, dict[str, Any]] = {}
     for split in ("train", "val"):
         annotations, images = locate_split(source, split)
-        link = target / "images"
-        if link.is_symlink() and link.resolve() != images.resolve():
-            link.unlink()  # the set was moved
-        if not link.is_symlink():
-            link.symlink_to(images.resolve(), target_is_directory=True)
-        write_json(target / f"{split}.json", merged(read_json(annotations), classes))
+        _link(target / images.relative_to(source), images)
+        path = target / annotations.relative_to(source)
+        if not path.exists():
+            read_split(source, split)  # says what is wrong with it, if anything is
+            ids = {item["name"]: item["id"] for item in made["train"]["categories"]} if made else None
+            made[split] = merged(read_json(annotations), classes, ids)
+            write_json(path, made[split])
+        else:
+            made[split] = read_json(path)
+
+
+def _link(link: Path, images: Path) -> None:
+    """Let `link` lead to the pictures, also where the set was moved."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink() and link.resolve() != images.resolve():
+        link.unlink()
+    if not link.is_symlink():
+        link.symlink_to(images.resolve(), target_is_directory=True)

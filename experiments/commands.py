@@ -9,9 +9,10 @@ import json
 import sys
 from dataclasses import replace
 
-from experiments.config import Evaluation, PublishedCheckpoint, Training
+from experiments.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.frames import is_measured
 from experiments.index import write_index
+from experiments.learning_curve import curve_stage
 from experiments.photos import Photographs
 from experiments.plan import make_rules
 from experiments.registry import PROFILES, Profile, build_profile
@@ -51,6 +52,8 @@ def _profile(arguments: argparse.Namespace) -> Profile:
     except (CheckpointError, DataError, TimmError):
         raise
     except ValueError as error:  # of a batch size that makes no recipe
+        if arguments.batch_size is None:
+            raise
         raise UsageError(f"--batch-size {arguments.batch_size}: {error}") from None
     if arguments.chosen == "zoo" and not profile.zoo:  # or the figures would wait for trainings
         raise UsageError(f"--chosen zoo: profile {profile.name} has no published checkpoints; give PROFILE=coco")
@@ -88,6 +91,12 @@ def evaluation_of(arguments: argparse.Namespace, name: str) -> Evaluation:
     return evaluations[name]
 
 
+def make_data(profile: Profile, store: Store) -> None:
+    """See that a folder with other classes is there, and leads to the pictures where they lie now."""
+    if isinstance(profile.data, FolderData) and profile.data.is_made:
+        data_stage(profile.evaluations[profile.pair[0]].training, store)
+
+
 def train(arguments: argparse.Namespace) -> None:
     """`freeanchor train NAME`: train it, or fetch it where somebody else has."""
     check_device(arguments.device)
@@ -106,15 +115,20 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """`freeanchor predict NAME`: test, then measure."""
-    evaluation = evaluation_of(arguments, arguments.name)
+    """`freeanchor predict NAME`: test, then measure; of a run that reports compare, its snapshots too."""
+    profile, evaluation = _profile(arguments), evaluation_of(arguments, arguments.name)
     store = store_of(arguments)
     if not (evaluation.training.directory(store.runs) / "train.json").exists():
         raise UsageError(f"{arguments.name} is not trained yet; run: freeanchor train {arguments.name}")
+    make_data(profile, store)
     check_device(arguments.device)
     with process_group(arguments.device) as processes:
-        predict_stage(evaluation, store, runtime_of(arguments, processes), processes)
+        runtime = runtime_of(arguments, processes)
+        predict_stage(evaluation, store, runtime, processes)
     if processes.is_main:  # the others need not wait for it
+        is_compared = any(arguments.name in pair for pair in profile.pairs)
+        if is_compared and isinstance(evaluation.training, Training):
+            curve_stage(evaluation, store, runtime)
         measure_stage(evaluation, store)
 
 
@@ -149,6 +163,7 @@ def report(arguments: argparse.Namespace) -> None:
     if arguments.name not in known:
         raise UsageError(f"no report {arguments.name!r}; {_did_you_mean(arguments.name, known)}")
     profile, store = _profile(arguments), store_of(arguments)
+    make_data(profile, store)
     names = [*REPORTS, "index"] if arguments.name == "all" else [arguments.name]
     for name in names:
         if name == "index":

@@ -123,7 +123,7 @@ class Training:
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that decides the result; neither names nor paths do."""
+        """Of everything that decides the result; neither a run's name nor paths do."""
         return fingerprint(self.data.identity, self.model, self.inputs, self.recipe, self.backbone_weights)
 
     def directory(self, root: Path) -> Path:

@@ -55,8 +55,8 @@ NO_PICTURES = "The licence of this data set does not allow its pictures to be sh
 CAPTION = (
     "A detector finds an object where COCO's greedy matching at IoU 0.5 gives it a detection of its class whose score "
     "is at least the detector's own: the score at which it has as many detections in the whole split as the split has "
-    "objects. So both show equally many boxes, and calibration plays no part. Seed 0. Pictures whose licence forbids "
-    "derivatives are passed over."
+    "objects. So both show about equally many boxes, and calibration plays no part. Seed 0. Pictures whose licence "
+    "forbids derivatives are passed over."
 )
 _ALONE_CAPTION = (
     f"Up to {N_EACH} objects that FreeAnchor alone finds and as many that RetinaNet alone finds, one a picture; left "

@@ -14,7 +14,6 @@ from analysis.coco import coco_statistics, read_ground_truth
 from analysis.columns import Detections
 from experiments.config import Evaluation
 from experiments.files import write_csv
-from experiments.frames import is_measured
 from experiments.matches import snapshot_files
 from experiments.profiles import Profile
 from experiments.results import result_rows
@@ -30,10 +29,15 @@ COLUMNS = ("detector", "run", "step", "num_steps", "metric", "value")
 
 def curve_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> Path:
     """Test every snapshot as the trained model is tested, once; leaves `curve.csv`, a row a snapshot and metric."""
-    path = evaluation.directory(store.runs) / "curve.csv"
+    path = _curve_file(evaluation, store)
     if not path.exists():
         write_csv(path, _curve(evaluation, store, runtime))
     return path
+
+
+def _curve_file(evaluation: Evaluation, store: Store) -> Path:
+    """Where a run's curve lies: beside its detections."""
+    return evaluation.directory(store.runs) / "curve.csv"
 
 
 def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFrame:
@@ -70,11 +74,11 @@ def _detections(rows: list[dict[str, Any]]) -> Detections:
 
 
 def learning_curves(profile: Profile, store: Store) -> pd.DataFrame:
-    """The curves of the compared runs that have been measured: columns `COLUMNS`."""
+    """The curves of the compared runs, as far as they have been made: columns `COLUMNS`."""
     frames = []
     for name in (run for pair in profile.pairs for run in pair):
         evaluation = profile.evaluations[name]
-        if is_measured(evaluation, store):
-            curve = pd.read_csv(curve_stage(evaluation, store, Runtime()))
-            frames.append(curve.assign(detector=evaluation.training.detector, run=name))
+        path = _curve_file(evaluation, store)
+        if path.exists():
+            frames.append(pd.read_csv(path).assign(detector=evaluation.training.detector, run=name))
     return pd.concat(frames)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))

@@ -15,7 +15,7 @@ from typing import Any
 from freeanchor.data_problems import printable
 
 # Boxes drawn on a picture make a derivative of it. "Attribution-NoDerivs License", "CC BY-ND 2.0", ".../by-nd/2.0/"
-_NO_DERIVATIVES = re.compile(r"no[- ]?deriv|\bnd\b", re.IGNORECASE)
+_NO_DERIVATIVES = re.compile(r"no[- ]?deriv|\bnd\b|bynd|all rights reserved", re.IGNORECASE)
 
 
 def picture_credits(annotations: Path, overall: str) -> dict[int, str]:
@@ -40,7 +40,7 @@ def _credit(image: dict[str, Any], licence: dict[str, Any] | None, overall: str)
     if licence is None:
         return overall
     name, address = str(licence.get("name", "")), str(licence.get("url", ""))
-    if _NO_DERIVATIVES.search(f"{name} {address}"):
+    if _NO_DERIVATIVES.search(f"{name} {address}".replace("_", " ")):
         return None
     source = image.get("flickr_url") or image.get("coco_url")
     return printable(", ".join(str(part) for part in (name or address, source) if part))

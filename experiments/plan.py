@@ -6,15 +6,15 @@ print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
 from pathlib import Path
 
 from experiments.checkpoint_files import is_at_hand
-from experiments.config import Evaluation, PublishedCheckpoint
+from experiments.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.profiles import Pair, Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
 from experiments.training_cost import cost_file
+from freeanchor.data import locate_split
 
-# What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone,
-# what a bag can hold from the data.
-_FROM_CODE = ("figure2", "figure3", "bag_overlap")
+# What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
+_FROM_CODE = ("figure2", "figure3")
 
 
 def _escape(path: Path | str) -> str:
@@ -32,6 +32,13 @@ def measured_file(evaluation: Evaluation, store: Store) -> Path:
     return evaluation.directory(store.runs) / "measurements.csv"
 
 
+def data_file(training: Training | PublishedCheckpoint, store: Store) -> Path:
+    """The last file of a data set that the project writes: in the layout of the user's own, where it is made of one."""
+    if isinstance(training.data, FolderData) and store.folder is not None:
+        return store.data(training) / locate_split(store.folder, "val")[0].relative_to(store.folder)
+    return store.data(training) / "val.json"
+
+
 def _run_rules(profile: Profile, store: Store) -> list[str]:
     """How each run comes about: its data, its training, its test."""
     rules: dict[Path, str] = {}
@@ -40,7 +47,7 @@ def _run_rules(profile: Profile, store: Store) -> list[str]:
         trained = training.directory(store.runs) / "train.json"
         needs = []
         if training.data.is_made:
-            drawn = store.data(training) / "val.json"
+            drawn = data_file(training, store)
             rules[drawn] = _rule(drawn, [], f"$(FREEANCHOR) data draw {name} $(WHERE)")
             needs = [drawn]
         start = "$(FREEANCHOR)" if isinstance(training, PublishedCheckpoint) else "$(LAUNCH)"

@@ -47,6 +47,7 @@ from experiments.gallery import gallery_crowded, gallery_random, gallery_slender
 from experiments.headline import headline_frame, headline_layout
 from experiments.learning_curve import learning_curves as curves_of
 from experiments.ledger import ledger_frame, write_ledger
+from experiments.picture_credits import picture_credits
 from experiments.registry import Profile
 from experiments.store import Store
 from freeanchor.data import open_image, read_split
@@ -117,19 +118,20 @@ def matches(profile: Profile, store: Store) -> pd.DataFrame:
     return frame[frame["annotation_id"] == frame["annotation_id"].iloc[0]] if len(frame) else frame
 
 
-def picture_of(frame: pd.DataFrame, profile: Profile, store: Store) -> np.ndarray:
-    """Pixels [H, W, 3] of the picture that a frame of matches is about; one grey pixel for an empty frame.
+def picture_of(frame: pd.DataFrame, profile: Profile, store: Store) -> tuple[np.ndarray, str]:
+    """Pixels [H, W, 3] of the picture that a frame of matches is about, and whose it is.
 
-    All grey where the data set's pictures are not to be shown.
+    One grey pixel for an empty frame; all grey where the data set's pictures, or this one, are not to be shown.
     """
     if frame.empty:
-        return np.full((1, 1, 3), 128, dtype=np.uint8)
+        return np.full((1, 1, 3), 128, dtype=np.uint8), ""
     split = read_split(store.data(profile.evaluations[profile.pair[-1]].training), "val")
-    image_id = frame["image_id"].iloc[0]
+    image_id = int(frame["image_id"].iloc[0])
     picture = next(picture for picture in split.pictures if picture.image_id == image_id)
-    if not store.pictures:
-        return np.full((picture.height, picture.width, 3), 128, dtype=np.uint8)
-    return np.array(open_image(picture.path))
+    credit = picture_credits(split.annotations, store.credit).get(image_id)
+    if not store.pictures or credit is None:
+        return np.full((picture.height, picture.width, 3), 128, dtype=np.uint8), ""
+    return np.array(open_image(picture.path)), credit
 
 
 def saturated_linear_frame(match_iou: float, best_iou: tuple[float, ...] = (0.75, 0.9)) -> pd.DataFrame:
@@ -162,7 +164,11 @@ def _matching_figure(draw: Callable[..., Figure]) -> Callable[[Profile, Store], 
 
     def build(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
         frame = matches(profile, store)
-        return draw(frame, picture_of(frame, profile, store)), frame
+        pixels, credit = picture_of(frame, profile, store)
+        figure = draw(frame, pixels)
+        if credit:
+            figure.supxlabel(f"Picture: {credit}", fontsize=6, x=0.99, ha="right")
+        return figure, frame
 
     return build
 

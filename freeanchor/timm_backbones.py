@@ -7,6 +7,7 @@ batch norm, and all layers that the map at stride 4 comes from (FACTS A2). Image
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -19,6 +20,15 @@ from torch import Tensor, nn
 STRIDES = (8, 16, 32)  # of C3, C4 and C5
 FROZEN_STRIDE = 4  # the layers behind a map of this stride train, those in front of it do not
 PROBE_SIDE = 64  # pixels of the picture that shows which layers are in front
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)  # timm's
 
 
 class TimmError(ValueError):
@@ -58,18 +68,22 @@ def create(name: str, **options: Any) -> Any:
         raise TimmError(f"timm knows no backbone {name!r}; {_did_you_mean(name)}")
     try:
         return timm.create_model(name, **options)
-    except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TimmError(f"timm's {name} gives no feature maps ({reason}); choose a convolutional one") from None
+    except _REFUSALS as error:
+        raise TimmError(f"timm's {name} gives no feature maps ({_reason(error)}); choose a convolutional one") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what somebody else's code said."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _map_numbers(name: str, strides: tuple[int, ...]) -> tuple[int, ...]:
-    """The last of timm's feature maps at each stride."""
-    with torch.device("meta"):
-        found = list(create(name, features_only=True).feature_info.reduction())
+    """timm's numbers of the last of its feature maps at each stride."""
+    info = create(name, features_only=True).feature_info
+    found = list(info.reduction())
     if missing := [stride for stride in strides if stride not in found]:
         raise TimmError(f"timm's {name} has maps at strides {found}, none at {missing[0]}; choose another")
-    return tuple(len(found) - 1 - found[::-1].index(stride) for stride in strides)
+    return tuple(info.out_indices[len(found) - 1 - found[::-1].index(stride)] for stride in strides)
 
 
 class TimmFeatures(nn.Module):
@@ -95,12 +109,12 @@ class TimmFeatures(nn.Module):
             self.top = nn.Sequential(nn.Conv2d(channels[-1], channels[-1], 3, stride=2, padding=1), nn.ReLU())
             channels.append(channels[-1])
         self.out_channels = tuple(channels)
-        self._freeze()
+        self._freeze((FROZEN_STRIDE, *own))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Feature maps C3, C4, C5."""
         kind = images.device.type
-        with torch.autocast(kind, enabled=kind not in ("cpu", "meta") and torch.is_autocast_enabled(kind)):
+        with torch.autocast(kind, enabled=kind != "cpu" and torch.is_autocast_enabled(kind)):
             maps: list[Tensor] = list(self.body(images))[1:]
             return maps if self.top is None else [*maps, self.top(maps[-1])]
 
@@ -110,24 +124,32 @@ class TimmFeatures(nn.Module):
         self.body.eval()
         return self
 
-    def _freeze(self) -> None:
-        """Stop training every batch norm, and whatever the first map depends on."""
+    def _freeze(self, strides: tuple[int, ...]) -> None:
+        """Stop training every batch norm, and whatever the first map depends on, which a picture shows."""
         for module in self.body.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.requires_grad_(requires_grad=False)
         trained = [parameter for parameter in self.body.parameters() if parameter.requires_grad]
         self.body.eval()
-        probe = torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE, device=trained[0].device)
         try:
             with torch.enable_grad():
-                in_front = torch.autograd.grad(self.body(probe)[0].sum(), trained, allow_unused=True)
-        except (AssertionError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise TimmError(
-                f"timm's {self.config.name} takes no picture of any size ({reason}); choose another"
-            ) from None
-        for parameter, gradient in zip(trained, in_front, strict=True):
-            parameter.requires_grad_(gradient is None)
+                maps = self.body(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE, device=trained[0].device))
+                gradients = torch.autograd.grad(maps[0].sum(), trained, allow_unused=True)
+        except _REFUSALS as error:
+            raise self._refusal(f"takes no picture of any size ({_reason(error)})") from None
+        expected = zip(self.body.feature_info.channels(), (PROBE_SIDE // stride for stride in strides), strict=True)
+        if [(one.shape[1], one.shape[2]) for one in maps] != list(expected):
+            raise self._refusal("gives maps of another layout than it says")
+        in_front = [one is not None for one in gradients]
+        num_frozen = sum(it.numel() for it, is_in_front in zip(trained, in_front, strict=True) if is_in_front)
+        if 2 * num_frozen > sum(parameter.numel() for parameter in trained):
+            raise self._refusal("makes its map of stride 4 of most of its layers, which the paper freezes")
+        for parameter, is_in_front in zip(trained, in_front, strict=True):
+            parameter.requires_grad_(not is_in_front)
+
+    def _refusal(self, why: str) -> TimmError:
+        """The one line about a network that is no backbone here."""
+        return TimmError(f"timm's {self.config.name} {why}; choose another")
 
 
 def input_statistics(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -137,13 +159,23 @@ def input_statistics(name: str) -> tuple[tuple[float, float, float], tuple[float
 
 
 def published_file(name: str) -> str:
-    """The address of the ImageNet weights: timm's own, or else its hub's; raises TimmError where timm says neither."""
+    """The address of the ImageNet weights; raises TimmError where timm does not say.
+
+    A release of timm's own, whose file is named by its checksum, or its hub: other addresses are those of the network's
+    authors, with names that are not timm's.
+    """
     cfg = _cfg(name)
-    if cfg.get("url"):
+    if re.search(r"-[0-9a-f]{8}\.pth$", str(cfg.get("url") or "")):
         return str(cfg["url"])
     if not cfg.get("hf_hub_id"):
         raise TimmError(f"timm does not say where the weights of {name} are; give a file with --backbone-weights FILE")
     return f"https://huggingface.co/{cfg['hf_hub_id']}/resolve/main/model.safetensors"
+
+
+def tagged(name: str) -> str:
+    """timm's whole name for the weights behind a name, which may move from version to version: `resnet18.a1_in1k`."""
+    cfg = _cfg(name)
+    return f"{cfg['architecture']}.{cfg['tag']}" if cfg.get("tag") else str(cfg["architecture"])
 
 
 def _cfg(name: str) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """Classes made of categories: by supercategory, all as one; written as a folder of their own."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,36 @@ def test_the_folder_written_is_a_data_set(tmp_path: Path) -> None:
     write_merged(tmp_path / "moved", target, "one")
     assert (target / "images").resolve() == tmp_path / "moved" / "images"
     assert read_json(target / "train.json") == merged(CONTENT, "one")
+
+
+def test_cocos_own_layout_keeps_its_two_folders_of_pictures(tmp_path: Path) -> None:
+    """Each split's pictures are found in its own folder."""
+    source, target = tmp_path / "set", tmp_path / "made"
+    (source / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (source / f"{split}2017").mkdir()
+        write_json(source / "annotations" / f"instances_{split}2017.json", CONTENT)
+    write_merged(source, target, "one")
+    folders = [read_split(target, split).pictures[0].path.parent.resolve() for split in ("train", "val")]
+    assert folders == [source / "train2017", source / "val2017"]
+
+
+def test_both_splits_have_the_same_ids(tmp_path: Path) -> None:
+    """Also where one lists fewer categories than the other."""
+    source = folder(tmp_path / "set")
+    kitchen = [item for item in CONTENT["categories"] if item["name"] == "cup"]
+    objects = [item for item in CONTENT["annotations"] if item["category_id"] == 9]
+    write_json(source / "val.json", {**CONTENT, "categories": kitchen, "annotations": objects})
+    write_merged(source, tmp_path / "made", "supercategory")
+    splits = [read_json(tmp_path / "made" / f"{split}.json") for split in ("train", "val")]
+    assert splits[0]["categories"] == splits[1]["categories"]
+    assert splits[1]["annotations"][0]["category_id"] == 2
+
+
+@pytest.mark.parametrize("text", ["{", json.dumps({**CONTENT, "categories": []})])
+def test_a_bad_split_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    """What is wrong with val.json is said as anywhere else."""
+    source = folder(tmp_path / "set")
+    (source / "val.json").write_text(text)
+    with pytest.raises(DataError, match=r"val\.json"):
+        write_merged(source, tmp_path / "made", "one")

@@ -78,7 +78,7 @@ def test_backbones_are_normalised_as_their_weights_want(folder: Path) -> None:
     assert resnet.backbone == TorchvisionResNet(name="resnet18")
     assert resnet.inputs.mean == pytest.approx((123.675, 116.28, 103.53))
     assert (lite.backbone_weights, resnet.backbone_weights) == (
-        "timm/tf_efficientnet_lite0",
+        "timm/tf_efficientnet_lite0.in1k",
         "resnet18-f37072fd.pth",
     )
     assert backbone_download(lite.backbone_weights).sha256 == "0aa007d2"
@@ -169,8 +169,9 @@ def test_hidden_pictures_are_grey(folder: Path) -> None:
     profile = build_profile("photos", data=folder)
     image = json.loads((folder / "val.json").read_text())["images"][0]
     frame = pd.DataFrame({"image_id": [image["id"]]})
-    shown = picture_of(frame, profile, Store(folder=folder))
-    hidden = picture_of(frame, profile, Store(folder=folder, pictures=False))
+    shown, credit = picture_of(frame, profile, Store(folder=folder, credit="me"))
+    hidden, none = picture_of(frame, profile, Store(folder=folder, pictures=False, credit="me"))
+    assert (credit, none) == ("me", "")
     assert shown.shape == hidden.shape == (image["height"], image["width"], 3)
     assert shown.std() > 0 and hidden.std() == 0
 
