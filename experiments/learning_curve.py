@@ -51,7 +51,9 @@ def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFra
         model, detector = load_model(file, runtime.device)
         found = [
             row
-            for prediction in predict(model, detector, split.pictures, evaluation.inference, runtime)
+            for prediction in predict(
+                model, detector, split.pictures, evaluation.inference, runtime, all_candidates=False
+            )
             for row in result_rows(prediction.picture, prediction.detections, detector.category_ids)
         ]
         statistics = coco_statistics(ground_truth, _detections(found))

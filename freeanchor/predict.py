@@ -165,8 +165,13 @@ def predict(
     inference: InferenceConfig,
     runtime: Runtime,
     batch_size: int = BATCH_SIZE,
+    *,
+    all_candidates: bool = True,
 ) -> Iterator[Prediction]:
     """Predictions for `pictures`, in order.
+
+    Detections come from the candidates within the cap a level. Without `all_candidates` the others, which recall before
+    NMS counts, are not looked at: an early detector has so many that its NMS takes minutes.
 
     With `inference.short_sides` every picture is read again at each of those sizes, and the candidates of all of them
     go through one NMS. DEVIATION(D16): the authors re-interpolate the tensor already resized to 800 px (FACTS A10).
@@ -182,7 +187,8 @@ def predict(
         by_scale = []
         for short_side in inference.short_sides or (None,):
             batch = collate([load_sample(picture, _at_scale(detector.inputs, short_side)) for picture in group])
-            by_scale.append(_at_one_scale(model, batch, runtime, inference, inclusive=inclusive))
+            found = _at_one_scale(model, batch, runtime, inference, inclusive=inclusive)
+            by_scale.append(found if all_candidates else [(capped, capped) for capped, _ in found])
         for place, (picture, *scales) in enumerate(zip(group, *by_scale, strict=True)):
             last_scale = batch.samples[place].scale if inclusive else None
             yield _finish(picture, scales, inference, last_scale)

@@ -250,3 +250,17 @@ def test_the_papers_six_scales_have_its_longest_sides() -> None:
     sides = (480, 640, 800, 960, 1120, 1280)
     limits = [module._at_scale(InputConfig(), side).max_long_side for side in sides]
     assert limits == [800, 1067, 1333, 1600, 1867, 2133]
+
+
+def test_detections_need_no_candidates_beyond_the_cap(tmp_path: Path) -> None:
+    """Where the cap cuts, leaving the others out changes no detection, only what recall is measured on."""
+    split = tiny_split(tmp_path)
+    model, detector = tiny_model(prior_prob=0.5), tiny_detector(prior_prob=0.5)
+    inference = InferenceConfig(max_per_level=20)
+    whole = list(predict(model, detector, split.pictures, inference, FLOAT32))
+    capped = list(predict(model, detector, split.pictures, inference, FLOAT32, all_candidates=False))
+    for one, other in zip(whole, capped, strict=True):
+        assert len(one.candidates) > len(other.candidates)
+        assert torch.equal(one.detections.boxes, other.detections.boxes)
+        assert torch.equal(one.detections.scores, other.detections.scores)
+        assert torch.equal(one.detections.labels, other.detections.labels)
