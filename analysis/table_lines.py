@@ -25,6 +25,7 @@ NOT_RUN, NOT_PUBLISHED, UNDEFINED, NO_LABEL = "not run", "n/a", "undefined", "â€
 Kind = Literal["paper", "here", "its authors", "published checkpoint, evaluated here"]
 KINDS: dict[str, tuple[Kind, Kind]] = {
     "here": ("paper", "here"),
+    "here alone": ("paper", "here"),  # a run that no published number stands beside: one line
     "checkpoint": ("its authors", "published checkpoint, evaluated here"),
     "checkpoint beside the paper": ("paper", "published checkpoint, evaluated here"),
 }
@@ -112,7 +113,7 @@ def table_notes(frame: pd.DataFrame, layout: TableLayout) -> list[str]:
         sources = [str(source) for source in published if not _is_blank(source)]
         if layout.has_paper_lines and sources:
             notes.append(f"{KINDS[str(kind)][0]}: {'; '.join(sources)}.")
-    measured = frame[frame.value.notna() & (_measured_as(frame) == "here")]
+    measured = frame[frame.value.notna() & _measured_as(frame).isin(["here", "here alone"])]
     places = [f"{profile}, {split}" for profile, split in measured[["profile", "split"]].drop_duplicates().to_numpy()]
     seeds = sorted({int(number) for number in measured.n_seeds.dropna()})
     counts = f"; seeds a run: {', '.join(map(str, seeds))}" if seeds else ""
@@ -145,10 +146,11 @@ def _refuse_doubles(cells: pd.DataFrame, key: tuple[object, ...]) -> None:
 
 
 def _kinds(first: pd.Series, layout: TableLayout) -> tuple[Kind, ...]:
-    theirs, ours = KINDS[str(first.get("measured_as", "here"))]
+    measured_as = str(first.get("measured_as", "here"))
+    theirs, ours = KINDS[measured_as]
     if _is_blank(first.run):
         return (theirs,)
-    return (theirs, ours) if layout.has_paper_lines else (ours,)
+    return (theirs, ours) if layout.has_paper_lines and measured_as != "here alone" else (ours,)
 
 
 def _line(kind: Kind, row: int, cells: pd.DataFrame, layout: TableLayout) -> TableLine:

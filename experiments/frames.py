@@ -75,7 +75,7 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
         "schedule": row.variant or row.schedule,
         "published_schedule": row.schedule or "n/a",
         "split": "val2017" if isinstance(profile.data, CocoData) else "val",
-        "measured_as": "here",
+        "measured_as": "here" if row.published else "here alone",
     }
     if evaluations and isinstance(evaluations[0].training, PublishedCheckpoint):
         labels |= {"measured_as": "checkpoint", "published_backbone": labels["backbone"]}

@@ -204,3 +204,15 @@ def test_nothing_is_written_where_the_frame_does_not_fit(tmp_path):
     with pytest.raises(TableError, match=r"ap stands twice in the row of shapes, free_anchor"):
         write_table(pd.concat([frame, frame.iloc[[1]]]), LAYOUT, tmp_path / "t")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_a_published_number_is_one_line() -> None:
+    """No paper's line of dashes above it."""
+    cell = {"profile": "photos", "run": "peer", "detector": "peer", "backbone": "b", "split": "val", "metric": "ap"}
+    cell |= {"value": 0.2, "low": 0.1, "high": 0.3, "n_seeds": 1, "published": float("nan"), "source": ""}
+    layout = TableLayout(title="T", labels={"detector": "Detector"}, metrics={"ap": "AP"}, caption="")
+    lines = [
+        [line.kind for line in table_rows(pd.DataFrame([{**cell, "measured_as": kind}]), layout)]
+        for kind in ("here", "here alone")
+    ]
+    assert lines == [["paper", "here"], ["here"]]
