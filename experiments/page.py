@@ -28,6 +28,8 @@ PAGE_NAME = "index.html"
 _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
 _POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
 _PNG_DPI = 200
+_QUALITIES = (85, 60, 35)  # of webp; a figure without photographs passes at the first
+_LARGEST_PICTURE = 250_000  # bytes, if any quality allows
 _TEMPLATE_FOLDER = Path(__file__).parent
 
 
@@ -144,13 +146,22 @@ def _read_picture(section: Section) -> Picture | None:
     path = sibling(section.stem, "png")
     if not path.exists():
         return None
-    buffer = io.BytesIO()
     with Image.open(path) as image:
         width, height = image.size
-        image.convert("RGB").save(buffer, format="WEBP", quality=85)
+        encoded = _webp(image.convert("RGB"))
     scale = _POINTS_AN_INCH / _PNG_DPI
     return Picture(
-        data_uri=f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        data_uri=f"data:image/webp;base64,{base64.b64encode(encoded).decode()}",
         width=round(width * scale),
         height=round(height * scale),
     )
+
+
+def _webp(image: Image.Image) -> bytes:
+    """A picture as webp, the more coarsely the larger it comes out: figures of photographs, above all."""
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, format="WEBP", quality=quality)
+        if buffer.tell() <= _LARGEST_PICTURE:
+            break
+    return buffer.getvalue()
