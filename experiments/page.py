@@ -28,8 +28,8 @@ PAGE_NAME = "index.html"
 _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
 _POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
 _PNG_DPI = 200
-_QUALITIES = (85, 60, 35)  # of webp; a figure without photographs passes at the first
-_LARGEST_PICTURE = 250_000  # bytes, if any quality allows
+_QUALITIES = (85, 55, 25)  # of webp; a figure without photographs passes at the first
+_LARGEST_PICTURE = 200_000  # bytes, if any quality allows
 _TEMPLATE_FOLDER = Path(__file__).parent
 
 
