@@ -12,9 +12,10 @@ which objects are chosen (`experiments.gallery_objects`), credits (`picture_cred
 A detector finds an object where COCO's greedy matching at IoU 0.5 gives it a detection of its class with at least the
 detector's own score, at which it has as many detections in the whole split as the split has objects. Nothing is picked
 by eye; `CAPTION` says the rules on the page. Where `store.pictures` is false the figures hold no pictures, and the
-frames are the same; pictures whose own licence forbids derivatives are passed over everywhere.
+frames hold no labelled boxes; pictures whose own licence forbids derivatives are passed over everywhere.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,7 +175,8 @@ def _build(gallery: str, profile: Profile, store: Store) -> tuple[Figure, pd.Dat
     frame = _chosen(seen, gallery)
     title = _TITLES[gallery], seen.counts()
     if not store.pictures:
-        return message_figure(NO_PICTURES, *title), frame
+        boxes = dict.fromkeys(("x1", "y1", "x2", "y2"), math.nan)  # labels belong to whom the pictures do
+        return message_figure(NO_PICTURES, *title), frame.assign(**boxes)
     if frame.empty:
         return message_figure("There is no such object in a picture that may be shown.", *title), frame
     if gallery == RANDOM:
