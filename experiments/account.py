@@ -58,6 +58,8 @@ def _network(backbone: dict[str, Any]) -> str:
 
 def compute_table(records: Sequence[Record]) -> str:
     """Trainings by network and schedule: how many, how long, core hours in all."""
+    if not records:
+        return "Nothing has been run yet."
     trainings = _trainings(records)
     lines = [
         "| network | steps x pictures | trainings | minutes each (median, range) | core hours |",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from miniature import Mini
 
+from experiments.learning_curve import curve_stage
 from experiments.registry import build_profile
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
@@ -21,6 +22,7 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Mini:
         data_stage(evaluation.training, store)
         train_stage(evaluation.training, store, Runtime(precision="float32"))
         predict_stage(evaluation, store, Runtime(precision="float32"))
+        curve_stage(evaluation, store, Runtime(precision="float32"))
         measure_stage(evaluation, store)
     return Mini(profile=profile, store=store)
 

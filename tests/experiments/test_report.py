@@ -121,9 +121,9 @@ def test_the_matching_figures_show_one_object_of_one_picture(mini: Mini) -> None
     frame = matches(mini.profile, mini.store)
     assert frame["annotation_id"].nunique() == frame["image_id"].nunique() == 1
     assert frame.groupby("step").size().to_dict() == {1: 50, 4: 50, 12: 50, 40: 50}
-    pixels = picture_of(frame, mini.profile, mini.store)
+    pixels, credit = picture_of(frame, mini.profile, mini.store)
     assert pixels.shape == (128, 128, 3)
-    assert pixels.dtype == np.uint8
+    assert pixels.dtype == np.uint8 and credit == ""
     gt = frame.iloc[0]
     assert 0 <= gt["gt_x1"] < gt["gt_x2"] <= 128
 
