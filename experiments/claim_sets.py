@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.claims import CLAIMS, Claim
+from experiments.claims import CLAIMS
 from experiments.classes import CLASSES
-from experiments.ledger import COLUMNS
+from experiments.ledger import COLUMNS, rule_text
 from experiments.verdicts import VERDICTS
 
 NUMBERS = ("value", "low", "high", "n_seeds")
@@ -127,8 +127,3 @@ def _fault_of_numbers(cells: Sequence[str]) -> str:
     if not all(map(math.isfinite, (value, low, high, seeds))) or seeds < 1 or seeds % 1:
         return f"value, low, high, n_seeds are {', '.join(cells)}: a value needs an interval and seeds"
     return f"the interval from {low} to {high} ends before it begins" if low > high else ""
-
-
-def rule_text(claim: Claim) -> str:
-    """A claim's rule as the ledger words it, in points where its unit is."""
-    return claim.rule.text(100 if claim.unit == "points" else 1)

@@ -85,10 +85,15 @@ def store_of(arguments: argparse.Namespace) -> Store:
 
 def evaluation_of(arguments: argparse.Namespace, name: str) -> Evaluation:
     """The registered run of that name."""
-    evaluations = _profile(arguments).evaluations
-    if name not in evaluations:
-        raise UsageError(f"no run {name!r} in profile {arguments.profile}; {_did_you_mean(name, list(evaluations))}")
-    return evaluations[name]
+    return _run_of(_profile(arguments), name)
+
+
+def _run_of(profile: Profile, name: str) -> Evaluation:
+    """A profile's run of that name."""
+    if name not in profile.evaluations:
+        known = list(profile.evaluations)
+        raise UsageError(f"no run {name!r} in profile {profile.name}; {_did_you_mean(name, known)}")
+    return profile.evaluations[name]
 
 
 def make_data(profile: Profile, store: Store) -> None:
@@ -116,7 +121,8 @@ def train(arguments: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> None:
     """`freeanchor predict NAME`: test, then measure; of a run that reports compare, its snapshots too."""
-    profile, evaluation = _profile(arguments), evaluation_of(arguments, arguments.name)
+    profile = _profile(arguments)
+    evaluation = _run_of(profile, arguments.name)
     store = store_of(arguments)
     if not (evaluation.training.directory(store.runs) / "train.json").exists():
         raise UsageError(f"{arguments.name} is not trained yet; run: freeanchor train {arguments.name}")

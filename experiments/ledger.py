@@ -54,7 +54,7 @@ def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict
             "claim": claim.wording,
             "paper": claim.paper,
             "test": claim.test,
-            "rule": claim.rule.text(100 if claim.unit == "points" else 1),
+            "rule": rule_text(claim),
             "unit": claim.unit,
             "part": name,
             **_numbers(part),
@@ -99,11 +99,16 @@ def _measured(part: pd.Series) -> str:
     name = f"{part['part']}: " if part["part"] else ""
     if part["part_verdict"] == NOT_RUN:
         return f"{name}{NOT_RUN}"
-    value, low, high = (_number(part[column], part["unit"]) for column in ("value", "low", "high"))
+    value, low, high = (number_text(part[column], part["unit"]) for column in ("value", "low", "high"))
     return f"{name}{value} [{low}, {high}]"
 
 
-def _number(value: float, unit: str) -> str:
+def rule_text(claim: Claim) -> str:
+    """A claim's rule in words, in points where its unit is."""
+    return claim.rule.text(100 if claim.unit == "points" else 1)
+
+
+def number_text(value: float, unit: str) -> str:
     """In percent points, or in the unit itself."""
     if unit == "points":
         return f"{100 * value:+.1f}"

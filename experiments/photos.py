@@ -15,7 +15,7 @@ from experiments.backbone_files import weights_of
 from experiments.classes import Classes, merged
 from experiments.config import FolderData
 from experiments.files import read_json
-from experiments.sizes import Size, Trial
+from experiments.sizes import JITTER, WIDE_JITTER, Size, Trial
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.backbones import RESNETS, BackboneConfig, TorchvisionResNet
@@ -37,8 +37,6 @@ BAG_SIZES = (
     50,
 )  # smaller than the paper's, whose fiftieth anchor hardly touches its object at this picture size
 LR, LR_TRIALS = 0.02, (0.01, 0.02, 0.04)
-JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # the paper's 640 to 800, as fractions of the short side (FACTS A3)
-WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
 
 # DEVIATION(D20): sizes of 2 strides a level, 16 to 101 px on P3 to P5. At 224 px, half of the objects of photographs
 # are smaller than the paper's 32 px anchors: an IoU of 0.5 with some anchor is reached by 40 % of the objects of doors

@@ -20,7 +20,7 @@ from analysis.artifacts import write_atomically
 from analysis.figures import write_figure
 from analysis.pooled_figures import pooled_figure
 from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets
-from experiments.ledger import ONE_SEED, summary
+from experiments.ledger import ONE_SEED, number_text, summary
 from experiments.page import PAGE_NAME, Section, build_page
 from experiments.pooling import ONE_SET, POOLED, pooled_frame, unpooled
 from experiments.provenance import provenance
@@ -92,7 +92,7 @@ def _measured(row: Mapping[str, Any]) -> str:
     if pd.isna(row["value"]):
         is_alone = row["level"] == POOLED and row["n_sets"]
         return _name(row) + (f"{_escaped(row['sets'])} only" if is_alone else NOT_RUN)
-    value, low, high = (_number(row[column], row["unit"]) for column in ("value", "low", "high"))
+    value, low, high = (number_text(row[column], row["unit"]) for column in ("value", "low", "high"))
     return f"{_name(row)}{value} [{low}, {high}]"
 
 
@@ -100,20 +100,13 @@ def _range(row: Mapping[str, Any], num_sets: int) -> str:
     """Lowest to highest of the sets' values, and of how many where not all have one."""
     if pd.isna(row["value"]):
         return f"{_name(row)}–"
-    low, high = (_number(row[column], row["unit"]) for column in ("minimum", "maximum"))
+    low, high = (number_text(row[column], row["unit"]) for column in ("minimum", "maximum"))
     return f"{_name(row)}{low} to {high}" + (f" ({row['n_sets']} sets)" if row["n_sets"] < num_sets else "")
 
 
 def _name(row: Mapping[str, Any]) -> str:
     """A part's name as it stands before its value."""
     return f"{_escaped(row['part'])}: " if row["part"] else ""
-
-
-def _number(value: float, unit: str) -> str:
-    """As in the ledger of one set: in percent points, or in the unit itself."""
-    if unit == "points":
-        return f"{100 * value:+.1f}"
-    return f"{value:.2f}" if unit == "ratio" else f"{value:+.3f}" if unit == "diagonals" else f"{value:.1f}"
 
 
 def _escaped(text: str) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.statistics import spread
-from experiments.claim_sets import ClaimSet, rule_text
+from experiments.claim_sets import ClaimSet
 from experiments.claims import CLAIMS, Claim
 from experiments.evidence import Measured
+from experiments.ledger import rule_text
 from experiments.verdicts import NOT_RUN, Above, Rule, Within, judge
 
 COLUMNS = (

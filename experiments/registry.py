@@ -18,7 +18,7 @@ from experiments.config import Evaluation, Training
 from experiments.photos import Photographs, photos
 from experiments.profiles import DETECTORS, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
-from experiments.sizes import Size, mini, shapes
+from experiments.sizes import JITTER, WIDE_JITTER, Size, mini, shapes
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.data import DataError
 from freeanchor.model import ModelConfig
@@ -27,8 +27,6 @@ from freeanchor.recipe import TrainConfig
 from freeanchor.torchvision_loss import TorchvisionRetinaNetLoss
 
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
-JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
-WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
 EXAMPLE = "tiny"  # the backbone of the models that are committed with the reports
 TEST_SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)  # 480 to 1280 (Sec. 4.4)
 PROFILES = ("shapes", "photos", *COCO_PROFILES, "mini")

@@ -18,6 +18,9 @@ from freeanchor.losses import RetinaNetLoss
 from freeanchor.shapes import CATEGORIES, ShapesConfig
 from freeanchor.train import TrainConfig
 
+JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
+WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:

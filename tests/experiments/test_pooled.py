@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from analysis.statistics import t_quantile
-from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets, read_claims, rule_text
+from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets, read_claims
 from experiments.claims import CLAIMS
 from experiments.evidence import Measured
-from experiments.ledger import COLUMNS, write_ledger
+from experiments.ledger import COLUMNS, rule_text, write_ledger
 from experiments.markdown_tables import parse_markdown
 from experiments.pooled import main, to_markdown
 from experiments.pooling import pool, pooled_frame, unpooled
