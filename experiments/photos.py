@@ -30,7 +30,7 @@ SHORT_SIDE, MAX_LONG_SIDE = 224, 336  # pixels; what two CPU cores train on in a
 BATCH_SIZE = 8
 MOST_PICTURES = 90_000 * 16  # that a training sees: the paper's own number
 SNAPSHOTS = (0.02, 0.1, 0.3, 0.5, 2 / 3, 0.8, 8 / 9, 1.0)  # to draw AP over training, too
-NUM_EPOCHS, SHORT_TRIAL = 30, 10
+NUM_EPOCHS, HALF_TRIAL, SHORT_TRIAL = 60, 30, 10
 BAG_SIZES = (
     12,
     25,
@@ -92,14 +92,15 @@ def _recipe(
 
 
 def _trials(num_pictures: int) -> tuple[Trial, ...]:
-    """What the recipe was chosen from: three rates and then three augmentations, each for ten epochs; then thirty."""
+    """What the recipe was chosen from: three rates, then three augmentations, each for ten epochs; then the epochs."""
     short = {f"-lr{lr:g}": _recipe(num_pictures, SHORT_TRIAL, lr) for lr in LR_TRIALS}
     short |= {
         "-flips": _recipe(num_pictures, SHORT_TRIAL, jitter=()),
         "-wide": _recipe(num_pictures, SHORT_TRIAL, jitter=WIDE_JITTER),
     }
     tried = [Trial(suffix=suffix, recipe=replace(recipe, snapshots=(1.0,))) for suffix, recipe in short.items()]
-    return (*tried, Trial(suffix="", recipe=_recipe(num_pictures)))
+    half = Trial(suffix=f"-{HALF_TRIAL}epochs", recipe=_recipe(num_pictures, HALF_TRIAL))
+    return (*tried, half, Trial(suffix="", recipe=_recipe(num_pictures)))
 
 
 def photos(chosen: Photographs) -> Size:

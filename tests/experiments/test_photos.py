@@ -53,7 +53,7 @@ def enlarge(path: Path, factor: int) -> None:
 
 
 def test_a_training_sees_each_picture_with_an_object_as_often(folder: Path) -> None:
-    """The number of steps follows the data set: thirty epochs of the pictures that take part."""
+    """The number of steps follows the data set: sixty epochs of the pictures that take part."""
     content = json.loads((folder / "train.json").read_text())
     trained = len({item["image_id"] for item in content["annotations"] if not item.get("iscrowd")})
     recipe = recipe_of(folder).recipe
