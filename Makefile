@@ -136,7 +136,7 @@ comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals
 ablations: ## FreeAnchor with one field of its loss changed at a time (Sec. 4.3)
 claims: ## each claim of the paper with what was measured and a verdict
 positions: ## where in objects matching happens, over the whole validation split
-concentration: ## entropy and effective anchors of bags over training
+concentration: ## entropy, effective anchors and confidence of bags over training
 part_distance: ## distance of matched anchors from the part that tells the class, and from the centre
 models: ## two small trained models, committed with the reports
 trials: ## the settings tried before the recipe was fixed, by the baseline's AP

@@ -41,6 +41,12 @@ GROUP_NAMES = {
     "square": "square",
     "acentric_aligned": "part turned to\nthe upper right",
 }
+_CONCENTRATION_LABELS = {
+    "entropy": "entropy (nats)",
+    "effective_anchors": "effective anchors",
+    "mean_max": "Mean-max",
+    "max_confidence": "best anchor's\nconfidence",
+}
 _PANEL_INCHES = 1.4
 _LINE_STYLES = ("-", (0, (4, 1.6)))
 _CENTRE_LOOK: dict[str, Any] = {
@@ -109,24 +115,22 @@ def mass_grid(rows: pd.DataFrame) -> Float[np.ndarray, "N N"]:
 
 @styled
 def bag_concentration_figure(frame: pd.DataFrame) -> Figure:
-    """Entropy (above) and effective anchors (below) of the bags over training, a column a group.
+    """Entropy, effective anchors and confidences of the bags over training, a line a metric and a column a group.
 
     Lines are medians over objects, bands their quartiles.
     """
     groups = list(frame.group.unique())
     if not groups:
         return _not_run()
-    figure = new_figure(3.5 * len(groups) + 0.4, 4.9)
-    panels = figure.subplots(2, len(groups), squeeze=False, sharex=True, sharey="row")
-    for line, metric, label in zip(
-        panels, ("entropy", "effective_anchors"), ("entropy (nats)", "effective anchors"), strict=True
-    ):
+    figure = new_figure(3.5 * len(groups) + 0.4, 0.7 + 2.0 * len(_CONCENTRATION_LABELS))
+    panels = figure.subplots(len(_CONCENTRATION_LABELS), len(groups), squeeze=False, sharex=True, sharey="row")
+    for line, (metric, label) in zip(panels, _CONCENTRATION_LABELS.items(), strict=True):
         for axes, group in zip(line, groups, strict=True):
             _draw_bands(axes, frame[(frame.group == group) & (frame.metric == metric)])
         line[0].set_ylabel(label)
     for axes, group in zip(panels[0], groups, strict=True):
         axes.set_title(_group_title(group, int(frame[frame.group == group].num_objects.max())))
-    for axes in panels[1]:
+    for axes in panels[-1]:
         _use_steps(axes, frame)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))

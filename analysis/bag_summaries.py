@@ -21,6 +21,7 @@ from analysis.breakdowns import AspectCuts
 from analysis.statistics import Metric, bootstrap
 
 NUM_RESAMPLES = 1000
+CONCENTRATION_METRICS = ("entropy", "effective_anchors", "mean_max", "max_confidence")
 CONCENTRATION_COLUMNS = ("detector", "step", "num_steps", "group", "metric", "value", "low", "high", "num_objects")
 DISTANCE_COLUMNS = (
     "detector", "step", "num_steps", "matching", "target", "value", "low", "high", "num_objects", "num_images",
@@ -29,7 +30,7 @@ _STAGE = ["detector", "step", "num_steps"]
 
 
 def concentration_frame(bags: pd.DataFrame, split: Literal["aspect", "crowdedness"] = "aspect") -> pd.DataFrame:
-    """Median (`value`) and quartiles (`low`, `high`) of entropy and effective anchors over objects.
+    """Median (`value`) and quartiles (`low`, `high`) of `CONCENTRATION_METRICS` over objects.
 
     Columns `CONCENTRATION_COLUMNS`; a row each detector, step, group and metric, bags of several seeds together.
     Groups are `slender` and `square` (`AspectCuts`) by the object's box; or two by the number of objects in its
@@ -40,7 +41,7 @@ def concentration_frame(bags: pd.DataFrame, split: Literal["aspect", "crowdednes
     rows = []
     for group, members in groups.items():
         for key, own in bags[members].groupby(_STAGE, sort=True, dropna=False):
-            for metric in ("entropy", "effective_anchors"):
+            for metric in CONCENTRATION_METRICS:
                 low, value, high = np.quantile(own[metric], [0.25, 0.5, 0.75])
                 rows.append((*key, group, metric, value, low, high, _num_objects(own)))
     return pd.DataFrame(rows, columns=list(CONCENTRATION_COLUMNS))

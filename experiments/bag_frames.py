@@ -55,7 +55,7 @@ def stored_positions(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def concentration(profile: Profile, store: Store) -> pd.DataFrame:
-    """Entropy and effective anchors of bags over training, slender beside square objects, both detectors."""
+    """Entropy, effective anchors and confidence of bags over training, slender beside square, both detectors."""
     return concentration_frame(stored_bags(profile, store))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from analysis.artifacts import write_atomically
 from experiments.account import checklist_table, compute_table, read_photograph_records, read_records
@@ -20,6 +21,7 @@ from experiments.deviations import deviations_table
 from experiments.photo_tables import photographs_table
 from experiments.provenance import ROOT
 from experiments.verdicts import VERDICTS
+from freeanchor.matching import effective_anchors
 
 DOCUMENTS = ("README.md", "REPRODUCING.md")
 _BLOCK = re.compile(r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<body>.*?)^<!-- end (?P=name) -->$", re.M | re.S)
@@ -46,12 +48,24 @@ def _verdicts(root: Path) -> str:
     return "\n".join(lines)
 
 
+def _mean_max_table(bag_size: int = 50) -> str:
+    """Effective anchors of a bag by how sure one anchor of it is, all others being sure that it is not the object."""
+    sure = (0.1, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
+    confidence = torch.zeros(len(sure), bag_size, dtype=torch.float64)
+    confidence[:, 0] = torch.tensor(sure)
+    cells = [f"{number:.1f}" for number in effective_anchors(confidence).tolist()]
+    head = " | ".join(f"{value:g}" for value in sure)
+    lines = [f"| confidence of the one anchor | {head} |", f"|{' --: |' * (len(sure) + 1)}"]
+    return "\n".join([*lines, f"| effective anchors of {bag_size} | {' | '.join(cells)} |"])
+
+
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "headline": lambda root: _table_of(root / "reports/shapes/headline.md"),
     "claims": lambda root: _table_of(root / "reports/shapes/claims.md"),
     "verdicts": _verdicts,
     "ablations": lambda root: _table_of(root / "reports/shapes/ablations.md"),
     "benchmarks": lambda root: _table_of(root / "reports/benchmarks.md"),
+    "mean-max": lambda root: _mean_max_table(),
     "photographs": photographs_table,
     "photographs-pooled": lambda root: _table_of(root / "reports/photos/pooled.md"),
     "deviations": deviations_table,

@@ -64,8 +64,8 @@ FIGURE_TEXTS = {
     ),
     "concentration": (
         "Concentration of bags over training",
-        "Entropy of a bag's weights in Mean-max, and how many anchors it really uses, over all objects (median and "
-        "quartiles), all seeds together.",
+        "Entropy of a bag's weights in Mean-max, how many anchors it really uses, Mean-max itself, and the "
+        "confidence of the bag's best anchor, over all objects (median and quartiles), all seeds together.",
     ),
     "part_distance": (
         "Distance of the matched anchor from the telling part",

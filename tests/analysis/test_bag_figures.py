@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.bag_figures import bag_concentration_figure, mass_grid, match_positions_figure, part_distance_figure
-from analysis.bag_summaries import CONCENTRATION_COLUMNS, DISTANCE_COLUMNS
+from analysis.bag_summaries import CONCENTRATION_COLUMNS, CONCENTRATION_METRICS, DISTANCE_COLUMNS
 from analysis.positions import NUM_BINS, REACH
 
 WIDTH = (REACH[1] - REACH[0]) / NUM_BINS
@@ -82,17 +82,17 @@ def make_concentration() -> pd.DataFrame:
         for detector in ("RetinaNet", "FreeAnchor")
         for step in (100, 1, 10)
         for group in ("objects_1_9", "objects_10_plus")
-        for metric in ("entropy", "effective_anchors")
+        for metric in CONCENTRATION_METRICS
     ]
     return pd.DataFrame(rows, columns=list(CONCENTRATION_COLUMNS))
 
 
 def test_concentration_draws_medians_in_order_of_steps():
-    """Entropy above, effective anchors below, a column a group, steps side by side."""
+    """A line of panels a metric, entropy first, a column a group, steps side by side."""
     frame = make_concentration()
     figure = bag_concentration_figure(frame)
-    panels = np.array(figure.axes).reshape(2, 2)
-    for line, metric in zip(panels, ("entropy", "effective_anchors"), strict=True):
+    panels = np.array(figure.axes).reshape(len(CONCENTRATION_METRICS), 2)
+    for line, metric in zip(panels, CONCENTRATION_METRICS, strict=True):
         for axes, group in zip(line, ("objects_1_9", "objects_10_plus"), strict=True):
             for curve in axes.lines:
                 own = frame[(frame.group == group) & (frame.metric == metric) & (frame.detector == curve.get_label())]

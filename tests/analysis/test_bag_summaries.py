@@ -6,6 +6,7 @@ import pytest
 
 from analysis.bag_summaries import (
     CONCENTRATION_COLUMNS,
+    CONCENTRATION_METRICS,
     DISTANCE_COLUMNS,
     concentration_frame,
     matching_freed,
@@ -35,7 +36,8 @@ def make_table(seed=0, num_objects=60) -> pd.DataFrame:
             numbers = {
                 name: rng.uniform(low, high, num_objects)
                 for name, low, high in (
-                    ("entropy", 0, 3.9), ("effective_anchors", 1, 50), ("to_part", 0.1, 0.5), ("to_centre", 0, 0.3)
+                    ("entropy", 0, 3.9), ("effective_anchors", 1, 50), ("mean_max", 0, 0.5), ("max_confidence", 0.5, 1),
+                    ("to_part", 0.1, 0.5), ("to_centre", 0, 0.3),
                 )
             }  # fmt: skip
             frames.append(objects.assign(run=detector, detector=detector, step=step, num_steps=100, **numbers))
@@ -47,7 +49,7 @@ def test_concentration_is_the_quartiles_over_objects():
     bags = make_table()
     frame = concentration_frame(bags)
     assert tuple(frame.columns) == CONCENTRATION_COLUMNS
-    assert len(frame) == 2 * 2 * 2 * 2
+    assert len(frame) == 2 * 2 * 2 * len(CONCENTRATION_METRICS)
     for row in frame.itertuples():
         own = bags[(bags.detector == row.detector) & (bags.step == row.step)]
         values = sorted(own[own.aspect_ratio >= 3 if row.group == "slender" else own.aspect_ratio <= 4 / 3][row.metric])

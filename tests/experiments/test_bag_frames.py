@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from miniature import Mini
 
+from analysis.bag_summaries import CONCENTRATION_METRICS
 from experiments import bag_evidence
 from experiments.bag_evidence import BagEvidence
 from experiments.bag_frames import bags_stage, concentration, part_distance, stored_bags, stored_positions
@@ -32,7 +33,7 @@ def test_frames_hold_both_detectors_and_every_snapshot(mini: Mini) -> None:
     positions = stored_positions(mini.profile, mini.store)
     assert set(positions["run"]) == {mini.profile.pair[1]}
     assert set(positions["step"]) == {min(snapshots), max(snapshots)}
-    assert set(concentration(mini.profile, mini.store)["metric"]) == {"entropy", "effective_anchors"}
+    assert set(concentration(mini.profile, mini.store)["metric"]) == set(CONCENTRATION_METRICS)
     assert set(part_distance(mini.profile, mini.store)["matching"]) == {"learned", "iou"}
 
 

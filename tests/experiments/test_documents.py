@@ -64,3 +64,13 @@ def test_check_names_what_is_stale_and_changes_nothing(
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == TEXT
     assert main([]) == 0
     assert main(["--check"]) == 0
+
+
+def test_one_sure_anchor_needs_99_percent_to_decide_a_bag() -> None:
+    """The table of Mean-max against Eq. 7 by hand: weights 1 / (1 - c) and 49 times 1, their sum squared over squares."""
+    head, _, numbers = (line.strip("| ").split(" | ")[1:] for line in BLOCKS["mean-max"](ROOT).splitlines())
+    assert len(head) == len(numbers) > 0
+    for confidence, number in zip(map(float, head), map(float, numbers), strict=True):
+        odds = 1 / (1 - confidence)
+        assert number == pytest.approx((odds + 49) ** 2 / (odds**2 + 49), abs=0.051)
+    assert float(numbers[head.index("0.99")]) == pytest.approx(2.2, abs=0.05)
