@@ -165,33 +165,43 @@ def paired_spread(firsts: Sequence[float], seconds: Sequence[float], *, level: f
     return spread([second - first for first, second in zip(firsts, seconds, strict=True)], level=level)
 
 
-def t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t, to about 1e-9: its distribution function in closed form, inverted by bisection."""
+def t_quantile(probability: float, degrees: float) -> float:
+    """Quantile of Student's t by bisection, to about 1e-9; to 1e-5 of itself where `degrees` is not whole."""
     if not 0 < probability < 1 or degrees < 1:
         raise ValueError(f"need 0 < probability < 1 and degrees >= 1, got {probability} and {degrees}")
+    distribution = _t_cdf if degrees == int(degrees) else _t_cdf_between
     low, high = -1.0, 1.0
-    while _t_cdf(low, degrees) > probability:
+    while distribution(low, degrees) > probability:
         low *= 2
-    while _t_cdf(high, degrees) < probability:
+    while distribution(high, degrees) < probability:
         high *= 2
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, degrees) < probability else (low, middle)
+        low, high = (middle, high) if distribution(middle, degrees) < probability else (low, middle)
     return (low + high) / 2
 
 
-def _t_cdf(t: float, degrees: int) -> float:
-    """Distribution function of Student's t (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    angle = math.atan2(t, math.sqrt(degrees))
+def _t_cdf(t: float, degrees: float) -> float:
+    """Distribution function of Student's t for whole degrees (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    angle, whole = math.atan2(t, math.sqrt(degrees)), int(degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
-    odd = degrees % 2
+    odd = whole % 2
     term = cosine if odd else 1.0
     total = 0.0
-    for k in range(1 + odd, degrees, 2):
+    for k in range(1 + odd, whole, 2):
         total += term
         term *= cosine**2 * k / (k + 1)
     inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
     return (1 + inside) / 2
+
+
+def _t_cdf_between(t: float, degrees: float) -> float:
+    """The same for any degrees: with t = sqrt(degrees) tan a, the density is a power of cos a (Simpson's rule)."""
+    angles, step = np.linspace(0.0, math.atan2(t, math.sqrt(degrees)), 1001, retstep=True)
+    heights = np.cos(angles) ** (degrees - 1)
+    area = float(step) / 3 * float(heights[0] + 4 * heights[1::2].sum() + 2 * heights[2:-1:2].sum() + heights[-1])
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
+    return 0.5 + scale * area
 
 
 def _resamplings(

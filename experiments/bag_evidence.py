@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.bag_summaries import is_acentric, matching_freed, object_mean
 from analysis.statistics import bootstrap, spread
 from experiments.bag_frames import stored_bags
-from experiments.evidence import Evidence, Measured, widened
+from experiments.evidence import Evidence, Measured, SeedError, seed_error, widened
 
 Parts = dict[str, Measured | None]
 
@@ -72,8 +72,8 @@ class BagEvidence:
                 "n_seeds": seeds.num_seeds,
             }
         )
-        half = seeds.high - seeds.mean if seeds.num_seeds > 1 else 0.0
-        return {"": widened(row, half, runs or tuple(self.frames))}
+        error = seed_error(seeds.sd, seeds.num_seeds) if seeds.num_seeds > 1 else SeedError()
+        return {"": widened(row, error, runs or tuple(self.frames))}
 
 
 def _last(bags: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from experiments.classes import CLASSES
 from experiments.ledger import COLUMNS, rule_text
 from experiments.verdicts import VERDICTS
 
-NUMBERS = ("value", "low", "high", "n_seeds")
+NUMBERS = ("value", "low", "high", "n_seeds", "seed_error", "seed_degrees")
 # ends of the names of reports on other classes of the same pictures
 MADE_CLASSES = tuple(f"-{classes}" for classes in CLASSES if classes != "own")
 _AGAIN = "write it again: make claims PROFILE=photos DATA=DIR"
@@ -117,13 +117,16 @@ def _fault(row: dict[str, str]) -> str:
 
 
 def _fault_of_numbers(cells: Sequence[str]) -> str:
-    """What is wrong with value, low, high and the number of seeds of a row."""
+    """What is wrong with value, low, high, the number of seeds and their error in a row."""
+    names = ", ".join(NUMBERS)
     try:
-        value, low, high, seeds = (float(cell) if cell else math.nan for cell in cells)
+        value, low, high, seeds, error, degrees = (float(cell) if cell else math.nan for cell in cells)
     except ValueError:
-        return f"value, low, high, n_seeds are {', '.join(cells)}: not all are numbers"
+        return f"{names} are {', '.join(cells)}: not all are numbers"
     if not any(cells[:3]):
         return ""  # not run
     if not all(map(math.isfinite, (value, low, high, seeds))) or seeds < 1 or seeds % 1:
-        return f"value, low, high, n_seeds are {', '.join(cells)}: a value needs an interval and seeds"
+        return f"{names} are {', '.join(cells)}: a value needs an interval and seeds"
+    if not (0 <= error < math.inf and (degrees == 0 or 1 <= degrees < math.inf)):
+        return f"{names} are {', '.join(cells)}: the error over seeds cannot be so"
     return f"the interval from {low} to {high} ends before it begins" if low > high else ""

@@ -13,7 +13,7 @@ trained model is tested in two ways, which share its seed.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import pandas as pd
@@ -27,14 +27,28 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeedError:
+    """Standard error of a value for the choice of seeds, and its degrees of freedom; 0 of them where it is unknown."""
+
+    error: float = 0.0
+    degrees: float = 0
+
+    @property
+    def half(self) -> float:
+        """Half-width of the 95 % interval; 0 where nothing is known."""
+        return t_quantile((1 + LEVEL) / 2, self.degrees) * self.error if self.degrees else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A value with its 95 % interval; `runs` are those it was measured on."""
+    """A value with its 95 % interval, of which `seeds` is a part; `runs` are those it was measured on."""
 
     value: float
     low: float
     high: float
     n_seeds: int
     runs: tuple[str, ...]
+    seeds: SeedError = field(default_factory=SeedError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +59,18 @@ class SeedNoise:
     degrees: int
 
 
-def noise_of_difference(first: SeedNoise, second: SeedNoise) -> float:
-    """Half-width of the 95 % interval of a difference of two single runs; 0 where either's noise is not known.
+def error_of_difference(first: SeedNoise, second: SeedNoise) -> SeedError:
+    """That of a difference of two single runs; unknown where either's noise is.
 
     Degrees of freedom after Welch and Satterthwaite; those of the estimate itself where both have the same.
     """
     if first.degrees < 1 or second.degrees < 1:
-        return 0.0
+        return SeedError()
     one, two = first.sd**2, second.sd**2
     degrees: float = first.degrees
     if first != second:
         degrees = (one + two) ** 2 / (one**2 / first.degrees + two**2 / second.degrees) if one + two else 1
-    return t_quantile((1 + LEVEL) / 2, max(1, int(degrees))) * math.sqrt(one + two)
+    return SeedError(error=math.sqrt(one + two), degrees=max(1, int(degrees)))
 
 
 def pooled_noise(groups: Sequence[Sequence[float]]) -> SeedNoise:
@@ -84,8 +98,8 @@ class Evidence:
         if rows.empty or math.isnan(rows["value"].iloc[0]):
             return None
         row = rows.iloc[0]
-        half = row["seed_high"] - row["value"] if row["n_seeds"] > 1 else self._borrowed(pairs[0], metric)
-        return widened(row, half, tuple(run for pair in self.done(pairs) for run in pair))
+        seeds = seed_error(row["sd"], int(row["n_seeds"])) if row["n_seeds"] > 1 else self._borrowed(pairs[0], metric)
+        return widened(row, seeds, tuple(run for pair in self.done(pairs) for run in pair))
 
     def difference(self, first: str, second: str, metric: str) -> Measured | None:
         """Second minus first of two single runs with the same seed; None where not run."""
@@ -103,12 +117,12 @@ class Evidence:
                     groups.setdefault(backbone, []).append(self.value(run, metric))
         return pooled_noise([[value for value in group if not math.isnan(value)] for group in groups.values()])
 
-    def _borrowed(self, pair: Pair, metric: str) -> float:
-        """What another seed of both single runs would change, at 95 %; 0 for two tests of one trained model."""
+    def _borrowed(self, pair: Pair, metric: str) -> SeedError:
+        """What another seed of both single runs would change; none known for two tests of one trained model."""
         first, second = (self.profile.evaluations[run].training for run in pair)
         if first.fingerprint == second.fingerprint:
-            return 0.0
-        return noise_of_difference(*(self.noise(metric, training.detector) for training in (first, second)))
+            return SeedError()
+        return error_of_difference(*(self.noise(metric, training.detector) for training in (first, second)))
 
     def value(self, run: str, metric: str) -> float:
         """A metric of a run that has been measured."""
@@ -124,13 +138,19 @@ class Evidence:
         return [pair for pair in pairs if all(map(self.is_done, pair))]
 
 
-def widened(row: pd.Series, half: float, runs: tuple[str, ...]) -> Measured:
+def seed_error(sd: float, num_seeds: int) -> SeedError:
+    """That of a mean over several seeds, from the standard deviation among them."""
+    return SeedError(error=float(sd) / math.sqrt(num_seeds), degrees=num_seeds - 1)
+
+
+def widened(row: pd.Series, seeds: SeedError, runs: tuple[str, ...]) -> Measured:
     """A row with value, low, high and n_seeds, the seeds' half-width added to its interval in quadrature."""
-    value = float(row["value"])
+    value, half = float(row["value"]), seeds.half
     return Measured(
         value=value,
         low=value - math.hypot(value - row["low"], half),
         high=value + math.hypot(row["high"] - value, half),
         n_seeds=int(row["n_seeds"]),
         runs=runs,
+        seeds=seeds,
     )

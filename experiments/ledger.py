@@ -19,7 +19,7 @@ from experiments.verdicts import NOT_RUN, VERDICTS, judge
 
 COLUMNS = (
     "profile", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high", "n_seeds",
-    "runs", "part_verdict", "verdict",
+    "seed_error", "seed_degrees", "runs", "part_verdict", "verdict",
 )  # fmt: skip
 CAPTION = (
     "Each claim is judged by the 95 % interval of what was measured: *holds* where all of it lies where the claim "
@@ -36,7 +36,11 @@ ONE_SEED = (
 
 
 def ledger_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """A row a part of a claim, in the ledger's order; a part that was not run has no value. Columns `COLUMNS`."""
+    """A row a part of a claim, in the ledger's order; a part that was not run has no value. Columns `COLUMNS`.
+
+    `seed_error` is the value's standard error for the choice of seeds, already in its interval, with `seed_degrees` of
+    freedom: 0 where the seeds' noise is not known.
+    """
     evidence = Evidence(profile, store)
     rows = [row for claim in CLAIMS for row in _claim_rows(claim, profile, evidence)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -68,9 +72,14 @@ def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict
 def _numbers(part: Measured | None) -> dict[str, object]:
     """What was measured of a part."""
     if part is None:
-        return {"value": math.nan, "low": math.nan, "high": math.nan, "n_seeds": 0, "runs": ""}
+        return {
+            **dict.fromkeys(("value", "low", "high", "seed_error"), math.nan),
+            "n_seeds": 0,
+            "seed_degrees": 0,
+            "runs": "",
+        }
     numbers = {"value": part.value, "low": part.low, "high": part.high, "n_seeds": part.n_seeds}
-    return {**numbers, "runs": " ".join(part.runs)}
+    return {**numbers, "seed_error": part.seeds.error, "seed_degrees": part.seeds.degrees, "runs": " ".join(part.runs)}
 
 
 def summary(frame: pd.DataFrame) -> str:

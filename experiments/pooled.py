@@ -28,11 +28,11 @@ from experiments.verdicts import NOT_RUN
 
 CAPTION = (
     "Each pooled value is the plain mean over the sets that have it, every set alike: the question is about "
-    "photographs, not about the biggest folder. Its 95 % interval joins the sets' own as independent ones (MOVER, "
-    "Zou and Donner 2008; wide where a set has few seeds) and is judged by the same rules. It is about these "
-    "sets, not about all that there are: what another set might give is seen from the range, lowest to highest of the "
-    "sets' values, chance included. There is no test of heterogeneity: with so few sets Cochran's Q would hardly ever "
-    "reject, and I² would say nothing."
+    "photographs, not about the biggest folder. Its 95 % interval joins the sets' own as independent ones (pictures: "
+    "MOVER, Zou and Donner 2008; seeds: t, degrees after Welch and Satterthwaite) and is judged by the same rules. It "
+    "is about these sets, not about all that there are: what another set might give is seen from the range, lowest to "
+    "highest of the sets' values, chance included. There is no test of heterogeneity: with so few sets Cochran's Q "
+    "would hardly ever reject, and I² would say nothing."
 )
 FIGURE_CAPTION = (
     "Differences in points; shaded: where the claim would hold. A diamond with a thick bar is the mean over sets, "

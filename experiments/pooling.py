@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.statistics import spread
 from experiments.claim_sets import ClaimSet
 from experiments.claims import CLAIMS, Claim
-from experiments.evidence import Measured
+from experiments.evidence import Measured, SeedError
 from experiments.ledger import rule_text
 from experiments.verdicts import NOT_RUN, Above, Rule, Within, judge
 
@@ -29,24 +29,45 @@ FEWEST = 2  # sets that make a pool
 def pool(measured: Sequence[Measured]) -> Measured:
     """The unweighted mean of independent values, with the interval that their own intervals give it.
 
-    Each limit lies as far from the mean as the root of the summed squares of the values' distances to their limits on
-    that side, over their number: MOVER for a sum, scaled (Zou and Donner, "Construction of confidence limits about
-    effect measures: a general approach", Statistics in Medicine 27, 1693-1702, 2008; doi 10.1002/sim.3095). Skewed
-    intervals stay skewed. Of t intervals over few seeds it keeps the wide quantile of each, and so errs on the wide
-    side. `n_seeds` is the fewest of any value. Raises ValueError without values.
+    Chance in pictures: each limit lies as far from the mean as the root of the summed squares of the values' distances
+    to their limits on that side, over their number: MOVER for a sum, scaled (Zou and Donner, "Construction of
+    confidence limits about effect measures: a general approach", Statistics in Medicine 27, 1693-1702, 2008; doi
+    10.1002/sim.3095). Skewed intervals stay skewed. Chance in seeds, which is added in quadrature: a t interval with
+    the degrees of freedom that all values' seeds have together. `n_seeds` is the fewest of any value. Raises ValueError
+    without values.
     """
     if not measured:
         raise ValueError("pool needs at least one value, got none; give one a set")
     mean = math.fsum(one.value for one in measured) / len(measured)
-    below = math.hypot(*(max(0.0, one.value - one.low) for one in measured)) / len(measured)
-    above = math.hypot(*(max(0.0, one.high - one.value) for one in measured)) / len(measured)
+    below = math.hypot(*(_over_pictures(one.value - one.low, one) for one in measured)) / len(measured)
+    above = math.hypot(*(_over_pictures(one.high - one.value, one) for one in measured)) / len(measured)
+    seeds = _joint_error([one.seeds for one in measured])
     return Measured(
         value=mean,
-        low=mean - below,
-        high=mean + above,
+        low=mean - math.hypot(below, seeds.half),
+        high=mean + math.hypot(above, seeds.half),
+        seeds=seeds,
         n_seeds=min(one.n_seeds for one in measured),
         runs=tuple(run for one in measured for run in one.runs),
     )
+
+
+def _over_pictures(reach: float, measured: Measured) -> float:
+    """What pictures alone give of a value's distance to a limit."""
+    return math.sqrt(max(0.0, max(0.0, reach) ** 2 - measured.seeds.half**2))
+
+
+def _joint_error(errors: Sequence[SeedError]) -> SeedError:
+    """That of a mean of independent values, degrees of freedom after Welch and Satterthwaite; unknown ones add none.
+
+    They may differ in noise. With few degrees the interval errs on the wide side (97 % for two alike, two seeds each).
+    """
+    known = [(one.error**2, one.degrees) for one in errors if one.degrees]
+    total = math.fsum(variance for variance, _ in known)
+    if not known or total == 0:
+        return SeedError(degrees=min((degrees for _, degrees in known), default=0))
+    degrees = total**2 / math.fsum(variance**2 / degrees for variance, degrees in known)
+    return SeedError(error=math.sqrt(total) / len(errors), degrees=max(1.0, degrees))
 
 
 def pooled_frame(sets: Sequence[ClaimSet]) -> pd.DataFrame:
@@ -117,7 +138,8 @@ def _of_set(claim: Claim, part: str, one: ClaimSet) -> Measured:
     assert row is not None
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
     runs = tuple(f"{one.name}/{run}" for run in row["runs"].split())
-    return Measured(value=value, low=low, high=high, n_seeds=int(row["n_seeds"]), runs=runs)
+    seeds = SeedError(error=float(row["seed_error"]), degrees=float(row["seed_degrees"]))
+    return Measured(value=value, low=low, high=high, n_seeds=int(row["n_seeds"]), runs=runs, seeds=seeds)
 
 
 def _interval(measured: Measured | None) -> dict[str, float]:

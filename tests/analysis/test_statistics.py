@@ -165,6 +165,15 @@ def test_t_quantiles_are_those_of_the_table(probability, degrees):
     assert t_quantile(1 - probability, degrees) == pytest.approx(-T_TABLE[probability, degrees], abs=6e-4)
 
 
+@pytest.mark.parametrize("degrees", [1, 2, 3, 7])
+def test_t_between_whole_degrees_joins_those_at_both_ends(degrees):
+    """Just beside whole degrees, where another formula serves, the quantile is the same; halfway it lies between."""
+    ends = t_quantile(0.975, degrees), t_quantile(0.975, degrees + 1)
+    assert t_quantile(0.975, degrees + 1e-7) == pytest.approx(ends[0], rel=1e-5)
+    assert t_quantile(0.975, degrees + 1 - 1e-7) == pytest.approx(ends[1], rel=1e-5)
+    assert ends[1] < t_quantile(0.975, degrees + 0.5) < sum(ends) / 2  # convex
+
+
 def test_t_becomes_normal():
     """With many degrees of freedom the quantile is the normal's."""
     assert t_quantile(0.975, 100_000) == pytest.approx(1.959964, abs=1e-4)

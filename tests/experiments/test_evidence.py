@@ -8,7 +8,7 @@ import pytest
 from miniature import Mini, fabricate
 
 from experiments import frames
-from experiments.evidence import Evidence, SeedNoise, noise_of_difference, pooled_noise, widened
+from experiments.evidence import Evidence, SeedError, SeedNoise, error_of_difference, pooled_noise, seed_error, widened
 from experiments.registry import build_profile
 from experiments.store import Store
 
@@ -19,26 +19,30 @@ def test_noise_is_pooled_within_groups() -> None:
     variance = (1 * np.var([10, 12], ddof=1) + 2 * np.var([50, 53, 56], ddof=1)) / 3
     assert noise.degrees == 3
     assert noise.sd == pytest.approx(math.sqrt(variance))
-    assert noise_of_difference(noise, noise) == pytest.approx(3.182446 * noise.sd * math.sqrt(2), rel=1e-5)
+    assert error_of_difference(noise, noise).half == pytest.approx(3.182446 * noise.sd * math.sqrt(2), rel=1e-5)
 
 
 def test_two_noises_add_up_after_welch() -> None:
     """Deviations 3 and 4 with 4 degrees each: root of the sum is 5, 7.4 degrees, cut to 7 (t 2.3646)."""
-    half = noise_of_difference(SeedNoise(sd=3.0, degrees=4), SeedNoise(sd=4.0, degrees=4))
-    assert half == pytest.approx(2.364624 * 5, rel=1e-5)
+    error = error_of_difference(SeedNoise(sd=3.0, degrees=4), SeedNoise(sd=4.0, degrees=4))
+    assert (error.error, error.degrees) == (5.0, 7)
+    assert error.half == pytest.approx(2.364624 * 5, rel=1e-5)
 
 
 def test_nothing_repeated_is_no_noise_known() -> None:
     """Where either detector was not repeated the interval stays that over pictures."""
     unknown = pooled_noise([[1.0], []])
-    assert noise_of_difference(unknown, unknown) == 0.0
-    assert noise_of_difference(SeedNoise(sd=1.0, degrees=2), unknown) == 0.0
+    assert error_of_difference(unknown, unknown).half == 0.0
+    assert error_of_difference(SeedNoise(sd=1.0, degrees=2), unknown) == SeedError()
 
 
 def test_half_widths_add_in_quadrature() -> None:
-    """3 below and 5 above over pictures with 4 over seeds: 5 below, 6.4 above."""
+    """3 below and 5 above over pictures with 4 over seeds: 5 below, 6.4 above. Two degrees: t is 4.3027."""
     row = pd.Series({"value": 10.0, "low": 7.0, "high": 15.0, "n_seeds": 3})
-    measured = widened(row, 4.0, ("a", "b"))
+    seeds = seed_error(4.0 / 4.302653 * math.sqrt(3), 3)
+    assert (seeds.half, seeds.degrees) == (pytest.approx(4.0), 2)
+    measured = widened(row, seeds, ("a", "b"))
+    assert measured.seeds == seeds
     assert (measured.low, measured.high) == pytest.approx((5.0, 10 + math.sqrt(41)))
     assert (measured.value, measured.n_seeds, measured.runs) == (10.0, 3, ("a", "b"))
 

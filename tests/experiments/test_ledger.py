@@ -52,7 +52,15 @@ def _ledger(value: float, unit: str) -> pd.DataFrame:
     measured = Measured(value=value, low=value / 2, high=2 * value, n_seeds=3, runs=("one", "two"))
     head = {"profile": "shapes", "id": "x", "section": "9", "claim": "It is good", "paper": "+1", "test": "look"}
     head |= {"rule": "interval above 0", "unit": unit, "verdict": "undecided"}
-    numbers = {"value": measured.value, "low": measured.low, "high": measured.high, "n_seeds": 3, "runs": "one two"}
+    numbers = {
+        "value": measured.value,
+        "low": measured.low,
+        "high": measured.high,
+        "n_seeds": 3,
+        "seed_error": 0.0,
+        "seed_degrees": 0,
+        "runs": "one two",
+    }
     rows = [
         {**head, "part": "AP50", **numbers, "part_verdict": "holds"},
         {**head, "part": "AP75", **dict.fromkeys(("value", "low", "high"), math.nan), "n_seeds": 0, "runs": "",
