@@ -64,12 +64,12 @@ _INDEXED = re.compile(r"(AP|AR|NR)(\d+|[SML])")  # AP50, APS, NR70: the paper se
 def to_markdown(frame: pd.DataFrame, layout: TableLayout) -> str:
     """The table in GitHub's Markdown: title, caption, table, notes."""
     table = [
-        _markdown_row(map(_escape_markdown, _headings(layout))),
+        _markdown_row(map(escape_markdown, _headings(layout))),
         _markdown_row(["---"] * (len(layout.labels) + 1) + ["--:"] * len(layout.metrics)),
         *(_markdown_line(line) for line in table_rows(frame, layout)),
     ]
-    notes = [f"- {_escape_markdown(note)}" for note in table_notes(frame, layout)]
-    parts = [f"**{_escape_markdown(layout.title)}**", _escape_markdown(layout.caption), "\n".join(table)]
+    notes = [f"- {escape_markdown(note)}" for note in table_notes(frame, layout)]
+    parts = [f"**{escape_markdown(layout.title)}**", escape_markdown(layout.caption), "\n".join(table)]
     return "\n\n".join(part for part in [*parts, "\n".join(notes)] if part) + "\n"
 
 
@@ -120,17 +120,18 @@ def _headings(layout: TableLayout) -> list[str]:
 
 def _markdown_line(line: TableLine) -> str:
     cells = [
-        f"**{_escape_markdown(cell.full_text)}**" if cell.is_best else _escape_markdown(cell.full_text)
+        f"**{escape_markdown(cell.full_text)}**" if cell.is_best else escape_markdown(cell.full_text)
         for cell in line.cells
     ]
-    return _markdown_row([*map(_escape_markdown, line.labels), line.kind, *cells])
+    return _markdown_row([*map(escape_markdown, line.labels), line.kind, *cells])
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Words from anywhere as one line of Markdown that shows them as they are, in a cell of a table, too."""
     return "".join(f"\\{letter}" if letter in "\\`*_|<>" else letter for letter in " ".join(text.split()))
 
 

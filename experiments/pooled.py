@@ -19,6 +19,7 @@ from markupsafe import Markup
 from analysis.artifacts import write_atomically
 from analysis.figures import write_figure
 from analysis.pooled_figures import pooled_figure
+from analysis.tables import escape_markdown
 from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets
 from experiments.ledger import ONE_SEED, number_text, summary
 from experiments.page import PAGE_NAME, Section, build_page
@@ -47,22 +48,22 @@ def to_markdown(frame: pd.DataFrame, sets: Sequence[ClaimSet], left_out: Sequenc
     title = "**The paper's claims on photographs, pooled over data sets**"
     body = "\n".join(_table_lines(frame, [one.name for one in sets])) if len(frame) else _NONE_POOLED
     notes = [f"- Pooled: {summary(frame[frame['level'] == POOLED])}."] if len(frame) else []
-    notes.append(f"- Sets: {', '.join(_escaped(one.name) for one in sets)}. Seeds of each value are in the csv.")
+    notes.append(f"- Sets: {', '.join(escape_markdown(one.name) for one in sets)}. Seeds of each value are in the csv.")
     seeds = {number for one in sets for number in one.claims["n_seeds"] if number > 0}
     if seeds == {1}:
         notes.append(f"- {ONE_SEED}")
     if alone := unpooled(sets):
-        said = "; ".join(f"{claim} ({', '.join(map(_escaped, names))})" for claim, names in alone.items())
+        said = "; ".join(f"{claim} ({', '.join(map(escape_markdown, names))})" for claim, names in alone.items())
         notes.append(f"- Measured, but no part of it in two sets: {said}.")
     if left_out:
-        names = ", ".join(map(_escaped, left_out))
+        names = ", ".join(map(escape_markdown, left_out))
         notes.append(f"- Left out, since their pictures are already counted with other classes: {names}.")
     return "\n\n".join([title, CAPTION, body, "\n".join(notes)]) + "\n"
 
 
 def _table_lines(frame: pd.DataFrame, sets: Sequence[str]) -> list[str]:
     """Header, rule and body of the table."""
-    heads = ["Pooled verdict", "Claim", "The paper", "Pooled", "Range over sets", *map(_escaped, sets)]
+    heads = ["Pooled verdict", "Claim", "The paper", "Pooled", "Range over sets", *map(escape_markdown, sets)]
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for _, rows in frame.groupby("id", sort=False):
         pooled = rows[rows["level"] == POOLED]
@@ -91,7 +92,7 @@ def _measured(row: Mapping[str, Any]) -> str:
     """A part's value with its interval, its name before."""
     if pd.isna(row["value"]):
         is_alone = row["level"] == POOLED and row["n_sets"]
-        return _name(row) + (f"{_escaped(row['sets'])} only" if is_alone else NOT_RUN)
+        return _name(row) + (f"{escape_markdown(row['sets'])} only" if is_alone else NOT_RUN)
     value, low, high = (number_text(row[column], row["unit"]) for column in ("value", "low", "high"))
     return f"{_name(row)}{value} [{low}, {high}]"
 
@@ -106,12 +107,7 @@ def _range(row: Mapping[str, Any], num_sets: int) -> str:
 
 def _name(row: Mapping[str, Any]) -> str:
     """A part's name as it stands before its value."""
-    return f"{_escaped(row['part'])}: " if row["part"] else ""
-
-
-def _escaped(text: str) -> str:
-    """Words that come from outside, for a cell of a table."""
-    return "".join(f"\\{letter}" if letter in "\\`*_|<>" else letter for letter in text)
+    return f"{escape_markdown(row['part'])}: " if row["part"] else ""
 
 
 def write_pooled(reports: Path) -> Path:
