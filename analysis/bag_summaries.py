@@ -33,7 +33,7 @@ def concentration_frame(bags: pd.DataFrame, split: Literal["aspect", "crowdednes
     """Median (`value`) and quartiles (`low`, `high`) of `CONCENTRATION_METRICS` over objects.
 
     Columns `CONCENTRATION_COLUMNS`; a row each detector, step, group and metric, bags of several seeds together.
-    Groups are `slender` and `square` (`AspectCuts`) by the object's box; or two by the number of objects in its
+    Groups are `all`, `slender` and `square` (`AspectCuts`) by the object's box; or two by the number of objects in its
     picture, of about as many objects each: `objects_1_9` and `objects_10_plus`, say. A group without objects has no
     rows.
     """
@@ -110,7 +110,7 @@ def object_mean(objects: pd.DataFrame, column: str) -> tuple[Metric, int]:
 
 def _aspect_groups(bags: pd.DataFrame) -> dict[str, np.ndarray]:
     cuts, aspects = AspectCuts(), bags.aspect_ratio.to_numpy(dtype=np.float64)
-    return {"slender": aspects >= cuts.slender, "square": aspects <= cuts.square}
+    return {"all": np.ones(len(bags), dtype=bool), "slender": aspects >= cuts.slender, "square": aspects <= cuts.square}
 
 
 def _crowdedness_groups(bags: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -88,11 +88,12 @@ def bench_shapes_step(runtime: Runtime, repetitions: int) -> list[BenchRow]:
     """Pictures a second of FreeAnchor's small training on `shapes`, and the share of each part of a step."""
     training = build_profile("shapes").evaluations["freeanchor-small-s0"].training
     assert isinstance(training, Training)
-    size = training.recipe.batch_size
+    recipe, size = training.recipe, training.recipe.batch_size
     with TemporaryDirectory() as folder:
         write_shapes(ShapesConfig(num_train=4 * size, num_val=1), Path(folder))
-        stream = TrainingStream(read_split(Path(folder), "train"), training.inputs, training.recipe.augment, 0)
-        state = start(training.model, training.recipe, runtime)
+        split = read_split(Path(folder), "train")
+        stream = TrainingStream(split, training.inputs, recipe.augment, recipe.seed, recipe.aspect_group)
+        state = start(training.model, recipe, runtime)
         timings = []
         for number in range(repetitions + 2):
             positions = [(number * size + place) % (4 * size) for place in range(size)]

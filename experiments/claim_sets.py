@@ -17,12 +17,11 @@ import pandas as pd
 
 from experiments.claims import CLAIMS
 from experiments.classes import CLASSES
+from experiments.config import CLASSES_MARK
 from experiments.ledger import COLUMNS, rule_text
 from experiments.verdicts import VERDICTS
 
 NUMBERS = ("value", "low", "high", "n_seeds", "seed_error", "seed_degrees")
-# ends of the names of reports on other classes of the same pictures
-MADE_CLASSES = tuple(f"-{classes}" for classes in CLASSES if classes != "own")
 _AGAIN = "write it again: make claims PROFILE=photos DATA=DIR"
 _CLAIMS = {claim.id: claim for claim in CLAIMS}
 
@@ -31,12 +30,22 @@ class PooledError(ValueError):
     """Reports that cannot be pooled; one line: what, where, how to mend."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ClaimSet:
     """What one data set says of the claims: the frame of its ledger, texts as str, "" where there is none."""
 
     name: str  # of the folder of its report
     claims: pd.DataFrame
+
+    @property
+    def pictures(self) -> str:
+        """Which pictures they are, whatever classes were made of their categories."""
+        return str(self.claims["data"].iloc[0]).partition(CLASSES_MARK)[0]
+
+    @property
+    def classes(self) -> str:
+        """Which classes were made: the rest of the data's identity, "own" where it has none."""
+        return str(self.claims["data"].iloc[0]).partition(CLASSES_MARK)[2] or "own"
 
     @cached_property
     def _measured(self) -> dict[tuple[str, str], pd.Series]:
@@ -56,32 +65,24 @@ class ClaimSet:
 def read_claim_sets(reports: Path) -> tuple[list[ClaimSet], list[str]]:
     """The sets of photographs under `reports`, by name, and the names of those that show the pictures of another.
 
-    A report on other classes of the same pictures (`doors-one` beside `doors`) says nothing new about photographs and
-    would pass for another sample of them: it is left out. Raises PooledError where there is no claims.csv, or one is
-    damaged.
+    A report on other classes of the same pictures (`doors-one` beside `doors`), or with another backbone, says nothing
+    new about photographs and would pass for another sample of them: it is left out. Raises PooledError where there is
+    no claims.csv, or one is damaged.
     """
     paths = sorted(reports.glob("*/claims.csv"))
     if not paths:
         raise PooledError(f"{reports}: no folder in it has a claims.csv; {_AGAIN}, for each set")
-    names = [path.parent.name for path in paths]
-    chosen = _one_of_each(names)
-    sets = [ClaimSet(name=path.parent.name, claims=read_claims(path)) for path in paths if path.parent.name in chosen]
-    return sets, [name for name in names if name not in chosen]
+    sets = [ClaimSet(name=path.parent.name, claims=read_claims(path)) for path in paths]
+    chosen = _one_of_each(sets)
+    return [one for one in sets if one in chosen], [one.name for one in sets if one not in chosen]
 
 
-def _one_of_each(names: Sequence[str]) -> set[str]:
-    """One name for each folder of pictures: with its own classes where that is there, else with the finer ones."""
-    chosen: dict[str, str] = {}
-    for end in ("", *MADE_CLASSES):
-        for name in names:
-            if _end(name) == end:
-                chosen.setdefault(name.removesuffix(end), name)
-    return set(chosen.values())
-
-
-def _end(name: str) -> str:
-    """What the name of a report says of its classes."""
-    return next((end for end in MADE_CLASSES if name.endswith(end)), "")
+def _one_of_each(sets: Sequence[ClaimSet]) -> list[ClaimSet]:
+    """One report for the same pictures: that with their own classes where there is one, else with the finer ones."""
+    chosen: dict[str, ClaimSet] = {}
+    for one in sorted(sets, key=lambda one: (CLASSES.index(one.classes), one.name)):
+        chosen.setdefault(one.pictures, one)
+    return list(chosen.values())
 
 
 def read_claims(path: Path) -> pd.DataFrame:
@@ -105,6 +106,8 @@ def read_claims(path: Path) -> pd.DataFrame:
 
 def _fault(row: dict[str, str]) -> str:
     """What is wrong with a row; "" where nothing is."""
+    if row["data"].partition(CLASSES_MARK)[2] not in ("", *CLASSES):
+        return f"no classes {row['data']!r} are known"
     claim = _CLAIMS.get(row["id"])
     if claim is None:
         return f"no claim {row['id']!r} is known"

@@ -58,10 +58,11 @@ def _gains(metrics: Mapping[str, str]) -> Callable[[Evidence], Parts]:
 
 
 def _others(symbol: str) -> Callable[[Evidence], Parts]:
-    """AP of each other value of a factor less the default's."""
+    """AP of each other value of a factor less the default's; only where the values are the paper's."""
 
     def measure(evidence: Evidence) -> Parts:
-        own = [ablation for ablation in evidence.profile.ablations if ablation.factor.symbol == symbol]
+        every = [ablation for ablation in evidence.profile.ablations if ablation.factor.symbol == symbol]
+        own = [ablation for ablation in every if ablation.factor.is_papers]
         default = next((one.run for one in own if one.value == one.factor.default), "")
         return {
             f"{symbol} = {one.value:g}" if not isinstance(one.value, str) else one.value: evidence.difference(

@@ -23,6 +23,8 @@ from freeanchor.shapes import VERSION as SHAPES_VERSION
 from freeanchor.shapes import ShapesConfig
 from freeanchor.train import TrainConfig
 
+CLASSES_MARK = ", classes "  # in the identity of a folder whose classes are not its own
+
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnData:
@@ -57,7 +59,7 @@ class FolderData:
     @property
     def identity(self) -> str:
         """What its contents depend on."""
-        return f"folder {self.digest}" + (f", classes {self.classes}" if self.is_made else "")
+        return f"folder {self.digest}" + (f"{CLASSES_MARK}{self.classes}" if self.is_made else "")
 
     @property
     def is_made(self) -> bool:

@@ -225,7 +225,7 @@ def _finding(row: dict[Any, Any]) -> str:
     score, iou = row[f"{finder.lower()}_score"], row[f"{finder.lower()}_iou"]
     others = row[f"{other.lower()}_score"]
     there = (
-        f"{other}: no box of the class there"
+        f"{other}: no box of the class takes it at IoU 0.5"
         if np.isnan(others)
         else f"{other}: score {others:.3f}, below its {row[f'{other.lower()}_least_score']:.3f}"
     )

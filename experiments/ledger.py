@@ -12,14 +12,15 @@ import pandas as pd
 
 from analysis.artifacts import sibling, write_atomically
 from experiments.claims import CLAIMS, Claim
+from experiments.config import FolderData
 from experiments.evidence import Evidence, Measured
 from experiments.profiles import Profile
 from experiments.store import Store
 from experiments.verdicts import NOT_RUN, VERDICTS, judge
 
 COLUMNS = (
-    "profile", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high", "n_seeds",
-    "seed_error", "seed_degrees", "runs", "part_verdict", "verdict",
+    "profile", "data", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high",
+    "n_seeds", "seed_error", "seed_degrees", "runs", "part_verdict", "verdict",
 )  # fmt: skip
 CAPTION = (
     "Each claim is judged by the 95 % interval of what was measured: *holds* where all of it lies where the claim "
@@ -53,6 +54,7 @@ def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict
     return [
         {
             "profile": profile.name,
+            "data": profile.data.identity if isinstance(profile.data, FolderData) else profile.name,
             "id": claim.id,
             "section": claim.section,
             "claim": claim.wording,

@@ -14,7 +14,7 @@ from experiments.headline import ROWS
 
 GAINS = {"ap": "AP", "ap_slender": "slender", "ap_square": "square", "nr": "NMS recall"}  # columns of gains
 PEER = "retinanet-small-torchvision-s0"
-HEAD = ("Set", "Val. pictures with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss")
+HEAD = ("Set", "Val. pictures with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss, seed 0")
 
 
 def photographs_table(root: Path) -> str:

@@ -30,10 +30,10 @@ from experiments.verdicts import NOT_RUN
 CAPTION = (
     "Each pooled value is the plain mean over the sets that have it, every set alike: the question is about "
     "photographs, not about the biggest folder. Its 95 % interval joins the sets' own as independent ones (pictures: "
-    "MOVER, Zou and Donner 2008; seeds: t, degrees after Welch and Satterthwaite) and is judged by the same rules. It "
-    "is about these sets, not about all that there are: what another set might give is seen from the range, lowest to "
-    "highest of the sets' values, chance included. There is no test of heterogeneity: with so few sets Cochran's Q "
-    "would hardly ever reject, and I² would say nothing."
+    "MOVER, Zou and Donner 2008; seeds: t, degrees after Welch and Satterthwaite; a set with one seed is lent the "
+    "others' noise) and is judged by the same rules. It is about these sets, not about all that there are: what "
+    "another set might give is seen from the range, lowest to highest of the sets' values, chance included. There is "
+    "no test of heterogeneity: with so few sets Cochran's Q would hardly ever reject, and I² would say nothing."
 )
 FIGURE_CAPTION = (
     "Differences in points; shaded: where the claim would hold. A diamond with a thick bar is the mean over sets, "
@@ -57,7 +57,7 @@ def to_markdown(frame: pd.DataFrame, sets: Sequence[ClaimSet], left_out: Sequenc
         notes.append(f"- Measured, but no part of it in two sets: {said}.")
     if left_out:
         names = ", ".join(map(escape_markdown, left_out))
-        notes.append(f"- Left out, since their pictures are already counted with other classes: {names}.")
+        notes.append(f"- Left out, since their pictures are already counted: {names}.")
     return "\n\n".join([title, CAPTION, body, "\n".join(notes)]) + "\n"
 
 

@@ -33,7 +33,8 @@ def pool(measured: Sequence[Measured]) -> Measured:
     to their limits on that side, over their number: MOVER for a sum, scaled (Zou and Donner, "Construction of
     confidence limits about effect measures: a general approach", Statistics in Medicine 27, 1693-1702, 2008; doi
     10.1002/sim.3095). Skewed intervals stay skewed. Chance in seeds, which is added in quadrature: a t interval with
-    the degrees of freedom that all values' seeds have together. `n_seeds` is the fewest of any value. Raises ValueError
+    the degrees of freedom that all values' seeds have together; a value whose seeds say nothing of their noise, being
+    one, is lent that of the others. `n_seeds` is the fewest of any value. Raises ValueError
     without values.
     """
     if not measured:
@@ -41,7 +42,7 @@ def pool(measured: Sequence[Measured]) -> Measured:
     mean = math.fsum(one.value for one in measured) / len(measured)
     below = math.hypot(*(_over_pictures(one.value - one.low, one) for one in measured)) / len(measured)
     above = math.hypot(*(_over_pictures(one.high - one.value, one) for one in measured)) / len(measured)
-    seeds = _joint_error([one.seeds for one in measured])
+    seeds = _joint_error(measured)
     return Measured(
         value=mean,
         low=mean - math.hypot(below, seeds.half),
@@ -57,17 +58,26 @@ def _over_pictures(reach: float, measured: Measured) -> float:
     return math.sqrt(max(0.0, max(0.0, reach) ** 2 - measured.seeds.half**2))
 
 
-def _joint_error(errors: Sequence[SeedError]) -> SeedError:
-    """That of a mean of independent values, degrees of freedom after Welch and Satterthwaite; unknown ones add none.
+def _joint_error(measured: Sequence[Measured]) -> SeedError:
+    """That of a mean of independent values, degrees of freedom after Welch and Satterthwaite; unknown if all are.
 
-    They may differ in noise. With few degrees the interval errs on the wide side (97 % for two alike, two seeds each).
+    They may differ in noise: with few degrees the interval errs on the wide side (97 % for two alike, two seeds each).
+    Values without an error of their own are lent the others' mean variance of a single seed.
     """
-    known = [(one.error**2, one.degrees) for one in errors if one.degrees]
-    total = math.fsum(variance for variance, _ in known)
-    if not known or total == 0:
-        return SeedError(degrees=min((degrees for _, degrees in known), default=0))
-    degrees = total**2 / math.fsum(variance**2 / degrees for variance, degrees in known)
-    return SeedError(error=math.sqrt(total) / len(errors), degrees=max(1.0, degrees))
+    known = [one for one in measured if one.seeds.degrees]
+    if not known:
+        return SeedError()
+    lent = math.fsum(1 / one.n_seeds for one in measured if not one.seeds.degrees)
+    every = math.fsum(one.seeds.degrees for one in known)
+    terms = [
+        (one.n_seeds * one.seeds.error**2 * (1 / one.n_seeds + lent * one.seeds.degrees / every), one.seeds.degrees)
+        for one in known
+    ]
+    total = math.fsum(variance for variance, _ in terms)
+    if total == 0:
+        return SeedError(degrees=every)
+    degrees = total**2 / math.fsum(variance**2 / degrees for variance, degrees in terms)
+    return SeedError(error=math.sqrt(total) / len(measured), degrees=max(1.0, degrees))
 
 
 def pooled_frame(sets: Sequence[ClaimSet]) -> pd.DataFrame:

@@ -46,7 +46,8 @@ class Profile:
     `comparisons` has, for each backbone, the runs to compare: a pair a seed, RetinaNet first; the first backbone's are
     the figures'. `demo` are the runs that a demonstration waits for; `trials` the baseline at each learning rate that
     was tried; `ablations` each value of Sec. 4.3 with its run; `examples` two small models to commit; `zoo` other
-    people's checkpoints, evaluated here; `on_request` the reports whose runs are made only when asked for by name.
+    people's checkpoints, evaluated here; `on_request` the reports whose runs are made only when asked for by name;
+    `variant` what tells its reports from others on the same data.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Profile:
     examples: tuple[str, ...] = ()
     zoo: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()
+    variant: str = ""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -73,8 +75,10 @@ class Profile:
 
     @property
     def report_name(self) -> Path:
-        """Folder of its reports under `reports/`: for the user's own data, one a data set."""
-        return Path(self.name) / self.data.title if isinstance(self.data, FolderData) else Path(self.name)
+        """Folder of its reports under `reports/`: for the user's own data, one a data set and variant."""
+        if not isinstance(self.data, FolderData):
+            return Path(self.name)
+        return Path(self.name) / "-".join(filter(None, (self.data.title, self.variant)))
 
 
 def compared_runs(backbones: Iterable[str], num_seeds: int) -> dict[str, tuple[Pair, ...]]:

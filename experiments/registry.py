@@ -212,4 +212,5 @@ def build_profile(
         ablations=tuple(ablation for ablation, _ in _ablations(size)),
         examples=tuple(training.name for training in _examples(size)),
         on_request=size.on_request,
+        variant=size.variant,
     )

@@ -55,6 +55,7 @@ class Size:
     factors: tuple[Factor, ...] = FACTORS
     long_seeds: int = 1  # at most, of Table 3's schedules: each takes as long as two other runs
     has_peer: bool = False  # whether RetinaNet is trained with torchvision's loss, too
+    variant: str = ""  # what its reports' folder is called after, besides the data
     on_request: tuple[str, ...] = ()  # reports whose runs are made only when they are asked for by name
 
 

@@ -65,10 +65,11 @@ def cost_stage(profile: Profile, pair: Pair, store: Store, runtime: Runtime) -> 
 def _race(trainings: list[Training], store: Store, runtime: Runtime) -> pd.DataFrame:
     """Steps of all detectors in turn, on the batches that their training began with."""
     racers = [_racer(training, store, runtime) for training in trainings]
-    first = trainings[0]
-    stream = TrainingStream(read_split(store.data(first), "train"), first.inputs, first.recipe.augment, 0)
-    size = first.recipe.batch_size
-    group = first.recipe.group_size or size
+    first, recipe = trainings[0], trainings[0].recipe
+    split = read_split(store.data(first), "train")
+    stream = TrainingStream(split, first.inputs, recipe.augment, recipe.seed, recipe.aspect_group)
+    size = recipe.batch_size
+    group = recipe.group_size or size
     rows = []
     for number in tqdm(range(NUM_ROUNDS), desc=f"cost of a step, {first.backbone_label}", disable=None):
         samples = [stream[number * size + place] for place in range(size)]

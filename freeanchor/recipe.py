@@ -81,6 +81,11 @@ class TrainConfig:
         """Parts that a batch can be shared out in: its groups, or its pictures where it is one group."""
         return self.batch_size // self.group_size if self.group_size else self.batch_size
 
+    @property
+    def aspect_group(self) -> int:
+        """How many pictures in a row share their aspect: those of a group, or 1 where any may meet."""
+        return (self.group_size or self.batch_size) if self.aspect_groups else 1
+
     def fitting_processes(self) -> list[int]:
         """The numbers of processes that can share a batch evenly."""
         return [number for number in range(1, self.num_shares + 1) if self.num_shares % number == 0]

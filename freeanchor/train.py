@@ -200,8 +200,7 @@ def train(
     state.resume(directory / "state.safetensors", config, processes)
     share_network(state, processes)
     course = _Course(state=state, detector=detector, config=config, runtime=runtime, processes=processes)
-    aspect_group = (config.group_size or config.batch_size) if config.aspect_groups else 1
-    stream = TrainingStream(split, detector.inputs, config.augment, config.seed, aspect_group)
+    stream = TrainingStream(split, detector.inputs, config.augment, config.seed, config.aspect_group)
     batches = _batches(stream, config, state.step, runtime, processes)
     progress = tqdm(
         total=config.num_steps,

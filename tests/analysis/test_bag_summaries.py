@@ -45,14 +45,15 @@ def make_table(seed=0, num_objects=60) -> pd.DataFrame:
 
 
 def test_concentration_is_the_quartiles_over_objects():
-    """A row each detector, step, group and metric; the middle ones of a box's shape are in neither group."""
+    """A row each detector, step, group and metric; the middle ones of a box's shape are in the first group alone."""
     bags = make_table()
     frame = concentration_frame(bags)
     assert tuple(frame.columns) == CONCENTRATION_COLUMNS
-    assert len(frame) == 2 * 2 * 2 * len(CONCENTRATION_METRICS)
+    assert len(frame) == 2 * 2 * 3 * len(CONCENTRATION_METRICS)
     for row in frame.itertuples():
         own = bags[(bags.detector == row.detector) & (bags.step == row.step)]
-        values = sorted(own[own.aspect_ratio >= 3 if row.group == "slender" else own.aspect_ratio <= 4 / 3][row.metric])
+        members = {"all": own, "slender": own[own.aspect_ratio >= 3], "square": own[own.aspect_ratio <= 4 / 3]}
+        values = sorted(members[row.group][row.metric])
         assert row.num_objects == len(values)
         for share, found in ((0.25, row.low), (0.5, row.value), (0.75, row.high)):
             whole, rest = divmod(share * (len(values) - 1), 1)  # between neighbours along a line

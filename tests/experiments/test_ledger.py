@@ -1,6 +1,7 @@
 """The ledger of claims: complete, judged by its rules, and readable."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -47,10 +48,30 @@ def test_every_claim_names_its_section_and_its_test() -> None:
     assert covered | {f"best-{symbol}" for symbol in ("n", "t", "alpha", "gamma", "beta")} <= set(ids)
 
 
+def test_values_that_the_paper_did_not_try_say_nothing_about_its_choice(mini: Mini) -> None:
+    """Bags of 12 and 25, tried on photographs, are no verdict on the paper's 50 of 40, 50, 60 and 100."""
+    own = [
+        replace(one, factor=replace(one.factor, is_papers=False)) if one.factor.symbol == "n" else one
+        for one in mini.profile.ablations
+    ]
+    assert len(own) > 2
+    frame = ledger_frame(replace(mini.profile, ablations=tuple(own)), mini.store).set_index("id")
+    assert ledger_frame(mini.profile, mini.store).set_index("id").loc["best-n", "part"] == "n = 40"
+    assert (frame.loc["best-n", "part"], frame.loc["best-n", "verdict"]) == ("", NOT_RUN)
+
+
 def _ledger(value: float, unit: str) -> pd.DataFrame:
     """A ledger of one claim with two parts, the second not run."""
     measured = Measured(value=value, low=value / 2, high=2 * value, n_seeds=3, runs=("one", "two"))
-    head = {"profile": "shapes", "id": "x", "section": "9", "claim": "It is good", "paper": "+1", "test": "look"}
+    head = {
+        "profile": "shapes",
+        "data": "shapes",
+        "id": "x",
+        "section": "9",
+        "claim": "It is good",
+        "paper": "+1",
+        "test": "look",
+    }
     head |= {"rule": "interval above 0", "unit": unit, "verdict": "undecided"}
     numbers = {
         "value": measured.value,

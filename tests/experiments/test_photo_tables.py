@@ -14,8 +14,8 @@ def write_report(folder: Path, peer: float | None) -> None:
     folder.mkdir(parents=True)
     cells = [
         {"what": what, "metric": metric, "value": value, "low": value - 0.01, "high": value + 0.02, "n_seeds": 2}
-        for what in ROWS.values()
-        for metric, value in (("retinanet", 0.2), ("freeanchor", 0.25), ("gain", 0.05))
+        for place, what in enumerate(ROWS.values())
+        for metric, value in (("retinanet", 0.2 + place), ("freeanchor", 0.25 + place), ("gain", 0.05 + place))
     ]
     pd.DataFrame(cells).to_csv(folder / "headline.csv", index=False)
     rows = [{"run": PEER, "metric": "ap", "value": peer}] if peer is not None else []
@@ -31,7 +31,8 @@ def test_a_line_a_set(tmp_path: Path, peer: float | None, shown: str) -> None:
     head, rule, line = photographs_table(tmp_path).splitlines()
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:6] == ["[ponds](reports/photos/ponds/claims.md)", "12", "2", "20.0", "25.0", shown]
-    assert set(cells[6:]) == {"+5.0 [+4.0, +7.0]"}
+    places = [list(ROWS).index(metric) for metric in ("ap", "ap_slender", "ap_square", "nr")]
+    assert cells[6:] == [f"+{5 + 100 * at}.0 [+{4 + 100 * at}.0, +{7 + 100 * at}.0]" for at in places]
     assert head.count("|") == rule.count("|") == line.count("|")
 
 

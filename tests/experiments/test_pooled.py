@@ -27,8 +27,8 @@ def _measured(value: float, low: float, high: float, n_seeds: int = 2) -> Measur
     return Measured(value=value, low=low, high=high, n_seeds=n_seeds, runs=("a",))
 
 
-def _ledger(parts: Mapping[str, Mapping[str, Numbers | None]]) -> pd.DataFrame:
-    """A set's ledger: parts of claims by id with value, low and high; every other claim is not run."""
+def _ledger(parts: Mapping[str, Mapping[str, Numbers | None]], data: str = "folder a1") -> pd.DataFrame:
+    """The ledger of a set: parts of claims by id with value, low and high; every other claim is not run."""
     rows = []
     for claim in CLAIMS:
         own = {
@@ -42,13 +42,13 @@ def _ledger(parts: Mapping[str, Mapping[str, Numbers | None]]) -> pd.DataFrame:
             )
             head = [claim.id, claim.section, claim.wording, claim.paper, claim.test, rule_text(claim), claim.unit, name]
             verdicts = [judge(claim.rule, [part]), judge(claim.rule, list(own.values()))]
-            rows.append(["photos", *head, *numbers, *verdicts])
+            rows.append(["photos", data, *head, *numbers, *verdicts])
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _write(reports: Path, name: str, parts: Mapping[str, Mapping[str, Numbers | None]]) -> Path:
-    """A set's report: its claims and a page."""
-    write_ledger(_ledger(parts), reports / name / "claims")
+def _write(reports: Path, name: str, parts: Mapping[str, Mapping[str, Numbers | None]], data: str = "") -> Path:
+    """The report of a set: its claims and a page; `data` is its identity, where its name will not do."""
+    write_ledger(_ledger(parts, data or f"folder {name}"), reports / name / "claims")
     (reports / name / "index.html").write_text("<p>", encoding="utf-8")
     return reports / name / "claims.csv"
 
@@ -108,8 +108,15 @@ def test_seeds_are_pooled_apart_from_pictures() -> None:
     half = math.hypot(5.0, t_quantile(0.975, 625 / 337) * 2.5)
     assert (whole.low, whole.high) == pytest.approx((1 - half, 1 + half))
     assert half < math.hypot(*reaches) / 2  # narrower than the two wide intervals joined as they are
-    lone = pool([measured[0], _measured(1.0, -7.0, 9.0, 1)])
-    assert (lone.seeds.error, lone.seeds.degrees) == pytest.approx((1.5, 1))
+
+
+def test_a_single_seed_is_lent_the_others_noise() -> None:
+    """Two seeds with an error of 3, so 18 is a seed's variance; beside a lone seed (9 + 18) / 4 is that of the mean."""
+    error = SeedError(error=3.0, degrees=1)
+    known = Measured(value=1.0, low=1 - error.half, high=1 + error.half, n_seeds=2, runs=("a",), seeds=error)
+    whole = pool([known, _measured(1.0, -7.0, 9.0, 1)])
+    assert (whole.seeds.error, whole.seeds.degrees) == pytest.approx((math.sqrt(27 / 4), 1))
+    assert whole.high == pytest.approx(1 + math.hypot(4.0, whole.seeds.half))
 
 
 def _coverage(noise: np.random.Generator, num_seeds: int) -> float:
@@ -188,14 +195,19 @@ def test_parts_of_other_names_are_other_parts(tmp_path: Path) -> None:
 
 
 def test_other_classes_of_the_same_pictures_are_no_further_set(reports: Path) -> None:
-    """`doors-one` beside `doors` would count its pictures twice; without `doors` it stands for them."""
-    _write(reports, "doors-one", HARDHAT)
-    _write(reports, "trash-one", DOORS)
-    _write(reports, "trash-supercategory", DOORS)
+    """`doors-one` beside `doors` would count its pictures twice; without `doors` it stands for them.
+
+    So would another backbone. A name alone says nothing: `hardhat-one` are other pictures.
+    """
+    _write(reports, "doors-one", HARDHAT, "folder doors, classes one")
+    _write(reports, "doors-resnet18", HARDHAT, "folder doors")
+    _write(reports, "hardhat-one", DOORS)
+    _write(reports, "trash-one", DOORS, "folder trash, classes one")
+    _write(reports, "trash-supercategory", DOORS, "folder trash, classes supercategory")
     sets, left_out = read_claim_sets(reports)
-    assert [one.name for one in sets] == ["doors", "hardhat", "trash-supercategory"]
-    assert left_out == ["doors-one", "trash-one"]
-    assert "already counted with other classes: doors-one, trash-one" in to_markdown(pooled_frame(sets), sets, left_out)
+    assert [one.name for one in sets] == ["doors", "hardhat", "hardhat-one", "trash-supercategory"]
+    assert left_out == ["doors-one", "doors-resnet18", "trash-one"]
+    assert "already counted: doors-one, doors-resnet18, trash-one" in to_markdown(pooled_frame(sets), sets, left_out)
 
 
 def test_the_table_has_a_column_for_every_set(reports: Path) -> None:
@@ -275,7 +287,7 @@ def test_without_any_set_the_command_refuses(tmp_path: Path, capsys: pytest.Capt
 DAMAGES = {
     "empty": (lambda text: "", "cannot be read as csv"),
     "header alone": (lambda text: text.splitlines()[0] + "\n", "has no rows"),
-    "another table": (lambda text: "a,b\n1,2\n", "no column profile, id, section"),
+    "another table": (lambda text: "a,b\n1,2\n", "no column profile, data, id, section"),
     "cut short": (
         lambda text: text[: text.rindex("points")],
         r"line \d+: multi-scale is judged by interval above 0 in ''",
@@ -292,6 +304,7 @@ DAMAGES = {
         lambda text: text.replace("above 0", "above 1", 1),
         "line 2: ap-small is judged by interval above 1",
     ),
+    "odd classes": (lambda text: text.replace("folder doors", '"folder doors, classes all"', 1), "line 2: no classes"),
     "an unknown verdict": (lambda text: text.replace("holds,holds", "holds,wins", 1), "line 2: no verdict 'wins'"),
     "a row twice": (lambda text: text + text.splitlines()[1] + "\n", "ap-small has the part '' twice"),
     "not text": (lambda text: "\udcff\udcfe" + text, "cannot be read as csv"),

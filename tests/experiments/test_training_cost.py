@@ -1,6 +1,8 @@
 """The time of a step of both detectors, taken in turn."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from experiments import training_cost
 from experiments.cli import main
 from experiments.evidence import Evidence
 from experiments.training_cost import cost_file, cost_ratio, cost_stage, measured_cost
+from freeanchor.augmentation import TrainingStream
 from freeanchor.runtime import Runtime
 
 
@@ -46,6 +49,20 @@ def test_both_detectors_are_timed_on_the_same_batches(mini: Mini, monkeypatch: p
     small, large = measured_cost(Evidence(mini.profile, mini.store)).values()
     assert small is not None and 0.2 < small.value < 5
     assert large is None
+
+
+def test_the_batches_are_those_of_training(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream has the recipe's seed and its groups of one aspect: others are padded to other sizes."""
+    asked = []
+    trainings = [mini.profile.evaluations[run].training for run in mini.profile.pair]
+    trainings = [replace(it, recipe=replace(it.recipe, seed=3, aspect_groups=True)) for it in trainings]
+    monkeypatch.setattr(training_cost, "_racer", lambda training, store, runtime: SimpleNamespace(detector="either"))
+    monkeypatch.setattr(
+        training_cost, "TrainingStream", lambda *given: asked.append(given[3:]) or TrainingStream(*given)
+    )
+    monkeypatch.setattr(training_cost, "_timed_step", lambda racer, groups, runtime: 1.0)
+    training_cost._race(trainings, mini.store, Runtime())
+    assert asked == [(3, trainings[0].recipe.batch_size)]
 
 
 @pytest.mark.parametrize(("backbone", "word"), [("huge", "choose one of small, large"), ("large", "not trained yet")])

@@ -42,6 +42,14 @@ def test_batch_sizes_that_are_none_are_refused() -> None:
         tiny_recipe(RetinaNetLoss(), batch_size=3, group_size=2)
 
 
+def test_pictures_of_one_aspect_come_in_groups_or_batches() -> None:
+    """As many as are padded together; 1, so that any may meet, unless it is asked for."""
+    loss = RetinaNetLoss()
+    assert TrainConfig(loss=loss).aspect_group == 1
+    assert TrainConfig(loss=loss, aspect_groups=True).aspect_group == 16
+    assert TrainConfig(loss=loss, aspect_groups=True, group_size=2).aspect_group == 2
+
+
 def test_the_summary_says_what_will_happen() -> None:
     """Batch, rate, warm-up, drops, pictures and normalisation in one line."""
     line = TrainConfig(loss=FreeAnchorLoss(), group_size=2).summary(num_processes=4)
