@@ -36,19 +36,25 @@ FREEANCHOR := $(VENV)/bin/freeanchor
 LAUNCH = $(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=$(strip $(THREADS)) $(VENV)/bin/torchrun --standalone --nproc_per_node=$(strip $(PROCESSES)) )$(FREEANCHOR)
 empty :=
 space := $(empty) $(empty)
-ESCAPED_DATA := $(subst $(space),\ ,$(strip $(DATA)))
-# What the shell would take for something else than a name or a sentence.
-ODD := $(strip $(foreach mark,' " ` \ ;,$(if $(findstring $(mark),$(DATA)$(BACKBONE_WEIGHTS)$(CREDIT)),$(mark))))
+hash := \#
+# A user's words for the shell, whatever they hold: `$(value …)` keeps Make from expanding their dollars. A home's ~ at
+# the front stays outside, since not every shell has put the folder in its place.
+quoted = $(subst '~/,~/','$(subst ','\'',$(1))')
+QUOTED_DATA := $(if $(value DATA),$(call quoted,$(value DATA)))
+QUOTED_WEIGHTS := $(if $(value BACKBONE_WEIGHTS),$(call quoted,$(value BACKBONE_WEIGHTS)))
+# The reports of photographs are named after their folder, and in their rules these marks would mean something else.
+NAME := $(if $(filter photos,$(PROFILE)),$(if $(QUOTED_DATA),$(shell CDPATH= cd $(QUOTED_DATA) 2>/dev/null && basename "$$(pwd -P)")))
+ODD := $(strip $(foreach mark,: ; | = * ? \ $(hash),$(if $(findstring $(mark),$(NAME)),$(mark))))
 ifneq ($(ODD),)
-$(error DATA, BACKBONE_WEIGHTS and CREDIT must not hold $(ODD); rename the folder or file, or word the credit otherwise)
+$(error DATA: the name of the folder, $(NAME), must not hold $(ODD); rename the folder)
 endif
 ifneq ($(filter-out shown hidden,$(PICTURES)),)
 $(error PICTURES=$(PICTURES): give shown or hidden)
 endif
 OWN_PICTURES = $(if $(strip $(CLASSES)), --classes $(strip $(CLASSES)))$(if $(strip $(BACKBONE)), --backbone $(strip \
-	$(BACKBONE)))$(if $(BACKBONE_WEIGHTS), --backbone-weights $(subst $(space),\ ,$(strip $(BACKBONE_WEIGHTS))))$(if $(strip \
-	$(CREDIT)), --credit "$(strip $(CREDIT))")$(if $(filter hidden,$(PICTURES)), --hide-pictures)
-WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(ESCAPED_DATA), --data $(ESCAPED_DATA))$(if $(strip \
+	$(BACKBONE)))$(if $(QUOTED_WEIGHTS), --backbone-weights $(QUOTED_WEIGHTS))$(if \
+	$(value CREDIT), --credit $(call quoted,$(value CREDIT)))$(if $(filter hidden,$(PICTURES)), --hide-pictures)
+WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(QUOTED_DATA), --data $(QUOTED_DATA))$(if $(strip \
 	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_PICTURES)
 HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION)) \
 	--workers $(strip $(WORKERS))
@@ -64,19 +70,24 @@ REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figu
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
-PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(DATA),-$(shell echo '$(DATA)$(OWN_PICTURES)' | cksum | cut -d ' ' -f 1)).mk
-USER_JSON := $(if $(ESCAPED_DATA),$(shell find $(ESCAPED_DATA)/ -maxdepth 2 -name '*.json' 2>/dev/null | sed 's/ /\\ /g'))
-SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py) $(USER_JSON) $(subst $(space),\ ,$(strip $(BACKBONE_WEIGHTS)))
+PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(QUOTED_DATA),-$(shell printf '%s' $(call quoted,$(QUOTED_DATA)$(OWN_PICTURES)) | cksum | cut -d ' ' -f 1)).mk
+SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py)
+# A user's files may have names that no rule can spell: find says whether they are younger than the plan, once a make.
+YOUNGER := $(if $(MAKE_RESTARTS),,$(if $(QUOTED_DATA),$(shell find -L $(QUOTED_DATA)/ -maxdepth 2 -name '*.json' -newer $(PLAN) 2>/dev/null))$(if \
+	$(QUOTED_WEIGHTS),$(shell find -L $(QUOTED_WEIGHTS) -newer $(PLAN) 2>/dev/null)))
 # What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
 ASKED := .make/$(strip $(PROFILE)).asked
 REPORT_NEEDS := $(PLAN) $(ASKED) $(wildcard experiments/*.html)
 
 ifneq ($(filter $(REPORT_GOALS),$(MAKECMDGOALS)),)
-$(shell mkdir -p .make; echo '$(WHERE)' | cmp -s - $(ASKED) || echo '$(WHERE)' > $(ASKED))
+$(shell mkdir -p .make; printf '%s\n' $(call quoted,$(WHERE)) | cmp -s - $(ASKED) || printf '%s\n' $(call quoted,$(WHERE)) > $(ASKED))
 include $(PLAN)
 endif
 
-.PHONY: help setup demo paper zoo data notebooks documents pooled bench test check clean purge
+# The plan spells the page as Make reads it, with a backslash before each blank.
+PAGE = $(call quoted,$(subst \$(space),$(space),$(REPORT)))
+
+.PHONY: younger help setup demo paper zoo data notebooks documents pooled bench test check clean purge
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
@@ -95,24 +106,24 @@ $(READY): requirements.lock pyproject.toml
 setup: $(READY) ## create .venv from requirements.lock
 
 # Reports depend on the plan: a parameter changed and changed back gives the first table again.
-$(PLAN): $(SOURCES) | $(READY)
+$(PLAN): $(SOURCES) $(if $(YOUNGER),younger) | $(READY)
 	@mkdir -p .make
 	@$(FREEANCHOR) plan $(WHERE)$(if $(filter zoo,$(CHOSEN)),, --chosen $(CHOSEN)) > $@.$$$$ && mv $@.$$$$ $@ || \
 		{ rm -f $@.$$$$; exit 2; }
 
 demo: ## train both detectors on shapes, then every table and figure: minutes on two CPU cores
-	@if $(MAKE) -q CHOSEN=demo $(REPORT) 2>/dev/null; then echo "demo: nothing to do, $(REPORT) is up to date"; \
-	else $(MAKE) CHOSEN=demo $(REPORT) && echo "demo: done, open $(REPORT)"; fi
+	@if $(MAKE) -q CHOSEN=demo $(PAGE) 2>/dev/null; then echo "demo: nothing to do, "$(PAGE)" is up to date"; \
+	else $(MAKE) CHOSEN=demo $(PAGE) && echo "demo: done, open "$(PAGE); fi
 
 paper: ## every run of the paper at this profile's size, then every table and figure
-	@if $(MAKE) -q CHOSEN=paper $(REPORT) 2>/dev/null; then echo "paper: nothing to do, $(REPORT) is up to date"; \
-	else $(MAKE) CHOSEN=paper $(REPORT) && echo "paper: done, open $(REPORT)"; fi
+	@if $(MAKE) -q CHOSEN=paper $(PAGE) 2>/dev/null; then echo "paper: nothing to do, "$(PAGE)" is up to date"; \
+	else $(MAKE) CHOSEN=paper $(PAGE) && echo "paper: done, open "$(PAGE); fi
 
 zoo: ## fetch published RetinaNets and FreeAnchors and evaluate them into the tables (PROFILE=coco)
-	@$(MAKE) CHOSEN=zoo $(REPORT) && echo "zoo: done, open $(REPORT)"
+	@$(MAKE) CHOSEN=zoo $(PAGE) && echo "zoo: done, open "$(PAGE)
 
 data: $(READY) ## draw the data of shapes, or fetch COCO 2017 (PROFILE=coco, 20 GB): into data/, or DATA=DIR
-	@$(if $(filter coco coco-mmdetection,$(PROFILE)),$(FREEANCHOR) data coco $(or $(ESCAPED_DATA),data/coco) \
+	@$(if $(filter coco coco-mmdetection,$(PROFILE)),$(FREEANCHOR) data coco $(or $(QUOTED_DATA),data/coco) \
 		--splits $(strip $(SPLITS)),$(FREEANCHOR) data draw \
 		freeanchor-small-s0 $(WHERE))
 
@@ -155,7 +166,7 @@ pooled: $(READY) ## claims over all sets of photographs together: reports/photos
 	$(VENV)/bin/python -m experiments.pooled --reports reports/photos
 
 bench: $(READY) ## speed and memory against peers: reports/benchmarks.md (GT= a COCO json with the objects to evaluate)
-	$(VENV)/bin/python -m experiments.bench --device $(strip $(DEVICE))$(if $(GT), --gt "$(GT)")
+	$(VENV)/bin/python -m experiments.bench --device $(strip $(DEVICE))$(if $(value GT), --gt $(call quoted,$(value GT)))
 
 check: $(READY) test ## tests, ruff, mypy, and whether the documents' tables are the reports'
 	$(VENV)/bin/python -m experiments.documents --check

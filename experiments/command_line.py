@@ -120,7 +120,7 @@ def _add_weights(add: Add) -> None:
 def _add_files(add: Add) -> None:
     """The commands on plain files, which need no registry."""
     detect = add("detect", "draw a detector's boxes on pictures", "freeanchor detect a.jpg --checkpoint m.safetensors")
-    detect.add_argument("images", nargs="+", type=Path, help="picture files")
+    detect.add_argument("images", nargs="+", type=Path, help="picture files; turned upright where they say how (EXIF)")
     detect.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of ours")
     detect.add_argument("--out", type=Path, default=Path("detections"), help="folder to write to (default: detections)")
     detect.add_argument("--min-score", type=float, default=0.5, help="draw boxes that score more (default: 0.5)")

@@ -167,7 +167,7 @@ def _matching_figure(draw: Callable[..., Figure]) -> Callable[[Profile, Store], 
         pixels, credit = picture_of(frame, profile, store)
         figure = draw(frame, pixels)
         if credit:
-            figure.supxlabel(f"Picture: {credit}", fontsize=6, x=0.99, ha="right")
+            figure.supxlabel(f"Picture: {credit}", fontsize=6, x=0.99, ha="right", parse_math=False)
         return figure, frame
 
     return build

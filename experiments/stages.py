@@ -12,7 +12,7 @@ not done again.
 import json
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,18 @@ def train_stage(
     processes.wait()
 
 
+@contextmanager
+def _not_left_empty(directory: Path, *, was_there: bool) -> Iterator[None]:
+    """Where the block fails, remove a folder that was not there before and holds nothing: a refused run leaves none."""
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):  # it holds something, and stays
+                directory.rmdir()
+        raise
+
+
 def _train(training: Training, store: Store, runtime: Runtime, processes: Processes) -> None:
     """Train for real."""
     directory = training.directory(store.runs)
@@ -137,7 +149,9 @@ def _train(training: Training, store: Store, runtime: Runtime, processes: Proces
     detector = _detector(training, split)
     _validation(training, store, detector)  # a fault there should show before the training, not after it
     weights = backbone_file(training, store, processes)
-    with alone_at(directory) if processes.is_main else nullcontext():
+    was_there = processes.from_main(directory.exists())
+    # Emptied while the lock is held: otherwise it might be another process's.
+    with alone_at(directory) if processes.is_main else nullcontext(), _not_left_empty(directory, was_there=was_there):
         if processes.from_main(is_done(directory / "train.json") if processes.is_main else None):
             return  # by another process, meanwhile
         result = train(directory, split, detector, training.recipe, runtime, processes, weights)

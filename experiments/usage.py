@@ -17,15 +17,17 @@ class UsageError(ValueError):
 
 
 def check_device(device: str) -> None:
-    """Raise UsageError where torch has no such device, or not one for each process that torchrun starts here."""
+    """Raise UsageError where it is neither the CPU nor a GPU of CUDA, or torchrun's processes here outnumber those."""
     try:
-        torch.device(device)
+        parsed = torch.device(device)
     except RuntimeError:
         raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if parsed.type not in ("cpu", "cuda"):  # mps, xpu, meta: names of torch's that nothing here was written for
+        raise UsageError(f"--device {device}: only CPUs and CUDA's GPUs are supported; give cpu, cuda or cuda:1")
+    if parsed.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
-    if device.startswith("cuda"):
-        _check_gpus(device, torch.device(device).index, torch.cuda.device_count())
+    if parsed.type == "cuda":
+        _check_gpus(device, parsed.index, torch.cuda.device_count())
 
 
 def _check_gpus(device: str, index: int | None, num_gpus: int) -> None:

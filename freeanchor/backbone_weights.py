@@ -12,14 +12,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from freeanchor.backbones import Backbone
 from freeanchor.checkpoints import CheckpointError
-from freeanchor.conversion_layout import COUNTER, mismatches
+from freeanchor.conversion_layout import COUNTER
 from freeanchor.foreign_files import read_weights
 from freeanchor.timm_backbones import TimmFeatures
-from freeanchor.timm_weights import load_timm
+from freeanchor.timm_weights import check_fit, load_timm
 
 NO_WEIGHTS = re.compile(r"fc\.(weight|bias)|(fc1000|pred|last_out_L1000)_[wb]|.*_momentum")  # classifiers, optimiser
 LARGEST_STEM_BIAS = 1e-6  # Caffe's ResNet-50 has a bias before its first norm, which training left at nothing
@@ -77,11 +78,21 @@ def _neutral_statistics(backbone: Backbone) -> dict[str, Tensor]:
     return statistics
 
 
+def _network_name(backbone: Backbone) -> str:
+    """torchvision's name of a ResNet, read off its blocks of two or three convolutions."""
+    # Besides those, the name counts the stem and the classifier.
+    blocks = [one for one in backbone.stages.modules() if isinstance(one, BasicBlock | Bottleneck)]
+    layers = 2 + sum(3 if isinstance(block, Bottleneck) else 2 for block in blocks)
+    groups, channels = blocks[0].conv2.groups, blocks[0].conv2.out_channels
+    return f"resnext{layers}_{groups}x{channels // groups}d" if groups > 1 else f"resnet{layers}"
+
+
 def load_backbone(backbone: Backbone | TimmFeatures, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Put the weights of `read_backbone` into `backbone`, in place.
 
-    Caffe2's files have the statistics folded into scale and bias: theirs become neutral. Raises CheckpointError that
-    lists every missing, unknown or misshapen name by the file's own, and for a narrow ResNet, which nobody publishes.
+    Caffe2's files have the statistics folded into scale and bias: theirs become neutral. Raises CheckpointError where
+    names, given as the file has them, are missing, unknown or misshapen, and for a narrow ResNet, which nobody
+    publishes.
     """
     if isinstance(backbone, TimmFeatures):
         load_timm(backbone, tensors, path)
@@ -97,11 +108,11 @@ def load_backbone(backbone: Backbone | TimmFeatures, tensors: Mapping[str, Tenso
     if naming is _caffe2_name and not any(name.endswith(("_rm", "_riv")) for name in tensors):
         filled = _neutral_statistics(backbone)
     names = {name: naming(name) for name in own if name not in filled}
-    wrong = mismatches(
+    check_fit(
         {foreign: tuple(own[name].shape) for name, foreign in names.items()},
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        path,
+        _network_name(backbone),
     )
-    if wrong:
-        raise CheckpointError(f"{path}: does not fit the backbone; {'; '.join(wrong)}")
     values = {name: tensors[foreign] for name, foreign in names.items()} | filled
     backbone.load_state_dict(backbone.state_dict() | values)

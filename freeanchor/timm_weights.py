@@ -11,14 +11,36 @@ import torch
 from torch import Tensor
 
 from freeanchor.checkpoints import CheckpointError
-from freeanchor.conversion_layout import COUNTER, mismatches
+from freeanchor.conversion_layout import COUNTER, Shape
 from freeanchor.timm_backbones import TimmFeatures, create
+
+EXAMPLES = 3  # names of each kind that a refusal gives: a wrong network's are hundreds
+
+
+def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], path: Path, name: str) -> None:
+    """Raise CheckpointError where the names and shapes of the file `path` are not those of the backbone `name`.
+
+    One line counts the missing, unknown and misshapen tensors, and names a few of each.
+    """
+    misshapen = [key for key in expected.keys() & given.keys() if expected[key] != given[key]]
+    found = {
+        "missing": sorted(expected.keys() - given.keys()),
+        "unknown": sorted(given.keys() - expected.keys()),
+        "misshapen": [f"{key} {given[key]} instead of {expected[key]}" for key in sorted(misshapen)],
+    }
+    wrong = [
+        f"{len(names)} {kind}: {', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}"
+        for kind, names in found.items()
+        if names
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit {name}; {'; '.join(wrong)}; is it the file of {name}?")
 
 
 def load_timm(backbone: TimmFeatures, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Put `tensors` into `backbone`, in place; timm itself knows how its names become those of feature maps.
 
-    Raises CheckpointError that lists every missing, unknown or misshapen name of the file `path`.
+    Raises CheckpointError where names of the file `path` are missing, unknown or misshapen (`check_fit`).
     """
     name = backbone.config.name
     with torch.device("meta"):
@@ -26,7 +48,7 @@ def load_timm(backbone: TimmFeatures, tensors: Mapping[str, Tensor], path: Path)
     classifiers = whole.default_cfg.get("classifier", ())
     no_matter = tuple(f"{it}." for it in ([classifiers] if isinstance(classifiers, str) else classifiers))
 
-    def shapes(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    def shapes(named: Mapping[str, Tensor]) -> dict[str, Shape]:
         return {
             key: tuple(tensor.shape)
             for key, tensor in named.items()
@@ -34,9 +56,8 @@ def load_timm(backbone: TimmFeatures, tensors: Mapping[str, Tensor], path: Path)
         }
 
     expected = whole.state_dict()
-    if wrong := mismatches(shapes(expected), shapes(tensors)):
-        raise CheckpointError(f"{path}: does not fit timm's {name}; {'; '.join(wrong)}")
     wanted = shapes(expected)
+    check_fit(wanted, shapes(tensors), path, f"timm's {name}")
     filled = {
         key: tensors[key] if key in wanted else torch.zeros_like(tensor, device="cpu")
         for key, tensor in expected.items()

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
 
-from experiments.detect import detect, draw_detections, picture_at
+from experiments.detect import detect, draw_detections, picture_at, upright
+from experiments.usage import UsageError
 from freeanchor.checkpoints import CheckpointError, save_model
 from freeanchor.data import DataError, InputConfig, load_sample, open_image
 
@@ -103,10 +104,68 @@ def test_surer_boxes_lie_on_top() -> None:
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path, checkpoint: Path) -> None:
-    """Their results would overwrite each other."""
+    """Their results would overwrite each other; both are named."""
     photos = [_photo(tmp_path / "a.jpg"), _photo(tmp_path / "a.png")]
-    with pytest.raises(DataError, match="share a name"):
+    with pytest.raises(DataError, match=r"a\.jpg and .*a\.png share a name"):
         detect(photos, checkpoint, tmp_path / "out", min_score=0.5, runtime=FLOAT32)
+
+
+@pytest.mark.parametrize("out", ["pics", "pics/../pics", "link"])
+def test_a_drawing_never_replaces_its_picture(tmp_path: Path, out: str) -> None:
+    """However the folder is spelled; before the checkpoint is looked at, and the picture stays as it was."""
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "link").symlink_to("pics")
+    photo = _photo(tmp_path / "pics" / "a.png")
+    before = photo.read_bytes()
+    with pytest.raises(UsageError, match=r"a\.png: a drawing would overwrite it; give another --out"):
+        detect([photo], tmp_path / "none", tmp_path / out, min_score=0.5, runtime=FLOAT32)
+    assert photo.read_bytes() == before
+    assert [path.name for path in photo.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("out", ["a.jpg", "a.jpg/deeper", "full", "listed"])
+def test_results_that_have_no_place_are_refused_at_once(tmp_path: Path, out: str) -> None:
+    """A file where the folder should be, or above it, and folders where the drawing or the json should be."""
+    photo = _photo(tmp_path / "a.jpg")
+    (tmp_path / "full" / "a.png").mkdir(parents=True)
+    (tmp_path / "listed" / "detections.json").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"a\.jpg is no folder|is a folder where a result would be written"):
+        detect([photo], tmp_path / "none", tmp_path / out, min_score=0.5, runtime=FLOAT32)
+
+
+def _stored(shown: Image.Image, flag: int) -> Image.Image:
+    """The pixels that a camera held as `flag` says stores, for viewers to show `shown`."""
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    return shown.transpose(turns[flag])
+
+
+@pytest.mark.parametrize("flag", [3, 6, 8])
+def test_a_turned_photo_is_detected_upright(tmp_path: Path, checkpoint: Path, flag: int) -> None:
+    """Rows and drawing are those of the picture as viewers show it; the file stays as it was, other pictures too."""
+    with Image.open(_photo(tmp_path / "a.png")) as image:
+        shown = image.convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = flag
+    turned = tmp_path / "turned" / "a.png"
+    turned.parent.mkdir()
+    _stored(shown, flag).save(turned, exif=exif)
+    before = turned.read_bytes()
+    plain = [tmp_path / "a.png", _photo(tmp_path / "b.png", (90, 120))]
+    expected = detect(plain, checkpoint, tmp_path / "plain", min_score=0.5, runtime=FLOAT32)
+    assert detect([turned, plain[1]], checkpoint, tmp_path / "out", min_score=0.5, runtime=FLOAT32) == expected
+    for name in ("a.png", "b.png"):
+        drawn, theirs = (np.array(open_image(tmp_path / folder / name)) for folder in ("out", "plain"))
+        assert np.array_equal(drawn, theirs)
+    assert turned.read_bytes() == before
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0nonsense", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+def test_a_picture_whose_exif_says_nothing_stays_as_it_is(tmp_path: Path, exif: bytes) -> None:
+    """Without a flag, or with a header that cannot be read, the pixels count as they are stored."""
+    with Image.open(_photo(tmp_path / "a.png")) as image:
+        image.save(tmp_path / "a.jpg", exif=exif)
+    image = open_image(tmp_path / "a.jpg")
+    assert upright(image) is image
 
 
 @pytest.mark.parametrize("bad", ["missing", "truncated", "text"])

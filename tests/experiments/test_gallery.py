@@ -122,7 +122,9 @@ def test_objects_that_one_alone_finds_are_shown(world, name):
     words = texts(figure)
     assert "found by FreeAnchor alone: 3 of 6, by RetinaNet alone: 1, by both: 1" in words
     assert "bar, 5.0:1, 1 object in the picture" in words
-    assert "Found by FreeAnchor alone, score 0.900, IoU 1.00. RetinaNet: no box of the class takes it at IoU 0.5." in words
+    assert (
+        "Found by FreeAnchor alone, score 0.900, IoU 1.00. RetinaNet: no box of the class takes it at IoU 0.5." in words
+    )
     assert "Attribution License, url10" in words and "url30" not in words
     assert "of 50 anchors" in words and "no match map" not in words
 

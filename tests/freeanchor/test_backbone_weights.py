@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from freeanchor.backbone_weights import load_backbone, read_backbone
-from freeanchor.backbones import Backbone, SmallResNet, TorchvisionResNet, build_backbone
+from freeanchor.backbones import RESNETS, Backbone, SmallResNet, TorchvisionResNet, build_backbone
 from freeanchor.checkpoints import CheckpointError
 
 IMAGES = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -168,8 +168,8 @@ def test_every_wrong_name_is_listed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_backbone(backbone, read_backbone(path), path)
     assert str(caught.value) == (
-        f"{path}: does not fit the backbone; missing: res3_0_branch1_bn_s; unknown: conv1_b, res9_w; "
-        "misshapen: res2_0_branch2a_w (2, 2) instead of (64, 64, 3, 3)"
+        f"{path}: does not fit resnet18; 1 missing: res3_0_branch1_bn_s; 2 unknown: conv1_b, res9_w; "
+        "1 misshapen: res2_0_branch2a_w (2, 2) instead of (64, 64, 3, 3); is it the file of resnet18?"
     )
     assert all(torch.equal(backbone.state_dict()[name], tensor) for name, tensor in before.items())
 
@@ -177,8 +177,21 @@ def test_every_wrong_name_is_listed(tmp_path: Path) -> None:
 def test_another_depth_is_refused(tmp_path: Path) -> None:
     """A ResNet-34's weights are not a ResNet-18's, and the names of torchvision's file say so."""
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "m.pth")
-    with pytest.raises(CheckpointError, match=r"does not fit the backbone; unknown: layer1\.2\.bn1\.bias"):
+    with pytest.raises(CheckpointError, match=r"does not fit resnet18; \d+ unknown: layer1\.2\.bn1\.bias"):
         _loaded(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_a_wrong_file_is_told_in_a_short_line(name: str, tmp_path: Path) -> None:
+    """Whatever the ResNet, its name is in the question, and of hundreds of names a few are given."""
+    with torch.device("meta"):
+        backbone = build_backbone(TorchvisionResNet(name=name))
+    wrong = {f"blocks.{number}.conv.weight": torch.ones(1) for number in range(300)}
+    with pytest.raises(CheckpointError, match=rf"does not fit {name}; .*; is it the file of {name}\?$") as caught:
+        load_backbone(backbone, wrong, tmp_path / "m.pth")
+    line = str(caught.value).removeprefix(str(tmp_path))
+    assert "; 300 unknown: blocks.0.conv.weight, blocks.1.conv.weight, blocks.10.conv.weight, …;" in line
+    assert len(line) < 600
 
 
 def test_a_narrow_resnet_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Backbones of timm: maps at the strides of a pyramid, what the paper freezes frozen, ImageNet weights put in whole."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from freeanchor.backbones import build_backbone
 from freeanchor.checkpoints import CheckpointError, DetectorConfig, load_model, save_model
 from freeanchor.data import InputConfig
 from freeanchor.model import ModelConfig, RetinaNet
-from freeanchor.timm_backbones import TimmBackbone, TimmError, TimmFeatures, input_statistics, published_file
+from freeanchor.timm_backbones import (
+    TimmBackbone,
+    TimmError,
+    TimmFeatures,
+    check_backbone,
+    input_statistics,
+    published_file,
+)
 
 LITE = "tf_efficientnet_lite0"
 SHARED = Path(__file__).parents[3] / "shared" / "weights" / f"{LITE}.safetensors"
@@ -108,10 +116,14 @@ def test_weights_are_timms_own(tmp_path: Path, strided_c5: bool) -> None:
 
 
 def test_a_file_of_another_network_is_refused_by_names(tmp_path: Path) -> None:
-    """Which names are missing and unknown is said in one line."""
+    """How many names are missing and unknown, with a few of each, is said in one short line with the remedy."""
     path = weights_file(tmp_path / "w.safetensors", "mobilenetv3_small_050")
-    with pytest.raises(CheckpointError, match=r"w.safetensors: does not fit timm's tf_efficientnet_lite0; missing: "):
+    with pytest.raises(CheckpointError, match=r"w.safetensors: does not fit timm's tf_efficientnet_lite0; ") as caught:
         load_backbone(TimmFeatures(TimmBackbone(name=LITE)), read_backbone(path), path)
+    line = str(caught.value).removeprefix(str(path))
+    assert re.search(r"; \d+ missing: (\S+, ){3}…; \d+ unknown: (\S+, ){3}…; \d+ misshapen: ", line)
+    assert line.endswith("; is it the file of timm's tf_efficientnet_lite0?")
+    assert len(line) < 600
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
@@ -119,7 +131,7 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     path = weights_file(tmp_path / "w.safetensors", LITE)
     tensors = read_backbone(path)
     del tensors["blocks.3.1.conv_dw.weight"]
-    with pytest.raises(CheckpointError, match=r"missing: blocks\.3\.1\.conv_dw\.weight$"):
+    with pytest.raises(CheckpointError, match=r"; 1 missing: blocks\.3\.1\.conv_dw\.weight; is it"):
         load_backbone(TimmFeatures(TimmBackbone(name=LITE)), tensors, path)
 
 
@@ -137,6 +149,23 @@ def test_what_timm_cannot_give_is_refused(name: str, words: str) -> None:
     with pytest.raises(TimmError, match=words) as caught:
         TimmFeatures(TimmBackbone(name=name))
     assert "\n" not in str(caught.value)
+    with pytest.raises(TimmError, match=words):
+        check_backbone(name)
+
+
+def test_what_timm_can_give_passes_even_where_it_needs_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that cannot be built without memory is built with it before it is refused."""
+    create, devices = timm.create_model, []
+
+    def picky(name: str, **options: object) -> torch.nn.Module:
+        devices.append(torch.empty(0).device.type)
+        if devices[-1] == "meta":
+            raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", picky)
+    check_backbone("resnet10t")
+    assert {"meta", "cpu"} == set(devices)
 
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
