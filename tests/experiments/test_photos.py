@@ -111,6 +111,12 @@ def test_classes_name_the_run_and_the_report(folder: Path) -> None:
     assert json.loads(one.evaluations[name].training.describe())["data"]["classes"] == "one"
 
 
+def test_another_backbone_has_reports_of_its_own(folder: Path) -> None:
+    """Or they would replace those of the default backbone on the same pictures."""
+    other = build_profile("photos", photographs=Photographs(folder=folder, backbone="resnet18"))
+    assert other.report_name == Path("photos/ponds-resnet18")
+
+
 def needs(folder: Path, chosen: str) -> dict[str, str]:
     """What each report's csv waits for, by its name."""
     profile = build_profile("photos", photographs=Photographs(folder=folder))
@@ -151,7 +157,7 @@ def test_a_small_set_whole(folder: Path, tmp_path: Path, small_backbone: list[st
     for run in ("retinanet-small-s0", "freeanchor-small-s0"):
         assert main(["train", run, *options]) == 0
         assert main(["predict", run, *options]) == 0
-    directory = tmp_path / "reports" / "photos" / "ponds-one"
+    directory = tmp_path / "reports" / "photos" / "ponds-one-test_efficientnet"
     for report in ("table2", "convergence", "figure1"):
         assert main(["report", report, *options, "--hide-pictures"]) == 0
     table = pd.read_csv(directory / "table2.csv")
