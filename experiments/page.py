@@ -28,7 +28,7 @@ PAGE_NAME = "index.html"
 _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
 _POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
 _PNG_DPI = 200
-_QUALITIES = (85, 55, 25)  # of webp; a figure without photographs passes at the first
+_QUALITIES = ((85, 1.0), (55, 1.0), (25, 1.0), (25, 0.75))  # of webp, and share of the width; drawings pass at the first
 _LARGEST_PICTURE = 200_000  # bytes, if any quality allows
 _TEMPLATE_FOLDER = Path(__file__).parent
 
@@ -159,9 +159,10 @@ def _read_picture(section: Section) -> Picture | None:
 
 def _webp(image: Image.Image) -> bytes:
     """A picture as webp, the more coarsely the larger it comes out: figures of photographs, above all."""
-    for quality in _QUALITIES:
+    for quality, share in _QUALITIES:
         buffer = io.BytesIO()
-        image.save(buffer, format="WEBP", quality=quality)
+        size = round(image.width * share), round(image.height * share)
+        (image if share == 1 else image.resize(size)).save(buffer, format="WEBP", quality=quality)
         if buffer.tell() <= _LARGEST_PICTURE:
             break
     return buffer.getvalue()
