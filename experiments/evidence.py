@@ -13,7 +13,7 @@ trained model is tested in two ways, which share its seed.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
@@ -48,7 +48,7 @@ class Measured:
     high: float
     n_seeds: int
     runs: tuple[str, ...]
-    seeds: SeedError = field(default_factory=SeedError)
+    seeds: SeedError = SeedError()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,12 @@ class SeedNoise:
 
     sd: float
     degrees: int
+
+
+def joint_degrees(terms: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of variances, each with its own, after Welch and Satterthwaite; one is above 0."""
+    total = math.fsum(variance for variance, _ in terms)
+    return total**2 / math.fsum(variance**2 / degrees for variance, degrees in terms)
 
 
 def error_of_difference(first: SeedNoise, second: SeedNoise) -> SeedError:
@@ -69,7 +75,7 @@ def error_of_difference(first: SeedNoise, second: SeedNoise) -> SeedError:
     one, two = first.sd**2, second.sd**2
     degrees: float = first.degrees
     if first != second:
-        degrees = (one + two) ** 2 / (one**2 / first.degrees + two**2 / second.degrees) if one + two else 1
+        degrees = joint_degrees([(one, first.degrees), (two, second.degrees)]) if one + two else 1
     return SeedError(error=math.sqrt(one + two), degrees=max(1, int(degrees)))
 
 

@@ -32,11 +32,7 @@ BATCH_SIZE = 8
 MOST_PICTURES = 90_000 * 16  # that a training sees: the paper's own number
 SNAPSHOTS = (0.02, 0.1, 0.3, 0.5, 2 / 3, 0.8, 8 / 9, 1.0)  # to draw AP over training, too
 NUM_EPOCHS, HALF_TRIAL, SHORT_TRIAL = 60, 30, 10
-BAG_SIZES = (
-    12,
-    25,
-    50,
-)  # smaller than the paper's, whose fiftieth anchor hardly touches its object at this picture size
+BAG_SIZES = (12, 25, 50)  # the paper's fiftieth anchor hardly touches its object at this picture size
 LR, LR_TRIALS = 0.02, (0.01, 0.02, 0.04)
 
 # DEVIATION(D20): sizes of 2 strides a level, 16 to 101 px on P3 to P5. At 224 px, half of the objects of photographs

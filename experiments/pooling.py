@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.statistics import spread
 from experiments.claim_sets import ClaimSet
 from experiments.claims import CLAIMS, Claim
-from experiments.evidence import Measured, SeedError
+from experiments.evidence import Measured, SeedError, joint_degrees
 from experiments.ledger import rule_text
 from experiments.verdicts import NOT_RUN, Above, Rule, Within, judge
 
@@ -76,8 +76,7 @@ def _joint_error(measured: Sequence[Measured]) -> SeedError:
     total = math.fsum(variance for variance, _ in terms)
     if total == 0:
         return SeedError(degrees=every)
-    degrees = total**2 / math.fsum(variance**2 / degrees for variance, degrees in terms)
-    return SeedError(error=math.sqrt(total) / len(measured), degrees=max(1.0, degrees))
+    return SeedError(error=math.sqrt(total) / len(measured), degrees=max(1.0, joint_degrees(terms)))
 
 
 def pooled_frame(sets: Sequence[ClaimSet]) -> pd.DataFrame:
