@@ -61,7 +61,7 @@ def _foreign_shapes(shapes: Mapping[str, Shape], naming: Naming, channels: Chann
 def _check_names(expected: Mapping[str, Shape], given: Mapping[str, Shape], origin: Origin) -> None:
     """Refuse a state dict whose names or shapes differ from the expected ones anywhere, saying where."""
     wrong = mismatches(expected, given)
-    unknown = sorted(given.keys() - expected.keys())
+    unknown = wrong.get("unknown", [])
     num_known = len(given) - len(unknown)
     if num_known < len(expected) / 2:
         raise CheckpointError(
@@ -69,7 +69,8 @@ def _check_names(expected: Mapping[str, Shape], given: Mapping[str, Shape], orig
             f"others ({', '.join(unknown[:3])}); name the format that it is of"
         )
     if wrong:
-        raise CheckpointError(f"does not fit the names and shapes of {origin.format}'s RetinaNet; {'; '.join(wrong)}")
+        all_of_them = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items())
+        raise CheckpointError(f"does not fit the names and shapes of {origin.format}'s RetinaNet; {all_of_them}")
 
 
 def _weights(tensors: Mapping[str, Tensor], naming: Naming, expected: Mapping[str, Shape]) -> dict[str, Tensor]:

@@ -109,14 +109,18 @@ def own_shapes(model: ModelConfig) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def mismatches(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> list[str]:
-    """Every difference between two sets of names and shapes in words: missing, unknown, misshapen."""
-    missing = sorted(expected.keys() - given.keys())
-    unknown = sorted(given.keys() - expected.keys())
-    misshapen = [
-        f"{name} {given[name]} instead of {expected[name]}"
-        for name in sorted(expected.keys() & given.keys())
-        if expected[name] != given[name]
-    ]
-    found = {"missing": missing, "unknown": unknown, "misshapen": misshapen}
-    return [f"{kind}: {', '.join(names)}" for kind, names in found.items() if names]
+def mismatches(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> dict[str, list[str]]:
+    """Every difference between two sets of names and shapes, by its kind (missing, unknown, misshapen); sorted.
+
+    Kinds of which there are none are left out, so that an empty result means that all fits.
+    """
+    found = {
+        "missing": sorted(expected.keys() - given.keys()),
+        "unknown": sorted(given.keys() - expected.keys()),
+        "misshapen": [
+            f"{name} {given[name]} instead of {expected[name]}"
+            for name in sorted(expected.keys() & given.keys())
+            if expected[name] != given[name]
+        ],
+    }
+    return {kind: names for kind, names in found.items() if names}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from freeanchor.checkpoints import CheckpointError
-from freeanchor.conversion_layout import COUNTER, Shape
+from freeanchor.conversion_layout import COUNTER, Shape, mismatches
 from freeanchor.timm_backbones import TimmFeatures, create
 
 EXAMPLES = 3  # names of each kind that a refusal gives: a wrong network's are hundreds
@@ -22,16 +22,9 @@ def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], path: P
 
     One line counts the missing, unknown and misshapen tensors, and names a few of each.
     """
-    misshapen = [key for key in expected.keys() & given.keys() if expected[key] != given[key]]
-    found = {
-        "missing": sorted(expected.keys() - given.keys()),
-        "unknown": sorted(given.keys() - expected.keys()),
-        "misshapen": [f"{key} {given[key]} instead of {expected[key]}" for key in sorted(misshapen)],
-    }
     wrong = [
         f"{len(names)} {kind}: {', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}"
-        for kind, names in found.items()
-        if names
+        for kind, names in mismatches(expected, given).items()
     ]
     if wrong:
         raise CheckpointError(f"{path}: does not fit {name}; {'; '.join(wrong)}; is it the file of {name}?")
