@@ -65,7 +65,7 @@ ifneq ($(word 2,$(filter demo paper zoo trials models ablations,$(MAKECMDGOALS))
 $(error $(MAKECMDGOALS): each of demo, paper, zoo, trials, models, ablations plans for itself; make them one after the other)
 endif
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	convergence bag_overlap gallery_slender gallery_crowded gallery_random trials headline ablations claims models positions concentration part_distance report reports/% runs/%
+	candidates convergence bag_overlap gallery_slender gallery_crowded gallery_random trials headline ablations claims models positions concentration part_distance report reports/% runs/%
 
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
@@ -137,6 +137,7 @@ figure4: ## matching of one object over training (Fig. 4)
 figure5: ## slender against square objects (Fig. 5)
 figure6: ## crowdedness (Fig. 6)
 training: ## loss terms, learning rate and effective anchors over training
+candidates: ## NMS recall from equally many candidates of both detectors
 convergence: ## AP at snapshots over training
 bag_overlap: ## IoU of an object's anchors by rank, beside COCO's
 gallery_slender: ## pictures: slender objects that one detector alone finds

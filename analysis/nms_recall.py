@@ -1,8 +1,8 @@
 """NMS recall: how many of the objects that a detector's candidates cover are still covered after NMS (Sec. 4.2).
 
 What it is: NR_tau and its table from each object's best IoU before and after NMS, and those IoUs from plain candidates.
-What it is not: a measure of a detector's recall. The objects found before NMS are each detector's own, so the two
-recalls stand beside the ratio.
+What it is not: a measure of a detector's recall. The objects found before NMS are each detector's own, and the more so
+the more candidates it has, so the two recalls stand beside the ratio, and `max_candidates` makes the numbers equal.
 
     recall = object_recall(ground_truth, candidates, definition=NmsRecallDefinition())
     nms_recall(recall, 0.7)                         # nr_70
@@ -37,6 +37,7 @@ class NmsRecallDefinition:
     """What counts as a candidate, and when it has found an object. The defaults are the authors' (nms_recall/*.py).
 
     - `score_threshold`: candidates score more than this; the authors' 0.05. After soft-NMS they must do so still.
+    - `max_candidates`: so many of a picture's candidates count, best first, before NMS. The authors take all.
     - `nms`: what removes candidates, class by class: the authors' NMS at IoU 0.5, or see `analysis.suppression`.
     - `class_aware`: only candidates of the object's own class can find it. The authors ignore classes.
     - `max_detections`: keep this many of a picture after NMS, best first (100 as COCO does). The authors keep all.
@@ -47,6 +48,7 @@ class NmsRecallDefinition:
     """
 
     score_threshold: float = 0.05
+    max_candidates: int | None = None
     nms: Suppression = AUTHORS_NMS
     class_aware: bool = False
     max_detections: int | None = None
@@ -55,8 +57,10 @@ class NmsRecallDefinition:
 
     def __post_init__(self) -> None:
         """Refuses a cap that cannot be meant."""
-        if self.max_detections is not None and self.max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, got {self.max_detections}; None keeps all")
+        for name in ("max_candidates", "max_detections"):
+            cap = getattr(self, name)
+            if cap is not None and cap < 1:
+                raise ValueError(f"{name} must be at least 1, got {cap}; None keeps all")
 
 
 def four_definitions(base: NmsRecallDefinition = NmsRecallDefinition()) -> dict[str, NmsRecallDefinition]:
@@ -207,15 +211,23 @@ def _picture_recall(
 ) -> np.ndarray:
     """Best IoUs of one picture's objects, [definition, before and after, object]."""
     best = np.zeros((len(definitions), 2, len(objects)))
-    kept: dict[tuple[Suppression, float], np.ndarray] = {}
+    kept: dict[tuple[Suppression, float, int | None], np.ndarray] = {}
     for d, definition in enumerate(definitions):
-        key = (definition.nms, definition.score_threshold)
+        before = _before_nms(candidates, found, definition)
+        key = (definition.nms, definition.score_threshold, definition.max_candidates)
         if key not in kept:
-            kept[key], _ = survivors(candidates, found, definition.nms, score_threshold=definition.score_threshold)
-        before = found[candidates.scores[found] > definition.score_threshold]
+            kept[key], _ = survivors(candidates, before, definition.nms, score_threshold=definition.score_threshold)
         for side, rows in enumerate((before, kept[key][: definition.max_detections])):
             best[d, side] = _best_iou(ground_truth, objects, candidates, rows, definition.class_aware)
     return best
+
+
+def _before_nms(candidates: Detections, found: np.ndarray, definition: NmsRecallDefinition) -> np.ndarray:
+    """Those of one picture's rows that NMS is given: above the threshold, and the best of them where there is a cap."""
+    rows = found[candidates.scores[found] > definition.score_threshold]
+    if definition.max_candidates is None:
+        return rows
+    return rows[np.argsort(-candidates.scores[rows], kind="stable")[: definition.max_candidates]]
 
 
 def _columns(ground_truth: GroundTruth, ious: np.ndarray, definition: NmsRecallDefinition) -> ObjectRecall:

@@ -219,6 +219,9 @@ def _add_suppressions(add: Add) -> None:
     recall.add_argument(
         "--soft-nms", nargs="+", default=[], choices=("linear", "gaussian"), help="beside them; linear at each IoU"
     )
+    recall.add_argument(
+        "--max-candidates", type=int, default=0, help="of a picture, the best, before NMS; 0: all (default: 0)"
+    )
     recall.add_argument("--include-crowd", action="store_true", help="count crowd regions as objects")
     recall.add_argument("--inclusive", action="store_true", help="found means IoU >= tau (the authors: IoU > tau)")
     _add_answer(recall, "resamplings of the pictures; 0: no intervals")
@@ -272,9 +275,9 @@ def build_parser() -> argparse.ArgumentParser:
     report = add("report", "write a table, a figure, or the index page", "freeanchor report table2")
     report.add_argument(
         "name",
-        help="table1 to table3, figure1 to figure6, headline, claims, ablations, positions, concentration, "
-        "part_distance, training, convergence, bag_overlap, gallery_slender, gallery_crowded, gallery_random, "
-        "comparison, trials, models, index, or all",
+        help="table1 to table3, figure1 to figure6, headline, claims, ablations, candidates, positions, "
+        "concentration, part_distance, training, convergence, bag_overlap, gallery_slender, gallery_crowded, "
+        "gallery_random, comparison, trials, models, index, or all",
     )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")

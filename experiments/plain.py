@@ -50,8 +50,11 @@ def nms_recall(arguments: argparse.Namespace) -> None:
     suppressions: list[Suppression] = [HardNms(nms_iou=iou) for iou in _checked_ious(arguments)]
     for kind in arguments.soft_nms:
         suppressions += _soft(kind, arguments)
+    if arguments.max_candidates < 0:
+        raise UsageError(f"--max-candidates must not be negative, got {arguments.max_candidates}; 0 takes all")
     base = NmsRecallDefinition(
         score_threshold=_checked_threshold(arguments),
+        max_candidates=arguments.max_candidates or None,
         include_crowd=arguments.include_crowd,
         strict=not arguments.inclusive,
     )

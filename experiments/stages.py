@@ -27,28 +27,20 @@ from experiments.locks import alone_at, in_turn
 from experiments.matches import matches_frame
 from experiments.measure import Measured, compare, measure
 from experiments.provenance import provenance
-from experiments.results import result_rows
+from experiments.results import BUDGET_COLUMNS, BUDGETS, RECALL_COLUMNS, budget_rows, recall_rows, result_rows
 from experiments.store import Store
 from freeanchor.checkpoints import DetectorConfig, load_model, save_model
 from freeanchor.data import DataError, Split, locate_split, read_split
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.model import RetinaNet
 from freeanchor.postprocess import InferenceConfig
-from freeanchor.predict import BATCH_SIZE, Prediction, predict
+from freeanchor.predict import BATCH_SIZE, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes import write_shapes
 from freeanchor.train import TrainingResult, train
 from freeanchor.writing import replacing
 
 COCO_PICTURES = {"train": 118_287, "val": 5_000}
-RECALL_COLUMNS = (
-    "before",
-    "after",
-    "before_same_class",
-    "after_same_class",
-    "after_capped",
-    "after_capped_same_class",
-)
 
 
 def is_done(marker: Path) -> bool:
@@ -178,21 +170,14 @@ def _write_trained(
     (directory / "state.safetensors").unlink(missing_ok=True)
 
 
-def _recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
-    """One picture's objects with their best IoUs before and after NMS."""
-    columns = [getattr(prediction.recall, name).tolist() for name in RECALL_COLUMNS]
-    for annotation_id, *values in zip(prediction.picture.annotation_ids.tolist(), *columns, strict=True):
-        ious = dict(zip(RECALL_COLUMNS, (round(value, 6) for value in values), strict=True))
-        yield {"image_id": prediction.picture.image_id, "annotation_id": annotation_id, **ious}
-
-
 @dataclass(frozen=True)
 class _Tested:
-    """What testing gave on one picture: its place in the split, rows for the two files, the number of candidates."""
+    """What testing gave on one picture: its place in the split, rows for the three files, the number of candidates."""
 
     place: int
     detections: list[dict[str, object]]
     recall: list[dict[str, object]]
+    budgets: list[dict[str, object]]
     num_candidates: int
 
 
@@ -213,16 +198,19 @@ def _test(
         _Tested(
             place,
             list(result_rows(prediction.picture, prediction.detections, detector.category_ids)),
-            list(_recall_rows(prediction)),
+            list(recall_rows(prediction)),
+            list(budget_rows(prediction)),
             len(prediction.candidates),
         )
-        for place, prediction in zip(own, predict(model, detector, pictures, inference, runtime), strict=True)
+        for place, prediction in zip(
+            own, predict(model, detector, pictures, inference, runtime, budgets=BUDGETS), strict=True
+        )
     ]
     return sorted((tested for part in processes.gather(found) for tested in part), key=lambda tested: tested.place)
 
 
 def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, processes: Processes = ALONE) -> None:
-    """Run the detector over the validation split; leaves detections, each object's recall, and `predict.json`."""
+    """Run the detector over the validation split; leaves detections, objects' recall, and `predict.json`."""
     directory = evaluation.directory(store.runs)
     if processes.from_main(is_done(directory / "predict.json") if processes.is_main else None):
         return
@@ -241,11 +229,11 @@ def _write_tested(directory: Path, tested: list[_Tested], seconds: float, runtim
     """The files of a test, its marker last."""
     detections = [row for one in tested for row in one.detections]
     recall = [row for one in tested for row in one.recall]
+    budgets = [row for one in tested for row in one.budgets]
     with replacing(directory / "detections.json") as temporary:
         temporary.write_text(json.dumps(detections), encoding="utf-8")
-    write_csv(
-        directory / "object_recall.csv", pd.DataFrame(recall, columns=["image_id", "annotation_id", *RECALL_COLUMNS])
-    )
+    write_csv(directory / "object_recall.csv", pd.DataFrame(recall, columns=list(RECALL_COLUMNS)))
+    write_csv(directory / "budgets.csv", pd.DataFrame(budgets, columns=list(BUDGET_COLUMNS)))
     record = {
         "seconds": seconds,
         "num_pictures": len(tested),

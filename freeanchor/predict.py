@@ -44,12 +44,17 @@ class ObjectRecall:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One picture's candidates and detections in its file's pixels, and its objects' recall."""
+    """One picture's candidates and detections in its file's pixels, and its objects' recall.
+
+    `at_budgets` has each object's best IoU before and after NMS, by the authors' definition, among so many of the
+    picture's best-scored candidates alone.
+    """
 
     picture: Picture
     candidates: Candidates
     detections: Candidates
     recall: ObjectRecall
+    at_budgets: dict[int, tuple[Tensor, Tensor]]
 
 
 def best_iou(
@@ -127,11 +132,39 @@ def _suppress(
     return suppress(shrunk, nms_iou=inference.nms_iou, max_detections=max_detections).extend(growth)
 
 
+def _cut_at_borders(found: Candidates, picture: Picture, inference: InferenceConfig) -> Candidates:
+    """Boxes after NMS cut at the picture's borders, where they were not before it."""
+    if inference.clip != "after_nms":
+        return found
+    return found.clip(picture.height, picture.width, drop_empty=inference.drop_empty)
+
+
+def _under_budgets(
+    picture: Picture,
+    candidates: Candidates,
+    inference: InferenceConfig,
+    inclusive_scale: tuple[float, float] | None,
+    budgets: Sequence[int],
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """`Prediction.at_budgets`: recall before NMS grows with the candidates, so detectors need equally many of them."""
+    by_score = candidates.take(candidates.scores.argsort(descending=True, stable=True)[: max(budgets, default=0)])
+    gt_boxes, gt_labels = picture.boxes.to(by_score.boxes), picture.labels.to(by_score.labels)
+    found = {}
+    for budget in budgets:
+        before = by_score.first(budget)
+        sides = before, _suppress(before, inference, None, inclusive_scale)
+        cut = (_cut_at_borders(side, picture, inference) for side in sides)
+        first, second = (best_iou(gt_boxes, gt_labels, side, same_class=False) for side in cut)
+        found[budget] = first, second
+    return found
+
+
 def _finish(
     picture: Picture,
     scales: Sequence[tuple[Candidates, Candidates]],
     inference: InferenceConfig,
     inclusive_scale: tuple[float, float] | None,
+    budgets: Sequence[int],
 ) -> Prediction:
     """Merge one picture's scales, suppress, and measure what suppression cost its objects."""
     candidates = merge_scales([uncapped for _, uncapped in scales])
@@ -141,13 +174,17 @@ def _finish(
         reported = _suppress(capped, inference, inference.max_detections, inclusive_scale)
     else:  # NMS would do the same again
         reported = survivors.first(inference.max_detections)
-    if inference.clip == "after_nms":
-        candidates, survivors, reported = (
-            found.clip(picture.height, picture.width, drop_empty=inference.drop_empty)
-            for found in (candidates, survivors, reported)
-        )
-    recall = measure_recall(picture, candidates, survivors, reported)
-    return Prediction(picture=picture, candidates=candidates, detections=reported, recall=recall)
+    at_budgets = _under_budgets(picture, candidates, inference, inclusive_scale, budgets)
+    candidates, survivors, reported = (
+        _cut_at_borders(found, picture, inference) for found in (candidates, survivors, reported)
+    )
+    return Prediction(
+        picture=picture,
+        candidates=candidates,
+        detections=reported,
+        recall=measure_recall(picture, candidates, survivors, reported),
+        at_budgets=at_budgets,
+    )
 
 
 def _at_scale(inputs: InputConfig, short_side: int | None) -> InputConfig:
@@ -167,6 +204,7 @@ def predict(
     batch_size: int = BATCH_SIZE,
     *,
     all_candidates: bool = True,
+    budgets: Sequence[int] = (),
 ) -> Iterator[Prediction]:
     """Predictions for `pictures`, in order.
 
@@ -191,4 +229,4 @@ def predict(
             by_scale.append(found if all_candidates else [(capped, capped) for capped, _ in found])
         for place, (picture, *scales) in enumerate(zip(group, *by_scale, strict=True)):
             last_scale = batch.samples[place].scale if inclusive else None
-            yield _finish(picture, scales, inference, last_scale)
+            yield _finish(picture, scales, inference, last_scale, budgets)

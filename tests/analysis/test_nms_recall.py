@@ -29,6 +29,7 @@ from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms
 definitions = st.builds(
     NmsRecallDefinition,
     score_threshold=st.sampled_from([0.0, 0.05, 0.3]),
+    max_candidates=st.sampled_from([None, 1, 3, 100]),
     nms=st.one_of(
         st.builds(HardNms, nms_iou=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0])),
         st.builds(LinearSoftNms, nms_iou=st.sampled_from([0.0, 0.3, 0.5])),
@@ -166,10 +167,11 @@ def test_tau_must_be_a_fraction(tau):
         nms_recall(recall_of([0.5], [0.5]), tau)
 
 
-def test_a_cap_of_nothing_is_refused():
-    """A cap of 0 is refused; no cap is None."""
-    with pytest.raises(ValueError, match="max_detections"):
-        NmsRecallDefinition(max_detections=0)
+@pytest.mark.parametrize("cap", ["max_candidates", "max_detections"])
+def test_a_cap_of_nothing_is_refused(cap):
+    """A cap of 0 is refused, before NMS and after it; no cap is None."""
+    with pytest.raises(ValueError, match=cap):
+        NmsRecallDefinition(**{cap: 0})
 
 
 def test_the_default_is_the_authors_definition():
@@ -177,8 +179,8 @@ def test_the_default_is_the_authors_definition():
     authors = NmsRecallDefinition()
     assert authors == next(iter(four_definitions().values()))
     assert vars(authors) == {
-        "score_threshold": 0.05, "nms": HardNms(nms_iou=0.5), "class_aware": False, "max_detections": None,
-        "include_crowd": False, "strict": True,
+        "score_threshold": 0.05, "max_candidates": None, "nms": HardNms(nms_iou=0.5), "class_aware": False,
+        "max_detections": None, "include_crowd": False, "strict": True,
     }  # fmt: skip
 
 

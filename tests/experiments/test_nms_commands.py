@@ -104,12 +104,13 @@ def test_the_interval_is_over_pictures(sets):
     ("option", "oracles_words", "strict"),
     [
         (["--score-threshold", "0.4"], {"score_threshold": 0.4}, True),
+        (["--max-candidates", "4"], {"max_candidates": 4}, True),
         (["--include-crowd"], {"include_crowd": True}, True),
         (["--inclusive"], {}, False),
     ],
 )
 def test_options_are_heeded(sets, files, option, oracles_words, strict, capsys):
-    """Another threshold of score, crowd regions as objects, IoU >= tau: as the oracle has them."""
+    """Another threshold of score, the best candidates alone, crowd regions as objects, IoU >= tau: as the oracle has them."""
     rows = rows_of(capsys, ["nms-recall", *files, "--resamples", "0", *option])
     expected = oracle.best_ious(*sets, **oracles_words)
     for row, tau in zip(rows, TAUS, strict=False):
@@ -186,6 +187,7 @@ def test_nms_recall_of_what_nms_kept_is_whole(files, tmp_path, capsys):
         (["nms-recall", "--soft-nms", "gaussian", "--sigma=0"], "--sigma must be greater than 0"),
         (["nms-recall", "--score-threshold=-0.1"], "--score-threshold must be 0 or more"),
         (["nms-recall", "--score-threshold=nan"], "--score-threshold must be 0 or more"),
+        (["nms-recall", "--max-candidates=-1"], "--max-candidates must not be negative"),
         (["nms-recall", "--resamples", "1"], "--resamples must be at least 2 (or 0"),
         (["nms", "--out", "d.csv"], "--out must end with .json or .json.gz"),
         (["nms", "--out", "d.json", "--max-detections=-1"], "--max-detections must not be negative"),

@@ -103,7 +103,7 @@ def test_two_processes_test_every_picture_once(folder: Path) -> None:
     """The detections and each object's recall are, to the byte, those of one process."""
     evaluation = build_profile("mini").evaluations[RUN]
     directory = evaluation.directory(folder / "runs")
-    two = {name: (directory / name).read_bytes() for name in ("detections.json", "object_recall.csv")}
+    two = {name: (directory / name).read_bytes() for name in ("detections.json", "object_recall.csv", "budgets.csv")}
     (directory / "predict.json").unlink()
     store = Store(runs=folder / "runs", drawn=folder / "data")
     predict_stage(evaluation, store, Runtime(precision="float32", threads=1))

@@ -14,6 +14,7 @@ from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model, tiny_split
 
 from analysis.coco import read_detections, read_ground_truth
+from analysis.columns import Detections, GroundTruth
 from analysis.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor import predict as module
 from freeanchor.checkpoints import DetectorConfig
@@ -74,6 +75,28 @@ def _random_candidates(generator: torch.Generator, count: int) -> Candidates:
     return Candidates(boxes, torch.rand(count, generator=generator), torch.randint(3, (count,), generator=generator))
 
 
+def _written(path: Path, predictions: list[Prediction], split: Split) -> tuple[GroundTruth, Detections]:
+    """The ground truth, and the candidates as COCO results on disk, read again."""
+    rows = [
+        {
+            "image_id": prediction.picture.image_id,
+            "category_id": split.category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for prediction in predictions
+        for (x1, y1, x2, y2), score, label in zip(
+            prediction.candidates.boxes.tolist(),
+            prediction.candidates.scores.tolist(),
+            prediction.candidates.labels.tolist(),
+            strict=True,
+        )
+    ]
+    path.write_text(json.dumps(rows))
+    ground_truth = read_ground_truth(split.annotations)
+    return ground_truth, read_detections(path, ground_truth)
+
+
 @given(st.integers(0, 10_000), st.integers(0, 4), st.integers(0, 12), st.booleans(), st.integers(1, 5))
 def test_best_iou_is_the_highest_of_all(
     seed: int, num_objects: int, num_found: int, same_class: bool, chunk: int
@@ -110,25 +133,8 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
 ) -> None:
     """Streamed here or computed there from the same candidates as COCO results: the same best IoUs, all definitions."""
     predictions = _predict(model, split.pictures, max_per_level=None, max_detections=max_detections)
-    rows = [
-        {
-            "image_id": prediction.picture.image_id,
-            "category_id": split.category_ids[label],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for prediction in predictions
-        for (x1, y1, x2, y2), score, label in zip(
-            prediction.candidates.boxes.tolist(),
-            prediction.candidates.scores.tolist(),
-            prediction.candidates.labels.tolist(),
-            strict=True,
-        )
-    ]
-    assert len(rows) > 1000
-    (tmp_path / "candidates.json").write_text(json.dumps(rows))
-    ground_truth = read_ground_truth(split.annotations)
-    candidates = read_detections(tmp_path / "candidates.json", ground_truth)
+    ground_truth, candidates = _written(tmp_path / "candidates.json", predictions, split)
+    assert len(candidates) > 1000
     streamed = {
         name: torch.cat([getattr(one.recall, name) for one in predictions]).detach().numpy() for name in COLUMNS
     }
@@ -140,6 +146,30 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
             assert found.annotation_id.tolist() == order.tolist()
             np.testing.assert_allclose(streamed[f"before{suffix}"], found.iou_before, atol=1e-5)
             np.testing.assert_allclose(streamed[after], found.iou_after, atol=1e-5)
+
+
+def test_budgets_are_those_of_the_analysis(tmp_path: Path, model: RetinaNet, split: Split) -> None:
+    """Of each picture the ten and two hundred best-scored candidates: as the analysis takes them from a file."""
+    config, budgets = InferenceConfig(max_per_level=None), (10, 200)
+    predictions = list(predict(model, tiny_detector(), split.pictures, config, FLOAT32, budgets=budgets))
+    ground_truth, candidates = _written(tmp_path / "candidates.json", predictions, split)
+    for budget in budgets:
+        found = object_recall(ground_truth, candidates, definition=NmsRecallDefinition(max_candidates=budget))
+        for side, expected in enumerate((found.iou_before, found.iou_after)):
+            streamed = torch.cat([one.at_budgets[budget][side] for one in predictions]).detach().numpy()
+            np.testing.assert_allclose(streamed, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("clip", ["before_nms", "after_nms"])
+def test_a_budget_of_all_candidates_is_the_papers_recall(model: RetinaNet, split: Split, clip: str) -> None:
+    """More than there are: the same IoUs as without a budget. Fewer find less, in some objects at least."""
+    config = InferenceConfig(max_per_level=None, clip=clip)
+    found = list(predict(model, tiny_detector(), split.pictures, config, FLOAT32, budgets=(10, 10**6)))
+    for one in found:
+        assert torch.equal(one.at_budgets[10**6][0], one.recall.before)
+        assert torch.equal(one.at_budgets[10**6][1], one.recall.after)
+        assert bool((one.at_budgets[10][0] <= one.recall.before).all())
+    assert any(bool((one.at_budgets[10][0] < one.recall.before).any()) for one in found)
 
 
 def test_caps_hold_for_detections_and_not_for_candidates(model: RetinaNet, split: Split) -> None:

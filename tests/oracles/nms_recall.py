@@ -21,6 +21,7 @@ def best_ious(
     nms_iou=0.5,
     decay=None,
     class_aware=False,
+    max_candidates=None,
     max_detections=None,
     include_crowd=False,
 ) -> list[tuple[int, float, float]]:
@@ -37,6 +38,7 @@ def best_ious(
             for d in range(len(candidates.boxes))
             if candidates.image_id[d] == ground_truth.image_id[g] and candidates.scores[d] > score_threshold
         ]
+        before = sorted(before, key=lambda c: -c[2])[:max_candidates]
         after = greedy_nms(before, nms_iou) if decay is None else soft_nms(before, decay, score_threshold)
         after = after[:max_detections]
         u, v = (
