@@ -13,7 +13,7 @@ neither nested ones that grow to gigabytes nor external ones that fetch files. V
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Never
+from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -69,7 +69,7 @@ def _parse(path: Path) -> Element:
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.CharacterDataHandler = builder.data
 
-    def refuse(*_: object) -> Never:
+    def refuse(*_: object) -> NoReturn:
         raise DataError(printable(f"{path}: has a DOCTYPE, which VOC files have not; remove that part of it"))
 
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
