@@ -50,7 +50,7 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
         own = rows[rows.detector == detector].set_index("budget").reindex(budgets)
         places = np.arange(len(budgets)) + shift
         lengths = np.nan_to_num(error_lengths(own))
-        label = f"{detector}: {own.num_candidates.iloc[0]:,.0f} in all"
+        label = f"{detector} (all: {own.num_candidates.iloc[0]:,.0f} a picture)"
         look = {"color": COLOURS[detector], "marker": MARKERS[detector], "linewidth": 1.6, "label": label, **_LOOK}
         axes.errorbar(places, 100 * own.value, lengths, **look)
     axes.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
