@@ -65,7 +65,7 @@ ifneq ($(word 2,$(filter demo paper zoo trials models ablations,$(MAKECMDGOALS))
 $(error $(MAKECMDGOALS): each of demo, paper, zoo, trials, models, ablations plans for itself; make them one after the other)
 endif
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	candidates convergence bag_overlap gallery_slender gallery_crowded gallery_random trials headline ablations claims models positions concentration part_distance report reports/% runs/%
+	candidates convergence bag_overlap gallery_slender gallery_crowded gallery_random peer trials headline ablations claims models positions concentration part_distance report reports/% runs/%
 
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
@@ -144,6 +144,7 @@ gallery_slender: ## pictures: slender objects that one detector alone finds
 gallery_crowded: ## pictures: objects among many that one detector alone finds
 gallery_random: ## pictures: drawn at random, under both detectors
 headline: ## both detectors and their difference in one table
+peer: ## both detectors less RetinaNet with torchvision's own loss (PROFILE=photos)
 comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals
 ablations: ## FreeAnchor with one field of its loss changed at a time (Sec. 4.3)
 claims: ## each claim of the paper with what was measured and a verdict

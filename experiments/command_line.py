@@ -277,7 +277,7 @@ def build_parser() -> argparse.ArgumentParser:
         "name",
         help="table1 to table3, figure1 to figure6, headline, claims, ablations, candidates, positions, "
         "concentration, part_distance, training, convergence, bag_overlap, gallery_slender, gallery_crowded, "
-        "gallery_random, comparison, trials, models, index, or all",
+        "gallery_random, comparison, peer, trials, models, index, or all",
     )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")

@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments.config import CocoData, Evaluation, PublishedCheckpoint, Training
 from experiments.files import read_json
-from experiments.profiles import Pair
+from experiments.profiles import PEER, Pair
 from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
 from experiments.registry import Profile, Row
 from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
@@ -118,6 +118,19 @@ def gains_frame(profile: Profile, pairs: Sequence[Pair], store: Store) -> pd.Dat
     both = [[profile.evaluations[name] for name in pair] for pair in pairs]
     done = [pair for pair in both if all(is_measured(run, store) for run in pair)]
     return over_seeds([compare_stage(first, second, store) for first, second in done])
+
+
+def peer_frame(profile: Profile, store: Store) -> pd.DataFrame:
+    """Seed 0 of both detectors less RetinaNet with torchvision's own loss, in every metric, paired over pictures.
+
+    Columns detector, metric, value, low, high; empty where the profile has no such peer, or it was not run.
+    """
+    peer, frames = profile.evaluations.get(PEER), []
+    if peer and is_measured(peer, store):
+        done = [run for run in (profile.evaluations[name] for name in profile.pair) if is_measured(run, store)]
+        frames = [compare_stage(peer, run, store).assign(detector=run.training.detector) for run in done]
+    columns = ["detector", "metric", "value", "low", "high"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def slenderness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.checkpoint_files import is_at_hand
 from experiments.config import Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.profiles import Pair, Profile
+from experiments.profiles import PEER, Pair, Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
 from experiments.training_cost import cost_file
@@ -88,6 +88,8 @@ def shown_runs(profile: Profile, report: str) -> list[str]:
         return list(profile.examples)
     if report == "claims":
         return list(profile.evaluations)
+    if report == "peer":
+        return [run for run in (PEER, *profile.pair) if run in profile.evaluations]
     return [run for pair in profile.pairs for run in pair]
 
 

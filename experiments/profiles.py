@@ -21,6 +21,7 @@ DETECTORS: dict[str, tuple[RetinaNetLoss | FreeAnchorLoss, float]] = {
 SNAPSHOTS = (0.02, 0.1, 0.3, 1.0)  # fractions of training at which matching is looked at (Fig. 4)
 
 
+PEER = "retinanet-small-torchvision-s0"  # RetinaNet with torchvision's own loss, where a profile has it
 Pair = tuple[str, str]  # names of a RetinaNet's run and a FreeAnchor's, alike in everything else
 
 

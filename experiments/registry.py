@@ -16,7 +16,7 @@ from experiments.ablations import Ablation, ablations_of
 from experiments.coco import COCO_PROFILES, coco_profile
 from experiments.config import Evaluation, Training
 from experiments.photos import Photographs, photos
-from experiments.profiles import DETECTORS, Profile, Row, compared_runs
+from experiments.profiles import DETECTORS, PEER, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
 from experiments.sizes import JITTER, WIDE_JITTER, Size, mini, shapes
 from freeanchor.augmentation import AugmentConfig
@@ -70,7 +70,7 @@ def _peer(size: Size) -> Training:
     ours = _training(size, "RetinaNet", "small", 0)
     return replace(
         ours,
-        name="retinanet-small-torchvision-s0",
+        name=PEER,
         model=replace(ours.model, plain_deltas=True),
         recipe=replace(ours.recipe, loss=TorchvisionRetinaNetLoss()),
     )
@@ -166,7 +166,7 @@ def _tables(size: Size, num_seeds: int) -> dict[str, tuple[Row, ...]]:
         )
         for detector, variant, published, stem in ours
     ]
-    peer = Row(detector="RetinaNet (torchvision's loss)", runs=("retinanet-small-torchvision-s0",))
+    peer = Row(detector="RetinaNet (torchvision's loss)", runs=(PEER,))
     table2 = compare(list(size.backbones)) + ((peer,) if size.has_peer else ())
     return {"table1": compare(["small"]), "table2": table2, "table3": tuple(table3)}
 

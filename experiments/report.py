@@ -40,6 +40,7 @@ from experiments.files import write_csv
 from experiments.frames import (
     crowdedness_frame,
     gains_frame,
+    peer_frame,
     slenderness_frame,
     table_frame,
     training_frame,
@@ -198,7 +199,11 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "gallery_random": gallery_random,
     "convergence": lambda profile, store: _of(learning_curves, curves_of(profile, store)),
 }
-FRAMES: dict[str, Callable[[Profile, Store], pd.DataFrame]] = {"comparison": comparison, "trials": trials_frame}
+FRAMES: dict[str, Callable[[Profile, Store], pd.DataFrame]] = {
+    "comparison": comparison,
+    "peer": peer_frame,
+    "trials": trials_frame,
+}
 
 
 def _write_headline(profile: Profile, store: Store, stem: Path) -> None:

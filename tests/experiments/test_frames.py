@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from experiments.frames import (
     crowdedness_frame,
     is_measured,
     pair_frame,
+    peer_frame,
     run_records,
     slenderness_frame,
     table_frame,
     training_frame,
     trials_frame,
 )
+from experiments.profiles import PEER
 from experiments.published import AP_FAMILY, NMS_RECALL
 from experiments.registry import build_profile
 from experiments.report import comparison
@@ -159,3 +162,19 @@ def test_training_curves_are_the_logs(mini: Mini) -> None:
     last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
     chosen = (frame["detector"] == "FreeAnchor") & (frame["step"] == 40) & (frame["metric"] == "loss_negative")
     assert frame[chosen]["value"].tolist() == [last["loss_negative"]]
+
+
+def test_both_detectors_are_compared_with_the_peer(mini: Mini, empty_store: Store) -> None:
+    """A peer that is RetinaNet itself: RetinaNet is no better, FreeAnchor by as much as it gains; without it, no rows."""
+    baseline, freeanchor = (mini.profile.evaluations[name] for name in mini.profile.pair)
+    evaluations = {**mini.profile.evaluations, PEER: replace(baseline, name=PEER)}
+    profile = replace(mini.profile, evaluations=evaluations)
+    frame = peer_frame(profile, mini.store)
+    own = frame[frame["detector"] == "RetinaNet"]
+    assert len(own) and (own["value"].dropna() == 0).all()
+    gains = comparison(mini.profile, mini.store)["value"].to_list()
+    assert frame[frame["detector"] == freeanchor.training.detector]["value"].to_list() == pytest.approx(
+        gains, nan_ok=True
+    )
+    for nothing in (peer_frame(mini.profile, mini.store), peer_frame(profile, empty_store)):
+        assert nothing.empty and list(nothing.columns) == list(frame.columns)

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from experiments.headline import ROWS
-from experiments.photo_tables import PEER, photographs_table
+from experiments.photo_tables import photographs_table
+from experiments.profiles import PEER
 
 
 def write_report(folder: Path, peer: float | None) -> None:
@@ -20,19 +21,24 @@ def write_report(folder: Path, peer: float | None) -> None:
     pd.DataFrame(cells).to_csv(folder / "headline.csv", index=False)
     rows = [{"run": PEER, "metric": "ap", "value": peer}] if peer is not None else []
     pd.DataFrame(rows, columns=["run", "metric", "value"]).to_csv(folder / "table2.csv", index=False)
+    above = [{"metric": metric, "value": 0.01, "low": -0.01, "high": 0.02} for metric in ("ap", "ap_50", "ap")]
+    above = above if peer else []
+    pd.DataFrame(above, columns=["metric", "value", "low", "high"]).to_csv(folder / "peer.csv", index=False)
     bins = [{"bin": name, "num_images": number} for name, number in (("1-3", 7), ("1-3", 7), ("4-7", 5))]
     pd.DataFrame(bins).to_csv(folder / "figure6.csv", index=False)
 
 
-@pytest.mark.parametrize(("peer", "shown"), [(0.19, "19.0"), (None, "not run")])
-def test_a_line_a_set(tmp_path: Path, peer: float | None, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("peer", "shown"), [(0.19, ["19.0", "+1.0 [-1.0, +2.0]; +1.0 [-1.0, +2.0]"]), (None, ["not run"] * 2)]
+)
+def test_a_line_a_set(tmp_path: Path, peer: float | None, shown: list[str]) -> None:
     """In percent; gains signed, with their interval; what was not run is said."""
     write_report(tmp_path / "reports" / "photos" / "ponds", peer)
     head, rule, line = photographs_table(tmp_path).splitlines()
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[:6] == ["[ponds](reports/photos/ponds/claims.md)", "12", "2", "20.0", "25.0", shown]
+    assert cells[:7] == ["[ponds](reports/photos/ponds/claims.md)", "12", "2", "20.0", "25.0", *shown]
     places = [list(ROWS).index(metric) for metric in ("ap", "ap_slender", "ap_square", "nr")]
-    assert cells[6:] == [f"+{5 + 100 * at}.0 [+{4 + 100 * at}.0, +{7 + 100 * at}.0]" for at in places]
+    assert cells[7:] == [f"+{5 + 100 * at}.0 [+{4 + 100 * at}.0, +{7 + 100 * at}.0]" for at in places]
     assert head.count("|") == rule.count("|") == line.count("|")
 
 

@@ -62,7 +62,7 @@ def test_every_report_of_real_runs_is_written(tmp_path: Path, mini: Mini, name: 
     """From two trained runs; what was not run is still said."""
     path = write_report(name, mini.profile, mini.store, tmp_path)
     _assert_complete(path.parent, name)
-    if name not in ("table3", "trials", "models"):  # of which nothing was run
+    if name not in ("table3", "trials", "models", "peer"):  # of which nothing was run
         columns = {"figure1": "confidence", "figure4": "confidence", "positions": "mass"}
         columns |= {f"gallery_{name}": "aspect" for name in ("slender", "crowded", "random")}
         assert pd.read_csv(path)[columns.get(name, "value")].notna().any()
