@@ -1,17 +1,20 @@
 """NMS recall of the compared detectors from equally many candidates of a picture, beside what the paper's takes.
 
-Table 1 counts all candidates above score 0.05, and one detector may have several times as many of them as another: it
-finds more objects before NMS and has more to lose. Here both have the same number, the best-scored.
+Table 1 counts all candidates above score 0.05, and one detector may have several times as many of them as another; with
+their number objects found before NMS grow, and NR changes. Here both have at most so many, the best-scored.
 
-    frame = budget_frame(profile, store)        # detector, budget, num_candidates, metric, value, low, high, seeds
+    frame = budget_frame(profile, store)        # detector, budget, num_given, metric, value, low, high, seeds
 """
 
 import math
+import sys
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from analysis.coco import read_ground_truth
 from analysis.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
 from analysis.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation
@@ -20,54 +23,85 @@ from experiments.frames import is_measured
 from experiments.profiles import Profile
 from experiments.seeds import SEED_COLUMNS, over_seeds
 from experiments.store import Store
+from freeanchor.data import locate_split
 
 ALL = "all"  # the budget of the paper: every candidate
 METRICS = ("nr", "recall_before", "recall_after")  # means over tau = 0.50, 0.55 … 0.90
-COLUMNS = ("detector", "budget", "num_candidates", "metric", "value", "low", "high", *SEED_COLUMNS)
+COLUMNS = ("detector", "budget", "num_given", "metric", "value", "low", "high", *SEED_COLUMNS)
 _SEED = 0  # of the resampling: every run and budget meets the same pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tested:
+    """One run's test: objects found a picture and budget, the mean number of candidates given, objects a picture."""
+
+    found: dict[str, FoundByImage]
+    num_given: dict[str, float]
+    num_objects: np.ndarray
+
+    def values(self, budgets: list[str], weights: np.ndarray) -> np.ndarray:
+        """Under each of R weightings of the pictures, `METRICS` at the first budget, then at the second, and so on."""
+        total = (weights @ self.num_objects)[:, None] * len(TAUS)
+        columns = []
+        for own in (self.found[budget] for budget in budgets):
+            columns.append(nms_recall_values(own, weights)[:, -1:])
+            for side in (own.before, own.after):
+                count = (weights @ side).sum(axis=1, keepdims=True)
+                columns.append(np.divide(count, total, out=np.full(count.shape, np.nan), where=total > 0))
+        return np.hstack(columns)
 
 
 def budget_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """A row a detector, budget and metric, over seeds; then the gain, paired over pictures, where both were run.
 
-    `budget` is a number of candidates a picture, or "all"; `num_candidates` the mean of those that a picture has above
-    the threshold, of the detector (nan for the gain). Intervals: 95 %, bootstrap over pictures.
+    `budget` is the most candidates of a picture that NMS is given, or "all"; `num_given` how many that were, the mean
+    over pictures (nan for the gain): fewer than the budget where pictures have no more. Intervals: 95 %, bootstrap over
+    pictures, those of a single detector centred. Runs tested by an earlier version are named on stderr and left out.
     """
     both = [[profile.evaluations[name] for name in pair] for pair in profile.pairs]
+    tested = {run.name: _tested(run, store) for pair in both for run in pair if _is_there(run, store)}
     frames = []
     for runs in zip(*both, strict=True):
-        seeds = [_own(run, store) for run in runs if _is_there(store, run)]
+        seeds = [_own(tested[run.name]) for run in runs if run.name in tested]
         if seeds:
-            counts = np.mean([_num_candidates(run, store) for run in runs if _is_there(store, run)])
-            own = over_seeds(seeds, ("budget", "metric"))
-            frames.append(own.assign(detector=runs[0].training.detector, num_candidates=counts))
-    gains = [_gain(first, second, store) for first, second in both if _is_there(store, first, second)]
+            given = pd.concat(seeds).groupby(["budget", "metric"], sort=False)["num_given"].mean()
+            own = over_seeds(seeds, ("budget", "metric")).drop(columns="num_given")
+            own = own.merge(given.reset_index(), on=["budget", "metric"])
+            frames.append(own.assign(detector=runs[0].training.detector))
+    gains = [_gain(*(tested[run.name] for run in pair)) for pair in both if all(run.name in tested for run in pair)]
     if gains:
-        frames.append(over_seeds(gains, ("budget", "metric")).assign(detector="gain", num_candidates=math.nan))
+        frames.append(over_seeds(gains, ("budget", "metric")).assign(detector="gain", num_given=math.nan))
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))
 
 
-def _is_there(store: Store, *runs: Evaluation) -> bool:
-    """Whether runs have been measured, and their budgets with them: those of earlier versions have none."""
-    return all(is_measured(run, store) and (run.directory(store.runs) / "budgets.csv").exists() for run in runs)
-
-
-def _num_candidates(run: Evaluation, store: Store) -> float:
-    """Candidates above the threshold, a picture."""
-    record = read_json(run.directory(store.runs) / "predict.json")
-    return float(record["num_candidates"]) / max(1, int(record["num_pictures"]))
-
-
-def _found(run: Evaluation, store: Store) -> tuple[dict[str, FoundByImage], np.ndarray]:
-    """Objects found before and after NMS in each picture, a table a budget; and the objects that each picture has."""
+def _is_there(run: Evaluation, store: Store) -> bool:
+    """Whether a run has been tested whole, with budgets; a word on stderr where it was, but without them."""
     directory = run.directory(store.runs)
-    everything = pd.read_csv(directory / "object_recall.csv").assign(budget=ALL)
-    frame = pd.concat([pd.read_csv(directory / "budgets.csv"), everything], ignore_index=True)
-    image_ids, num_objects = np.unique(everything["image_id"], return_counts=True)
-    found = {}
-    for budget, own in frame.groupby("budget", sort=False):
-        found[str(budget)] = found_by_image(_recall(own), image_ids)
-    return found, num_objects
+    if not is_measured(run, store) or not (directory / "predict.json").exists():
+        return False
+    if not (directory / "budgets.csv").exists():
+        print(
+            f"candidates: {run.name} was tested by an earlier version and is left out; run: freeanchor predict "
+            f"{run.name}",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def _tested(run: Evaluation, store: Store) -> _Tested:
+    """Read one run's test."""
+    directory = run.directory(store.runs)
+    image_ids = read_ground_truth(locate_split(store.data(run.training), "val")[0]).image_ids
+    everything, budgets = (pd.read_csv(directory / name) for name in ("object_recall.csv", "budgets.csv"))
+    record = read_json(directory / "predict.json")
+    groups = {str(budget): own for budget, own in budgets.groupby("budget", sort=False)}
+    means = {name: own.groupby("image_id")["num_given"].first().mean() for name, own in groups.items()}
+    return _Tested(
+        found={name: found_by_image(_recall(own), image_ids) for name, own in [*groups.items(), (ALL, everything)]},
+        num_given={**means, ALL: float(record["num_candidates"]) / max(1, int(record["num_pictures"]))},
+        num_objects=np.bincount(np.searchsorted(image_ids, everything["image_id"]), minlength=len(image_ids)),
+    )
 
 
 def _recall(rows: pd.DataFrame) -> ObjectRecall:
@@ -80,35 +114,27 @@ def _recall(rows: pd.DataFrame) -> ObjectRecall:
     )
 
 
-def _values(found: dict[str, FoundByImage], num_objects: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Under each of R weightings of the pictures, `METRICS` at the first budget, then at the second, and so on."""
-    total = (weights @ num_objects)[:, None] * len(TAUS)
-    columns = []
-    for own in found.values():
-        columns.append(nms_recall_values(own, weights)[:, -1:])
-        columns += [(weights @ side).sum(axis=1, keepdims=True) / total for side in (own.before, own.after)]
-    return np.hstack(columns)
-
-
-def _rows(found: dict[str, FoundByImage], interval: Interval) -> pd.DataFrame:
+def _rows(budgets: list[str], interval: Interval) -> pd.DataFrame:
     """A row a budget and metric."""
-    keys = [(budget, metric) for budget in found for metric in METRICS]
+    keys = [(budget, metric) for budget in budgets for metric in METRICS]
     return pd.DataFrame(keys, columns=["budget", "metric"]).assign(
         value=interval.value, low=interval.low, high=interval.high
     )
 
 
-def _own(run: Evaluation, store: Store) -> pd.DataFrame:
+def _own(run: _Tested) -> pd.DataFrame:
     """One run's metrics."""
-    found, num_objects = _found(run, store)
-    metric = partial(_values, found, num_objects)
-    return _rows(found, bootstrap(metric, num_images=len(num_objects), generator=np.random.default_rng(_SEED)))
+    budgets = list(run.found)
+    metric, generator = partial(run.values, budgets), np.random.default_rng(_SEED)
+    interval = bootstrap(metric, num_images=len(run.num_objects), generator=generator, centred=True)
+    rows = _rows(budgets, interval)
+    bounds = {side: rows[side].clip(0, 1) for side in ("low", "high")}  # centring can push them over the edge
+    return rows.assign(num_given=rows["budget"].map(run.num_given), **bounds)
 
 
-def _gain(first: Evaluation, second: Evaluation, store: Store) -> pd.DataFrame:
-    """The second run's metrics less the first's, paired over pictures."""
-    found = [_found(run, store) for run in (first, second)]
-    num_objects = found[0][1]
-    metrics = [partial(_values, own, num_objects) for own, _ in found]
+def _gain(first: _Tested, second: _Tested) -> pd.DataFrame:
+    """The second run's metrics less the first's, paired over pictures, at the budgets that both have."""
+    budgets = [budget for budget in first.found if budget in second.found]
+    metrics = [partial(run.values, budgets) for run in (first, second)]
     generator = np.random.default_rng(_SEED)
-    return _rows(found[0][0], paired_bootstrap(*metrics, num_images=len(num_objects), generator=generator))
+    return _rows(budgets, paired_bootstrap(*metrics, num_images=len(first.num_objects), generator=generator))

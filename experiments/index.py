@@ -74,9 +74,10 @@ FIGURE_TEXTS = {
     ),
     "candidates": (
         "NMS recall from equally many candidates",
-        "Table 1 takes every candidate above score 0.05, however many a detector has: the more, the more objects are "
-        "found before NMS. Here NMS is given so many of a picture's candidates, the best-scored; at the right, all of "
-        "them. Authors' definition, mean over IoU thresholds 0.50 to 0.90, 95 % intervals over pictures.",
+        "Table 1 takes every candidate above score 0.05, however many a detector has. Here NMS is given at most so "
+        "many of a picture's candidates, the best-scored, of either detector; at the right, all of them. Hollow "
+        "points: pictures have fewer than that (num_given in the csv). Authors' definition, mean over IoU thresholds "
+        "0.50 to 0.90, 95 % intervals over pictures.",
     ),
     "ablations_figure": (
         "Ablations, drawn",

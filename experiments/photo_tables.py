@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.headline import ROWS
-from experiments.profiles import PEER
+from experiments.profiles import DETECTORS, PEER
 
 GAINS = {"ap": "AP", "ap_slender": "slender", "ap_square": "square", "nr": "NMS recall"}  # columns of gains
 HEAD = ("Set", "Val. pictures with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss, seed 0")
@@ -49,10 +49,12 @@ def _cells(path: Path) -> list[str]:
 
 
 def _above_peer(path: Path) -> str:
-    """AP of both detectors less that with torchvision's loss."""
+    """AP of both detectors less that with torchvision's loss; a report of an earlier version has none."""
+    if not path.exists():
+        return "not run"
     frame = pd.read_csv(path)
-    rows = frame[frame["metric"] == "ap"].to_dict("records")
-    return "; ".join(_gain(row) for row in rows) or "not run"
+    rows = frame[frame["metric"] == "ap"].set_index("detector").reindex(list(DETECTORS)).to_dict("records")
+    return "; ".join(map(_gain, rows)) if len(frame) else "not run"
 
 
 def _percent(value: float) -> str:

@@ -62,7 +62,8 @@ def nms_recall(arguments: argparse.Namespace) -> None:
         ground_truth = read_ground_truth(arguments.gt)
         candidates = read_detections(arguments.candidates, ground_truth)
     frame = recall_frame(ground_truth, candidates, suppressions, base=base, num_resamples=arguments.resamples)
-    answer(frame, arguments, recall_text(frame))
+    limit = f"at most {base.max_candidates} candidates of a picture\n" if base.max_candidates else ""
+    answer(frame, arguments, limit + recall_text(frame))
 
 
 def nms(arguments: argparse.Namespace) -> None:

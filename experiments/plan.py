@@ -89,7 +89,7 @@ def shown_runs(profile: Profile, report: str) -> list[str]:
     if report == "claims":
         return list(profile.evaluations)
     if report == "peer":
-        return [run for run in (PEER, *profile.pair) if run in profile.evaluations]
+        return [PEER, *profile.pair] if PEER in profile.evaluations else []
     return [run for pair in profile.pairs for run in pair]
 
 

@@ -15,7 +15,7 @@ BUDGETS = (10, 30, 100, 300, 1000)  # candidates of a picture, the best, for NMS
 _IOUS = ("before", "after", "before_same_class", "after_same_class", "after_capped", "after_capped_same_class")
 _OBJECT = ("image_id", "annotation_id")
 RECALL_COLUMNS = (*_OBJECT, *_IOUS)
-BUDGET_COLUMNS = (*_OBJECT, "budget", "before", "after")
+BUDGET_COLUMNS = (*_OBJECT, "budget", "num_given", "before", "after")
 
 
 def result_rows(picture: Picture, found: Candidates, category_ids: tuple[int, ...]) -> Iterator[dict[str, object]]:
@@ -40,11 +40,10 @@ def recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
 
 
 def budget_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
-    """A row an object and number of candidates: `BUDGET_COLUMNS`, IoUs to 1e-6."""
+    """A row an object and budget of candidates: `BUDGET_COLUMNS`, IoUs to 1e-6."""
     annotation_ids = prediction.picture.annotation_ids.tolist()
-    for budget, sides in prediction.at_budgets.items():
-        for annotation_id, before, after in zip(annotation_ids, *(side.tolist() for side in sides), strict=True):
-            ious = {"before": round(before, 6), "after": round(after, 6)}
-            yield {
-                "image_id": prediction.picture.image_id, "annotation_id": annotation_id, "budget": budget, **ious
-            }  # fmt: skip
+    for budget, found in prediction.at_budgets.items():
+        sides = found.before.tolist(), found.after.tolist()
+        for annotation_id, before, after in zip(annotation_ids, *sides, strict=True):
+            values = (prediction.picture.image_id, annotation_id, budget, found.num_given)
+            yield dict(zip(BUDGET_COLUMNS, (*values, round(before, 6), round(after, 6)), strict=True))

@@ -212,7 +212,8 @@ def _test(
 def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, processes: Processes = ALONE) -> None:
     """Run the detector over the validation split; leaves detections, objects' recall, and `predict.json`."""
     directory = evaluation.directory(store.runs)
-    if processes.from_main(is_done(directory / "predict.json") if processes.is_main else None):
+    done = processes.is_main and is_done(directory / "predict.json") and (directory / "budgets.csv").exists()
+    if processes.from_main(done if processes.is_main else None):  # earlier versions left no budgets
         return
     model, detector = load_model(evaluation.training.directory(store.runs) / "model.safetensors", runtime.device)
     split = _validation(evaluation.training, store, detector)

@@ -43,18 +43,26 @@ class ObjectRecall:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """One picture's candidates and detections in its file's pixels, and its objects' recall.
+class BudgetRecall:
+    """Best IoU of each of G objects before and after NMS, by the authors' definition, among the best candidates alone.
 
-    `at_budgets` has each object's best IoU before and after NMS, by the authors' definition, among so many of the
-    picture's best-scored candidates alone.
+    `num_given` is how many these were: fewer than the budget where the picture has no more.
     """
+
+    before: Tensor
+    after: Tensor
+    num_given: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One picture's candidates and detections in its file's pixels, and its objects' recall, also under budgets."""
 
     picture: Picture
     candidates: Candidates
     detections: Candidates
     recall: ObjectRecall
-    at_budgets: dict[int, tuple[Tensor, Tensor]]
+    at_budgets: dict[int, BudgetRecall]
 
 
 def best_iou(
@@ -145,17 +153,19 @@ def _under_budgets(
     inference: InferenceConfig,
     inclusive_scale: tuple[float, float] | None,
     budgets: Sequence[int],
-) -> dict[int, tuple[Tensor, Tensor]]:
+) -> dict[int, BudgetRecall]:
     """`Prediction.at_budgets`: recall before NMS grows with the candidates, so detectors need equally many of them."""
-    by_score = candidates.take(candidates.scores.argsort(descending=True, stable=True)[: max(budgets, default=0)])
+    if not budgets:
+        return {}
+    by_score = candidates.take(candidates.scores.argsort(descending=True, stable=True)[: max(budgets)])
     gt_boxes, gt_labels = picture.boxes.to(by_score.boxes), picture.labels.to(by_score.labels)
     found = {}
     for budget in budgets:
         before = by_score.first(budget)
         sides = before, _suppress(before, inference, None, inclusive_scale)
         cut = (_cut_at_borders(side, picture, inference) for side in sides)
-        first, second = (best_iou(gt_boxes, gt_labels, side, same_class=False) for side in cut)
-        found[budget] = first, second
+        ious = [best_iou(gt_boxes, gt_labels, side, same_class=False) for side in cut]
+        found[budget] = BudgetRecall(before=ious[0], after=ious[1], num_given=len(before))
     return found
 
 

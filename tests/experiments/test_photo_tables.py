@@ -21,15 +21,15 @@ def write_report(folder: Path, peer: float | None) -> None:
     pd.DataFrame(cells).to_csv(folder / "headline.csv", index=False)
     rows = [{"run": PEER, "metric": "ap", "value": peer}] if peer is not None else []
     pd.DataFrame(rows, columns=["run", "metric", "value"]).to_csv(folder / "table2.csv", index=False)
-    above = [{"metric": metric, "value": 0.01, "low": -0.01, "high": 0.02} for metric in ("ap", "ap_50", "ap")]
-    above = above if peer else []
-    pd.DataFrame(above, columns=["metric", "value", "low", "high"]).to_csv(folder / "peer.csv", index=False)
+    gains = (("FreeAnchor", "ap", -0.03), ("RetinaNet", "ap_50", 0.5), ("RetinaNet", "ap", 0.01))
+    above = [(name, metric, v, v - 0.01, v + 0.02) for name, metric, v in gains] if peer else []
+    pd.DataFrame(above, columns=["detector", "metric", "value", "low", "high"]).to_csv(folder / "peer.csv", index=False)
     bins = [{"bin": name, "num_images": number} for name, number in (("1-3", 7), ("1-3", 7), ("4-7", 5))]
     pd.DataFrame(bins).to_csv(folder / "figure6.csv", index=False)
 
 
 @pytest.mark.parametrize(
-    ("peer", "shown"), [(0.19, ["19.0", "+1.0 [-1.0, +2.0]; +1.0 [-1.0, +2.0]"]), (None, ["not run"] * 2)]
+    ("peer", "shown"), [(0.19, ["19.0", "+1.0 [+0.0, +3.0]; -3.0 [-4.0, -1.0]"]), (None, ["not run"] * 2)]
 )
 def test_a_line_a_set(tmp_path: Path, peer: float | None, shown: list[str]) -> None:
     """In percent; gains signed, with their interval; what was not run is said."""
@@ -45,3 +45,14 @@ def test_a_line_a_set(tmp_path: Path, peer: float | None, shown: list[str]) -> N
 def test_no_set_is_a_table_without_lines(tmp_path: Path) -> None:
     """Before anything was measured."""
     assert len(photographs_table(tmp_path).splitlines()) == 2
+
+
+def test_a_report_of_an_earlier_version_has_no_peer(tmp_path: Path) -> None:
+    """No peer.csv is as not run; a detector that was not run beside it, too."""
+    folder = tmp_path / "reports" / "photos" / "ponds"
+    write_report(folder, 0.19)
+    frame = pd.read_csv(folder / "peer.csv")
+    frame[frame["detector"] == "FreeAnchor"].to_csv(folder / "peer.csv", index=False)
+    assert "| not run; -3.0 [-4.0, -1.0] |" in photographs_table(tmp_path)
+    (folder / "peer.csv").unlink()
+    assert "| 19.0 | not run |" in photographs_table(tmp_path)

@@ -4,9 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from oracles.coco_folder import write_both
 
 from experiments.config import DrawnData
-from experiments.plan import make_rules, measured_file
+from experiments.plan import make_rules, measured_file, shown_runs
+from experiments.profiles import PEER
 from experiments.registry import Profile, build_profile
 from experiments.report import FIGURES, LAYOUTS, REPORTS
 from experiments.store import Store
@@ -100,12 +102,20 @@ def test_each_report_waits_for_the_runs_it_shows(tmp_path: Path, profile: Profil
         expected = set(profile.examples)
     elif name == "claims":
         expected = set(profile.evaluations)
+    elif name == "peer":  # of which this profile has none
+        expected = set()
     else:
         expected = set(profile.pair)
     if chosen == "demo":
         expected &= set() if name in ("trials", "ablations", "models") else set(profile.demo)
     assert tested == expected
     assert commands[-1].split()[1:3] == ["report", name]
+
+
+def test_the_peer_stands_beside_the_first_seeds(tmp_path: Path) -> None:
+    """Torchvision's loss has seed 0, and is compared with those of seed 0."""
+    profile = build_profile("photos", data=write_both(tmp_path / "ponds"), num_seeds=2)
+    assert shown_runs(profile, "peer") == [PEER, "retinanet-small-s0", "freeanchor-small-s0"]
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path, profile: Profile) -> None:

@@ -155,21 +155,35 @@ def test_budgets_are_those_of_the_analysis(tmp_path: Path, model: RetinaNet, spl
     ground_truth, candidates = _written(tmp_path / "candidates.json", predictions, split)
     for budget in budgets:
         found = object_recall(ground_truth, candidates, definition=NmsRecallDefinition(max_candidates=budget))
-        for side, expected in enumerate((found.iou_before, found.iou_after)):
-            streamed = torch.cat([one.at_budgets[budget][side] for one in predictions]).detach().numpy()
+        for side, expected in (("before", found.iou_before), ("after", found.iou_after)):
+            streamed = torch.cat([getattr(one.at_budgets[budget], side) for one in predictions]).detach().numpy()
             np.testing.assert_allclose(streamed, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("clip", ["before_nms", "after_nms"])
-def test_a_budget_of_all_candidates_is_the_papers_recall(model: RetinaNet, split: Split, clip: str) -> None:
+@pytest.mark.parametrize("convention", ["continuous", "inclusive"])
+@pytest.mark.parametrize(
+    "inference", [{}, {"clip": "after_nms", "drop_empty": True}, {"short_sides": (48, 96), "max_per_level": 30}]
+)
+def test_a_budget_of_all_candidates_is_the_papers_recall(
+    model: RetinaNet, split: Split, convention: str, inference: dict[str, object]
+) -> None:
     """More than there are: the same IoUs as without a budget. Fewer find less, in some objects at least."""
-    config = InferenceConfig(max_per_level=None, clip=clip)
-    found = list(predict(model, tiny_detector(), split.pictures, config, FLOAT32, budgets=(10, 10**6)))
+    detector = tiny_detector()
+    detector = replace(detector, inputs=replace(detector.inputs, box_convention=convention))
+    config = InferenceConfig(**inference)
+    found = list(predict(model, detector, split.pictures, config, FLOAT32, budgets=(10, 10**6)))
     for one in found:
-        assert torch.equal(one.at_budgets[10**6][0], one.recall.before)
-        assert torch.equal(one.at_budgets[10**6][1], one.recall.after)
-        assert bool((one.at_budgets[10][0] <= one.recall.before).all())
-    assert any(bool((one.at_budgets[10][0] < one.recall.before).any()) for one in found)
+        few, all_of_them = one.at_budgets[10], one.at_budgets[10**6]
+        assert torch.equal(all_of_them.before, one.recall.before)
+        assert torch.equal(all_of_them.after, one.recall.after)
+        assert few.num_given == 10 < all_of_them.num_given
+        assert bool((few.before <= one.recall.before).all())
+    assert any(bool((one.at_budgets[10].before < one.recall.before).any()) for one in found)
+
+
+def test_without_budgets_nothing_is_sorted(model: RetinaNet, split: Split) -> None:
+    """Whoever asks for none gets none."""
+    assert _predict(model, split.pictures)[0].at_budgets == {}
 
 
 def test_caps_hold_for_detections_and_not_for_candidates(model: RetinaNet, split: Split) -> None:
