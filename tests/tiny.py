@@ -3,6 +3,8 @@
 detector, recipe = tiny_detector(), tiny_recipe(FreeAnchorLoss())
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,14 @@ from typing import Any
 import torch
 from oracles.coco_folder import write_both
 
+from analysis.coco import read_detections, read_ground_truth
+from analysis.columns import Detections, GroundTruth
 from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import InputConfig, Split, read_split
 from freeanchor.model import ModelConfig, RetinaNet
+from freeanchor.predict import Prediction
 from freeanchor.recipe import Loss
 from freeanchor.runtime import Runtime
 from freeanchor.train import TrainConfig
@@ -59,3 +64,36 @@ def tiny_split(directory: Path, split: str = "train") -> Split:
     if not (directory / f"{split}.json").exists():
         write_both(directory)
     return read_split(directory, split)
+
+
+def eager_model() -> RetinaNet:
+    """A network that finds something everywhere: scores spread about a half, boxes off their anchors."""
+    network = tiny_model(prior_prob=0.5)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for head, spread in ((network.cls_head, 0.5), (network.box_head, 0.4)):
+            weight = head.output.weight
+            weight.copy_(spread * torch.randn(weight.shape, generator=generator))
+    return network
+
+
+def written_candidates(path: Path, predictions: Sequence[Prediction], split: Split) -> tuple[GroundTruth, Detections]:
+    """The ground truth, and the candidates as COCO results on disk, read again."""
+    rows = [
+        {
+            "image_id": prediction.picture.image_id,
+            "category_id": split.category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for prediction in predictions
+        for (x1, y1, x2, y2), score, label in zip(
+            prediction.candidates.boxes.tolist(),
+            prediction.candidates.scores.tolist(),
+            prediction.candidates.labels.tolist(),
+            strict=True,
+        )
+    ]
+    path.write_text(json.dumps(rows))
+    ground_truth = read_ground_truth(split.annotations)
+    return ground_truth, read_detections(path, ground_truth)

@@ -1,6 +1,5 @@
 """A detector over a data set: frames of boxes, scales, and what NMS costs each object."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.boxes import iou as oracle_iou
 from PIL import Image
-from tiny import FLOAT32, tiny_detector, tiny_model, tiny_split
+from tiny import FLOAT32, eager_model, tiny_detector, tiny_model, tiny_split, written_candidates
 
-from analysis.coco import read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
 from analysis.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor import predict as module
 from freeanchor.checkpoints import DetectorConfig
@@ -28,14 +25,8 @@ COLUMNS = ("before", "after", "before_same_class", "after_same_class", "after_ca
 
 @pytest.fixture(scope="module")
 def model() -> RetinaNet:
-    """A network that finds something everywhere: scores spread about a half, boxes off their anchors."""
-    network = tiny_model(prior_prob=0.5)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for head, spread in ((network.cls_head, 0.5), (network.box_head, 0.4)):
-            weight = head.output.weight
-            weight.copy_(spread * torch.randn(weight.shape, generator=generator))
-    return network
+    """A network that finds something everywhere."""
+    return eager_model()
 
 
 @pytest.fixture(scope="module")
@@ -75,28 +66,6 @@ def _random_candidates(generator: torch.Generator, count: int) -> Candidates:
     return Candidates(boxes, torch.rand(count, generator=generator), torch.randint(3, (count,), generator=generator))
 
 
-def _written(path: Path, predictions: list[Prediction], split: Split) -> tuple[GroundTruth, Detections]:
-    """The ground truth, and the candidates as COCO results on disk, read again."""
-    rows = [
-        {
-            "image_id": prediction.picture.image_id,
-            "category_id": split.category_ids[label],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for prediction in predictions
-        for (x1, y1, x2, y2), score, label in zip(
-            prediction.candidates.boxes.tolist(),
-            prediction.candidates.scores.tolist(),
-            prediction.candidates.labels.tolist(),
-            strict=True,
-        )
-    ]
-    path.write_text(json.dumps(rows))
-    ground_truth = read_ground_truth(split.annotations)
-    return ground_truth, read_detections(path, ground_truth)
-
-
 @given(st.integers(0, 10_000), st.integers(0, 4), st.integers(0, 12), st.booleans(), st.integers(1, 5))
 def test_best_iou_is_the_highest_of_all(
     seed: int, num_objects: int, num_found: int, same_class: bool, chunk: int
@@ -133,7 +102,7 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
 ) -> None:
     """Streamed here or computed there from the same candidates as COCO results: the same best IoUs, all definitions."""
     predictions = _predict(model, split.pictures, max_per_level=None, max_detections=max_detections)
-    ground_truth, candidates = _written(tmp_path / "candidates.json", predictions, split)
+    ground_truth, candidates = written_candidates(tmp_path / "candidates.json", predictions, split)
     assert len(candidates) > 1000
     streamed = {
         name: torch.cat([getattr(one.recall, name) for one in predictions]).detach().numpy() for name in COLUMNS
@@ -146,44 +115,6 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
             assert found.annotation_id.tolist() == order.tolist()
             np.testing.assert_allclose(streamed[f"before{suffix}"], found.iou_before, atol=1e-5)
             np.testing.assert_allclose(streamed[after], found.iou_after, atol=1e-5)
-
-
-def test_budgets_are_those_of_the_analysis(tmp_path: Path, model: RetinaNet, split: Split) -> None:
-    """Of each picture the ten and two hundred best-scored candidates: as the analysis takes them from a file."""
-    config, budgets = InferenceConfig(max_per_level=None), (10, 200)
-    predictions = list(predict(model, tiny_detector(), split.pictures, config, FLOAT32, budgets=budgets))
-    ground_truth, candidates = _written(tmp_path / "candidates.json", predictions, split)
-    for budget in budgets:
-        found = object_recall(ground_truth, candidates, definition=NmsRecallDefinition(max_candidates=budget))
-        for side, expected in (("before", found.iou_before), ("after", found.iou_after)):
-            streamed = torch.cat([getattr(one.at_budgets[budget], side) for one in predictions]).detach().numpy()
-            np.testing.assert_allclose(streamed, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("convention", ["continuous", "inclusive"])
-@pytest.mark.parametrize(
-    "inference", [{}, {"clip": "after_nms", "drop_empty": True}, {"short_sides": (48, 96), "max_per_level": 30}]
-)
-def test_a_budget_of_all_candidates_is_the_papers_recall(
-    model: RetinaNet, split: Split, convention: str, inference: dict[str, object]
-) -> None:
-    """More than there are: the same IoUs as without a budget. Fewer find less, in some objects at least."""
-    detector = tiny_detector()
-    detector = replace(detector, inputs=replace(detector.inputs, box_convention=convention))
-    config = InferenceConfig(**inference)
-    found = list(predict(model, detector, split.pictures, config, FLOAT32, budgets=(10, 10**6)))
-    for one in found:
-        few, all_of_them = one.at_budgets[10], one.at_budgets[10**6]
-        assert torch.equal(all_of_them.before, one.recall.before)
-        assert torch.equal(all_of_them.after, one.recall.after)
-        assert few.num_given == 10 < all_of_them.num_given
-        assert bool((few.before <= one.recall.before).all())
-    assert any(bool((one.at_budgets[10].before < one.recall.before).any()) for one in found)
-
-
-def test_without_budgets_nothing_is_sorted(model: RetinaNet, split: Split) -> None:
-    """Whoever asks for none gets none."""
-    assert _predict(model, split.pictures)[0].at_budgets == {}
 
 
 def test_caps_hold_for_detections_and_not_for_candidates(model: RetinaNet, split: Split) -> None:
