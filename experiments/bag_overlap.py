@@ -79,7 +79,7 @@ def bag_overlap(profile: Profile, store: Store) -> pd.DataFrame:
     split = read_split(folder, "val")
     pictures = [(picture.width, picture.height, picture.boxes) for picture in split.pictures]
     own = overlap_frame(str(profile.report_name), pictures, training.inputs, training.model.anchors)
-    return pd.concat([own, reference], ignore_index=True)
+    return pd.concat([own, reference], ignore_index=True) if len(own) else reference  # empty, it has no types
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """What a bag can hold: IoUs by rank, as sorting all anchors one by one gives them, beside the stored reference."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,18 @@ def test_the_reference_stands_beside_the_profiles_own(tmp_path: Path) -> None:
     assert lines == [3, 0, 3]  # with the dotted one; a group without objects says so
     alone = bag_overlap(build_profile("mini"), Store(drawn=tmp_path / "none"))
     pd.testing.assert_frame_equal(alone, pd.read_csv(REFERENCE))
+
+
+def test_a_split_of_crowd_regions_alone_leaves_the_reference(tmp_path: Path) -> None:
+    """No object has a bag: the reference is drawn alone, and nothing breaks."""
+    folder = write_both(tmp_path / "ponds")
+    truth = json.loads((folder / "val.json").read_text())
+    for item in truth["annotations"]:
+        item["iscrowd"] = 1
+    (folder / "val.json").write_text(json.dumps(truth))
+    frame = bag_overlap(build_profile("photos", data=folder), Store(folder=folder))
+    assert set(frame["data"]) == {"COCO val2017 at 800 px"}
+    assert len(bag_overlap_figure(frame).axes[0].lines) == 2
 
 
 def test_the_reference_is_the_papers_bag() -> None:
