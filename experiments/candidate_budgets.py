@@ -54,9 +54,10 @@ class _Tested:
 def budget_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """A row a detector, budget and metric, over seeds; then the gain, paired over pictures, where both were run.
 
-    `budget` is the most candidates of a picture that NMS is given, or "all"; `num_given` how many that were, the mean
-    over pictures, with a budget those that have objects (nan for the gain): fewer than it where pictures have no more. Intervals: 95 %, bootstrap over
-    pictures, those of a single detector centred. Runs tested by an earlier version are named on stderr and left out.
+    `budget` is the most candidates of a picture that NMS is given, or "all"; `num_given` how many that were: the mean
+    over pictures, under a budget over those with objects; less than the budget where pictures have no more; nan for the
+    gain. Intervals: 95 %, bootstrap over pictures, those of a single detector centred. Runs tested by an earlier version
+    are named on stderr and left out.
     """
     both = [[profile.evaluations[name] for name in pair] for pair in profile.pairs]
     tested = {run.name: _tested(run, store) for pair in both for run in pair if _is_there(run, store)}
