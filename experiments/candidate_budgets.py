@@ -56,8 +56,8 @@ def budget_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
     `budget` is the most candidates of a picture that NMS is given, or "all"; `num_given` how many that were: the mean
     over pictures, under a budget over those with objects; less than the budget where pictures have no more; nan for the
-    gain. Intervals: 95 %, bootstrap over pictures, those of a single detector centred. Runs tested by an earlier version
-    are named on stderr and left out.
+    gain. Intervals: 95 %, bootstrap over pictures, those of a single detector centred. Runs tested by an earlier
+    version are named on stderr and left out.
     """
     both = [[profile.evaluations[name] for name in pair] for pair in profile.pairs]
     tested = {run.name: _tested(run, store) for pair in both for run in pair if _is_there(run, store)}
