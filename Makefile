@@ -65,7 +65,7 @@ ifneq ($(word 2,$(filter demo paper zoo trials models ablations,$(MAKECMDGOALS))
 $(error $(MAKECMDGOALS): each of demo, paper, zoo, trials, models, ablations plans for itself; make them one after the other)
 endif
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
-	candidates convergence bag_overlap gallery_slender gallery_crowded gallery_random peer trials headline ablations claims models positions concentration part_distance report reports/% runs/%
+	candidates convergence bag_overlap gallery_slender gallery_crowded gallery_random peer trials headline ablations claims models positions concentration part_distance bag_boxes report reports/% runs/%
 
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
@@ -151,6 +151,7 @@ claims: ## each claim of the paper with what was measured and a verdict
 positions: ## where in objects matching happens, over the whole validation split
 concentration: ## entropy, effective anchors and confidence of bags over training
 part_distance: ## distance of matched anchors from the part that tells the class, and from the centre
+bag_boxes: ## boxes and scores that an object's anchors give, by rank, both detectors
 models: ## two small trained models, committed with the reports
 trials: ## the settings tried before the recipe was fixed, by the baseline's AP
 report: ## the page that shows them all

@@ -276,8 +276,8 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "name",
         help="table1 to table3, figure1 to figure6, headline, claims, ablations, candidates, positions, "
-        "concentration, part_distance, training, convergence, bag_overlap, gallery_slender, gallery_crowded, "
-        "gallery_random, comparison, peer, trials, models, index, or all",
+        "concentration, part_distance, bag_boxes, training, convergence, bag_overlap, gallery_slender, "
+        "gallery_crowded, gallery_random, comparison, peer, trials, models, index, or all",
     )
     _add_where(report)
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")

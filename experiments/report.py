@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from analysis.ablation_figures import ablations_figure
+from analysis.bag_box_figures import bag_boxes_figure
 from analysis.bag_figures import bag_concentration_figure, match_positions_figure, part_distance_figure
 from analysis.bags import MATCH_COLUMNS
 from analysis.budget_figures import candidates_figure
@@ -31,6 +32,7 @@ from analysis.overlap_figures import bag_overlap_figure
 from analysis.tables import TableLayout, write_table
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.ablation_frame import ablation_frame
+from experiments.bag_boxes import bag_box_frame
 from experiments.bag_frames import concentration, part_distance, stored_positions
 from experiments.bag_overlap import bag_overlap
 from experiments.candidate_budgets import budget_frame
@@ -191,6 +193,7 @@ FIGURES: dict[str, Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]] = {
     "positions": lambda profile, store: _of(match_positions_figure, stored_positions(profile, store)),
     "concentration": lambda profile, store: _of(bag_concentration_figure, concentration(profile, store)),
     "part_distance": lambda profile, store: _of(part_distance_figure, part_distance(profile, store)),
+    "bag_boxes": lambda profile, store: _of(bag_boxes_figure, bag_box_frame(profile, store)),
     "candidates": lambda profile, store: _of(candidates_figure, budget_frame(profile, store)),
     "training": lambda profile, store: _of(training_curves, training_frame(profile, store)),
     "bag_overlap": lambda profile, store: _of(bag_overlap_figure, bag_overlap(profile, store)),

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.boxes import pairwise_iou
+from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Picture, Sample, collate, load_sample
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
@@ -44,6 +44,7 @@ class ObjectBags:
     ratio: Float[Tensor, "G n"]  # h / w
     octave: Int[Tensor, "G n"]
     iou: Float[Tensor, "G n"]  # of the anchor with the object
+    box_iou: Float[Tensor, "G n"]  # of the box predicted from it, cut at the picture's borders, with the object
     cls_prob: Float[Tensor, "G n"]
     loc_prob: Float[Tensor, "G n"]
     confidence: Float[Tensor, "G n"]  # their product, X_i of Eq. 7
@@ -132,12 +133,21 @@ def _bags_of(output: ModelOutput, place: int, sample: Sample, question: _Questio
         ratio=ratios[bags],
         octave=octaves[bags],
         iou=pairwise_iou(sample.boxes, output.anchors).gather(1, bags),
+        box_iou=_box_iou(output.anchors[bags], deltas[bags], sample),
         cls_prob=cls_prob,
         loc_prob=torch.where(cls_prob > 0, confidence / cls_prob, torch.zeros_like(cls_prob)),
         confidence=confidence,
         weight=mean_max_weights(confidence),
         assigned=_assigned(output.anchors, sample.boxes, question.rule).gather(1, bags),
     )
+
+
+def _box_iou(anchors: Tensor, deltas: Tensor, sample: Sample) -> Tensor:
+    """[G, n]: IoU of each object with the boxes predicted from the anchors [G, n, 4] of its bag."""
+    boxes = clip_boxes(decode_boxes(deltas, anchors), *sample.image.shape[1:])
+    own = zip(sample.boxes, boxes, strict=True)
+    rows = [pairwise_iou(gt_box[None], predicted)[0] for gt_box, predicted in own]
+    return torch.stack(rows) if rows else deltas.new_zeros(deltas.shape[:2])
 
 
 def _shapes_of(output: ModelOutput, config: AnchorConfig) -> tuple[Tensor, Tensor, Tensor]:

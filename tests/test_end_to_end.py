@@ -27,7 +27,7 @@ PAGE = "reports/mini/index.html"
 TABLES = ("table1", "table2", "table3")
 FIGURES = (
     *(f"figure{number}" for number in range(1, 7)),
-    *("candidates", "positions", "concentration", "part_distance", "ablations", "training", "convergence"),
+    *("candidates", "positions", "concentration", "part_distance", "bag_boxes", "ablations", "training", "convergence"),
     *("bag_overlap", "gallery_slender", "gallery_crowded", "gallery_random"),
 )
 # Each line of the plan in turn, in one process; a slow training, so that a kill can hit it.

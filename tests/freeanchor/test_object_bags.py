@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracles import boxes as oracle
 from PIL import Image
 from tiny import FLOAT32, MODEL, tiny_detector, tiny_model
 
 from freeanchor.bags import ObjectBags, bag_rows, object_bags
-from freeanchor.data import Picture
+from freeanchor.data import Picture, load_sample
 from freeanchor.losses import FreeAnchorLoss
 
 LOSS = FreeAnchorLoss(bag_size=12)
@@ -87,6 +88,24 @@ def test_cells_are_those_of_the_level(pictures: list[Picture]) -> None:
         assert stride.tolist() == [2.0 * MODEL.anchors.strides[int(level) - 3]] * 2
         centre = (box[:2] + box[2:]) / 2 / stride
         torch.testing.assert_close(centre % 1, torch.full((2,), 0.5))
+
+
+def test_boxes_are_those_that_the_network_predicts(pictures: list[Picture]) -> None:
+    """IoU of every object with the boxes of its bag's anchors: decoded and clipped by hand, in the network's frame."""
+    model, detector = tiny_model(prior_prob=0.3), tiny_detector()
+    with torch.no_grad():  # deltas that move and stretch, some boxes beyond the borders
+        model.box_head.output.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    sample = load_sample(pictures[2], detector.inputs)
+    with torch.no_grad():
+        output = model.eval()(sample.image[None])
+    (bags,) = object_bags(model, detector, [pictures[2]], LOSS)
+    height, width = sample.image.shape[1:]
+    for gt_box, own in zip(sample.boxes.tolist(), bags.box_iou.tolist(), strict=True):
+        best = sorted(range(len(output.anchors)), key=lambda a: -oracle.iou(gt_box, output.anchors[a].tolist()))[:12]
+        boxes = [oracle.decode(output.deltas[0, a].tolist(), output.anchors[a].tolist()) for a in best]
+        by_hand = [oracle.iou(gt_box, oracle.clip(box, height, width)) for box in boxes]
+        assert sorted(own) == pytest.approx(sorted(by_hand), abs=1e-4)  # anchors of equal IoU may change places
+        assert max(by_hand) > min(by_hand)
 
 
 def test_inclusive_boxes_keep_rows_and_objects_together(pictures: list[Picture]) -> None:

@@ -1,0 +1,105 @@
+"""Where a detector's boxes come from: IoU of the predicted box and class score by an anchor's rank in its bag.
+
+The anchors are the same for both detectors, so that what differs is what each has learned to make of them.
+
+    frame = bag_box_frame(profile, store)       # detector, anchor, quantity, value, low, high, seeds
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.bag_boxes import MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
+from analysis.statistics import Interval, bootstrap, paired_bootstrap
+from experiments.config import Evaluation
+from experiments.files import write_csv
+from experiments.frames import is_measured
+from experiments.matches import DIGITS, MAX_BAGS, first_pictures, snapshot_files
+from experiments.profiles import Profile
+from experiments.seeds import SEED_COLUMNS, over_seeds
+from experiments.store import Store
+from freeanchor.bags import object_bags
+from freeanchor.checkpoints import load_model
+from freeanchor.data import read_split
+from freeanchor.losses import FreeAnchorLoss
+
+COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)
+_KEYS = ("anchor", "quantity")
+_SEED = 0  # of the resampling: every run meets the same pictures
+
+
+def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
+    """Ask a run's last snapshot about its bags, once; the path of `bag_boxes.csv`: `image_id` and `MEAN_COLUMNS`.
+
+    Validation objects in whole pictures by the split's order, while they are at most `MAX_BAGS`.
+    """
+    path = evaluation.directory(store.runs) / "bag_boxes.csv"
+    if not path.exists():
+        model, detector = load_model(snapshot_files(evaluation, store)[0][-1][1])
+        pictures = first_pictures(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
+        frames = [pd.DataFrame(columns=["image_id", *MEAN_COLUMNS])]
+        for bags in object_bags(model, detector, pictures, FreeAnchorLoss()):
+            means = picture_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
+            frames.append(means.assign(image_id=bags.picture.image_id)[list(frames[0].columns)])
+        found = [frame for frame in frames if len(frame)]
+        write_csv(path, (pd.concat(found, ignore_index=True) if found else frames[0]).round(DIGITS))
+    return path
+
+
+def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
+    """A row a detector, anchor and quantity, over seeds; then the gain, paired over pictures, where both were run.
+
+    `anchor` is a rank in the bag, or one of the two picked (`analysis.bag_boxes`). Intervals: 95 %, bootstrap over the
+    pictures with objects.
+    """
+    both = [[profile.evaluations[name] for name in pair] for pair in profile.pairs]
+    answers = {run.name: _asked(run, store) for pair in both for run in pair if _is_there(run, store)}
+    asked = {name: answer for name, answer in answers.items() if len(answer)}  # one without objects knows nothing
+    frames = []
+    for runs in zip(*both, strict=True):
+        seeds = [_own(asked[run.name]) for run in runs if run.name in asked]
+        if seeds:
+            frames.append(over_seeds(seeds, _KEYS).assign(detector=runs[0].training.detector))
+    gains = [_gain(*(asked[run.name] for run in pair)) for pair in both if all(run.name in asked for run in pair)]
+    if gains:
+        frames.append(over_seeds(gains, _KEYS).assign(detector="gain"))
+    return pd.concat(frames, ignore_index=True)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def _is_there(run: Evaluation, store: Store) -> bool:
+    """Whether a run is done and its network still lies there, or had been asked before."""
+    is_asked = (run.directory(store.runs) / "bag_boxes.csv").exists()
+    return is_measured(run, store) and (is_asked or bool(snapshot_files(run, store)[0]))
+
+
+def _asked(run: Evaluation, store: Store) -> pd.DataFrame:
+    """What a run says about its bags; ranks are names here."""
+    return pd.read_csv(bag_boxes_stage(run, store), dtype={"anchor": str})
+
+
+def _flat(boxes: BagBoxes, weights: np.ndarray) -> np.ndarray:
+    """`boxes.values` with all that is measured in one axis."""
+    return boxes.values(weights).reshape(len(weights), -1)
+
+
+def _rows(boxes: BagBoxes, interval: Interval) -> pd.DataFrame:
+    """A row an anchor and quantity."""
+    keys = [(anchor, quantity) for anchor in boxes.anchors for quantity in QUANTITIES]
+    return pd.DataFrame(keys, columns=list(_KEYS)).assign(value=interval.value, low=interval.low, high=interval.high)
+
+
+def _own(frame: pd.DataFrame) -> pd.DataFrame:
+    """One run's means."""
+    boxes, generator = BagBoxes.of(frame), np.random.default_rng(_SEED)
+    return _rows(boxes, bootstrap(partial(_flat, boxes), num_images=len(boxes.image_ids), generator=generator))
+
+
+def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """The second run's means less the first's, paired over pictures, for the anchors that both have."""
+    common = [anchor for anchor in first["anchor"].unique() if anchor in set(second["anchor"])]
+    boxes = [BagBoxes.of(frame, common) for frame in (first, second)]
+    metrics = [partial(_flat, one) for one in boxes]
+    generator = np.random.default_rng(_SEED)
+    return _rows(boxes[0], paired_bootstrap(*metrics, num_images=len(boxes[0].image_ids), generator=generator))

@@ -1,0 +1,98 @@
+"""What runs make of the anchors of their bags: asked once, paired over pictures, averaged over seeds."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from miniature import Mini, fabricate
+
+from analysis.bag_boxes import BEST_BOX, LIKELIEST, QUANTITIES, picture_means
+from experiments.bag_boxes import COLUMNS, bag_box_frame, bag_boxes_stage
+from experiments.registry import build_profile
+from experiments.store import Store
+from freeanchor.losses import FreeAnchorLoss
+
+
+def _write(store: Store, name: str, scores: dict[int, float]) -> Path:
+    """What a run that never was would say: an object a picture with two anchors, the first of that score."""
+    profile = build_profile("shapes", num_seeds=2)
+    fabricate(profile, store, name, 0.4)
+    frames = [
+        picture_means(
+            pd.DataFrame([[0.8, 0.5]]).to_numpy(),
+            pd.DataFrame([[score, 0.1]]).to_numpy(),
+            pd.DataFrame([[score, 1 - score]]).to_numpy(),
+        ).assign(image_id=image)
+        for image, score in scores.items()
+    ]
+    path = profile.evaluations[name].directory(store.runs) / "bag_boxes.csv"
+    pd.concat(frames).to_csv(path, index=False)
+    return path
+
+
+def test_a_run_is_asked_once(mini: Mini) -> None:
+    """All ranks of a bag of 50 and the two picked, in every picture with objects; then the file stays as it is."""
+    run = mini.profile.evaluations[mini.profile.pair[1]]
+    path = bag_boxes_stage(run, mini.store)
+    written = path.stat().st_mtime_ns
+    assert bag_boxes_stage(run, mini.store).stat().st_mtime_ns == written
+    frame = pd.read_csv(path)
+    names = [*map(str, range(1, FreeAnchorLoss().bag_size + 1)), LIKELIEST, BEST_BOX]
+    assert all(own["anchor"].tolist() == names for _, own in frame.groupby("image_id"))
+    wide = frame.pivot(index="image_id", columns="anchor", values="box_iou")
+    assert (wide[BEST_BOX] >= wide.drop(columns=BEST_BOX).max(axis=1)).all()
+    anchors = frame[frame["anchor"].str.isdigit()].groupby("anchor")["anchor_iou"].mean()
+    assert anchors["1"] > anchors["10"] > anchors["50"]
+
+
+def test_the_miniatures_gain_is_the_difference(mini: Mini) -> None:
+    """Both detectors have the same anchors, so that these gain nothing; boxes and scores differ by the gain."""
+    frame = bag_box_frame(mini.profile, mini.store)
+    assert tuple(frame.columns) == COLUMNS
+    value = frame.set_index(["detector", "anchor", "quantity"])["value"]
+    assert value["RetinaNet", "7", "anchor_iou"] == value["FreeAnchor", "7", "anchor_iou"]
+    for quantity in QUANTITIES:
+        for anchor in ("1", "50", LIKELIEST, BEST_BOX):
+            both = value["FreeAnchor", anchor, quantity] - value["RetinaNet", anchor, quantity]
+            assert value["gain", anchor, quantity] == pytest.approx(both)
+    assert value["gain", "7", "score"] != 0
+    assert (frame["low"] <= frame["value"]).all() and (frame["value"] <= frame["high"]).all()
+
+
+def test_seeds_are_averaged_and_the_gain_needs_both_of_a_pair(empty_store: Store) -> None:
+    """Two seeds of RetinaNet, one of FreeAnchor: means of two and of one, the gain of the one pair."""
+    _write(empty_store, "retinanet-small-s0", {1: 0.2, 2: 0.4})
+    _write(empty_store, "retinanet-small-s1", {1: 0.4, 2: 0.4})
+    _write(empty_store, "freeanchor-small-s0", {1: 0.9, 2: 0.7})
+    frame = bag_box_frame(build_profile("shapes", num_seeds=2), empty_store).set_index(
+        ["detector", "anchor", "quantity"]
+    )
+    assert frame.loc[("RetinaNet", "1", "score"), "value"] == pytest.approx(0.35)
+    assert frame.loc[("RetinaNet", LIKELIEST, "score"), "value"] == pytest.approx((0.7 + 0.6) / 2)
+    assert frame.loc[("FreeAnchor", "1", "box_iou"), "value"] == pytest.approx(0.8)
+    assert frame.loc[("gain", "1", "box_iou"), "value"] == pytest.approx(0.8 - 0.3)
+    assert frame["n_seeds"].groupby("detector").first().to_dict() == {"RetinaNet": 2, "FreeAnchor": 1, "gain": 1}
+
+
+def test_a_run_without_objects_or_network_is_as_not_run(empty_store: Store) -> None:
+    """Measured, but without objects; or measured, its snapshots thrown away, and never asked: no rows, no error."""
+    path = _write(empty_store, "retinanet-small-s0", {1: 0.2})
+    pd.read_csv(path).iloc[:0].to_csv(path, index=False)
+    fabricate(build_profile("shapes"), empty_store, "freeanchor-small-s0", 0.4)
+    assert bag_box_frame(build_profile("shapes"), empty_store).empty
+
+
+def test_pictures_without_objects_are_left_out(mini: Mini, tmp_path: Path) -> None:
+    """A validation split with no object at all: the file is there, and empty."""
+    run = mini.profile.evaluations[mini.profile.pair[1]]
+    store = replace(mini.store, runs=tmp_path / "runs", drawn=tmp_path / "data")
+    shutil.copytree(mini.store.runs, store.runs)
+    shutil.copytree(mini.store.drawn, store.drawn)
+    truth = store.data(run.training) / "val.json"
+    content = pd.read_json(truth, typ="series")
+    content["annotations"] = []
+    content.to_json(truth)
+    (run.directory(store.runs) / "bag_boxes.csv").unlink(missing_ok=True)
+    assert pd.read_csv(bag_boxes_stage(run, store)).empty
