@@ -53,13 +53,16 @@ class BagBoxes:
     def of(cls, frame: pd.DataFrame, anchors: Sequence[str] | None = None) -> "BagBoxes":
         """From rows of `picture_means` with their `image_id`; of the `anchors` named, or of all, in their order."""
         names = list(frame["anchor"].unique() if anchors is None else anchors)
-        wide = frame.pivot(index="image_id", columns="anchor", values=["num_objects", *QUANTITIES])
-        columns = [wide[name].reindex(columns=names).fillna(0).to_numpy(dtype=np.float64) for name in MEAN_COLUMNS[1:]]
+        wide = [
+            frame.pivot(index="image_id", columns="anchor", values=name).reindex(columns=names).fillna(0)
+            for name in ("num_objects", *QUANTITIES)
+        ]
+        num_objects, *means = (table.to_numpy(dtype=np.float64) for table in wide)
         return cls(
-            image_ids=wide.index.to_numpy(),
+            image_ids=wide[0].index.to_numpy(),
             anchors=tuple(names),
-            num_objects=columns[0],
-            means=np.stack(columns[1:], axis=-1),
+            num_objects=num_objects,
+            means=np.stack(means, axis=-1),
         )
 
     def values(self, weights: Float[np.ndarray, "R I"]) -> Float[np.ndarray, "R A Q"]:
