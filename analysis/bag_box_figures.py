@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.bag_boxes import BEST_BOX, LIKELIEST
+from analysis.bag_boxes import BEST_BOX, HIGHEST_SCORE
 from analysis.figure_style import (
     COLOURS,
     FAINT_INK,
@@ -24,7 +24,7 @@ from analysis.figure_style import (
     styled,
 )
 
-_PICKED = {"1": "first\nby IoU", LIKELIEST: "likeliest", BEST_BOX: "best\nbox"}
+_PICKED = {"1": "first\nby IoU", HIGHEST_SCORE: "highest\nscore", BEST_BOX: "best\nbox"}
 _LOOK: dict[str, Any] = {
     "linestyle": "",
     "elinewidth": 1.2,

@@ -1,8 +1,11 @@
 """Where a detector's boxes come from: IoU of the predicted box and class score by an anchor's rank in its bag.
 
-The anchors are the same for both detectors, so that what differs is what each has learned to make of them.
+A rank is the same anchor for both detectors, so that what differs is what each has learned to make of it.
 
     frame = bag_box_frame(profile, store)       # detector, anchor, quantity, value, low, high, seeds
+
+Boxes are decoded and cut at the borders as FreeAnchor's own; what published checkpoints do otherwise there (an
+inclusive last pixel, a limit of shrinkage) is left out.
 """
 
 from functools import partial
@@ -16,7 +19,7 @@ from analysis.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation
 from experiments.files import write_csv
 from experiments.frames import is_measured
-from experiments.matches import DIGITS, MAX_BAGS, first_pictures, snapshot_files
+from experiments.matches import DIGITS, MAX_BAGS, first_pictures
 from experiments.profiles import Profile
 from experiments.seeds import SEED_COLUMNS, over_seeds
 from experiments.store import Store
@@ -31,13 +34,13 @@ _SEED = 0  # of the resampling: every run meets the same pictures
 
 
 def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
-    """Ask a run's last snapshot about its bags, once; the path of `bag_boxes.csv`: `image_id` and `MEAN_COLUMNS`.
+    """Ask a trained run about its bags, once; the path of `bag_boxes.csv`: `image_id` and `MEAN_COLUMNS`.
 
     Validation objects in whole pictures by the split's order, while they are at most `MAX_BAGS`.
     """
     path = evaluation.directory(store.runs) / "bag_boxes.csv"
     if not path.exists():
-        model, detector = load_model(snapshot_files(evaluation, store)[0][-1][1])
+        model, detector = load_model(_network(evaluation, store))
         pictures = first_pictures(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
         frames = [pd.DataFrame(columns=["image_id", *MEAN_COLUMNS])]
         for bags in object_bags(model, detector, pictures, FreeAnchorLoss()):
@@ -51,8 +54,8 @@ def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
 def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """A row a detector, anchor and quantity, over seeds; then the gain, paired over pictures, where both were run.
 
-    `anchor` is a rank in the bag, or one of the two picked (`analysis.bag_boxes`). Intervals: 95 %, bootstrap over the
-    pictures with objects.
+    `anchor` is a rank in the bag, one of the two picked, or their "regret" (`analysis.bag_boxes`). Intervals: 95 %,
+    bootstrap over the pictures with objects; gains over those that both runs were asked about.
     """
     both = [[profile.evaluations[name] for name in pair] for pair in profile.pairs]
     answers = {run.name: _asked(run, store) for pair in both for run in pair if _is_there(run, store)}
@@ -68,10 +71,15 @@ def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))
 
 
+def _network(run: Evaluation, store: Store) -> Path:
+    """Where training, or fetching, has left the weights."""
+    return run.training.directory(store.runs) / "model.safetensors"
+
+
 def _is_there(run: Evaluation, store: Store) -> bool:
     """Whether a run is done and its network still lies there, or had been asked before."""
     is_asked = (run.directory(store.runs) / "bag_boxes.csv").exists()
-    return is_measured(run, store) and (is_asked or bool(snapshot_files(run, store)[0]))
+    return is_measured(run, store) and (is_asked or _network(run, store).exists())
 
 
 def _asked(run: Evaluation, store: Store) -> pd.DataFrame:
@@ -85,8 +93,8 @@ def _flat(boxes: BagBoxes, weights: np.ndarray) -> np.ndarray:
 
 
 def _rows(boxes: BagBoxes, interval: Interval) -> pd.DataFrame:
-    """A row an anchor and quantity."""
-    keys = [(anchor, quantity) for anchor in boxes.anchors for quantity in QUANTITIES]
+    """A row an anchor (or regret) and quantity."""
+    keys = [(name, quantity) for name in boxes.names for quantity in QUANTITIES]
     return pd.DataFrame(keys, columns=list(_KEYS)).assign(value=interval.value, low=interval.low, high=interval.high)
 
 
@@ -97,7 +105,10 @@ def _own(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """The second run's means less the first's, paired over pictures, for the anchors that both have."""
+    """The second run's means less the first's, paired over pictures, for the pictures and anchors that both have."""
+    first, second = (one[one["image_id"].isin(other["image_id"])] for one, other in ((first, second), (second, first)))
+    if first.empty:
+        raise ValueError("two runs to compare were asked about no common picture; both need one validation split")
     common = [anchor for anchor in first["anchor"].unique() if anchor in set(second["anchor"])]
     boxes = [BagBoxes.of(frame, common) for frame in (first, second)]
     metrics = [partial(_flat, one) for one in boxes]

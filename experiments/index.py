@@ -74,10 +74,11 @@ FIGURE_TEXTS = {
     ),
     "bag_boxes": (
         "Boxes and scores of a bag's anchors",
-        "Left and middle: IoU of the box predicted from an anchor, and its class score, by the anchor's rank in its "
-        "object's bag; the anchors are the same for both detectors. Right: the box of the anchor that overlaps the "
-        "object most, of the one with the highest class score, and the best box in the bag. Means over the validation "
-        "objects and over seeds, 95 % intervals over pictures.",
+        "Left and middle: IoU of the box predicted from an anchor, and the score of the object's class there, by the "
+        "anchor's rank in its object's bag: the same anchors for both detectors. Right: the box of the anchor that "
+        "overlaps the object most; then, each detector's own, of the anchor that scores highest, and the best box in "
+        "the bag. Means over the validation objects (of COCO's the first 5,000) and over seeds, 95 % intervals over "
+        "pictures.",
     ),
     "candidates": (
         "NMS recall from equally many candidates",

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.bag_box_figures import bag_boxes_figure
-from analysis.bag_boxes import BEST_BOX, LIKELIEST, MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
+from analysis.bag_boxes import BEST_BOX, HIGHEST_SCORE, MEAN_COLUMNS, QUANTITIES, REGRET, BagBoxes, picture_means
 
 ANCHOR_IOU = np.array([[0.6, 0.5, 0.4], [0.8, 0.3, 0.2]])
 BOX_IOU = np.array([[0.7, 0.9, 0.5], [0.6, 0.4, 0.5]])
@@ -24,10 +24,10 @@ def test_means_are_over_the_objects_of_a_picture() -> None:
     means = picture_means(ANCHOR_IOU, BOX_IOU, SCORE)
     assert tuple(means.columns) == MEAN_COLUMNS and (means["num_objects"] == 2).all()
     rows = means.set_index("anchor")[list(QUANTITIES)]
-    assert rows.index.tolist() == ["1", "2", "3", LIKELIEST, BEST_BOX]
+    assert rows.index.tolist() == ["1", "2", "3", HIGHEST_SCORE, BEST_BOX]
     assert rows.loc["1"].tolist() == pytest.approx([0.7, 0.65, 0.2])
     assert rows.loc["3"].tolist() == pytest.approx([0.3, 0.5, 0.5])
-    assert rows.loc[LIKELIEST].tolist() == pytest.approx([0.35, 0.45, 0.85])
+    assert rows.loc[HIGHEST_SCORE].tolist() == pytest.approx([0.35, 0.45, 0.85])
     assert rows.loc[BEST_BOX].tolist() == pytest.approx([0.65, 0.75, 0.25])
 
 
@@ -41,22 +41,31 @@ def test_a_picture_without_objects_gives_no_row() -> None:
 def test_values_weigh_every_object_alike() -> None:
     """Pictures count by their objects and as often as they are drawn; an anchor that no drawn bag has is nan."""
     boxes = BagBoxes.of(_frame())
-    assert boxes.anchors == ("1", "2", "3", LIKELIEST, BEST_BOX)
+    assert boxes.anchors == ("1", "2", "3", HIGHEST_SCORE, BEST_BOX)
     weights = np.array([[1.0, 1], [0, 1], [1, 3], [0, 0]])
     values = boxes.values(weights)
-    assert values.shape == (4, 5, 3)
+    assert values.shape == (4, 6, 3) and boxes.names[-1] == REGRET
     assert values[0, 0] == pytest.approx([(0.6 + 0.8 + 0.9) / 3, (0.7 + 0.6 + 0.3) / 3, (0.1 + 0.3 + 0.5) / 3])
     assert values[0, 2] == pytest.approx([0.3, 0.5, 0.5])
     assert values[1, 0] == pytest.approx([0.9, 0.3, 0.5]) and np.isnan(values[1, 2]).all()
     assert values[2, 0, 1] == pytest.approx((0.7 + 0.6 + 3 * 0.3) / 5)
     assert values[1, 3] == pytest.approx([0.9, 0.3, 0.5])  # of equal scores the first
+    assert values[0, 5, 1] == pytest.approx((2 * 0.75 + 0.3) / 3 - (2 * 0.45 + 0.3) / 3)  # best box less highest score
     assert np.isnan(values[3]).all()
+
+
+def test_a_mean_that_is_nan_stays_so() -> None:
+    """A bag that lacks an anchor weighs nothing; one whose IoU is nan does not count as 0."""
+    frame = _frame()
+    frame.loc[(frame["image_id"] == 4) & (frame["anchor"] == "2"), "box_iou"] = np.nan
+    values = BagBoxes.of(frame).values(np.ones((1, 2)))
+    assert np.isnan(values[0, 1, 1]) and values[0, 2, 1] == pytest.approx(0.5)
 
 
 def test_anchors_can_be_named() -> None:
     """Those alone, in the order given."""
-    boxes = BagBoxes.of(_frame(), [BEST_BOX, "1"])
-    assert boxes.anchors == (BEST_BOX, "1")
+    boxes = BagBoxes.of(_frame(), [BEST_BOX, "1", HIGHEST_SCORE])
+    assert boxes.anchors == (BEST_BOX, "1", HIGHEST_SCORE)
     assert boxes.values(np.ones((1, 2)))[0, 1, 0] == pytest.approx(2.3 / 3)
 
 
@@ -64,7 +73,7 @@ def _measured() -> pd.DataFrame:
     """As a report has it: two detectors and the gain, twelve ranks out of order as text sorts them."""
     rows = []
     for detector, shift in (("RetinaNet", 0.0), ("FreeAnchor", 0.1), ("gain", 0.5)):
-        for anchor in [*sorted(map(str, range(1, 13))), LIKELIEST, BEST_BOX]:
+        for anchor in [*sorted(map(str, range(1, 13))), HIGHEST_SCORE, BEST_BOX]:
             base = 0.5 - 0.02 * int(anchor) if anchor.isdigit() else 0.7
             rows += [(detector, anchor, quantity, base + shift * (quantity != "anchor_iou")) for quantity in QUANTITIES]
     frame = pd.DataFrame(rows, columns=["detector", "anchor", "quantity", "value"])
