@@ -21,7 +21,7 @@ from experiments.files import write_csv
 from experiments.frames import is_measured
 from experiments.matches import DIGITS, MAX_BAGS, first_pictures
 from experiments.profiles import Profile
-from experiments.seeds import SEED_COLUMNS, over_seeds
+from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.store import Store
 from freeanchor.bags import object_bags
 from freeanchor.checkpoints import load_model
@@ -57,17 +57,13 @@ def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
     `anchor` is a rank in the bag, one of the two picked, or their "regret" (`analysis.bag_boxes`). Intervals: 95 %,
     bootstrap over the pictures with objects; gains over those that both runs were asked about.
     """
-    both = [[profile.evaluations[name] for name in pair] for pair in profile.pairs]
-    answers = {run.name: _asked(run, store) for pair in both for run in pair if _is_there(run, store)}
+    runs = [profile.evaluations[name] for pair in profile.pairs for name in pair]
+    answers = {run.name: _asked(run, store) for run in runs if _is_there(run, store)}
     asked = {name: answer for name, answer in answers.items() if len(answer)}  # one without objects knows nothing
-    frames = []
-    for runs in zip(*both, strict=True):
-        seeds = [_own(asked[run.name]) for run in runs if run.name in asked]
-        if seeds:
-            frames.append(over_seeds(seeds, _KEYS).assign(detector=runs[0].training.detector))
-    gains = [_gain(*(asked[run.name] for run in pair)) for pair in both if all(run.name in asked for run in pair)]
-    if gains:
-        frames.append(over_seeds(gains, _KEYS).assign(detector="gain"))
+    frames = [
+        over_seeds(seeds, _KEYS).assign(detector=detector)
+        for detector, seeds in seeds_of_pairs(profile, asked, _own, _gain)
+    ]
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))
 
 

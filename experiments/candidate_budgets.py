@@ -21,13 +21,14 @@ from experiments.config import Evaluation
 from experiments.files import read_json
 from experiments.frames import is_measured
 from experiments.profiles import Profile
-from experiments.seeds import SEED_COLUMNS, over_seeds
+from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.store import Store
 from freeanchor.data import locate_split
 
 ALL = "all"  # the budget of the paper: every candidate
 METRICS = ("nr", "recall_before", "recall_after")  # means over tau = 0.50, 0.55 … 0.90
 COLUMNS = ("detector", "budget", "num_given", "metric", "value", "low", "high", *SEED_COLUMNS)
+_KEYS = ("budget", "metric")
 _SEED = 0  # of the resampling: every run and budget meets the same pictures
 
 
@@ -59,19 +60,13 @@ def budget_frame(profile: Profile, store: Store) -> pd.DataFrame:
     gain. Intervals: 95 %, bootstrap over pictures, those of a single detector centred. Runs tested by an earlier
     version are named on stderr and left out.
     """
-    both = [[profile.evaluations[name] for name in pair] for pair in profile.pairs]
-    tested = {run.name: _tested(run, store) for pair in both for run in pair if _is_there(run, store)}
+    runs = [profile.evaluations[name] for pair in profile.pairs for name in pair]
+    tested = {run.name: _tested(run, store) for run in runs if _is_there(run, store)}
     frames = []
-    for runs in zip(*both, strict=True):
-        seeds = [_own(tested[run.name]) for run in runs if run.name in tested]
-        if seeds:
-            given = pd.concat(seeds).groupby(["budget", "metric"], sort=False)["num_given"].mean()
-            own = over_seeds(seeds, ("budget", "metric")).drop(columns="num_given")
-            own = own.merge(given.reset_index(), on=["budget", "metric"])
-            frames.append(own.assign(detector=runs[0].training.detector))
-    gains = [_gain(*(tested[run.name] for run in pair)) for pair in both if all(run.name in tested for run in pair)]
-    if gains:
-        frames.append(over_seeds(gains, ("budget", "metric")).assign(detector="gain", num_given=math.nan))
+    for detector, seeds in seeds_of_pairs(profile, tested, _own, _gain):
+        given = pd.concat(seeds).groupby(list(_KEYS), sort=False)["num_given"].mean()
+        own = over_seeds(seeds, _KEYS).drop(columns="num_given").merge(given.reset_index(), on=list(_KEYS))
+        frames.append(own.assign(detector=detector))
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))
 
 
@@ -138,4 +133,5 @@ def _gain(first: _Tested, second: _Tested) -> pd.DataFrame:
     budgets = [budget for budget in first.found if budget in second.found]
     metrics = [partial(run.values, budgets) for run in (first, second)]
     generator = np.random.default_rng(_SEED)
-    return _rows(budgets, paired_bootstrap(*metrics, num_images=len(first.num_objects), generator=generator))
+    rows = _rows(budgets, paired_bootstrap(*metrics, num_images=len(first.num_objects), generator=generator))
+    return rows.assign(num_given=math.nan)

@@ -9,13 +9,16 @@ mean over seeds; nan for one seed).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics import spread
+from experiments.profiles import Profile
 
+_Answer = TypeVar("_Answer")  # what is known of a run
 SEED_COLUMNS = ("n_seeds", "sd", "minimum", "maximum", "seed_low", "seed_high")
 NOT_RUN = {**dict.fromkeys(("value", "low", "high", *SEED_COLUMNS), math.nan), "n_seeds": 0}
 
@@ -51,3 +54,22 @@ def over_seeds(frames: Sequence[pd.DataFrame], by: Sequence[str] = ("metric",)) 
     ).reset_index()
     first = frames[0].drop(columns=["value", "low", "high"], errors="ignore")
     return first.merge(summary, on=keys, how="left")
+
+
+def seeds_of_pairs(
+    profile: Profile,
+    answers: Mapping[str, _Answer],
+    own: Callable[[_Answer], pd.DataFrame],
+    gain: Callable[[_Answer, _Answer], pd.DataFrame],
+) -> Iterator[tuple[str, list[pd.DataFrame]]]:
+    """The measurements of each seed, for `over_seeds`: of both detectors, then as "gain" of the pairs that are whole.
+
+    `answers` holds what is known of a run under its name; a detector, or the gain, without any is left out.
+    """
+    for names in zip(*profile.pairs, strict=True):
+        seeds = [own(answers[name]) for name in names if name in answers]
+        if seeds:
+            yield profile.evaluations[names[0]].training.detector, seeds
+    gains = [gain(answers[pair[0]], answers[pair[1]]) for pair in profile.pairs if set(pair) <= set(answers)]
+    if gains:
+        yield "gain", gains
