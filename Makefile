@@ -87,7 +87,7 @@ endif
 # The plan spells the page as Make reads it, with a backslash before each blank.
 PAGE = $(call quoted,$(subst \$(space),$(space),$(REPORT)))
 
-.PHONY: younger help setup demo paper zoo data notebooks documents pooled bench test check clean purge
+.PHONY: younger help setup demo paper zoo data pack unpack notebooks documents pooled bench test check clean purge
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
@@ -155,6 +155,12 @@ bag_boxes: ## boxes and scores that an object's anchors give, by rank, both dete
 models: ## two small trained models, committed with the reports
 trials: ## the settings tried before the recipe was fixed, by the baseline's AP
 report: ## the page that shows them all
+
+pack: $(READY) ## keep the measured runs, without weights, beside their reports: reports/…/kept/
+	@$(FREEANCHOR) pack $(WHERE)
+
+unpack: $(READY) ## put kept runs back into runs/: tables and figures again without a training
+	@$(FREEANCHOR) unpack $(WHERE)
 
 test: $(READY) ## run the tests
 	$(VENV)/bin/python -m pytest -n $(JOBS)

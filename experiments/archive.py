@@ -19,12 +19,20 @@ BLOCK = 4096  # bytes: what the last piece of a file takes on a common file syst
 DAMAGED = (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises, and on what
 
 
-def unpack(zip_path: Path, folder: str, directory: Path, *, keep: Sequence[str] = (), progress: bool = True) -> int:
+def unpack(
+    zip_path: Path,
+    folder: str,
+    directory: Path,
+    *,
+    keep: Sequence[str] = (),
+    is_fetched: bool = True,
+    progress: bool = True,
+) -> int:
     """Unpack `folder` of a zip into `directory`, all of it or the files named in `keep`; the number of files.
 
     Files are written to a hidden folder, their checksums verified, and the whole renamed at the end; whatever goes
     wrong, nothing is left of it. Other folders in the zip are left out. Raises DownloadError where the zip is damaged
-    (it is removed then), holds names that lead out of its folder, or the disk is full.
+    (one that `is_fetched` is removed then), holds names that lead out of its folder, or the disk is full.
     """
     hidden = directory / f".{folder}{SUFFIX}"
     _remove(hidden)
@@ -36,6 +44,8 @@ def unpack(zip_path: Path, folder: str, directory: Path, *, keep: Sequence[str] 
                 _extract(bundle, member, hidden)
         (hidden / folder).rename(directory / folder)
     except DAMAGED as error:
+        if not is_fetched:
+            raise DownloadError(f"{zip_path}: is damaged ({error}); take it again from where it came from") from None
         zip_path.unlink(missing_ok=True)
         raise DownloadError(
             f"{zip_path}: is damaged ({error}) and was removed; run the same command to fetch it anew"

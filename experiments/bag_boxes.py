@@ -40,7 +40,7 @@ def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
     """
     path = evaluation.directory(store.runs) / "bag_boxes.csv"
     if not path.exists():
-        model, detector = load_model(_network(evaluation, store))
+        model, detector = load_model(store.weights(evaluation.training))
         pictures = first_pictures(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
         frames = [pd.DataFrame(columns=["image_id", *MEAN_COLUMNS])]
         for bags in object_bags(model, detector, pictures, FreeAnchorLoss()):
@@ -67,15 +67,10 @@ def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))
 
 
-def _network(run: Evaluation, store: Store) -> Path:
-    """Where training, or fetching, has left the weights."""
-    return run.training.directory(store.runs) / "model.safetensors"
-
-
 def _is_there(run: Evaluation, store: Store) -> bool:
     """Whether a run is done and its network still lies there, or had been asked before."""
     is_asked = (run.directory(store.runs) / "bag_boxes.csv").exists()
-    return is_measured(run, store) and (is_asked or _network(run, store).exists())
+    return is_measured(run, store) and (is_asked or store.network(run.training).exists())
 
 
 def _asked(run: Evaluation, store: Store) -> pd.DataFrame:

@@ -27,6 +27,8 @@ HANDLERS = {
     "report": "commands.report",
     "list": "commands.list_runs",
     "plan": "commands.plan",
+    "pack": "commands.pack",
+    "unpack": "commands.unpack",
     "data": "data_commands.data",
     "convert": "data_commands.convert",
     "export": "data_commands.export",

@@ -283,8 +283,12 @@ def build_parser() -> argparse.ArgumentParser:
     listing = add("list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes")
     listing.add_argument("--json", action="store_true", help="for programs")
     _add_where(listing)
-    plan = add("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo")
-    _add_where(plan)
+    for name, help_text, example in (
+        ("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo"),
+        ("pack", "keep measured runs, without weights, beside their reports", "freeanchor pack --seeds 3"),
+        ("unpack", "put kept runs back, for reports without a training", "freeanchor unpack --seeds 3"),
+    ):
+        _add_where(add(name, help_text, example))
     _add_data(add)
     _add_files(add)
     _add_matches(add)

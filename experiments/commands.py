@@ -1,4 +1,4 @@
-"""The commands that work on the registry: train, predict, report, list, show, plan.
+"""The commands that work on the registry: train, predict, report, list, show, plan, pack, unpack.
 
 Each takes the parsed command line; what they do is in `stages.py` and `report.py`.
 """
@@ -12,6 +12,7 @@ from dataclasses import replace
 from experiments.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.frames import is_measured
 from experiments.index import write_index
+from experiments.kept_runs import pack_runs, unpack_runs
 from experiments.learning_curve import curve_stage
 from experiments.photos import Photographs
 from experiments.plan import make_rules
@@ -204,3 +205,15 @@ def list_runs(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """`freeanchor plan`."""
     print(make_rules(_profile(arguments), store_of(arguments), reports=arguments.reports, chosen=arguments.chosen))
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """`freeanchor pack`."""
+    for path in pack_runs(_profile(arguments), store_of(arguments), arguments.reports):
+        print(f"{path}, {path.stat().st_size:,} bytes")
+
+
+def unpack(arguments: argparse.Namespace) -> None:
+    """`freeanchor unpack`."""
+    for line in unpack_runs(_profile(arguments), store_of(arguments), arguments.reports):
+        print(line)

@@ -8,7 +8,6 @@ Weights are rounded to half precision, which makes the files small; they are flo
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from experiments.config import Training
 from experiments.evidence import Evidence
@@ -24,9 +23,11 @@ COLUMNS = ("file", "run", "fingerprint", "detector", "step", "parameters", "byte
 def write_models(profile: Profile, store: Store, stem: Path) -> None:
     """Write the example models into the folder `stem`, FreeAnchor's snapshots beside it, and `stem`.csv.
 
-    AP, of the finished models before rounding, is that of their run. What was not run is not there.
+    AP, of the finished models before rounding, is that of their run. What was not run is not there. Files of an earlier
+    report stay where a run was unpacked, without weights; raises CheckpointError where it has none of that run.
     """
-    evidence = Evidence(profile, store)
+    evidence, listing = Evidence(profile, store), stem.with_suffix(".csv")
+    known = set(pd.read_csv(listing)["fingerprint"]) if listing.exists() else set()
     rows = []
     for run in profile.examples:
         training = profile.evaluations[run].training
@@ -37,14 +38,23 @@ def write_models(profile: Profile, store: Store, stem: Path) -> None:
         for step, source in _stages(training, store):
             is_finished = step == training.recipe.num_steps
             name = f"{run}/model.safetensors" if is_finished else f"{run}/step-{step:06d}.safetensors"
-            tensors, detector = read_model(source)
-            halved = {key: it.half() if it.is_floating_point() else it for key, it in tensors.items()}
-            save_tensors(stem / name, halved, describe(detector))
+            if source.exists():
+                _write_halved(source, stem / name)
+            elif training.fingerprint not in known:  # else those of the earlier report stay
+                raise store.gone(training, "its weights")
+            tensors, _ = read_model(stem / name)
             row: dict[str, object] = {"file": f"{stem.name}/{name}", "run": run, "fingerprint": training.fingerprint}
             row |= {"detector": training.detector, "step": step, "bytes": (stem / name).stat().st_size}
-            row |= {"parameters": sum(it.numel() for it in tensors.values() if it.dtype == torch.float32)}
+            row |= {"parameters": sum(it.numel() for it in tensors.values() if it.is_floating_point())}
             rows.append({**row, **(quality if is_finished else {})})
-    write_csv(stem.with_suffix(".csv"), pd.DataFrame(rows, columns=list(COLUMNS)))
+    write_csv(listing, pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def _write_halved(source: Path, target: Path) -> None:
+    """A model file with its weights in half precision."""
+    tensors, detector = read_model(source)
+    halved = {key: it.half() if it.is_floating_point() else it for key, it in tensors.items()}
+    save_tensors(target, halved, describe(detector))
 
 
 def _stages(training: Training, store: Store) -> list[tuple[int, Path]]:

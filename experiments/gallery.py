@@ -25,6 +25,8 @@ from matplotlib.figure import Figure
 
 from analysis.figure_style import DETECTORS, FREEANCHOR, RETINANET
 from analysis.gallery_figures import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
+from experiments.config import Evaluation
+from experiments.files import write_csv
 from experiments.gallery_objects import (
     ALONE,
     BOTH,
@@ -182,7 +184,7 @@ def _build(gallery: str, profile: Profile, store: Store) -> tuple[Figure, pd.Dat
     if gallery == RANDOM:
         drawn = [_drawn_exhibit(seen, rows) for _, rows in frame.groupby("place")]
         return photographs_figure(drawn, *title), frame
-    bags = {detector: _bags(seen, detector, frame) for detector in DETECTORS}
+    bags = {detector: _bags(seen, detector, gallery, frame) for detector in DETECTORS}
     return gallery_figure([_object_exhibit(seen, row, bags) for row in frame.to_dict("records")], *title), frame
 
 
@@ -246,17 +248,28 @@ def _shown(compared: Compared, detector: str, image_id: int, *, with_missed: boo
     )
 
 
-def _bags(seen: _Seen, detector: str, frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
-    """The bag of each object of a frame under one detector, by annotation id; none where its model was not kept."""
+def _bags(seen: _Seen, detector: str, gallery: str, frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The bag of each object of a frame under one detector, by annotation id; none where its model was not kept.
+
+    The model is asked once about the objects of a gallery; the answer lies beside its detections.
+    """
     run = seen.compared.runs[detector]
-    path = run.training.directory(seen.store.runs) / "model.safetensors"
+    path = run.directory(seen.store.runs) / f"gallery_{gallery}.csv"
+    is_known = path.exists() and set(frame["annotation_id"]) <= set(pd.read_csv(path)["annotation_id"])
+    if not is_known and seen.store.network(run.training).exists():
+        write_csv(path, _asked(seen, run, frame))
     if not path.exists():
         return {}
-    model, config = load_model(path)
     unknown = dict.fromkeys(("step", "num_steps", "part_x", "part_y"), np.nan)
-    bags = {}
-    for image_id, annotation_id in frame[["image_id", "annotation_id"]].to_numpy().tolist():
+    rows = pd.read_csv(path).assign(run=run.name, detector=detector, **unknown)
+    return {number: rows[rows["annotation_id"] == number] for number in rows["annotation_id"].unique().tolist()}
+
+
+def _asked(seen: _Seen, run: Evaluation, frame: pd.DataFrame) -> pd.DataFrame:
+    """What a trained run says about the bags of a frame's objects: a row an anchor."""
+    model, config = load_model(seen.store.weights(run.training))
+    frames = []
+    for image_id in frame["image_id"].unique().tolist():
         rows = pd.DataFrame(bag_rows(model, config, seen.picture(image_id), FreeAnchorLoss()))
-        own = rows[rows["annotation_id"] == annotation_id] if len(rows) else rows
-        bags[annotation_id] = own.assign(run=run.name, detector=detector, **unknown)
-    return bags
+        frames.append(rows[rows["annotation_id"].isin(frame["annotation_id"])])
+    return pd.concat(frames, ignore_index=True)

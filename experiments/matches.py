@@ -79,12 +79,17 @@ def choose_objects(
 
 
 def snapshot_files(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int, Path]], int]:
-    """(step, model file) of each snapshot of a training, and its number of steps; a published one has but its end."""
-    directory = evaluation.training.directory(store.runs)
-    if isinstance(evaluation.training, PublishedCheckpoint):
-        return [(1, directory / "model.safetensors")], 1
-    files = sorted((directory / "snapshots").glob("step-*.safetensors"))
-    return [(int(path.stem.removeprefix("step-")), path) for path in files], evaluation.training.recipe.num_steps
+    """(step, model file) of each snapshot of a training, and its number of steps; a published one has but its end.
+
+    Raises CheckpointError where there are none.
+    """
+    training = evaluation.training
+    if isinstance(training, PublishedCheckpoint):
+        return [(1, store.weights(training))], 1
+    files = sorted((training.directory(store.runs) / "snapshots").glob("step-*.safetensors"))
+    if not files:
+        raise store.gone(training, "its snapshots")
+    return [(int(path.stem.removeprefix("step-")), path) for path in files], training.recipe.num_steps
 
 
 def _stages(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int, Path]], int]:

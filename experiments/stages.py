@@ -215,7 +215,7 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, proces
     done = processes.is_main and is_done(directory / "predict.json") and (directory / "budgets.csv").exists()
     if processes.from_main(done if processes.is_main else None):  # earlier versions left no budgets
         return
-    model, detector = load_model(evaluation.training.directory(store.runs) / "model.safetensors", runtime.device)
+    model, detector = load_model(store.weights(evaluation.training), runtime.device)
     split = _validation(evaluation.training, store, detector)
     with alone_at(directory) if processes.is_main else nullcontext():
         started = time.perf_counter()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.config import CocoData, PublishedCheckpoint, Training
+from freeanchor.checkpoints import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +35,20 @@ class Store:
         if self.folder is None:
             raise ValueError(f"{training.name} needs its data folder; give it with DATA=DIR (or --data DIR)")
         return self.folder
+
+    def network(self, training: Training | PublishedCheckpoint) -> Path:
+        """Where training, or fetching, leaves a run's weights; they may not be there, or no more."""
+        return training.directory(self.runs) / "model.safetensors"
+
+    def weights(self, training: Training | PublishedCheckpoint) -> Path:
+        """A run's weights; raises CheckpointError where they are gone."""
+        if not self.network(training).exists():
+            raise self.gone(training, "its weights")
+        return self.network(training)
+
+    def gone(self, training: Training | PublishedCheckpoint, what: str) -> CheckpointError:
+        """The error for what a run needs and has no more: unpacked runs come without weights and snapshots."""
+        return CheckpointError(
+            f"{training.directory(self.runs)}: {what} are not there (unpacked runs come without them); remove the "
+            "folder to train it again"
+        )

@@ -83,7 +83,7 @@ def _race(trainings: list[Training], store: Store, runtime: Runtime) -> pd.DataF
 def _racer(training: Training, store: Store, runtime: Runtime) -> _Racer:
     """The detector with its trained weights: what is excused from background, and costs time, grows with training."""
     state = start(training.model, training.recipe, runtime)
-    trained, _ = load_model(training.directory(store.runs) / "model.safetensors")
+    trained, _ = load_model(store.weights(training))
     state.model.load_state_dict(trained.state_dict())
     state.step = training.recipe.num_steps  # at the last, lowest rate: a trained model need not be warmed up
     return _Racer(detector=training.detector, state=state, recipe=training.recipe)

@@ -220,3 +220,21 @@ def test_stopped_on_its_way_and_restarted_it_ends_the_same(whole: Path, tmp_path
     _run(folder, left)
     assert _csvs(folder) == _csvs(whole)
     assert _make(folder, "-q", PAGE).returncode == 0
+
+
+def test_kept_runs_give_the_same_reports_without_a_training(whole: Path, tmp_path: Path) -> None:
+    """On a fresh clone with the kept runs make draws the data and writes every csv as it was; nothing is trained."""
+    folder = tmp_path / "clone"
+    shutil.copytree(whole, folder, copy_function=shutil.copy2)
+    _run(folder, ["pack --profile mini"])
+    kept = shutil.move(folder / "reports" / "mini" / "kept", tmp_path / "kept")
+    for made in ("runs", "data", "reports"):
+        shutil.rmtree(folder / made)
+    shutil.move(kept, folder / "reports" / "mini" / "kept")
+    _run(folder, ["unpack --profile mini"])
+    _run(folder, _plan(folder))
+    assert not list((folder / "runs").rglob("*.safetensors"))
+    tables = [it / "reports" / "mini" for it in (folder, whole)]
+    after, before = ({path.name: path.read_text() for path in table.glob("*.csv")} for table in tables)
+    assert after == before
+    assert _make(folder, "-q", PAGE).returncode == 0
