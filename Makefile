@@ -64,6 +64,9 @@ CHOSEN ?= $(firstword $(filter demo zoo trials models ablations,$(MAKECMDGOALS))
 ifneq ($(word 2,$(filter demo paper zoo trials models ablations,$(MAKECMDGOALS))),)
 $(error $(MAKECMDGOALS): each of demo, paper, zoo, trials, models, ablations plans for itself; make them one after the other)
 endif
+ifneq ($(and $(filter pack unpack,$(MAKECMDGOALS)),$(word 2,$(MAKECMDGOALS))),)
+$(error $(MAKECMDGOALS): make pack and make unpack alone, before or after the others)
+endif
 REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 training comparison \
 	candidates convergence bag_overlap gallery_slender gallery_crowded gallery_random peer trials headline ablations claims models positions concentration part_distance bag_boxes report reports/% runs/%
 

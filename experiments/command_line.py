@@ -285,8 +285,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_where(listing)
     for name, help_text, example in (
         ("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo"),
-        ("pack", "keep measured runs, without weights, beside their reports", "freeanchor pack --seeds 3"),
-        ("unpack", "put kept runs back, for reports without a training", "freeanchor unpack --seeds 3"),
+        ("pack", "keep measured runs, without weights, beside their reports: kept/*.zip", "freeanchor pack --seeds 3"),
+        ("unpack", "put kept runs into the store, where they are not there", "freeanchor unpack --seeds 3"),
     ):
         _add_where(add(name, help_text, example))
     _add_data(add)

@@ -209,8 +209,8 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def pack(arguments: argparse.Namespace) -> None:
     """`freeanchor pack`."""
-    for path in pack_runs(_profile(arguments), store_of(arguments), arguments.reports):
-        print(f"{path}, {path.stat().st_size:,} bytes")
+    for line in pack_runs(_profile(arguments), store_of(arguments), arguments.reports):
+        print(line)
 
 
 def unpack(arguments: argparse.Namespace) -> None:

@@ -6,8 +6,11 @@ Weights are rounded to half precision, which makes the files small; they are flo
 """
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from experiments.config import Training
 from experiments.evidence import Evidence
@@ -23,38 +26,49 @@ COLUMNS = ("file", "run", "fingerprint", "detector", "step", "parameters", "byte
 def write_models(profile: Profile, store: Store, stem: Path) -> None:
     """Write the example models into the folder `stem`, FreeAnchor's snapshots beside it, and `stem`.csv.
 
-    AP, of the finished models before rounding, is that of their run. What was not run is not there. Files of an earlier
-    report stay where a run was unpacked, without weights; raises CheckpointError where it has none of that run.
+    AP, of the finished models before rounding, is that of their run. What was not run is not there. Of a run that was
+    unpacked, without weights, the files of an earlier report stay, where that was of the same measurement.
     """
     evidence, listing = Evidence(profile, store), stem.with_suffix(".csv")
-    known = set(pd.read_csv(listing)["fingerprint"]) if listing.exists() else set()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in profile.examples:
         training = profile.evaluations[run].training
         if not (evidence.is_done(run) and isinstance(training, Training)):
             continue
         measured = measurements(profile.evaluations[run], store).set_index("metric").loc["ap"]
-        quality = {"ap": measured["value"], "low": measured["low"], "high": measured["high"]}
-        for step, source in _stages(training, store):
-            is_finished = step == training.recipe.num_steps
-            name = f"{run}/model.safetensors" if is_finished else f"{run}/step-{step:06d}.safetensors"
-            if source.exists():
-                _write_halved(source, stem / name)
-            elif training.fingerprint not in known:  # else those of the earlier report stay
-                raise store.gone(training, "its weights")
-            tensors, _ = read_model(stem / name)
-            row: dict[str, object] = {"file": f"{stem.name}/{name}", "run": run, "fingerprint": training.fingerprint}
-            row |= {"detector": training.detector, "step": step, "bytes": (stem / name).stat().st_size}
-            row |= {"parameters": sum(it.numel() for it in tensors.values() if it.is_floating_point())}
-            rows.append({**row, **(quality if is_finished else {})})
+        quality = {"ap": float(measured["value"]), "low": float(measured["low"]), "high": float(measured["high"])}
+        stages = _stages(training, store)
+        if all(source.exists() for _, source in stages):
+            rows += [_row(stem, training, step, source, quality) for step, source in stages]
+        elif listing.exists():
+            rows += _earlier(pd.read_csv(listing), training, quality["ap"])
     write_csv(listing, pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def _write_halved(source: Path, target: Path) -> None:
-    """A model file with its weights in half precision."""
+def _row(stem: Path, training: Training, step: int, source: Path, quality: dict[str, float]) -> dict[str, Any]:
+    """Write one model file; its line of the list."""
+    is_finished = step == training.recipe.num_steps
+    name = f"{training.name}/model.safetensors" if is_finished else f"{training.name}/step-{step:06d}.safetensors"
     tensors, detector = read_model(source)
     halved = {key: it.half() if it.is_floating_point() else it for key, it in tensors.items()}
-    save_tensors(target, halved, describe(detector))
+    save_tensors(stem / name, halved, describe(detector))
+    return {
+        "file": f"{stem.name}/{name}",
+        "run": training.name,
+        "fingerprint": training.fingerprint,
+        "detector": training.detector,
+        "step": step,
+        "parameters": sum(it.numel() for it in tensors.values() if it.dtype == torch.float32),
+        "bytes": (stem / name).stat().st_size,
+        **(quality if is_finished else {}),
+    }
+
+
+def _earlier(listing: pd.DataFrame, training: Training, ap: float) -> list[dict[str, Any]]:
+    """A run's lines of an earlier list; none where its files are of other weights than were measured."""
+    own = listing[(listing["run"] == training.name) & (listing["fingerprint"] == training.fingerprint)]
+    is_same = bool(np.isclose(own["ap"].dropna(), ap, rtol=0, atol=1e-9).any())
+    return [{str(key): it for key, it in row.items()} for row in own.to_dict("records")] if is_same else []
 
 
 def _stages(training: Training, store: Store) -> list[tuple[int, Path]]:

@@ -169,6 +169,16 @@ def _chosen(seen: _Seen, gallery: str) -> pd.DataFrame:
     return frame[list(COLUMNS)].round(DIGITS)
 
 
+def gallery_stage(profile: Profile, store: Store) -> None:
+    """Ask both models about the bags that the galleries show, where their pictures may be shown; once."""
+    seen = _look(profile, store) if store.pictures else None
+    if seen is not None:
+        for gallery in (SLENDER, CROWDED):
+            frame = _chosen(seen, gallery)
+            for detector in DETECTORS if len(frame) else ():
+                _bags(seen, detector, gallery, frame)
+
+
 def _build(gallery: str, profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
     """One gallery's figure and frame."""
     seen = _look(profile, store)

@@ -1,42 +1,46 @@
 """Measured runs kept as small files beside their reports: all that these are drawn from, without the weights.
 
-Who unpacks them makes every table and figure again with nothing trained, or trains only what is missing: another seed,
-another value of an ablation, on whatever machine.
+Who unpacks them makes every table and figure again with nothing trained, or trains only the runs that were not kept:
+another seed, another value of an ablation, on whatever machine.
 
-    pack_runs(profile, store, Path("reports"))      # reports/shapes/kept/freeanchor-small-s0-0123456789.zip, …
-    unpack_runs(profile, store, Path("reports"))    # runs/shapes/freeanchor-small-s0-0123456789/, …
+    list(pack_runs(profile, store, Path("reports")))      # reports/shapes/kept/freeanchor-small-s0-0123456789.zip, …
+    list(unpack_runs(profile, store, Path("reports")))    # runs/shapes/freeanchor-small-s0-0123456789/, …
 
 A zip is named after its run's folder, whose name ends with the fingerprint of configuration and data: what was kept of
-other data cannot be taken for a run of these.
+other data cannot be taken for a run of these. What could not be measured again is never removed.
 """
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from experiments.archive import remove_leftovers, unpack
+from experiments.archive import DAMAGED, remove_leftovers, unpack
 from experiments.bag_boxes import bag_boxes_stage
 from experiments.bag_frames import bags_stage
 from experiments.config import PublishedCheckpoint, Training
 from experiments.frames import is_measured
-from experiments.locks import in_turn
+from experiments.gallery import gallery_stage
+from experiments.locks import alone_at, in_turn
 from experiments.profiles import Profile
 from experiments.store import Store
-from experiments.training_cost import cost_file
+from experiments.training_cost import cost_file, timed_pairs
 from experiments.usage import UsageError
 from freeanchor.writing import replacing
 
 FOLDER = "kept"  # beside a profile's reports
 _NAME = re.compile(r"(?P<run>.+)-(?P<fingerprint>[0-9a-f]+)")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can tell: the same run gives the same bytes
+_MARKER = "measurements.csv"
 
 
-def pack_runs(profile: Profile, store: Store, reports: Path) -> list[Path]:
-    """Keep every measured run of a profile; the files, written anew only where what they hold has changed.
+def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
+    """Keep every measured run of a profile; a line a file, written anew only where what it holds has changed.
 
-    Runs that are compared are asked about their bags first, should no report have done so. Zips of the same runs under
-    other configurations or data are removed. Raises UsageError where nothing has been measured.
+    Compared runs are asked about their bags first, should no report have done so. Tests that an earlier zip of the same
+    training holds, and the store does not, stay in it. Where the store's pictures are not to be shown, the boxes of the
+    galleries' objects are left out. Raises UsageError where nothing has been measured.
     """
     measured = [run for run in profile.evaluations.values() if is_measured(run, store)]
     if not measured:
@@ -45,67 +49,79 @@ def pack_runs(profile: Profile, store: Store, reports: Path) -> list[Path]:
         if any(run.name in pair for pair in profile.pairs):
             bags_stage(run, store)
             bag_boxes_stage(run, store)
+    gallery_stage(profile, store)
     folder = reports / profile.report_name / FOLDER
-    packed = []
     for training in dict.fromkeys(run.training for run in measured):
-        directory = training.directory(store.runs)
         tests = {run.directory(store.runs) for run in measured if run.training == training}
-        packed.append(_pack(directory, sorted(_files(directory, tests)), folder))
-        _remove_earlier(training, folder)
-    return packed + [_copy(path, folder / path.name) for path in _cost_files(profile, store) if path.exists()]
+        files = _files(training.directory(store.runs), tests, with_galleries=store.pictures)
+        path = _pack(training.directory(store.runs).name, dict(sorted(files)), folder, store)
+        yield f"{path}: {path.stat().st_size:,} bytes"
+        yield from (f"{other}: of another configuration or other data, left" for other in _namesakes(training, folder))
+    for backbone, source in _cost_files(profile, store).items():
+        if source.exists():
+            _copy(source, folder / source.name)
+        elif not (folder / source.name).exists():
+            yield f"{backbone}: steps are not timed yet, and claims need their times; freeanchor cost takes them"
 
 
-def _files(directory: Path, tests: set[Path]) -> Iterator[Path]:
-    """The files of a training and of its finished tests: all but weights and what is hidden."""
+def _files(directory: Path, tests: set[Path], *, with_galleries: bool) -> Iterator[tuple[str, bytes]]:
+    """The files of a training and of its finished tests, by name in the zip: all but weights and what is hidden."""
     for path in directory.rglob("*"):
         is_ours = path.parent == directory or path.parent in tests
-        if path.is_file() and is_ours and path.suffix != ".safetensors" and not path.name.startswith("."):
-            yield path
+        is_small = path.suffix != ".safetensors" and not path.name.startswith(".")
+        if path.is_file() and is_ours and is_small and (with_galleries or not path.name.startswith("gallery_")):
+            yield path.relative_to(directory.parent).as_posix(), path.read_bytes()
 
 
-def _pack(directory: Path, files: list[Path], folder: Path) -> Path:
-    """The zip of a run's files, each under the name of its folder."""
-    target = folder / f"{directory.name}.zip"
-    content = {path.relative_to(directory.parent).as_posix(): path.read_bytes() for path in files}
-    if target.exists() and _content(target) == content:
+def _pack(name: str, content: dict[str, bytes], folder: Path, store: Store) -> Path:
+    """The zip of a run's files; with those that an earlier zip of the same training holds besides."""
+    target, record = folder / f"{name}.zip", f"{name}/train.json"
+    earlier = _content(target)
+    if earlier.get(record) == content[record]:
+        shown = {key: data for key, data in earlier.items() if store.pictures or "/gallery_" not in key}
+        content = dict(sorted((shown | content).items()))
+    if content == earlier:
         return target
-    with replacing(target) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED, compresslevel=9) as bundle:
-        for name, data in content.items():
-            entry = ZipInfo(name, _EPOCH)
-            entry.compress_type, entry.external_attr = ZIP_DEFLATED, 0o644 << 16
-            bundle.writestr(entry, data)
+    with replacing(target) as temporary, ZipFile(temporary, "w") as bundle:
+        for key, data in content.items():
+            entry = ZipInfo(key, _EPOCH)
+            entry.external_attr = 0o644 << 16
+            bundle.writestr(entry, data, ZIP_DEFLATED, compresslevel=9)
     return target
 
 
-def _content(path: Path) -> dict[str, bytes] | None:
-    """What a zip holds by name; None where it cannot be read."""
+def _content(path: Path) -> dict[str, bytes]:
+    """What a zip holds by name; nothing where it is missing or damaged."""
     try:
         with ZipFile(path) as bundle:
             return {name: bundle.read(name) for name in bundle.namelist()}
-    except (BadZipFile, EOFError, NotImplementedError):
-        return None
+    except (FileNotFoundError, *DAMAGED):
+        return {}
 
 
-def _copy(source: Path, target: Path) -> Path:
+def _copy(source: Path, target: Path) -> None:
     """A small file, written whole where it is not there as it is."""
     data = source.read_bytes()
     if not target.exists() or target.read_bytes() != data:
         with replacing(target) as temporary:
             temporary.write_bytes(data)
-    return target
 
 
-def _remove_earlier(training: Training | PublishedCheckpoint, folder: Path) -> None:
-    """Remove the zips of a run of the same name under another fingerprint: the reports are not drawn from them."""
-    for path in folder.glob(f"{training.name}-*.zip"):
+def _namesakes(training: Training | PublishedCheckpoint, folder: Path) -> Iterator[Path]:
+    """The zips of a run of the same name under another fingerprint."""
+    for path in sorted(folder.glob(f"{training.name}-*.zip")):
         run = _NAME.fullmatch(path.stem)
         if run and run["run"] == training.name and run["fingerprint"] != training.fingerprint:
-            path.unlink()
+            yield path
 
 
-def _cost_files(profile: Profile, store: Store) -> list[Path]:
-    """Where the times of the compared pairs' steps lie."""
-    return [cost_file(profile, pairs[0], store) for pairs in profile.comparisons.values()]
+def _cost_files(profile: Profile, store: Store) -> dict[str, Path]:
+    """Where the times of steps lie, by backbone, of the pairs that have been measured."""
+    return {
+        backbone: cost_file(profile, pair, store)
+        for backbone, pair in timed_pairs(profile).items()
+        if all(is_measured(profile.evaluations[run], store) for run in pair)
+    }
 
 
 def unpack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
@@ -117,28 +133,50 @@ def unpack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
     kept = sorted(folder.glob("*.zip"))
     if not kept:
         raise UsageError(f"{folder}: holds no kept runs; make pack keeps those that were measured")
-    known = {run.training.directory(store.runs).name for run in profile.evaluations.values()}
-    if not any(path.stem in known for path in kept):
+    needed = _needed(profile, store)
+    if not any(path.stem in needed for path in kept):
         raise UsageError(
-            f"{folder}: none of its {len(kept)} kept runs is of this configuration and data; is DATA (with CLASSES, "
-            "BACKBONE, BACKBONE_WEIGHTS) what they were made from?"
+            f"{folder}: none of its {len(kept)} kept runs is of this data and configuration; give DATA, CLASSES, "
+            "BACKBONE, BACKBONE_WEIGHTS and BATCH as when they were packed, or run the version that packed them"
         )
     target = store.runs / profile.name
     with in_turn(target):
         remove_leftovers(target)
         for path in kept:
-            yield f"{path.stem}: {_unpacked(path, profile, target, known)}"
-        for place in _cost_files(profile, store):
+            yield f"{path.stem}: {_unpacked(path, profile, target, needed)}"
+        for place in _cost_files(profile, store).values():
             if (folder / place.name).exists() and not place.exists():
                 _copy(folder / place.name, place)
 
 
-def _unpacked(path: Path, profile: Profile, target: Path, known: set[str]) -> str:
-    """Unpack one run where it is known and not there; what became of it, in words."""
-    if path.stem not in known:
+def _needed(profile: Profile, store: Store) -> dict[str, dict[str, str]]:
+    """The folder of each training of a profile, and in it the marker of each of its tests, with the test's name."""
+    needed: dict[str, dict[str, str]] = {}
+    for run in profile.evaluations.values():
+        marker = run.directory(store.runs) / _MARKER
+        own = needed.setdefault(run.training.directory(store.runs).name, {})
+        own[marker.relative_to(run.training.directory(store.runs).parent).as_posix()] = run.name
+    return needed
+
+
+def _unpacked(path: Path, profile: Profile, target: Path, needed: dict[str, dict[str, str]]) -> str:
+    """Unpack one run where it is needed and not there; what became of it, in words."""
+    if path.stem not in needed:
         run = _NAME.fullmatch(path.stem)
         is_asked = run is not None and run["run"] in profile.evaluations
         return "left, kept of another configuration or other data" if is_asked else "left, not asked for (SEEDS?)"
-    if (target / path.stem).exists():
+    path.open("rb").close()  # one that may not be read is named
+    missing = [name for marker, name in needed[path.stem].items() if marker not in _content(path)]
+    if len(missing) == len(needed[path.stem]) and _content(path):
+        return "left, tested by another version of this program"
+    place = target / path.stem
+    if place.exists() and any(place.iterdir()):
         return "is there already"
-    return f"unpacked, {unpack(path, path.stem, target, is_fetched=False, progress=False)} files"
+    with alone_at(place):  # nobody begins to train it meanwhile
+        try:
+            num_files = unpack(path, path.stem, target, is_fetched=False, progress=False)
+        finally:
+            with suppress(OSError):  # it holds something, and stays
+                place.rmdir()
+    without = f"; without its test {', '.join(missing)}, which needs a training" if missing else ""
+    return f"unpacked, {num_files} files{without}"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from experiments.checkpoint_files import is_at_hand
 from experiments.config import Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.profiles import PEER, Pair, Profile
+from experiments.profiles import PEER, Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
-from experiments.training_cost import cost_file
+from experiments.training_cost import cost_file, timed_pairs
 from freeanchor.data import locate_split
 
 # What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
@@ -101,22 +101,16 @@ def _needs(profile: Profile, store: Store, report: str, chosen: str) -> list[str
     return [run for run in dict.fromkeys(shown_runs(profile, report)) if run in waited_for]
 
 
-def _timed_pairs(profile: Profile) -> dict[str, Pair]:
-    """The trained pair of each backbone, whose steps are timed; published checkpoints have none to time."""
-    pairs = {backbone: pairs[0] for backbone, pairs in profile.comparisons.items()}
-    return {backbone: pair for backbone, pair in pairs.items() if not set(pair) & set(profile.zoo)}
-
-
 def _cost_files(profile: Profile, store: Store, chosen: str) -> list[Path]:
     """The timings that a ledger of the chosen runs needs."""
     runs = _chosen(profile, store, chosen)
-    return [cost_file(profile, pair, store) for pair in _timed_pairs(profile).values() if set(pair) <= runs]
+    return [cost_file(profile, pair, store) for pair in timed_pairs(profile).values() if set(pair) <= runs]
 
 
 def _cost_rules(profile: Profile, store: Store) -> list[str]:
     """How the timings come about: once both detectors are trained."""
     rules = []
-    for backbone, pair in _timed_pairs(profile).items():
+    for backbone, pair in timed_pairs(profile).items():
         needs = [profile.evaluations[run].training.directory(store.runs) / "train.json" for run in pair]
         rules.append(_rule(cost_file(profile, pair, store), needs, f"$(FREEANCHOR) cost {backbone} $(WHERE) $(HOW)"))
     return rules

@@ -9,6 +9,7 @@ not done again.
     measure_stage(evaluation, store)
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from experiments.checkpoint_files import backbone_file, fetch_checkpoint
 from experiments.classes import write_merged
 from experiments.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.files import read_json, write_csv, write_json
+from experiments.fingerprints import NUM_DIGITS
 from experiments.locks import alone_at, in_turn
 from experiments.matches import matches_frame
 from experiments.measure import Measured, compare, measure
@@ -267,9 +269,22 @@ def _predicted(evaluation: Evaluation, store: Store) -> Measured:
 
 
 def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.DataFrame:
-    """Second minus first in every metric with paired intervals; kept under both fingerprints, so computed once."""
-    names = (f"{run.training.fingerprint}-{run.directory(store.runs).name}" for run in (first, second))
+    """Second minus first in every metric with paired intervals, computed once for what both runs found.
+
+    Kept under both fingerprints and a digest: a run trained again, or unpacked, may have found something else.
+    """
+    names = [f"{run.training.fingerprint}-{run.directory(store.runs).name}" for run in (first, second)]
+    names.append(_digest(first, second, store))
     path = store.runs / first.training.profile / "comparisons" / f"{'-'.join(names)}.csv"
     if not path.exists():
         write_csv(path, compare(_predicted(first, store), _predicted(second, store)))
     return pd.read_csv(path)
+
+
+def _digest(first: Evaluation, second: Evaluation, store: Store) -> str:
+    """Of all that a comparison of two runs reads from them."""
+    found = hashlib.sha256()
+    for run in (first, second):
+        for name in ("detections.json", "object_recall.csv"):
+            found.update((run.directory(store.runs) / name).read_bytes())
+    return found.hexdigest()[:NUM_DIGITS]

@@ -48,7 +48,8 @@ class Store:
 
     def gone(self, training: Training | PublishedCheckpoint, what: str) -> CheckpointError:
         """The error for what a run needs and has no more: unpacked runs come without weights and snapshots."""
+        again = "fetch" if isinstance(training, PublishedCheckpoint) else "train"
         return CheckpointError(
             f"{training.directory(self.runs)}: {what} are not there (unpacked runs come without them); remove the "
-            "folder to train it again"
+            f"folder to {again} it again"
         )

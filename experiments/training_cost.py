@@ -43,6 +43,12 @@ class _Racer:
     recipe: TrainConfig
 
 
+def timed_pairs(profile: Profile) -> dict[str, Pair]:
+    """The trained pair of each backbone, whose steps are timed; published checkpoints have none to time."""
+    pairs = {backbone: pairs[0] for backbone, pairs in profile.comparisons.items()}
+    return {backbone: pair for backbone, pair in pairs.items() if not set(pair) & set(profile.zoo)}
+
+
 def cost_file(profile: Profile, pair: Pair, store: Store) -> Path:
     """Where the times of a pair of runs lie: under the fingerprints of both."""
     prints = [profile.evaluations[run].training.fingerprint for run in pair]

@@ -154,3 +154,12 @@ def test_a_home_is_found_behind_its_tilde(tmp_path: Path, desk: Path) -> None:
     environment = {**_environment(desk), "HOME": str(tmp_path)}
     answer = subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, check=True)
     assert "data coco ~/'my pictures' " in answer.stdout
+
+
+@pytest.mark.parametrize("goals", [("unpack", "demo"), ("paper", "pack"), ("pack", "unpack")])
+def test_runs_are_packed_alone(folder: Path, goals: tuple[str, str]) -> None:
+    """Side by side with a training, what is packed or unpacked would depend on who is first."""
+    answer = _make(folder, "-n", *goals)
+    assert answer.returncode == 2
+    assert "make pack and make unpack alone" in answer.stderr
+    assert _make(folder, "-n", goals[0]).returncode == 0

@@ -1,5 +1,6 @@
 """The small models that are committed: rounded, and still the detectors they were."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,3 +39,23 @@ def test_what_was_not_trained_is_not_there(mini: Mini, tmp_path: Path) -> None:
     write_models(mini.profile, mini.store, tmp_path / "models")
     assert pd.read_csv(tmp_path / "models.csv").empty
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_unpacked_run_leaves_its_earlier_files(mini: Mini, tmp_path: Path) -> None:
+    """Without weights the lines and files of an earlier list stay, if they are of what was measured; else none do."""
+    profile = replace(mini.profile, examples=mini.profile.pair)
+    write_models(profile, mini.store, tmp_path / "models")
+    before = (tmp_path / "models.csv").read_text()
+    bare = replace(mini.store, runs=tmp_path / "runs")
+    shutil.copytree(mini.store.runs, bare.runs, ignore=shutil.ignore_patterns("*.safetensors"))
+    write_models(profile, bare, tmp_path / "models")
+    assert (tmp_path / "models.csv").read_text() == before
+    assert len(list((tmp_path / "models").rglob("*.safetensors"))) == len(pd.read_csv(tmp_path / "models.csv"))
+    measured = profile.evaluations[profile.pair[0]].directory(bare.runs) / "measurements.csv"
+    frame = pd.read_csv(measured)
+    frame.loc[frame["metric"] == "ap", "value"] += 0.01
+    frame.to_csv(measured, index=False)
+    write_models(profile, bare, tmp_path / "models")
+    assert set(pd.read_csv(tmp_path / "models.csv")["run"]) == {profile.pair[1]}
+    write_models(profile, bare, tmp_path / "nowhere")
+    assert pd.read_csv(tmp_path / "nowhere.csv").empty

@@ -1,6 +1,7 @@
-"""Kept runs: small, the same every time, and enough to draw every report from again without weights or a training."""
+"""Kept runs: small, the same every time, and enough to draw reports from again without weights or a training."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +13,25 @@ from miniature import Mini, fabricate
 from experiments.cli import main
 from experiments.frames import is_measured
 from experiments.kept_runs import FOLDER, pack_runs, unpack_runs
+from experiments.locks import BusyError, alone_at
 from experiments.registry import build_profile
 from experiments.remote_file import DownloadError
-from experiments.report import REPORTS, write_report
+from experiments.report import write_report
 from experiments.stages import predict_stage
 from experiments.store import Store
+from experiments.training_cost import cost_file
 from experiments.usage import UsageError
 from freeanchor.checkpoints import CheckpointError
 from freeanchor.runtime import Runtime
 
 RUN = "freeanchor-small-s0"
+# Reports that ask models; that all others come out again, too, is in tests/test_end_to_end.py.
+ASKING = ("positions", "bag_boxes", "gallery_slender", "gallery_crowded")
 
 
 def _reports(mini: Mini, store: Store, folder: Path) -> dict[str, bytes]:
-    """Every file of every report but the pdfs, which know their date."""
-    for name in REPORTS:
+    """Every file of the reports that ask models but the pdfs, which know their date."""
+    for name in ASKING:
         write_report(name, mini.profile, store, folder)
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".pdf"}
 
@@ -39,7 +44,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def kept(mini: Mini, tmp_path: Path) -> Path:
     """The miniature's runs, kept in `reports`."""
-    pack_runs(mini.profile, mini.store, tmp_path / "reports")
+    list(pack_runs(mini.profile, mini.store, tmp_path / "reports"))
     return tmp_path / "reports" / mini.profile.report_name / FOLDER
 
 
@@ -57,24 +62,13 @@ def fabricated(empty_store: Store) -> Mini:
     return Mini(profile=profile, store=empty_store)
 
 
-def test_every_report_comes_out_again_without_weights(mini: Mini, elsewhere: Store, tmp_path: Path) -> None:
-    """Tables, figures and their csv, byte for byte; no file of weights is packed, and none is needed."""
-    before = _reports(mini, mini.store, tmp_path / "before")
-    pack_runs(mini.profile, mini.store, tmp_path)
-    said = list(unpack_runs(mini.profile, elsewhere, tmp_path))
-    assert len(said) == 2 and all("unpacked, " in line for line in said)
-    assert not list(elsewhere.runs.rglob("*.safetensors"))
-    assert _reports(mini, elsewhere, tmp_path / "after") == before
-    assert {"gallery_slender.png", "figure4.png", "bag_boxes.csv", "claims.csv"} <= set(before)
-
-
 def test_what_is_packed_is_what_was_measured(mini: Mini, kept: Path, elsewhere: Store, tmp_path: Path) -> None:
     """Each file of a run but weights comes back as it was, under the folder's own name; nothing hidden is taken."""
     evaluation = mini.profile.evaluations[RUN]
     source = evaluation.training.directory(mini.store.runs)
     (source / ".left.tmp").write_text("half")
     try:
-        pack_runs(mini.profile, mini.store, tmp_path / "reports")
+        list(pack_runs(mini.profile, mini.store, tmp_path / "reports"))
         list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
     finally:
         (source / ".left.tmp").unlink()
@@ -84,47 +78,97 @@ def test_what_is_packed_is_what_was_measured(mini: Mini, kept: Path, elsewhere: 
     assert is_measured(evaluation, elsewhere)
 
 
+def _pack(fabricated: Mini, tmp_path: Path) -> Path:
+    """The zip of the one run that there is."""
+    (line,) = pack_runs(fabricated.profile, fabricated.store, tmp_path)
+    path = Path(line.split(": ")[0])
+    assert line == f"{path}: {path.stat().st_size:,} bytes"
+    return path
+
+
 def test_packing_again_leaves_what_has_not_changed(fabricated: Mini, tmp_path: Path) -> None:
     """The same bytes from the same run, whenever it was run; another measurement is another zip."""
-    (path,) = pack_runs(fabricated.profile, fabricated.store, tmp_path)
+    path = _pack(fabricated, tmp_path)
     first, changed = path.read_bytes(), path.stat().st_mtime_ns
-    assert pack_runs(fabricated.profile, fabricated.store, tmp_path) == [path]
+    assert _pack(fabricated, tmp_path) == path
     assert path.stat().st_mtime_ns == changed
     path.unlink()
     measured = next(fabricated.store.runs.rglob("measurements.csv"))
-    measured.touch()
-    pack_runs(fabricated.profile, fabricated.store, tmp_path)
-    assert path.read_bytes() == first
+    os.utime(measured, (1_500_000_000, 1_500_000_000))
+    assert _pack(fabricated, tmp_path).read_bytes() == first
     measured.write_text(measured.read_text().replace("0.4", "0.5"))
-    pack_runs(fabricated.profile, fabricated.store, tmp_path)
+    _pack(fabricated, tmp_path)
+    assert b"0.5" in _zipped(path)[measured.relative_to(fabricated.store.runs / "shapes").as_posix()]
+
+
+def _zipped(path: Path) -> dict[str, bytes]:
+    """What a zip holds by name."""
     with ZipFile(path) as bundle:
-        assert b"0.5" in bundle.read(measured.relative_to(fabricated.store.runs / "shapes").as_posix())
+        return {name: bundle.read(name) for name in bundle.namelist()}
 
 
-def test_a_damaged_zip_is_written_anew(fabricated: Mini, tmp_path: Path) -> None:
-    """One that an interrupted copy left is not taken for what it should hold."""
-    (path,) = pack_runs(fabricated.profile, fabricated.store, tmp_path)
+@pytest.mark.parametrize("harm", ["cut", "flipped"])
+def test_a_damaged_zip_is_written_anew(fabricated: Mini, tmp_path: Path, harm: str) -> None:
+    """One that an interrupted copy, or a bad disk, left is not taken for what it should hold."""
+    path = _pack(fabricated, tmp_path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    pack_runs(fabricated.profile, fabricated.store, tmp_path)
-    assert path.read_bytes() == whole
+    flipped = whole[:100] + bytes(byte ^ 0xFF for byte in whole[100:140]) + whole[140:]
+    path.write_bytes({"cut": whole[: len(whole) // 2], "flipped": flipped}[harm])
+    assert _pack(fabricated, tmp_path).read_bytes() == whole
 
 
-def test_a_run_made_anew_replaces_its_forerunner(fabricated: Mini, tmp_path: Path) -> None:
-    """The same run under another fingerprint goes, as its reports do; runs with longer names stay."""
-    (path,) = pack_runs(fabricated.profile, fabricated.store, tmp_path)
+def test_a_test_that_the_store_has_no_more_stays_kept(fabricated: Mini, tmp_path: Path) -> None:
+    """The zip may hold the only copy; once the run was trained again, what it found before is of other weights."""
+    path = _pack(fabricated, tmp_path)
+    directory = next(fabricated.store.runs.rglob("train.json")).parent
+    test = next(directory.glob("val-*"))
+    (test / "curve.csv").write_text("step")
+    name = f"{directory.name}/{test.name}/curve.csv"
+    _pack(fabricated, tmp_path)
+    (test / "curve.csv").unlink()
+    assert _zipped(_pack(fabricated, tmp_path))[name] == b"step"
+    (directory / "train.json").write_text((directory / "train.json").read_text().replace("120.0", "121.0"))
+    assert name not in _zipped(_pack(fabricated, tmp_path))
+    assert path.exists()
+
+
+def test_runs_of_other_configurations_stay_and_are_named(fabricated: Mini, tmp_path: Path) -> None:
+    """The same run under another fingerprint is said to be there; runs with longer names are other runs."""
+    path = _pack(fabricated, tmp_path)
     forerunner = path.with_name("freeanchor-small-n40-s0-0123456789.zip")
     namesake = path.with_name("freeanchor-small-n40-s0-wide-0123456789.zip")
     for other in (forerunner, namesake):
         other.write_bytes(b"")
-    pack_runs(fabricated.profile, fabricated.store, tmp_path)
-    assert (forerunner.exists(), namesake.exists(), path.exists()) == (False, True, True)
+    lines = list(pack_runs(fabricated.profile, fabricated.store, tmp_path))
+    assert lines[1:] == [f"{forerunner}: of another configuration or other data, left"]
+    assert all(it.exists() for it in (forerunner, namesake, path))
+
+
+def test_models_that_no_report_has_asked_yet_are_asked(mini: Mini, elsewhere: Store, tmp_path: Path) -> None:
+    """Weights are gone once a run is packed: bags, their boxes and the galleries' are in the zip whatever was drawn."""
+    unasked = replace(mini.store, runs=tmp_path / "unasked")
+    shutil.copytree(mini.store.runs, unasked.runs)
+    for name in ("bags.csv", "positions.csv", "bag_boxes.csv", "gallery_slender.csv", "gallery_crowded.csv"):
+        for path in unasked.runs.rglob(name):
+            path.unlink()
+    list(pack_runs(mini.profile, unasked, tmp_path / "reports"))
+    list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
+    assert not list(elsewhere.runs.rglob("*.safetensors"))
+    before = _reports(mini, mini.store, tmp_path / "before")
+    assert _reports(mini, elsewhere, tmp_path / "after") == before
+
+
+def test_hidden_pictures_keep_their_galleries_boxes(mini: Mini, kept: Path, tmp_path: Path) -> None:
+    """Labelled boxes of the galleries belong to whom the pictures do: left out, of an earlier zip too."""
+    assert any("/gallery_" in name for path in kept.glob("*.zip") for name in _zipped(path))
+    list(pack_runs(mini.profile, replace(mini.store, pictures=False), tmp_path / "reports"))
+    assert not any("/gallery_" in name for path in kept.glob("*.zip") for name in _zipped(path))
 
 
 def test_nothing_measured_is_nothing_to_pack(empty_store: Store, tmp_path: Path) -> None:
     """One line, and no folder."""
     with pytest.raises(UsageError, match="none of the profile's runs is measured yet"):
-        pack_runs(build_profile("shapes"), empty_store, tmp_path / "reports")
+        list(pack_runs(build_profile("shapes"), empty_store, tmp_path / "reports"))
     assert not (tmp_path / "reports").exists()
 
 
@@ -133,9 +177,7 @@ def test_unfinished_tests_are_left_out(fabricated: Mini, tmp_path: Path) -> None
     directory = next(fabricated.store.runs.rglob("train.json")).parent
     (directory / "val-0000000000").mkdir()
     (directory / "val-0000000000" / "detections.json").write_text("[")
-    (path,) = pack_runs(fabricated.profile, fabricated.store, tmp_path)
-    with ZipFile(path) as bundle:
-        assert not [name for name in bundle.namelist() if "0000000000/" in name]
+    assert not [name for name in _zipped(_pack(fabricated, tmp_path)) if "0000000000/" in name]
 
 
 def test_runs_that_are_there_stay(mini: Mini, kept: Path, elsewhere: Store, tmp_path: Path) -> None:
@@ -162,10 +204,49 @@ def test_runs_of_other_data_are_refused(mini: Mini, kept: Path, elsewhere: Store
     assert said[unasked.stem] == "left, not asked for (SEEDS?)"
     for path in kept.glob("retinanet*.zip"):
         path.unlink()
-    with pytest.raises(UsageError, match="none of its 2 kept runs is of this configuration and data; is DATA"):
+    with pytest.raises(UsageError, match="none of its 2 kept runs is of this data and configuration; give DATA"):
         list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
     with pytest.raises(UsageError, match="holds no kept runs; make pack"):
         list(unpack_runs(mini.profile, elsewhere, tmp_path / "nowhere"))
+
+
+def test_tests_that_were_not_kept_are_named(mini: Mini, kept: Path, elsewhere: Store, tmp_path: Path) -> None:
+    """A zip without any test that this version knows is left; one without some of them says which need a training."""
+    profile, evaluation = mini.profile, mini.profile.evaluations[RUN]
+    twice = replace(evaluation, name="freeanchor-twice", inference=replace(evaluation.inference, max_detections=7))
+    more = replace(profile, evaluations={**profile.evaluations, twice.name: twice})
+    said = list(unpack_runs(more, elsewhere, tmp_path / "reports"))
+    assert [line for line in said if line.endswith("; without its test freeanchor-twice, which needs a training")]
+    other = replace(profile, evaluations={**profile.evaluations, RUN: replace(twice, name=RUN)})
+    nowhere = replace(elsewhere, runs=tmp_path / "nowhere")
+    said = list(unpack_runs(other, nowhere, tmp_path / "reports"))
+    assert [line for line in said if line.endswith("left, tested by another version of this program")]
+    assert not list(nowhere.runs.rglob(f"{RUN}-*"))
+
+
+def test_a_training_under_way_is_not_unpacked_over(mini: Mini, kept: Path, elsewhere: Store, tmp_path: Path) -> None:
+    """One that has just taken its folder, and written nothing yet, keeps it."""
+    directory = mini.profile.evaluations[RUN].training.directory(elsewhere.runs)
+    with alone_at(directory), pytest.raises(BusyError, match="another process is at work"):
+        list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
+    assert not list(directory.iterdir())
+
+
+def test_times_that_are_there_stay(mini: Mini, elsewhere: Store, tmp_path: Path) -> None:
+    """Steps that were timed here are not replaced by those of another machine; where there are none, these are taken."""
+    pair = mini.profile.pair
+    for store, times in ((mini.store, "theirs"), (elsewhere, "ours")):
+        cost_file(mini.profile, pair, store).parent.mkdir(parents=True, exist_ok=True)
+        cost_file(mini.profile, pair, store).write_text(times)
+    try:
+        list(pack_runs(mini.profile, mini.store, tmp_path / "reports"))
+    finally:
+        cost_file(mini.profile, pair, mini.store).unlink()
+    list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
+    assert cost_file(mini.profile, pair, elsewhere).read_text() == "ours"
+    cost_file(mini.profile, pair, elsewhere).unlink()
+    list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
+    assert cost_file(mini.profile, pair, elsewhere).read_text() == "theirs"
 
 
 def test_a_damaged_kept_run_is_named_and_stays(mini: Mini, kept: Path, elsewhere: Store, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +171,23 @@ def test_comparisons_are_computed_once(mini: Mini, monkeypatch: pytest.MonkeyPat
     pd.testing.assert_frame_equal(frame, compare_stage(first, second, mini.store))
     with pytest.raises(AssertionError, match="second time"):
         compare_stage(second, first, mini.store)  # the other way round is another comparison
+
+
+def test_a_run_that_found_something_else_is_compared_anew(mini: Mini, tmp_path: Path) -> None:
+    """A folder removed and trained again, or unpacked, has the fingerprint that it had: what it found decides."""
+    first, second = (mini.profile.evaluations[name] for name in mini.profile.pair)
+    copy = replace(mini.store, runs=tmp_path / "runs")
+    shutil.copytree(mini.store.runs, copy.runs)
+    before = compare_stage(first, second, copy)
+    path = second.directory(copy.runs) / "detections.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found[::3]))
+    assert not compare_stage(first, second, copy).equals(before)
+    path.write_text(json.dumps(found))
+    recall = pd.read_csv(second.directory(copy.runs) / "object_recall.csv")
+    lost = {column: 0.0 for column in recall if column.startswith("after")}
+    recall.assign(**lost).to_csv(second.directory(copy.runs) / "object_recall.csv", index=False)
+    assert not compare_stage(first, second, copy).equals(before)
 
 
 def test_drawing_twice_draws_once(mini: Mini, run: Evaluation) -> None:
