@@ -35,8 +35,9 @@ def write_models(profile: Profile, store: Store, stem: Path) -> None:
         training = profile.evaluations[run].training
         if not (evidence.is_done(run) and isinstance(training, Training)):
             continue
-        measured = measurements(profile.evaluations[run], store).set_index("metric")[["value", "low", "high"]]
-        quality = dict(zip(("ap", "low", "high"), measured.loc["ap"].tolist(), strict=True))
+        measured = measurements(profile.evaluations[run], store)
+        ap = measured.loc[measured["metric"] == "ap", ["value", "low", "high"]].to_numpy()[0].tolist()
+        quality = dict(zip(("ap", "low", "high"), ap, strict=True))
         stages = _stages(training, store)
         if all(source.exists() for _, source in stages):
             rows += [_row(stem, training, step, source, quality) for step, source in stages]
