@@ -59,8 +59,8 @@ def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
         yield from (f"{other}: of another configuration or other data, left" for other in _namesakes(training, folder))
     for backbone, source in _cost_files(profile, store).items():
         if source.exists():
-            _copy(source, folder / source.name)
-        elif not (folder / source.name).exists():
+            _copy(source, folder / _kept_times(source))
+        elif not (folder / _kept_times(source)).exists():
             yield f"{backbone}: steps are not timed yet, and claims need their times; freeanchor cost takes them"
 
 
@@ -124,6 +124,11 @@ def _cost_files(profile: Profile, store: Store) -> dict[str, Path]:
     }
 
 
+def _kept_times(path: Path) -> str:
+    """What the times of steps are called beside the zips."""
+    return f"costs-{path.name}"
+
+
 def unpack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
     """Put kept runs into the store, and say of each what became of it; those that lie there already stay.
 
@@ -145,8 +150,8 @@ def unpack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
         for path in kept:
             yield f"{path.stem}: {_unpacked(path, profile, target, needed)}"
         for place in _cost_files(profile, store).values():
-            if (folder / place.name).exists() and not place.exists():
-                _copy(folder / place.name, place)
+            if (folder / _kept_times(place)).exists() and not place.exists():
+                _copy(folder / _kept_times(place), place)
 
 
 def _needed(profile: Profile, store: Store) -> dict[str, dict[str, str]]:
