@@ -171,8 +171,9 @@ def _unpacked(path: Path, profile: Profile, target: Path, needed: dict[str, dict
         is_asked = run is not None and run["run"] in profile.evaluations
         return "left, kept of another configuration or other data" if is_asked else "left, not asked for (SEEDS?)"
     path.open("rb").close()  # one that may not be read is named
-    missing = [name for marker, name in needed[path.stem].items() if marker not in _content(path)]
-    if len(missing) == len(needed[path.stem]) and _content(path):
+    content, tests = _content(path), needed[path.stem]
+    missing = [name for marker, name in tests.items() if marker not in content]
+    if content and len(missing) == len(tests):
         return "left, tested by another version of this program"
     place = target / path.stem
     if place.exists() and any(place.iterdir()):
