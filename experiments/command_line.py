@@ -99,11 +99,11 @@ def _add_weights(add: Add) -> None:
     convert.add_argument("--categories", type=Path, help="COCO json with its categories (default: COCO's 80)")
     export = add(
         "export",
-        "turn a model file of ours into another code base's",
+        "turn a model file of ours into another code base's, or into ONNX",
         "freeanchor export --to torchvision m.safetensors m.pth",
     )
     export.add_argument(
-        "--to", dest="format", choices=("torchvision", "mmdetection"), required=True, help="the code base"
+        "--to", dest="format", choices=("torchvision", "mmdetection", "onnx"), required=True, help="the code base"
     )
     export.add_argument("source", type=Path, help="a model.safetensors of ours")
     export.add_argument("target", type=Path, help="the file to write")
@@ -121,7 +121,9 @@ def _add_files(add: Add) -> None:
     """The commands on plain files, which need no registry."""
     detect = add("detect", "draw a detector's boxes on pictures", "freeanchor detect a.jpg --checkpoint m.safetensors")
     detect.add_argument("images", nargs="+", type=Path, help="picture files; turned upright where they say how (EXIF)")
-    detect.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of ours")
+    detect.add_argument(
+        "--checkpoint", type=Path, required=True, help="a model.safetensors of ours, or a model.onnx made of it"
+    )
     detect.add_argument("--out", type=Path, default=Path("detections"), help="folder to write to (default: detections)")
     detect.add_argument("--min-score", type=float, default=0.5, help="draw boxes that score more (default: 0.5)")
     detect.add_argument("--json", action="store_true", help="print the detections as json")

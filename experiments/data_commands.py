@@ -18,6 +18,7 @@ from freeanchor.conversion import Origin, convert_file, export_file
 from freeanchor.data import DataError, read_categories_file
 from freeanchor.data_check import report_folder
 from freeanchor.divergence import replay as replay_step
+from freeanchor.onnx_graph import write_onnx
 from freeanchor.shapes import ShapesConfig, write_shapes
 from freeanchor.voc import convert_voc
 
@@ -71,7 +72,10 @@ def convert(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """`freeanchor export --to FORMAT SRC DST`."""
-    export_file(arguments.source, arguments.format, arguments.target)
+    if arguments.format == "onnx":
+        write_onnx(arguments.source, arguments.target)
+    else:
+        export_file(arguments.source, arguments.format, arguments.target)
     print(arguments.target)
 
 

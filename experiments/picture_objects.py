@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from analysis.coco import read_ground_truth
-from experiments.detect import picture_at
+from experiments.torch_detections import picture_at
 from experiments.usage import UsageError
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Picture

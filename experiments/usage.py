@@ -5,11 +5,11 @@ runtime = runtime_of(arguments)
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
-import torch
-
-from freeanchor.distributed import ALONE, Processes
-from freeanchor.runtime import Runtime
+if TYPE_CHECKING:  # torch takes longer to import than some commands take
+    from freeanchor.distributed import Processes
+    from freeanchor.runtime import Runtime
 
 
 class UsageError(ValueError):
@@ -18,6 +18,8 @@ class UsageError(ValueError):
 
 def check_device(device: str) -> None:
     """Raise UsageError where it is neither the CPU nor a GPU of CUDA, or torchrun's processes here outnumber those."""
+    import torch
+
     try:
         parsed = torch.device(device)
     except RuntimeError:
@@ -42,13 +44,20 @@ def _check_gpus(device: str, index: int | None, num_gpus: int) -> None:
         )
 
 
-def runtime_of(arguments: argparse.Namespace, processes: Processes = ALONE) -> Runtime:
-    """Device, threads and precision of the command line, put into force; each process has a GPU of its own."""
-    check_device(arguments.device)
+def check_counts(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where threads or workers are fewer than none."""
     for option in ("threads", "workers"):
         if getattr(arguments, option, 0) < 0:
             raise UsageError(f"--{option} must not be negative, got {getattr(arguments, option)}")
-    device = processes.device if processes.count > 1 else arguments.device
+
+
+def runtime_of(arguments: argparse.Namespace, processes: "Processes | None" = None) -> "Runtime":
+    """Device, threads and precision of the command line, put into force; each process has a GPU of its own."""
+    from freeanchor.runtime import Runtime
+
+    check_device(arguments.device)
+    check_counts(arguments)
+    device = processes.device if processes is not None and processes.count > 1 else arguments.device
     runtime = Runtime(
         device=device, threads=arguments.threads, precision=arguments.precision, num_workers=arguments.workers
     )

@@ -11,6 +11,17 @@ The paper's symbols and the words the code uses for them:
     P^cls cls_prob · P^loc loc_prob · P{a->b} match_prob · P{a in A-} background_prob · C_ij assignment
 """
 
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 
 __all__ = ["FreeAnchorLoss", "RetinaNetLoss"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when asked for: parts that do without torch need not wait for its import."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("freeanchor.losses"), name)

@@ -8,7 +8,6 @@ A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout
     batch = collate([load_sample(picture, InputConfig()) for picture in split.pictures[:8]])
 """
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,15 +21,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from freeanchor.data_problems import Problem, printable
+from freeanchor.data_problems import DataError, Problem, printable
 from freeanchor.json_check import category_problems, content_problems, list_problems, read_lists
 from freeanchor.model import SIZE_DIVISOR
-from freeanchor.picture_files import PictureFileError, orientation, read_picture, size_difference
+from freeanchor.picture_files import open_image, orientation, size_difference
 from freeanchor.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
-
-
-class DataError(ValueError):
-    """Bad input data: one line that says what is wrong, where, and how to mend it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,16 +179,6 @@ def _picture(image: dict[str, Any], objects: list[dict[str, Any]], images_path: 
         labels=torch.tensor([annotation["label"] for annotation in objects], dtype=torch.int64)[keep],
         annotation_ids=torch.tensor([annotation["id"] for annotation in objects], dtype=torch.int64)[keep],
     )
-
-
-def open_image(path: Path) -> Image.Image:
-    """The picture in RGB as `picture_files.py` has it; raises DataError where it is missing, none, or cut short."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
-        try:
-            return read_picture(path)
-        except PictureFileError as error:
-            raise DataError(printable(f"{path}: {error}")) from None
 
 
 def normalise(image: Image.Image | Float[Tensor, "3 H W"], config: InputConfig) -> Float[Tensor, "3 H W"]:

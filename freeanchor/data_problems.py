@@ -17,6 +17,10 @@ NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, s
 SHOWN = 5  # problems of one kind that are printed
 
 
+class DataError(ValueError):
+    """Bad input data: one line that says what is wrong, where, and how to mend it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """One thing wrong with a data set.

@@ -12,12 +12,15 @@ stays bounded. Links are followed: whoever owns the folder made them, no json ca
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from freeanchor.data_problems import DataError, printable
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNED = (5, 6, 7, 8)  # its values that swap width and height
@@ -89,3 +92,13 @@ def size_difference(size: tuple[int, int], expected: tuple[int, int], flag: int 
     if flag in TURNED and size[::-1] == expected:
         return f"{what}, as viewers turn it (EXIF orientation {flag})", "store it turned, without the flag"
     return what, "correct whichever is wrong"
+
+
+def open_image(path: Path) -> Image.Image:
+    """The picture in RGB as `picture_files.py` has it; raises DataError where it is missing, none, or cut short."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
+        try:
+            return read_picture(path)
+        except PictureFileError as error:
+            raise DataError(printable(f"{path}: {error}")) from None

@@ -1,6 +1,8 @@
 """`detect`: boxes drawn on copies of pictures, in the pixels of the file."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,10 @@ import torch
 from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
 
-from experiments.detect import detect, draw_detections, picture_at, upright
+from experiments.cli import main
+from experiments.detect import detect
+from experiments.drawing import draw_detections, upright
+from experiments.torch_detections import picture_at
 from experiments.usage import UsageError
 from freeanchor.checkpoints import CheckpointError, save_model
 from freeanchor.data import DataError, InputConfig, load_sample, open_image
@@ -40,7 +45,7 @@ def test_detections_are_drawn_and_listed(tmp_path: Path, checkpoint: Path) -> No
     assert {row["file"] for row in rows} == {"a.jpg", "b.png"}
     for path in photos:
         drawn = open_image(tmp_path / "out" / f"{path.stem}.png")
-        plain = draw_detections(open_image(path), [], tiny_detector())
+        plain = draw_detections(open_image(path), [], tiny_detector().category_ids)
         assert drawn.size == plain.size
         assert not np.array_equal(np.array(drawn), np.array(plain))
     assert [path.read_bytes() for path in photos] == before
@@ -77,7 +82,7 @@ def test_nothing_found_leaves_the_picture_as_it_is(tmp_path: Path, checkpoint: P
 )
 def test_small_pictures_are_enlarged_and_large_ones_left(size: tuple[int, int], shown: tuple[int, int]) -> None:
     """The long side is shown at 960 px at least, the shape kept."""
-    assert draw_detections(Image.new("RGB", size, "white"), [], tiny_detector()).size == shown
+    assert draw_detections(Image.new("RGB", size, "white"), [], tiny_detector().category_ids).size == shown
 
 
 @pytest.mark.parametrize("box", [[0, 0, 60, 40], [-5, -5, 10, 10], [50, 30, 10, 10], [10, 10, 0, 0], [0, 39, 60, 1]])
@@ -85,7 +90,7 @@ def test_boxes_at_the_border_can_be_drawn(box: list[float]) -> None:
     """Labels of boxes at any border stay drawable, boxes of no extent too, and the picture itself is not painted on."""
     image = Image.new("RGB", (60, 40), "white")
     row = {"category_id": 5, "category": "box", "score": 0.875, "bbox": box}
-    drawn = draw_detections(image, [row], tiny_detector())
+    drawn = draw_detections(image, [row], tiny_detector().category_ids)
     assert drawn.size == (960, 640)
     assert np.array(drawn).min() < 255
     assert np.array(image).min() == 255
@@ -98,7 +103,7 @@ def test_surer_boxes_lie_on_top() -> None:
         for number, score in ((2, 0.9), (9, 0.4))
     ]
     image = Image.new("RGB", (80, 80), "white")
-    both, best = (draw_detections(image, chosen, tiny_detector()) for chosen in (rows, rows[:1]))
+    both, best = (draw_detections(image, chosen, tiny_detector().category_ids) for chosen in (rows, rows[:1]))
     corner = (12 * 50, 12 * 60)  # of the box, where 80 px are shown as 960
     assert both.getpixel(corner) == best.getpixel(corner) != (255, 255, 255)
 
@@ -194,3 +199,37 @@ def test_pictures_have_no_objects(tmp_path: Path) -> None:
     picture = picture_at(_photo(tmp_path / "a.png"), 3)
     sample = load_sample(picture, InputConfig(short_side=32))
     assert (picture.image_id, len(picture.boxes), tuple(sample.image.shape)) == (3, 0, (3, 32, 48))
+
+
+def test_onnx_gives_the_same_rows_without_torch(tmp_path: Path, checkpoint: Path) -> None:
+    """By the command line in a process of its own, in which torch is never imported; a turned photo upright."""
+    model = tmp_path / "model.onnx"
+    assert main(["export", "--to", "onnx", str(checkpoint), str(model)]) == 0
+    photos = [_photo(tmp_path / "a.png"), tmp_path / "b.jpg"]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    open_image(_photo(tmp_path / "c.png", (90, 120))).save(photos[1], exif=exif)
+    expected = detect(photos, checkpoint, tmp_path / "torch", min_score=0.5, runtime=FLOAT32)
+    options = ["--checkpoint", str(model), "--out", str(tmp_path / "out"), "--threads", "1"]
+    code = "import sys; from experiments.cli import main; status = main(sys.argv[1:]); sys.exit(status or 9 * ('torch' in sys.modules))"
+    command = [sys.executable, "-c", code, "detect", *map(str, photos), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [(row["file"], row["category"]) for row in rows] == [(row["file"], row["category"]) for row in expected]
+    for row, theirs in zip(rows, expected, strict=True):
+        assert row["bbox"] == pytest.approx(theirs["bbox"], abs=0.05)
+        assert row["score"] == pytest.approx(theirs["score"], abs=2e-4)
+    assert (tmp_path / "out" / "b.png").exists()
+
+
+@pytest.mark.parametrize("options", [["--device", "cuda"], ["--precision", "bfloat16"], ["--threads", "-1"]])
+def test_onnx_refuses_what_it_would_ignore(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    """One line that names the option, exit status 2, before the model is looked for."""
+    arguments = ["detect", str(_photo(tmp_path / "a.png")), "--checkpoint", "none.onnx", "--out", str(tmp_path / "out")]
+    assert main([*arguments, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert options[0] in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,170 @@
+"""A detector as one ONNX graph, from pixels to detections, for any runtime that knows the format.
+
+The graph holds everything between the resized picture and its boxes: normalisation, padding, network, anchors,
+decoding, the cap a level and NMS. What is left to whoever runs it is the size that a picture is resized to, which its
+metadata tell (`onnx_detector.py` does it without torch, whose import takes longer than a detection).
+
+    write_onnx(Path("model.safetensors"), Path("model.onnx"))
+
+Inputs are `pixels` [3, H, W], RGB of 0 to 255 at any size, and `min_score` []; outputs are `boxes` [D, 4] xyxy in these
+pixels, `scores` [D] and `labels` [D], best first.
+"""
+
+import importlib.util
+import json
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import nms
+
+from freeanchor.anchors import cell_anchors
+from freeanchor.boxes import decode_boxes
+from freeanchor.checkpoints import CheckpointError, DetectorConfig, load_model
+from freeanchor.data import InputConfig
+from freeanchor.model import SIZE_DIVISOR, RetinaNet
+from freeanchor.onnx_detector import METADATA
+from freeanchor.postprocess import InferenceConfig
+from freeanchor.writing import replacing
+
+OPSET = 17  # of 2022: every runtime of the last years knows it
+TRACED_SIZE = (160, 224)  # px; the graph takes any
+
+
+class DetectionGraph(nn.Module):
+    """Pixels in, detections out, in operations that ONNX has; `select_candidates` and `suppress` say the same."""
+
+    def __init__(self, model: RetinaNet, detector: DetectorConfig) -> None:
+        super().__init__()
+        self.model, self.detector = model, detector
+        self.mean, self.std = (
+            torch.tensor(each)[:, None, None] for each in (detector.inputs.mean, detector.inputs.std)
+        )
+        self.cells = [cell.float() for cell in cell_anchors(detector.model.anchors)]
+
+    def forward(self, pixels: Tensor, min_score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes [D, 4], scores [D] and labels [D] of one picture [3, H, W] above `min_score`, best first."""
+        height, width = pixels.shape[1], pixels.shape[2]
+        image = ((pixels.flip(0) if self.detector.inputs.bgr else pixels) - self.mean) / self.std
+        padded = functional.pad(image, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
+        maps = self.model.backbone(padded[None])
+        levels = self.model.pyramid(OrderedDict(zip(("c3", "c4", "c5"), maps, strict=True))).values()
+        each = zip(levels, self.cells, self.detector.model.anchors.strides, strict=True)
+        found = [self._of_level(*level, min_score) for level in each]
+        boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        # `clip_boxes` would make constants of the traced picture's sides.
+        limit = torch.stack([torch.as_tensor(side) for side in (width, height, width, height)])
+        boxes = torch.minimum(boxes.clamp(min=0), limit.to(boxes))
+        # Classes are moved so far apart that none overlaps another; the 0 is for pictures without any candidate.
+        apart = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
+        kept = nms(boxes + (labels * apart)[:, None], scores, self.detector.inference.nms_iou)
+        kept = kept[: self.detector.inference.max_detections]
+        return boxes[kept], scores[kept], labels[kept]
+
+    def _of_level(self, level: Tensor, cell: Tensor, stride: int, min_score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The candidates of one level [1, C, h, w], unclipped: of the best `max_per_level` those above the score."""
+        num_classes = self.detector.model.num_classes
+        scores = self.model.cls_head([level], num_classes)[0].sigmoid().flatten()
+        cap = self.detector.inference.max_per_level
+        if cap is None:
+            places = (scores > min_score).nonzero()[:, 0]
+            scores = scores[places]
+        else:
+            # Enough scores below any threshold that every level has `cap` of them, whatever the picture's size.
+            best, places = torch.cat([scores, scores.new_full((cap,), -1.0)]).topk(cap)
+            above = (best > min_score).nonzero()[:, 0]
+            scores, places = best[above], places[above]
+        anchor = places.div(num_classes, rounding_mode="floor")
+        deltas = self.model.box_head([level], 4)[0]
+        boxes = decode_boxes(deltas[anchor], self._grid(level, cell, stride)[anchor])
+        return boxes, scores, places % num_classes
+
+    def _grid(self, level: Tensor, cell: Tensor, stride: int) -> Tensor:
+        """`grid_anchors` of one level whose size is only known when the graph runs."""
+        offset = self.detector.model.anchors.centre_offset
+        y = (torch.arange(level.shape[2]) + offset) * stride
+        x = (torch.arange(level.shape[3]) + offset) * stride
+        centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")
+        centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
+        return (centres[:, :, None] + cell).reshape(-1, 4)
+
+
+def _check(detector: DetectorConfig) -> None:
+    """Refuse what the graph has no operations for: habits of other code bases, and several scales."""
+    inputs, inference = detector.inputs, detector.inference
+    if detector.model.anchors.geometry == "torchvision":
+        raise CheckpointError("has torchvision's anchors, whose strides depend on the picture; ONNX gets fixed ones")
+    if detector.model.plain_deltas:
+        raise CheckpointError("has mmdetection's plain deltas, which the ONNX graph does not know; use it with torch")
+    if (inputs.resize, inputs.box_convention) != (InputConfig.resize, InputConfig.box_convention):
+        raise CheckpointError(
+            f"resizes by the rule {inputs.resize!r} with {inputs.box_convention} boxes, as the code base that it was "
+            "converted from does; only detectors trained here become ONNX"
+        )
+    habits = ("limit_shrinkage", "clip", "drop_empty", "short_sides")
+    odd = [name for name in habits if getattr(inference, name) != getattr(InferenceConfig, name)]
+    if odd:
+        raise CheckpointError(f"detects with {', '.join(odd)}, which the ONNX graph does not know; use it with torch")
+
+
+def _metadata(detector: DetectorConfig) -> dict[str, str]:
+    """What a runtime must know beside the graph, as the json that `onnx_detector.py` reads."""
+    known = {
+        "detector": detector.detector,
+        "category_ids": detector.category_ids,
+        "category_names": detector.category_names,
+        "short_side": detector.inputs.short_side,
+        "max_long_side": detector.inputs.max_long_side,
+    }
+    return {METADATA: json.dumps(known)}
+
+
+def write_onnx(source: Path, target: Path) -> None:
+    """Write a model file of ours as an ONNX graph, atomically.
+
+    Raises CheckpointError where the file is none of ours or the graph cannot say what the detector does.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise CheckpointError(f"{target}: writing ONNX takes the package onnx; pip install 'freeanchor[onnx]'")
+    import onnx
+
+    model, detector = load_model(source, "cpu")
+    try:
+        _check(detector)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    graph = DetectionGraph(model.eval(), detector).eval()
+    with replacing(target) as temporary:
+        _trace(graph, temporary)
+        content = onnx.load(temporary)
+        onnx.helper.set_model_props(content, _metadata(detector))
+        onnx.save(content, temporary)
+
+
+def _trace(graph: DetectionGraph, path: Path) -> None:
+    """Write the graph's operations, sizes left open.
+
+    By torch's older exporter: the newer one, through torch.export, was still at work on this network's open sizes
+    after eight minutes; this one takes two seconds.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        # That the exporter is the older one, and that a trace does not see branches: there are none on sizes.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            (torch.rand(3, *TRACED_SIZE) * 255, torch.tensor(0.05)),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["pixels", "min_score"],
+            output_names=["boxes", "scores", "labels"],
+            dynamic_axes={
+                "pixels": {1: "height", 2: "width"},
+                "boxes": {0: "detections"},
+                "scores": {0: "detections"},
+                "labels": {0: "detections"},
+            },
+        )
