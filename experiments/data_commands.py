@@ -72,6 +72,13 @@ def convert(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """`freeanchor export --to FORMAT SRC DST`."""
+    source, target = arguments.source, arguments.target
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{target}: would be overwritten by what is made of it; give another target")
+    if target.is_dir():
+        raise UsageError(f"{target}: is a folder; give the file to write in it")
+    if arguments.format == "onnx" and target.suffix.lower() != ".onnx" and (target.is_file() or not target.exists()):
+        raise UsageError(f"{target}: detect knows an ONNX file by its name; give one that ends in .onnx")
     if arguments.format == "onnx":
         write_onnx(arguments.source, arguments.target)
     else:

@@ -86,7 +86,7 @@ def _found(
     paths: Sequence[Path], checkpoint: Path, min_score: float, runtime: "Runtime | None", threads: int
 ) -> "tuple[DetectorConfig | OnnxDetector, Iterable[tuple[Image.Image, Candidates | Found]]]":
     """The detector, and each picture with what is found in it, by whichever runtime the file is for."""
-    if checkpoint.suffix == ONNX:
+    if checkpoint.suffix.lower() == ONNX:
         return _found_by_onnx(paths, checkpoint, min_score, threads)
     from experiments.torch_detections import found_by_torch
     from freeanchor.runtime import Runtime
@@ -137,7 +137,7 @@ def command(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.min_score <= 1:
         raise UsageError(f"--min-score must lie in [0, 1], got {arguments.min_score}; it is a fraction")
     started = time.perf_counter()
-    is_onnx = arguments.checkpoint.suffix == ONNX
+    is_onnx = arguments.checkpoint.suffix.lower() == ONNX
     if is_onnx:
         _check_onnx(arguments)
     rows = detect(

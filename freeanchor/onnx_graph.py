@@ -11,6 +11,7 @@ pixels, `scores` [D] and `labels` [D], best first.
 """
 
 import importlib.util
+import io
 import json
 import warnings
 from collections import OrderedDict
@@ -26,12 +27,13 @@ from freeanchor.boxes import decode_boxes
 from freeanchor.checkpoints import CheckpointError, DetectorConfig, load_model
 from freeanchor.data import InputConfig
 from freeanchor.model import SIZE_DIVISOR, RetinaNet
-from freeanchor.onnx_detector import METADATA
+from freeanchor.onnx_detector import METADATA, RunError, run_bytes
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.writing import replacing
 
 OPSET = 17  # of 2022: every runtime of the last years knows it
-TRACED_SIZE = (160, 224)  # px; the graph takes any
+TRACED_SIZE = (160, 224)  # px, height and width; the graph takes any
+TRIED_SIZES = ((64, 96), (130, 301))  # px; that it does is tried on these
 
 
 class DetectionGraph(nn.Module):
@@ -116,6 +118,8 @@ def _metadata(detector: DetectorConfig) -> dict[str, str]:
         "detector": detector.detector,
         "category_ids": detector.category_ids,
         "category_names": detector.category_names,
+        "resize": "the short side to short_side unless the long one would pass max_long_side, both rounded; Pillow's "
+        "bilinear filter, which averages when it shrinks",
         "short_side": detector.inputs.short_side,
         "max_long_side": detector.inputs.max_long_side,
     }
@@ -125,38 +129,58 @@ def _metadata(detector: DetectorConfig) -> dict[str, str]:
 def write_onnx(source: Path, target: Path) -> None:
     """Write a model file of ours as an ONNX graph, atomically.
 
-    Raises CheckpointError where the file is none of ours or the graph cannot say what the detector does.
+    Raises CheckpointError where the file is none of ours or the graph cannot say what the detector does: it is tried,
+    before anything is written, on pictures of other sizes than the traced one.
     """
-    if importlib.util.find_spec("onnx") is None:
-        raise CheckpointError(f"{target}: writing ONNX takes the package onnx; pip install 'freeanchor[onnx]'")
+    if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxruntime")):
+        raise CheckpointError(f"{target}: writing ONNX takes onnx and onnxruntime; pip install 'freeanchor[onnx]'")
     import onnx
 
     model, detector = load_model(source, "cpu")
+    graph = DetectionGraph(model.eval(), detector).eval()
     try:
         _check(detector)
+        content = onnx.load_model_from_string(_traced(graph))
+        onnx.helper.set_model_props(content, _metadata(detector))
+        written = content.SerializeToString()
+        _try_sizes(graph, written)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    graph = DetectionGraph(model.eval(), detector).eval()
     with replacing(target) as temporary:
-        _trace(graph, temporary)
-        content = onnx.load(temporary)
-        onnx.helper.set_model_props(content, _metadata(detector))
-        onnx.save(content, temporary)
+        temporary.write_bytes(written)
 
 
-def _trace(graph: DetectionGraph, path: Path) -> None:
-    """Write the graph's operations, sizes left open.
+@torch.no_grad()
+def _try_sizes(graph: DetectionGraph, written: bytes) -> None:
+    """Refuse a graph that has the traced size in it: some of timm's backbones compute with the picture's."""
+    for size in TRIED_SIZES:
+        pixels = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) * 255
+        _, expected, _ = graph(pixels, torch.tensor(0.0))
+        try:
+            _, scores, _ = run_bytes(written, pixels.numpy(), 0.0)
+        except RunError as error:
+            raise CheckpointError(
+                f"cannot be run as ONNX at {size[1]}x{size[0]} px ({error}); use it with torch"
+            ) from None
+        best = torch.from_numpy(scores)[:20]
+        if len(best) != len(expected[:20]) or not torch.allclose(best, expected[:20], atol=0.02):
+            raise CheckpointError(f"finds something else as ONNX at {size[1]}x{size[0]} px; use it with torch")
+
+
+def _traced(graph: DetectionGraph) -> bytes:
+    """The graph's operations as a file's content, sizes left open.
 
     By torch's older exporter: the newer one, through torch.export, was still at work on this network's open sizes
     after eight minutes; this one takes two seconds.
     """
+    content = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # That the exporter is the older one, and that a trace does not see branches: there are none on sizes.
+        # That the exporter is the older one, and that a trace does not see branches: `_try_sizes` does.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph,
             (torch.rand(3, *TRACED_SIZE) * 255, torch.tensor(0.05)),
-            str(path),
+            content,
             dynamo=False,
             opset_version=OPSET,
             input_names=["pixels", "min_score"],
@@ -168,3 +192,4 @@ def _trace(graph: DetectionGraph, path: Path) -> None:
                 "labels": {0: "detections"},
             },
         )
+    return content.getvalue()

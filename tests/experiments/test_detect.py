@@ -233,3 +233,16 @@ def test_onnx_refuses_what_it_would_ignore(
     (line,) = capsys.readouterr().err.splitlines()
     assert options[0] in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["model.safetensors", "model.bin", "."])
+def test_an_export_never_replaces_its_source(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    """Nor takes a folder, nor a name that detect would not know for ONNX's."""
+    before = checkpoint.read_bytes()
+    assert main(["export", "--to", "onnx", str(checkpoint), str(tmp_path / target)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "give" in line
+    assert checkpoint.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]

@@ -1,6 +1,7 @@
 """ONNX: the graph finds what torch finds, in pictures of any size, and says what it cannot do."""
 
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from experiments.torch_detections import found_by_torch
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints import CheckpointError, DetectorConfig, save_model
 from freeanchor.data import DataError
+from freeanchor.model import RetinaNet
 from freeanchor.onnx_detector import METADATA, load_onnx
 from freeanchor.onnx_graph import write_onnx
+from freeanchor.timm_backbones import TimmBackbone
 
 SIZES = [(150, 100), (90, 120), (64, 64), (300, 40), (31, 33)]
 
@@ -114,10 +117,22 @@ def _of_somebody_else(path: Path) -> None:
     onnx.save(content, path)
 
 
-def _with_odd_metadata(path: Path) -> None:
-    content = onnx.load(path)
-    onnx.helper.set_model_props(content, {METADATA: '{"category_ids": 3}'})
-    onnx.save(content, path)
+def _with_metadata(**changes: Any) -> Callable[[Path], None]:
+    """What edits the metadata; `text` replaces all of it."""
+
+    def edit(path: Path) -> None:
+        content = onnx.load(path)
+        known = json.loads(content.metadata_props[0].value) | changes
+        text = changes.get("text", json.dumps(known))
+        onnx.helper.set_model_props(content, {METADATA: text})
+        onnx.save(content, path)
+
+    return edit
+
+
+def _to_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 @pytest.mark.parametrize(
@@ -126,17 +141,54 @@ def _with_odd_metadata(path: Path) -> None:
         (Path.unlink, "no such model file"),
         (_not_onnx, "cannot be read as ONNX"),
         (_of_somebody_else, "no ONNX file of ours"),
-        (_with_odd_metadata, "no ONNX file of ours"),
+        (_to_a_folder, "is a folder"),
+        (_with_metadata(text='{"category_ids": 3}'), "no ONNX file of ours"),
+        (_with_metadata(text="[" * 100_000), "no ONNX file of ours"),
+        (_with_metadata(category_ids=[2, 5]), "no ONNX file of ours"),
+        (_with_metadata(category_ids=[2, 5, 5]), "no ONNX file of ours"),
+        (_with_metadata(short_side=0), "no ONNX file of ours"),
+        (_with_metadata(short_side=float("inf")), "no ONNX file of ours"),
+        (_with_metadata(short_side=10**6, max_long_side=10**6), "no ONNX file of ours"),
     ],
 )
-def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, harm: Callable[[Path], None], words: str) -> None:
-    """In one line that names it."""
+def test_a_file_that_is_none_of_ours_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], harm: Callable[[Path], None], words: str
+) -> None:
+    """In one line that names it; onnxruntime says nothing besides."""
     path = tmp_path / "model.onnx"
     write_onnx(_save(tmp_path / "model.safetensors", _with()), path)
     harm(path)
     with pytest.raises(DataError, match=rf"model\.onnx: {words}") as caught:
         load_onnx(path)
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_graph_that_fails_or_names_too_few_classes_is_told(tmp_path: Path) -> None:
+    """In one line that names the file, too."""
+    path = tmp_path / "model.onnx"
+    write_onnx(_save(tmp_path / "model.safetensors", _with()), path)
+    image = Image.open(_photo(tmp_path / "a.png", (90, 60))).convert("RGB")
+    _with_metadata(category_ids=[2], category_names=["dot"])(path)
+    with pytest.raises(DataError, match=r"model\.onnx: finds classes that it does not name"):
+        load_onnx(path).detect(image, min_score=0.1)
+    content = onnx.load(path)
+    content.graph.input[0].name = "pix"
+    for node in content.graph.node:
+        node.input[:] = ["pix" if name == "pixels" else name for name in node.input]
+    onnx.save(content, path)
+    with pytest.raises(DataError, match=r"model\.onnx: cannot be run"):
+        load_onnx(path).detect(image, min_score=0.1)
+
+
+@pytest.mark.parametrize("name", ["mobilevitv2_050"])
+def test_a_backbone_that_keeps_the_traced_size_is_refused(tmp_path: Path, name: str) -> None:
+    """Some of timm's reshape by the picture's size, which a trace takes for a constant."""
+    detector = tiny_detector(backbone=TimmBackbone(name=name))
+    save_model(tmp_path / "model.safetensors", RetinaNet(detector.model).eval(), detector)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* as ONNX at 96x64 px"):
+        write_onnx(tmp_path / "model.safetensors", tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_without_the_extra_its_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
