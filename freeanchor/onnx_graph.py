@@ -11,11 +11,11 @@ pixels, `scores` [D] and `labels` [D], best first.
 """
 
 import importlib.util
-import io
 import json
 import warnings
 from collections import OrderedDict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -173,14 +173,14 @@ def _traced(graph: DetectionGraph) -> bytes:
     By torch's older exporter: the newer one, through torch.export, was still at work on this network's open sizes
     after eight minutes; this one takes two seconds.
     """
-    content = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), TemporaryDirectory() as scratch:
         # That the exporter is the older one, and that a trace does not see branches: `_try_sizes` does.
         warnings.simplefilter("ignore")
+        path = str(Path(scratch) / "traced.onnx")
         torch.onnx.export(
             graph,
             (torch.rand(3, *TRACED_SIZE) * 255, torch.tensor(0.05)),
-            content,
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=["pixels", "min_score"],
@@ -192,4 +192,4 @@ def _traced(graph: DetectionGraph) -> bytes:
                 "labels": {0: "detections"},
             },
         )
-    return content.getvalue()
+        return Path(path).read_bytes()
