@@ -80,10 +80,10 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.format == "onnx" and target.suffix.lower() != ".onnx" and (target.is_file() or not target.exists()):
         raise UsageError(f"{target}: detect knows an ONNX file by its name; give one that ends in .onnx")
     if arguments.format == "onnx":
-        write_onnx(arguments.source, arguments.target)
+        write_onnx(source, target)
     else:
-        export_file(arguments.source, arguments.format, arguments.target)
-    print(arguments.target)
+        export_file(source, arguments.format, target)
+    print(target)
 
 
 def replay(arguments: argparse.Namespace) -> None:

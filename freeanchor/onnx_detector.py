@@ -130,10 +130,11 @@ def _known(path: Path, session: Any) -> dict[str, Any]:
             "short_side": int(known["short_side"]),
             "max_long_side": int(known["max_long_side"]),
         }
+        ids = fields["category_ids"]
+        if not 0 < len(set(ids)) == len(ids) == len(fields["category_names"]):
+            raise ValueError("classes that are not told apart")
+        if not all(1 <= fields[name] <= LARGEST_SIDE for name in ("short_side", "max_long_side")):
+            raise ValueError("sides that no picture has")
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-        fields = {}
-    ids, sides = fields.get("category_ids", ()), [fields.get(name, 0) for name in ("short_side", "max_long_side")]
-    is_ours = 0 < len(set(ids)) == len(ids) == len(fields["category_names"]) if fields else False
-    if not is_ours or not all(1 <= side <= LARGEST_SIDE for side in sides):
-        raise DataError(f"{path}: no ONNX file of ours; write one by freeanchor export --to onnx")
+        raise DataError(f"{path}: no ONNX file of ours; write one by freeanchor export --to onnx") from None
     return fields

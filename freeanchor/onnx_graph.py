@@ -27,7 +27,7 @@ from freeanchor.boxes import decode_boxes
 from freeanchor.checkpoints import CheckpointError, DetectorConfig, load_model
 from freeanchor.data import InputConfig
 from freeanchor.model import SIZE_DIVISOR, RetinaNet
-from freeanchor.onnx_detector import METADATA, RunError, run_bytes
+from freeanchor.onnx_detector import INPUTS, METADATA, OUTPUTS, RunError, run_bytes
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.writing import replacing
 
@@ -183,13 +183,8 @@ def _traced(graph: DetectionGraph) -> bytes:
             path,
             dynamo=False,
             opset_version=OPSET,
-            input_names=["pixels", "min_score"],
-            output_names=["boxes", "scores", "labels"],
-            dynamic_axes={
-                "pixels": {1: "height", 2: "width"},
-                "boxes": {0: "detections"},
-                "scores": {0: "detections"},
-                "labels": {0: "detections"},
-            },
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_axes={INPUTS[0]: {1: "height", 2: "width"}} | {name: {0: "detections"} for name in OUTPUTS},
         )
         return Path(path).read_bytes()
