@@ -74,13 +74,13 @@ REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figu
 BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
 PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(QUOTED_DATA),-$(shell printf '%s' $(call quoted,$(QUOTED_DATA)$(OWN_PICTURES)) | cksum | cut -d ' ' -f 1)).mk
-SOURCES := $(wildcard freeanchor/*.py analysis/*.py experiments/*.py)
+SOURCES := $(shell find freeanchor analysis experiments -name '*.py')
 # A user's files may have names that no rule can spell: find says whether they are younger than the plan, once a make.
 YOUNGER := $(if $(MAKE_RESTARTS),,$(if $(QUOTED_DATA),$(shell find -L $(QUOTED_DATA)/ -maxdepth 2 -name '*.json' -newer $(PLAN) 2>/dev/null))$(if \
 	$(QUOTED_WEIGHTS),$(shell find -L $(QUOTED_WEIGHTS) -newer $(PLAN) 2>/dev/null)))
 # What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
 ASKED := .make/$(strip $(PROFILE)).asked
-REPORT_NEEDS := $(PLAN) $(ASKED) $(wildcard experiments/*.html)
+REPORT_NEEDS := $(PLAN) $(ASKED) $(shell find experiments -name '*.html')
 
 ifneq ($(filter $(REPORT_GOALS),$(MAKECMDGOALS)),)
 $(shell mkdir -p .make; printf '%s\n' $(call quoted,$(WHERE)) | cmp -s - $(ASKED) || printf '%s\n' $(call quoted,$(WHERE)) > $(ASKED))

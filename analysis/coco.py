@@ -43,8 +43,9 @@ from analysis.coco_json import (
     read_json,
     refuse_non_objects,
 )
-from analysis.columns import DataError, Detections, GroundTruth, corners, positions
+from analysis.columns import Detections, GroundTruth, corners, positions
 from analysis.parquet import read_parquet
+from freeanchor.errors import DataError
 
 __all__ = [
     "STATISTICS", "DataError", "DataNote", "Detections", "GroundTruth", "coco_statistics", "positions",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from analysis.columns import DataError
+from freeanchor.errors import DataError
 
 
 @contextlib.contextmanager

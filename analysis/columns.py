@@ -19,11 +19,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from freeanchor.errors import DataError
+
 LARGEST = 2.0**63  # of a coordinate in pixels; areas and their sums stay far from what floats can hold
-
-
-class DataError(ValueError):
-    """Bad input; one line: what, where, how to mend."""
 
 
 def corners(bbox: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "M 4"]:

@@ -14,12 +14,12 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.artifacts import sibling, write_atomically
 from analysis.figure_style import STYLE
 from analysis.function_figures import figure2, figure3
 from analysis.matching_figures import figure1, figure4
 from analysis.result_figures import figure5, figure6
 from analysis.training_figures import learning_curves, training_curves
+from freeanchor.files import sibling, write_atomically
 
 __all__ = [
     "figure1",

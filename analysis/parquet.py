@@ -16,7 +16,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.coco_json import check_file, named
-from analysis.columns import DataError, Detections, corners
+from analysis.columns import Detections, corners
+from freeanchor.errors import DataError
 
 _SIDES = ("x", "y", "width", "height")
 

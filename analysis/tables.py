@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.artifacts import sibling, write_atomically
 from analysis.table_lines import (
     NOT_PUBLISHED,
     NOT_RUN,
@@ -33,6 +32,7 @@ from analysis.table_lines import (
     table_notes,
     table_rows,
 )
+from freeanchor.files import sibling, write_atomically
 
 __all__ = [
     "NOT_PUBLISHED",

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.artifacts import write_atomically
+from freeanchor.files import write_atomically
 
 
 def answer(frame: pd.DataFrame, arguments: argparse.Namespace, text: str | None = None) -> None:

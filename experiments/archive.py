@@ -12,7 +12,8 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from tqdm import tqdm
 
-from experiments.remote_file import CHUNK, DownloadError, disk_error, quiet, readable
+from experiments.remote_file import CHUNK, disk_error, quiet, readable
+from freeanchor.errors import DownloadError
 
 SUFFIX = ".unpacking"  # of the hidden folder that files are written to
 BLOCK = 4096  # bytes: what the last piece of a file takes on a common file system

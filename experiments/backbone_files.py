@@ -14,7 +14,7 @@ from pathlib import Path
 
 from experiments.download import Download
 from freeanchor.backbones import RESNETS
-from freeanchor.checkpoints import CheckpointError
+from freeanchor.errors import CheckpointError
 from freeanchor.timm_backbones import published_file, tagged
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained"

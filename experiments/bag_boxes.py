@@ -17,7 +17,6 @@ import pandas as pd
 from analysis.bag_boxes import MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
 from analysis.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation
-from experiments.files import write_csv
 from experiments.frames import is_measured
 from experiments.matches import DIGITS, MAX_BAGS, first_pictures
 from experiments.profiles import Profile
@@ -26,6 +25,7 @@ from experiments.store import Store
 from freeanchor.bags import object_bags
 from freeanchor.checkpoints import load_model
 from freeanchor.data import read_split
+from freeanchor.files import write_csv
 from freeanchor.losses import FreeAnchorLoss
 
 COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)

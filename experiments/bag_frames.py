@@ -14,11 +14,11 @@ from analysis.bag_figures import GROUP_NAMES
 from analysis.bag_summaries import concentration_frame, part_distance_frame
 from analysis.positions import POSITION_COLUMNS
 from experiments.config import Evaluation
-from experiments.files import write_csv
 from experiments.frames import is_measured
 from experiments.matches import STAGE_COLUMNS, bag_frames
 from experiments.profiles import Profile
 from experiments.store import Store
+from freeanchor.files import write_csv
 
 
 def bags_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:

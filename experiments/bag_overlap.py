@@ -18,13 +18,12 @@ import torch
 from analysis.breakdowns import AspectCuts
 from analysis.coco import read_ground_truth
 from experiments.config import PublishedCheckpoint
-from experiments.files import read_json, write_csv
 from experiments.profiles import Profile
 from experiments.store import Store
-from freeanchor.anchors import AnchorConfig, grid_anchors
+from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
 from freeanchor.boxes import pairwise_iou
 from freeanchor.data import InputConfig, read_split
-from freeanchor.model import SIZE_DIVISOR
+from freeanchor.files import read_json, write_csv
 from freeanchor.resizing import resized_size
 
 NUM_RANKS = 100  # the largest bag that the paper tries

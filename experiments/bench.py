@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from analysis.artifacts import write_atomically
 from analysis.bench_figures import benchmarks_figure
 from analysis.figures import write_figure
 from experiments.bench_evaluation import bench_evaluation
@@ -25,6 +24,7 @@ from experiments.bench_loss import bench_loss
 from experiments.bench_rows import BenchRow
 from experiments.bench_step import bench_shapes_step, bench_step
 from experiments.provenance import provenance
+from freeanchor.files import write_atomically
 from freeanchor.runtime import Runtime
 
 ORIGIN = ("hardware", "system", "torch", "torchvision", "commit", "date")  # of a row, from its provenance

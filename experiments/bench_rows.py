@@ -15,6 +15,8 @@ from statistics import median
 import numpy as np
 import torch
 
+from freeanchor.runtime import wait_for
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
@@ -87,9 +89,3 @@ def peak_tensor_bytes(call: Callable[[], object], device: str = "cpu") -> int:
 def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     """Slope of log cost against log size by least squares: 1 is linear."""
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
-
-
-def wait_for(device: str) -> None:
-    """Let a GPU finish what it was asked."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

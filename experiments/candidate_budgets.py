@@ -18,12 +18,12 @@ from analysis.coco import read_ground_truth
 from analysis.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
 from analysis.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation
-from experiments.files import read_json
 from experiments.frames import is_measured
 from experiments.profiles import Profile
 from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.store import Store
 from freeanchor.data import locate_split
+from freeanchor.files import read_json
 
 ALL = "all"  # the budget of the paper: every candidate
 METRICS = ("nr", "recall_before", "recall_after")  # means over tau = 0.50, 0.55 … 0.90

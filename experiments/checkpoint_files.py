@@ -12,15 +12,16 @@ from pathlib import Path
 from experiments.backbone_files import backbone_download, is_users_file, weights_of
 from experiments.config import CocoData, PublishedCheckpoint, Training
 from experiments.download import Download, DownloadError, fetch
-from experiments.files import write_json
 from experiments.provenance import provenance
 from experiments.remote_file import mismatch
 from experiments.store import Store
-from freeanchor.checkpoints import CheckpointError, describe, read_model, save_tensors
+from freeanchor.checkpoints import describe, read_model, save_tensors
 from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import convert_file
 from freeanchor.data import read_categories
 from freeanchor.distributed import ALONE, Processes
+from freeanchor.errors import CheckpointError
+from freeanchor.files import write_json
 
 
 def download_of(checkpoint: PublishedCheckpoint) -> Download:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.files import read_json, write_json
 from freeanchor.data import DataError, locate_split, read_split
+from freeanchor.files import read_json, write_json
 
 Classes = Literal["own", "supercategory", "one"]
 CLASSES: tuple[Classes, ...] = ("own", "supercategory", "one")

@@ -91,15 +91,12 @@ def _in_one_line(error: Exception) -> str:
 
 def _is_input_error(error: Exception) -> bool:
     """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
-    from analysis.columns import DataError as AnalysisDataError
-    from experiments.locks import BusyError
-    from experiments.remote_file import DownloadError
-    from experiments.usage import UsageError
-    from freeanchor.checkpoints import CheckpointError
     from freeanchor.data import DataError
     from freeanchor.distributed import LostProcessError
+    from freeanchor.errors import CheckpointError, DownloadError, TimmError, UsageError
+    from freeanchor.errors import DataError as AnalysisDataError
+    from freeanchor.files import BusyError
     from freeanchor.shapes import ShapesError
-    from freeanchor.timm_backbones import TimmError
     from freeanchor.train import TrainingError
 
     ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)

@@ -15,9 +15,9 @@ from typing import Any
 
 from experiments.archive import remove_leftovers, unpack
 from experiments.download import WAITS, fetch
-from experiments.files import read_json, write_json
-from experiments.locks import take
-from experiments.remote_file import Download, DownloadError, readable
+from experiments.remote_file import Download, readable
+from freeanchor.errors import DownloadError
+from freeanchor.files import read_json, take, write_json
 
 STAMP = ".coco2017.json"  # what was unpacked here, from which archive
 LOCK = ".coco2017.lock"

@@ -22,11 +22,10 @@ from experiments.show import recipe_lines
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
 from experiments.training_cost import cost_stage
-from experiments.usage import UsageError, check_device, runtime_of
-from freeanchor.checkpoints import CheckpointError
+from experiments.usage import check_device, runtime_of
 from freeanchor.data import DataError
 from freeanchor.distributed import process_group
-from freeanchor.timm_backbones import TimmError
+from freeanchor.errors import CheckpointError, TimmError, UsageError
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from experiments.drawing import draw_detections, upright
-from experiments.files import write_json
-from experiments.usage import UsageError, check_counts, runtime_of
+from experiments.usage import check_counts, runtime_of
+from freeanchor.errors import UsageError
+from freeanchor.files import replacing, write_json
 from freeanchor.onnx_detector import Found, OnnxDetector, load_onnx
 from freeanchor.picture_files import DataError, open_image
-from freeanchor.writing import replacing
 
 if TYPE_CHECKING:
     from freeanchor.checkpoints import DetectorConfig

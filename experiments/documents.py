@@ -15,12 +15,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from analysis.artifacts import write_atomically
 from experiments.account import checklist_table, compute_table, read_photograph_records, read_records
 from experiments.deviations import deviations_table
 from experiments.photo_tables import photographs_table
 from experiments.provenance import ROOT
 from experiments.verdicts import VERDICTS
+from freeanchor.files import write_atomically
 from freeanchor.matching import effective_anchors
 
 DOCUMENTS = ("README.md", "REPRODUCING.md")

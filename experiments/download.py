@@ -21,8 +21,9 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from experiments.locks import in_turn
-from experiments.remote_file import CHUNK, Download, DownloadError, disk_error, mismatch, quiet, readable
+from experiments.remote_file import CHUNK, Download, disk_error, mismatch, quiet, readable
+from freeanchor.errors import DownloadError
+from freeanchor.files import in_turn
 
 __all__ = ["Download", "DownloadError", "fetch"]
 

@@ -27,7 +27,6 @@ import pandas as pd
 from analysis.bags import MATCH_COLUMNS, chosen_anchor, preferred_by_iou, summarize_bags
 from analysis.explorer_figures import HEATMAP_COLUMNS, match_heatmaps
 from analysis.figure_style import STYLE
-from experiments.files import write_csv
 from experiments.picture_objects import (
     PictureObjects,
     annotated_objects,
@@ -36,14 +35,15 @@ from experiments.picture_objects import (
     picture_for,
     select_object,
 )
-from experiments.usage import UsageError, runtime_of
+from experiments.usage import runtime_of
 from freeanchor.bags import bag_rows
 from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import open_image
+from freeanchor.errors import UsageError
+from freeanchor.files import replacing, write_csv
 from freeanchor.losses import FreeAnchorLoss
 from freeanchor.model import RetinaNet
 from freeanchor.runtime import Runtime
-from freeanchor.writing import replacing
 
 MAX_CHECKPOINTS = 8  # columns of a figure
 PNG_DPI = 150

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from experiments.config import CocoData, Evaluation, PublishedCheckpoint, Training
-from experiments.files import read_json
 from experiments.profiles import PEER, Pair
 from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
 from experiments.registry import Profile, Row
@@ -21,6 +20,7 @@ from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
 from experiments.stages import compare_stage
 from experiments.store import Store
 from freeanchor.augmentation import AugmentConfig
+from freeanchor.files import read_json
 
 TABLE_METRICS = {
     "table1": NMS_RECALL,

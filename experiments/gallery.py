@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 from analysis.figure_style import DETECTORS, FREEANCHOR, RETINANET
 from analysis.gallery_figures import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
 from experiments.config import Evaluation
-from experiments.files import write_csv
 from experiments.gallery_objects import (
     ALONE,
     BOTH,
@@ -46,6 +45,7 @@ from experiments.store import Store
 from freeanchor.bags import bag_rows
 from freeanchor.checkpoints import load_model
 from freeanchor.data import Picture, open_image
+from freeanchor.files import write_csv
 from freeanchor.losses import FreeAnchorLoss
 
 SLENDER, CROWDED, RANDOM = GALLERIES = ("slender", "crowded", "random")

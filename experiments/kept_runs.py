@@ -22,12 +22,11 @@ from experiments.bag_frames import bags_stage
 from experiments.config import PublishedCheckpoint, Training
 from experiments.frames import is_measured
 from experiments.gallery import gallery_stage
-from experiments.locks import alone_at, in_turn
 from experiments.profiles import Profile
 from experiments.store import Store
 from experiments.training_cost import cost_file, timed_pairs
-from experiments.usage import UsageError
-from freeanchor.writing import replacing
+from freeanchor.errors import UsageError
+from freeanchor.files import alone_at, in_turn, replacing
 
 FOLDER = "kept"  # beside a profile's reports
 _NAME = re.compile(r"(?P<run>.+)-(?P<fingerprint>[0-9a-f]+)")

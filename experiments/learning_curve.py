@@ -13,13 +13,13 @@ import pandas as pd
 from analysis.coco import coco_statistics, read_ground_truth
 from analysis.columns import Detections
 from experiments.config import Evaluation
-from experiments.files import write_csv
 from experiments.matches import snapshot_files
 from experiments.profiles import Profile
 from experiments.results import result_rows
 from experiments.store import Store
 from freeanchor.checkpoints import load_model
 from freeanchor.data import locate_split, read_split
+from freeanchor.files import write_csv
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.artifacts import sibling, write_atomically
 from experiments.claims import CLAIMS, Claim
 from experiments.config import FolderData
 from experiments.evidence import Evidence, Measured
 from experiments.profiles import Profile
 from experiments.store import Store
 from experiments.verdicts import NOT_RUN, VERDICTS, judge
+from freeanchor.files import sibling, write_atomically
 
 COLUMNS = (
     "profile", "data", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high",

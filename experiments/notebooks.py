@@ -14,8 +14,8 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
-from analysis.artifacts import write_atomically
 from experiments.provenance import ROOT
+from freeanchor.files import write_atomically
 
 FOLDER = ROOT / "reports" / "notebooks"
 TIMEOUT = 600  # seconds a cell

@@ -21,8 +21,8 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from analysis.artifacts import sibling, write_atomically
 from experiments.markdown_tables import MarkdownTable, parse_markdown
+from freeanchor.files import sibling, write_atomically
 
 PAGE_NAME = "index.html"
 _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")

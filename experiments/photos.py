@@ -15,13 +15,13 @@ from experiments.ablations import FACTORS
 from experiments.backbone_files import weights_of
 from experiments.classes import Classes, merged
 from experiments.config import FolderData
-from experiments.files import read_json
 from experiments.sizes import JITTER, WIDE_JITTER, Size, Trial
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.backbones import RESNETS, BackboneConfig, TorchvisionResNet
-from freeanchor.checkpoints import CheckpointError
 from freeanchor.data import InputConfig, read_split
+from freeanchor.errors import CheckpointError
+from freeanchor.files import read_json
 from freeanchor.losses import RetinaNetLoss
 from freeanchor.recipe import TrainConfig
 from freeanchor.timm_backbones import TimmBackbone, check_backbone, input_statistics

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from freeanchor.data_problems import printable
+from freeanchor.errors import printable
 
 # Boxes drawn on a picture make a derivative of it. "Attribution-NoDerivs License", "CC BY-ND 2.0", ".../by-nd/2.0/"
 _NO_DERIVATIVES = re.compile(r"no[- ]?deriv|\bnd\b|bynd|all rights reserved", re.IGNORECASE)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from analysis.coco import read_ground_truth
 from experiments.torch_detections import picture_at
-from experiments.usage import UsageError
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Picture
+from freeanchor.errors import UsageError
 from freeanchor.model import RetinaNet
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime

@@ -7,7 +7,6 @@ import argparse
 import gzip
 import json
 
-from analysis.artifacts import write_atomically
 from analysis.coco import read_detections, read_ground_truth, results_json
 from analysis.nms_recall import NmsRecallDefinition
 from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
@@ -15,7 +14,8 @@ from experiments.answers import answer, notes_on_stderr
 from experiments.evaluation import evaluation_frame
 from experiments.measure import compare_detections
 from experiments.recall_frames import recall_frame, recall_text
-from experiments.usage import UsageError
+from freeanchor.errors import UsageError
+from freeanchor.files import write_atomically
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.artifacts import write_atomically
 from analysis.figures import write_figure
 from analysis.pooled_figures import pooled_figure
 from analysis.tables import escape_markdown
@@ -26,6 +25,7 @@ from experiments.page import PAGE_NAME, Section, build_page
 from experiments.pooling import ONE_SET, POOLED, pooled_frame, unpooled
 from experiments.provenance import provenance
 from experiments.verdicts import NOT_RUN
+from freeanchor.files import write_atomically
 
 CAPTION = (
     "Each pooled value is the plain mean over the sets that have it, every set alike: the question is about "

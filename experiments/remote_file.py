@@ -17,12 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from freeanchor.errors import DownloadError
+
 CHUNK = 1 << 20  # bytes
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class DownloadError(ValueError):
-    """Data that cannot be fetched, verified or unpacked: one line with what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,6 @@ from experiments.bag_overlap import bag_overlap
 from experiments.candidate_budgets import budget_frame
 from experiments.config import CocoData
 from experiments.example_models import write_models
-from experiments.files import write_csv
 from experiments.frames import (
     crowdedness_frame,
     gains_frame,
@@ -56,6 +55,7 @@ from experiments.picture_credits import picture_credits
 from experiments.registry import Profile
 from experiments.store import Store
 from freeanchor.data import open_image, read_split
+from freeanchor.files import write_csv
 from freeanchor.losses import FreeAnchorLoss
 from freeanchor.matching import mean_max, saturated_linear
 

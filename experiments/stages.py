@@ -23,9 +23,7 @@ from analysis.coco import read_detections, read_ground_truth
 from experiments.checkpoint_files import backbone_file, fetch_checkpoint
 from experiments.classes import write_merged
 from experiments.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.files import read_json, write_csv, write_json
 from experiments.fingerprints import NUM_DIGITS
-from experiments.locks import alone_at, in_turn
 from experiments.matches import matches_frame
 from experiments.measure import Measured, compare, measure
 from experiments.provenance import provenance
@@ -34,13 +32,13 @@ from experiments.store import Store
 from freeanchor.checkpoints import DetectorConfig, load_model, save_model
 from freeanchor.data import DataError, Split, locate_split, read_split
 from freeanchor.distributed import ALONE, Processes
+from freeanchor.files import alone_at, in_turn, read_json, replacing, write_csv, write_json
 from freeanchor.model import RetinaNet
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.predict import BATCH_SIZE, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes import write_shapes
 from freeanchor.train import TrainingResult, train
-from freeanchor.writing import replacing
 
 COCO_PICTURES = {"train": 118_287, "val": 5_000}
 

@@ -24,14 +24,13 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 from tqdm import tqdm
 
-from analysis.artifacts import write_atomically
 from experiments.bench_rows import interleaved
 from experiments.coco import coco_profile
 from experiments.config import Training
-from experiments.files import write_csv
 from experiments.profiles import DETECTORS
 from experiments.provenance import provenance
 from freeanchor.data import Batch, Picture, Sample
+from freeanchor.files import write_atomically, write_csv
 from freeanchor.runtime import Runtime
 from freeanchor.step import training_step
 from freeanchor.training_state import start

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.config import CocoData, PublishedCheckpoint, Training
-from freeanchor.checkpoints import CheckpointError
+from freeanchor.errors import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,13 @@ import pandas as pd
 from analysis.tables import table_rows
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.config import Evaluation
-from experiments.files import read_json, write_json
 from experiments.frames import is_measured
 from experiments.headline import headline_layout
 from experiments.plan import shown_runs
 from experiments.profiles import Profile
 from experiments.report import LAYOUTS
 from experiments.store import Store
+from freeanchor.files import read_json, write_json
 
 
 def measured_runs(report: str, profile: Profile, store: Store) -> tuple[str, ...]:

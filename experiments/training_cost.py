@@ -16,17 +16,16 @@ import torch
 from tqdm import tqdm
 
 from analysis.statistics import percentile_interval
-from experiments.bench_rows import wait_for
 from experiments.config import Training
 from experiments.evidence import Evidence, Measured
-from experiments.files import write_csv
 from experiments.profiles import Pair, Profile
 from experiments.store import Store
 from freeanchor.augmentation import TrainingStream
 from freeanchor.checkpoints import load_model
 from freeanchor.data import Batch, collate, read_split
+from freeanchor.files import write_csv
 from freeanchor.recipe import TrainConfig
-from freeanchor.runtime import Runtime
+from freeanchor.runtime import Runtime, wait_for
 from freeanchor.step import training_step
 from freeanchor.training_state import TrainingState, start
 

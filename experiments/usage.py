@@ -7,13 +7,11 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch takes longer to import than some commands take
+from freeanchor.errors import UsageError
+
+if TYPE_CHECKING:
     from freeanchor.distributed import Processes
     from freeanchor.runtime import Runtime
-
-
-class UsageError(ValueError):
-    """A name or a combination of options that means nothing; one line with the remedy."""
 
 
 def check_device(device: str) -> None:

@@ -116,3 +116,6 @@ def grid_anchors(
         centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
         levels.append((centres[:, :, None] + cell).reshape(-1, 4))
     return torch.cat(levels).float()
+
+
+SIZE_DIVISOR = 32  # pictures are padded to a multiple of it, so that the pyramid's upsampling meets its laterals

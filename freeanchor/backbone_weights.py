@@ -16,8 +16,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from freeanchor.backbones import Backbone
-from freeanchor.checkpoints import CheckpointError
 from freeanchor.conversion_layout import COUNTER
+from freeanchor.errors import CheckpointError
 from freeanchor.foreign_files import read_weights
 from freeanchor.timm_backbones import TimmFeatures
 from freeanchor.timm_weights import check_fit, load_timm

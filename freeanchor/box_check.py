@@ -7,7 +7,7 @@ for problem in annotation_problems(annotations, {1: (640, 480)}, {18}, "val.json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
-from freeanchor.data_problems import Problem, brief, is_number, is_whole
+from freeanchor.errors import Problem, brief, is_number, is_whole
 
 TOLERANCE = 1.0  # pixels that a box may leave its picture by unnoticed: annotators and rescaling round
 

@@ -21,20 +21,16 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.config_json import ConfigError, from_json, nearest
 from freeanchor.data import InputConfig
-from freeanchor.data_problems import brief, printable
+from freeanchor.errors import CheckpointError, TimmError, brief, printable
+from freeanchor.files import replacing
 from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.postprocess import InferenceConfig
-from freeanchor.timm_backbones import TimmBackbone, TimmError
-from freeanchor.writing import replacing
+from freeanchor.timm_backbones import TimmBackbone
 
 FORMAT = "freeanchor-1"
 NUM_LEVELS = 5  # P3 to P7
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet, TimmBackbone)}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, broken or of another kind; one line with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import MISSING, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from freeanchor.data_problems import brief
+from freeanchor.errors import brief
 
 LARGEST = 2**31  # of counts and numbers: larger ones are no sizes of anything here
 SMALLEST = 1e-12  # of numbers but 0: what is divided by one stays finite in float32

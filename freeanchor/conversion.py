@@ -18,14 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeanchor.checkpoints import CheckpointError, DetectorConfig, describe, read_model, save_tensors
+from freeanchor.checkpoints import DetectorConfig, describe, read_model, save_tensors
 from freeanchor.conversion_channels import Channels, channels_of
 from freeanchor.conversion_config import ExportFormat, Origin, configure, obstacles
 from freeanchor.conversion_keys import NAMINGS, Format, Naming, foreign_name, modern_name
 from freeanchor.conversion_layout import COUNTER, PER_CELL, Shape, mismatches, own_shapes, read_layout
 from freeanchor.data import InputConfig
+from freeanchor.errors import CheckpointError
+from freeanchor.files import replacing
 from freeanchor.foreign_files import read_foreign
-from freeanchor.writing import replacing
 
 __all__ = ["Format", "Origin", "convert_file", "convert_tensors", "export_file", "export_tensors"]
 

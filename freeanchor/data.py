@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from freeanchor.data_problems import DataError, Problem, printable
+from freeanchor.anchors import SIZE_DIVISOR
+from freeanchor.errors import DataError, Problem, printable
 from freeanchor.json_check import category_problems, content_problems, list_problems, read_lists
-from freeanchor.model import SIZE_DIVISOR
 from freeanchor.picture_files import open_image, orientation, size_difference
 from freeanchor.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
 

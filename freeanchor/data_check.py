@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from freeanchor.data_problems import Problem, problem_lines
+from freeanchor.errors import Problem, problem_lines
 from freeanchor.json_check import JsonContent, check_json
 from freeanchor.picture_check import picture_problems, unlisted_problems
 

@@ -12,16 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freeanchor.checkpoints import (
-    CheckpointError,
-    DetectorConfig,
-    describe,
-    load_tensors,
-    load_weights,
-    restore,
-    save_tensors,
-)
+from freeanchor.checkpoints import DetectorConfig, describe, load_tensors, load_weights, restore, save_tensors
 from freeanchor.data import Batch
+from freeanchor.errors import CheckpointError
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss, Terms
 from freeanchor.model import ModelOutput, RetinaNet
 from freeanchor.recipe import Loss

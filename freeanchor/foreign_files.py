@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from freeanchor.checkpoints import CheckpointError
 from freeanchor.conversion_keys import Format
+from freeanchor.errors import CheckpointError
 
 WRAPPERS = ("model", "state_dict", "blobs")  # the entry of a training state that holds the weights
 BROKEN = (  # what a damaged or foreign file makes torch and pickle raise

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
 
 from freeanchor.box_check import annotation_problems, has_area
-from freeanchor.data_problems import Problem, brief, is_line, is_number, is_whole
+from freeanchor.errors import Problem, brief, is_line, is_number, is_whole
 
 LISTS = ("images", "annotations", "categories")
 

@@ -22,8 +22,6 @@ from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.backbones import BackboneConfig, TorchvisionResNet, build_backbone
 from freeanchor.boxes import DELTA_WEIGHTS
 
-SIZE_DIVISOR = 32  # pictures are padded to a multiple of it, so that the pyramid's upsampling meets its laterals
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from freeanchor.data_problems import DataError, printable
+from freeanchor.errors import DataError, printable
 from freeanchor.resized_size import resized_size
 
 METADATA = "freeanchor"  # the name under which the graph carries what else one must know

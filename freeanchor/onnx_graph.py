@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import nms
 
-from freeanchor.anchors import cell_anchors
+from freeanchor.anchors import SIZE_DIVISOR, cell_anchors
 from freeanchor.boxes import decode_boxes
-from freeanchor.checkpoints import CheckpointError, DetectorConfig, load_model
+from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import InputConfig
-from freeanchor.model import SIZE_DIVISOR, RetinaNet
+from freeanchor.errors import CheckpointError
+from freeanchor.files import replacing
+from freeanchor.model import RetinaNet
 from freeanchor.onnx_detector import INPUTS, METADATA, OUTPUTS, RunError, run_bytes
 from freeanchor.postprocess import InferenceConfig
-from freeanchor.writing import replacing
 
 OPSET = 17  # of 2022: every runtime of the last years knows it
 TRACED_SIZE = (160, 224)  # px, height and width; the graph takes any

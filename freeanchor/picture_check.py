@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from freeanchor.data_problems import Problem
+from freeanchor.errors import Problem
 from freeanchor.json_check import PictureEntry
 from freeanchor.picture_files import PictureFileError, opened, orientation, size_difference, to_rgb
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from freeanchor.data_problems import DataError, printable
+from freeanchor.errors import DataError, printable
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNED = (5, 6, 7, 8)  # its values that swap width and height

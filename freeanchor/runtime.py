@@ -118,3 +118,9 @@ def deferred_interrupts() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def wait_for(device: str) -> None:
+    """Let a GPU finish what it was asked."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)

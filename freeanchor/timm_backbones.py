@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from freeanchor.errors import TimmError
+
 STRIDES = (8, 16, 32)  # of C3, C4 and C5
 FROZEN_STRIDE = 4  # the layers behind a map of this stride train, those in front of it do not
 PROBE_SIDE = 64  # pixels of the picture that shows which layers are in front
@@ -30,10 +32,6 @@ _REFUSALS = (
     TypeError,
     ValueError,
 )  # timm's
-
-
-class TimmError(ValueError):
-    """A backbone that timm cannot give: not installed, unknown, or without maps at the strides of a pyramid."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from freeanchor.checkpoints import CheckpointError
 from freeanchor.conversion_layout import COUNTER, Shape, mismatches
+from freeanchor.errors import CheckpointError
 from freeanchor.timm_backbones import TimmFeatures, create
 
 EXAMPLES = 3  # names of each kind that a refusal gives: a wrong network's are hundreds

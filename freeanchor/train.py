@@ -28,6 +28,7 @@ from freeanchor.checkpoints import DetectorConfig, save_model
 from freeanchor.data import Batch, DataError, Sample, Split, collate
 from freeanchor.distributed import ALONE, LostProcessError, Processes, lost_processes
 from freeanchor.divergence import save_divergence
+from freeanchor.files import replacing
 from freeanchor.losses import FreeAnchorLoss, Terms
 from freeanchor.matching import effective_anchors
 from freeanchor.model import ModelOutput, RetinaNet
@@ -35,7 +36,6 @@ from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts
 from freeanchor.step import DivergedError, training_step
 from freeanchor.training_state import TrainingState, share_network, start
-from freeanchor.writing import replacing
 
 __all__ = [
     "TrainConfig",

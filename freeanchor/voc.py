@@ -30,7 +30,7 @@ from typing import Any
 from tqdm import tqdm
 
 from freeanchor.data import DataError
-from freeanchor.data_problems import printable
+from freeanchor.errors import printable
 from freeanchor.voc_layout import Layout, find_layout
 from freeanchor.voc_pictures import PictureFolder, folded
 from freeanchor.voc_records import Record, read_records

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from freeanchor.data import DataError
-from freeanchor.data_problems import printable
+from freeanchor.errors import printable
 from freeanchor.voc_pictures import bare_name
 
 PICTURE_FOLDERS = ("jpegimages", "images")

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from freeanchor.data import DataError
-from freeanchor.data_problems import printable
+from freeanchor.errors import printable
 from freeanchor.picture_files import TURNED, PictureFileError, opened, orientation, size_difference
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first wins where one picture is there in several kinds

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from freeanchor.data import DataError
-from freeanchor.data_problems import printable
+from freeanchor.errors import printable
 from freeanchor.voc_layout import SplitFiles
 from freeanchor.voc_pictures import PictureFolder, last_part, stored_size
 from freeanchor.voc_xml import Box, read_voc_file

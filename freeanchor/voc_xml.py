@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from freeanchor.data import DataError
-from freeanchor.data_problems import brief, is_line, printable
+from freeanchor.errors import brief, is_line, printable
 
 Box = tuple[float, float, float, float]
 SIDES = ("xmin", "ymin", "xmax", "ymax")

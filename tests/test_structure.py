@@ -16,6 +16,7 @@ MAY_NOT_IMPORT = {
     "analysis": {"freeanchor", "experiments"},
     "experiments": set(),
 }
+GROUND_FLOOR = {"freeanchor.errors", "freeanchor.files"}  # free of torch; analysis stands on them too
 DATA_MODULES = {"analysis.columns"}  # holds the arrays that oracles and code are both given, and computes nothing
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 MODULES = sorted(path for package in MAY_NOT_IMPORT for path in (ROOT / package).rglob("*.py"))
@@ -85,7 +86,7 @@ def test_there_is_something_to_check() -> None:
 def test_imports_run_one_way(path: Path) -> None:
     """The detector and the analyses know neither each other nor the experiments."""
     package = path.relative_to(ROOT).parts[0]
-    assert not _packages(_imported_modules(_parse(path))) & MAY_NOT_IMPORT[package]
+    assert not _packages(_imported_modules(_parse(path)) - GROUND_FLOOR) & MAY_NOT_IMPORT[package]
 
 
 @modules

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.artifacts import write_atomically
+from freeanchor.files import write_atomically
 
 
 def test_a_file_is_replaced_and_nothing_is_left_behind(tmp_path: Path) -> None:

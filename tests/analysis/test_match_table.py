@@ -12,9 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from analysis.breakdowns import AspectCuts, aspect_ratio, aspect_subset
-from analysis.columns import DataError
 from analysis.matching import IOU_THRESHOLDS, Subset, find_overlaps, match, match_detections
 from analysis.precision import average_precision, average_recall, precision_curves
+from freeanchor.errors import DataError
 
 
 def coco_with_areas(ground_truth, columns, areas, extra) -> COCO:

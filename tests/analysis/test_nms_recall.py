@@ -10,7 +10,7 @@ from oracles import nms_recall as oracle
 from oracles.detection_sets import detection_sets
 from oracles.soft_nms import gaussian, linear
 
-from analysis.columns import DataError, Detections, GroundTruth
+from analysis.columns import Detections, GroundTruth
 from analysis.nms_recall import (
     TAUS,
     NmsRecallDefinition,
@@ -25,6 +25,7 @@ from analysis.nms_recall import (
     object_recall_under,
 )
 from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms
+from freeanchor.errors import DataError
 
 definitions = st.builds(
     NmsRecallDefinition,

@@ -29,13 +29,14 @@ from oracles.odd_pictures import scene
 from tiny import tiny_detector, tiny_model
 
 from analysis.coco import read_detections, read_ground_truth
-from analysis.columns import DataError as AnalysisDataError
 from analysis.columns import Detections, GroundTruth
 from analysis.precision import detection_statistics
 from bad_input.outcome import run
-from freeanchor.checkpoints import FORMAT, CheckpointError, describe, load_model
+from freeanchor.checkpoints import FORMAT, describe, load_model
 from freeanchor.data import DataError, open_image, read_categories_file, read_split
 from freeanchor.data_check import check_folder
+from freeanchor.errors import CheckpointError
+from freeanchor.errors import DataError as AnalysisDataError
 from freeanchor.foreign_files import read_weights
 
 CONTENT = small_content(3)

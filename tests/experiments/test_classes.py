@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments.classes import merged, write_merged
-from experiments.files import read_json, write_json
 from freeanchor.data import DataError, read_split
+from freeanchor.files import read_json, write_json
 
 CONTENT = {
     "info": {"year": 2026},

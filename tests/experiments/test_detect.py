@@ -15,9 +15,9 @@ from experiments.cli import main
 from experiments.detect import detect
 from experiments.drawing import draw_detections, upright
 from experiments.torch_detections import picture_at
-from experiments.usage import UsageError
-from freeanchor.checkpoints import CheckpointError, save_model
+from freeanchor.checkpoints import save_model
 from freeanchor.data import DataError, InputConfig, load_sample, open_image
+from freeanchor.errors import CheckpointError, UsageError
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from miniature import Mini
 
-from experiments.locks import BusyError, alone_at, in_turn
 from experiments.registry import build_profile
+from freeanchor.files import BusyError, alone_at, in_turn
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "freeanchor-small-s0"
 DROP_CAPABILITY, CAP_DAC_OVERRIDE = 24, 1  # Linux: of prctl; without it root minds permissions as others do
-HOLD = "import sys, time; from pathlib import Path; from experiments.locks import alone_at\n" + (
+HOLD = "import sys, time; from pathlib import Path; from freeanchor.files import alone_at\n" + (
     "with alone_at(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
 )
 

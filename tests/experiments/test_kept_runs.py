@@ -13,15 +13,13 @@ from miniature import Mini, fabricate
 from experiments.cli import main
 from experiments.frames import is_measured
 from experiments.kept_runs import FOLDER, pack_runs, unpack_runs
-from experiments.locks import BusyError, alone_at
 from experiments.registry import build_profile
-from experiments.remote_file import DownloadError
 from experiments.report import write_report
 from experiments.stages import predict_stage
 from experiments.store import Store
 from experiments.training_cost import cost_file
-from experiments.usage import UsageError
-from freeanchor.checkpoints import CheckpointError
+from freeanchor.errors import CheckpointError, DownloadError, UsageError
+from freeanchor.files import BusyError, alone_at
 from freeanchor.runtime import Runtime
 
 RUN = "freeanchor-small-s0"

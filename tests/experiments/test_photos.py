@@ -20,7 +20,7 @@ from experiments.report import picture_of
 from experiments.sizes import Size
 from experiments.store import Store
 from freeanchor.backbones import TorchvisionResNet
-from freeanchor.checkpoints import CheckpointError
+from freeanchor.errors import CheckpointError
 from freeanchor.timm_backbones import TimmBackbone
 
 

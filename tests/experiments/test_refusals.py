@@ -8,7 +8,8 @@ import torch
 from oracles.coco_folder import write_both
 
 from experiments.cli import main
-from experiments.usage import UsageError, check_device
+from experiments.usage import check_device
+from freeanchor.errors import UsageError
 
 
 @pytest.mark.parametrize("profile", ["shapes", "coco-mmdetection"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.remote_file import Download, DownloadError, disk_error, mismatch, readable
+from experiments.remote_file import Download, disk_error, mismatch, readable
+from freeanchor.errors import DownloadError
 
 
 @pytest.mark.parametrize(

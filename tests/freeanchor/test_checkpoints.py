@@ -14,7 +14,6 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.checkpoints import (
     FORMAT,
-    CheckpointError,
     DetectorConfig,
     describe,
     load_model,
@@ -24,10 +23,11 @@ from freeanchor.checkpoints import (
     save_tensors,
 )
 from freeanchor.data import InputConfig
+from freeanchor.errors import CheckpointError
+from freeanchor.files import replacing
 from freeanchor.losses import FreeAnchorLoss
 from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.train import TrainingState, build_optimizer
-from freeanchor.writing import replacing
 
 CONFIGS = {
     "small": MODEL,

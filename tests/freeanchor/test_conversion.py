@@ -20,9 +20,10 @@ from oracles.foreign_states import (
 )
 from torch import Tensor
 
-from freeanchor.checkpoints import CheckpointError, load_model
+from freeanchor.checkpoints import load_model
 from freeanchor.conversion import Origin, convert_file, convert_tensors
 from freeanchor.conversion_layout import read_layout
+from freeanchor.errors import CheckpointError
 
 SMALL = miniature(RESNET18)
 NAMES = {1: "one", 2: "two", 4: "four", 7: "seven", 8: "eight"}

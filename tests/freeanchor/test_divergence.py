@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe, tiny_split
 
-from freeanchor.checkpoints import CheckpointError, save_model
+from freeanchor.checkpoints import save_model
 from freeanchor.data import Split, collate, load_sample
 from freeanchor.divergence import Divergence, replay, save_divergence
+from freeanchor.errors import CheckpointError
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.runtime import Runtime
 from freeanchor.step import DivergedError, training_step

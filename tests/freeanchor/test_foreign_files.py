@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from freeanchor.checkpoints import CheckpointError
+from freeanchor.errors import CheckpointError
 from freeanchor.foreign_files import read_foreign
 
 ARRAYS = {

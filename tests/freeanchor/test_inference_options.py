@@ -14,8 +14,9 @@ from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import TorchvisionResNet
-from freeanchor.checkpoints import CheckpointError, describe, load_model, restore, save_tensors
+from freeanchor.checkpoints import describe, load_model, restore, save_tensors
 from freeanchor.data import InputConfig, Picture
+from freeanchor.errors import CheckpointError
 from freeanchor.postprocess import Candidates, InferenceConfig, select_candidates
 from freeanchor.predict import predict
 

@@ -16,8 +16,9 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 
 from experiments.torch_detections import found_by_torch
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints import CheckpointError, DetectorConfig, save_model
+from freeanchor.checkpoints import DetectorConfig, save_model
 from freeanchor.data import DataError
+from freeanchor.errors import CheckpointError
 from freeanchor.model import RetinaNet
 from freeanchor.onnx_detector import METADATA, load_onnx
 from freeanchor.onnx_graph import write_onnx

@@ -8,7 +8,7 @@ from oracles.coco_folder import small_content, write_folder
 from PIL import Image
 
 from freeanchor.data_check import check_folder, report_folder
-from freeanchor.data_problems import Problem, problem_lines
+from freeanchor.errors import Problem, problem_lines
 from freeanchor.json_check import PictureEntry
 from freeanchor.picture_check import picture_problems, unlisted_problems
 

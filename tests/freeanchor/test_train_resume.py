@@ -14,8 +14,9 @@ import torch
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
 from freeanchor import train as training
-from freeanchor.checkpoints import CheckpointError, load_tensors, save_tensors
+from freeanchor.checkpoints import load_tensors, save_tensors
 from freeanchor.data import Split
+from freeanchor.errors import CheckpointError
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
 from freeanchor.runtime import Interrupted, Runtime
 from freeanchor.train import TrainConfig, TrainingError, train

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from freeanchor.writing import replacing
+from freeanchor.files import replacing
 
 
 def _dead_process() -> int:

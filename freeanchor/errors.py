@@ -76,3 +76,19 @@ def is_whole(value: Any) -> TypeGuard[int]:
 def is_line(value: Any) -> TypeGuard[str]:
     """Whether a value of a json file is text of one line: no breaks, control characters or halves of characters."""
     return isinstance(value, str) and bool(value) and not any(unicodedata.category(c) in NO_TEXT for c in value)
+
+
+class UsageError(ValueError):
+    """A name or a combination of options that means nothing; one line with the remedy."""
+
+
+class DownloadError(ValueError):
+    """Data that cannot be fetched, verified or unpacked: one line with what to do."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, broken or of another kind; one line with the remedy."""
+
+
+class TimmError(ValueError):
+    """A backbone that timm cannot give: not installed, unknown, or without maps at the strides of a pyramid."""
