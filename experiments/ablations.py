@@ -9,7 +9,7 @@ have seed 0, so that a variant and the default differ in that one field.
 from dataclasses import dataclass, replace
 
 from experiments.config import Training
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 Value = float | str
 

@@ -26,7 +26,7 @@ from freeanchor.bags import object_bags
 from freeanchor.checkpoints import load_model
 from freeanchor.data import read_split
 from freeanchor.files import write_csv
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)
 _KEYS = ("anchor", "quantity")

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from experiments.bench_dense import dense_loss
 from experiments.bench_rows import BenchRow, growth_exponent, interleaved, medians, peak_tensor_bytes
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.boxes import encode_boxes
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
-from freeanchor.matching import anchor_bags
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.matching import anchor_bags
+from freeanchor.losses.reference import dense_loss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 HEIGHT, WIDTH, NUM_CLASSES = 800, 1216, 80
 CROWD_LIMIT = 1e9  # bytes

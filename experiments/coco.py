@@ -21,7 +21,7 @@ from freeanchor.backbones import BackboneConfig, SmallResNet, TorchvisionResNet
 from freeanchor.conversion import Origin
 from freeanchor.conversion_config import inference_of, inputs_of
 from freeanchor.data import DataError, InputConfig, read_categories
-from freeanchor.losses import RetinaNetLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.model import ModelConfig
 from freeanchor.recipe import TrainConfig
 

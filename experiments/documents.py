@@ -21,7 +21,7 @@ from experiments.photo_tables import photographs_table
 from experiments.provenance import ROOT
 from experiments.verdicts import VERDICTS
 from freeanchor.files import write_atomically
-from freeanchor.matching import effective_anchors
+from freeanchor.losses.matching import effective_anchors
 
 DOCUMENTS = ("README.md", "REPRODUCING.md")
 _BLOCK = re.compile(r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<body>.*?)^<!-- end (?P=name) -->$", re.M | re.S)

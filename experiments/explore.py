@@ -41,7 +41,7 @@ from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import open_image
 from freeanchor.errors import UsageError
 from freeanchor.files import replacing, write_csv
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.model import RetinaNet
 from freeanchor.runtime import Runtime
 

@@ -46,7 +46,7 @@ from freeanchor.bags import bag_rows
 from freeanchor.checkpoints import load_model
 from freeanchor.data import Picture, open_image
 from freeanchor.files import write_csv
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 SLENDER, CROWDED, RANDOM = GALLERIES = ("slender", "crowded", "random")
 COLUMNS = (

@@ -27,7 +27,7 @@ from experiments.store import Store
 from freeanchor.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import Picture, Split, locate_split, read_split
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 MAX_OBJECTS = 6  # a picture with more is hard to read
 NUM_OBJECTS = 4

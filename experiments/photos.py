@@ -22,7 +22,7 @@ from freeanchor.backbones import RESNETS, BackboneConfig, TorchvisionResNet
 from freeanchor.data import InputConfig, read_split
 from freeanchor.errors import CheckpointError
 from freeanchor.files import read_json
-from freeanchor.losses import RetinaNetLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.recipe import TrainConfig
 from freeanchor.timm_backbones import TimmBackbone, check_backbone, input_statistics
 

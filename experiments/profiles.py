@@ -11,7 +11,8 @@ from pathlib import Path
 
 from experiments.ablations import Ablation
 from experiments.config import DataSource, Evaluation, FolderData
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 # The only differences between the two detectors: the loss, and rho of Sec. 4.1 (0.01 is RetinaNet's own).
 DETECTORS: dict[str, tuple[RetinaNetLoss | FreeAnchorLoss, float]] = {

@@ -21,10 +21,10 @@ from experiments.published import TABLE_3_ROWS
 from experiments.sizes import JITTER, WIDE_JITTER, Size, mini, shapes
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.data import DataError
+from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.recipe import TrainConfig
-from freeanchor.torchvision_loss import TorchvisionRetinaNetLoss
 
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
 EXAMPLE = "tiny"  # the backbone of the models that are committed with the reports

@@ -56,8 +56,8 @@ from experiments.registry import Profile
 from experiments.store import Store
 from freeanchor.data import open_image, read_split
 from freeanchor.files import write_csv
-from freeanchor.losses import FreeAnchorLoss
-from freeanchor.matching import mean_max, saturated_linear
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.matching import mean_max, saturated_linear
 
 AP_HEADINGS = {
     "ap": "AP",

@@ -14,7 +14,7 @@ from experiments.profiles import SNAPSHOTS
 from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import BackboneConfig, SmallResNet
 from freeanchor.data import InputConfig
-from freeanchor.losses import RetinaNetLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.shapes import CATEGORIES, ShapesConfig
 from freeanchor.train import TrainConfig
 

@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+    from freeanchor.losses.free_anchor import FreeAnchorLoss
+    from freeanchor.losses.retinanet import RetinaNetLoss
 
 __all__ = ["FreeAnchorLoss", "RetinaNetLoss"]
 
@@ -24,4 +25,4 @@ def __getattr__(name: str) -> Any:
     """The public names, imported when asked for: parts that do without torch need not wait for its import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("freeanchor.losses"), name)
+    return getattr(import_module("freeanchor.losses.free_anchor"), name)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from torch import nn, optim
 
 from freeanchor.augmentation import AugmentConfig
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
-from freeanchor.torchvision_loss import TorchvisionRetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
+from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 
 Loss = RetinaNetLoss | FreeAnchorLoss | TorchvisionRetinaNetLoss
 

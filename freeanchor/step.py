@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from freeanchor.data import Batch, collate
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.divergence import Divergence
-from freeanchor.losses import Terms
+from freeanchor.losses.focal import Terms
 from freeanchor.model import ModelOutput
 from freeanchor.recipe import TrainConfig, TrainingError
 from freeanchor.runtime import Runtime

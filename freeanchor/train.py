@@ -29,8 +29,9 @@ from freeanchor.data import Batch, DataError, Sample, Split, collate
 from freeanchor.distributed import ALONE, LostProcessError, Processes, lost_processes
 from freeanchor.divergence import save_divergence
 from freeanchor.files import replacing
-from freeanchor.losses import FreeAnchorLoss, Terms
-from freeanchor.matching import effective_anchors
+from freeanchor.losses.focal import Terms
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.matching import effective_anchors
 from freeanchor.model import ModelOutput, RetinaNet
 from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts

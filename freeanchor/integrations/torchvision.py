@@ -27,7 +27,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from freeanchor.boxes import DELTA_WEIGHTS
-from freeanchor.losses import FreeAnchorLoss, Terms
+from freeanchor.losses.focal import Terms
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 TORCHVISION_PRIOR = 0.01  # of its RetinaNetClassificationHead
 

@@ -18,7 +18,8 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.backbones import TorchvisionResNet
 from freeanchor.checkpoints import save_model
 from freeanchor.data import InputConfig
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.recipe import TrainConfig

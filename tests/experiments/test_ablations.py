@@ -9,7 +9,7 @@ from analysis.tables import to_markdown
 from experiments.ablation_frame import LAYOUT, ablation_frame
 from experiments.ablations import FACTORS
 from experiments.registry import build_profile
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 SECTION_4_3 = {
     "n": {40, 50, 60, 100},

@@ -15,7 +15,7 @@ from experiments.store import Store
 from freeanchor.bags import object_bags
 from freeanchor.checkpoints import load_model
 from freeanchor.data import read_split
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 
 def _write(store: Store, name: str, scores: dict[int, float]) -> Path:

@@ -8,10 +8,10 @@ import torch
 from oracles.inputs import random_inputs
 
 from experiments import bench
-from experiments.bench_dense import dense_loss
 from experiments.bench_loss import bench_loss
 from experiments.bench_rows import BenchRow, growth_exponent, interleaved, peak_tensor_bytes
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.reference import dense_loss
 from freeanchor.runtime import Runtime
 
 

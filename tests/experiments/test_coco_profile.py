@@ -16,7 +16,8 @@ from experiments.registry import build_profile
 from experiments.show import recipe_lines
 from experiments.store import Store
 from freeanchor.backbones import TorchvisionResNet
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 AUTHORS, MMDETECTION = coco_profile("coco"), coco_profile("coco-mmdetection")
 

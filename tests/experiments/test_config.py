@@ -14,7 +14,8 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.data import DataError, InputConfig
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.model import ModelConfig
 from freeanchor.postprocess import InferenceConfig
 from freeanchor.recipe import TrainConfig

@@ -10,7 +10,8 @@ from oracles.coco_folder import write_both
 from experiments.published import published
 from experiments.registry import PROFILES, Profile, build_profile
 from freeanchor.data import DataError
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 
 @pytest.fixture(params=PROFILES)

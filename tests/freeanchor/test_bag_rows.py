@@ -13,7 +13,8 @@ from tiny import MODEL, tiny_detector, tiny_model
 from analysis.bags import ANCHOR_COLUMNS, summarize_bags
 from freeanchor.bags import bag_rows
 from freeanchor.data import Picture
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 BOXES = [[10.0, 20.0, 60.0, 90.0], [64.0, 32.0, 120.0, 62.0], [80.0, 80.0, 110.0, 120.0]]
 

@@ -25,7 +25,7 @@ from freeanchor.checkpoints import (
 from freeanchor.data import InputConfig
 from freeanchor.errors import CheckpointError
 from freeanchor.files import replacing
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.train import TrainingState, build_optimizer
 

@@ -10,7 +10,8 @@ from freeanchor.checkpoints import save_model
 from freeanchor.data import Split, collate, load_sample
 from freeanchor.divergence import Divergence, replay, save_divergence
 from freeanchor.errors import CheckpointError
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 from freeanchor.step import DivergedError, training_step
 from freeanchor.train import TrainingError, train

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from freeanchor import focal
-from freeanchor.focal import background_focal_loss
+from freeanchor.losses import focal
+from freeanchor.losses.focal import background_focal_loss
 
 
 def _by_formula(logits: Tensor, exceptions: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models.detection import _utils as torchvision_detection
 
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
-from freeanchor.matching import IGNORED, assign_by_iou
+from freeanchor.losses.assignment import IGNORED, assign_by_iou
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 LOSSES = [FreeAnchorLoss(bag_size=5), RetinaNetLoss()]
 by_name = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)

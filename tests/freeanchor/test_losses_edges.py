@@ -8,7 +8,8 @@ from oracles.inputs import LossInputs, exact_threshold_inputs, random_inputs
 from torch import Tensor
 
 from freeanchor.boxes import decode_boxes, pairwise_iou
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 LOSSES = [FreeAnchorLoss(bag_size=5), RetinaNetLoss()]
 TERMS = {FreeAnchorLoss: {"positive", "negative"}, RetinaNetLoss: {"classification", "box"}}

@@ -14,7 +14,8 @@ from oracles.inputs import LossInputs
 from torch import Tensor
 
 from freeanchor.boxes import pairwise_iou
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 NUM_ANCHORS, NUM_CLASSES, PICTURES_A_CALL = 12, 3, 500
 NUM_CASES = int(os.environ.get("FREEANCHOR_LOSS_CASES", "6000"))  # over all precisions

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from oracles.losses import detection_customized_loss
 
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 COMMITTED = Path(__file__).resolve().parents[1] / "golden" / "free_anchor_loss.npz"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "golden" / "free_anchor_loss.npz"

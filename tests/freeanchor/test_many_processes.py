@@ -18,7 +18,8 @@ from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
 from freeanchor.backbones import TorchvisionResNet
 from freeanchor.checkpoints import load_tensors
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.recipe import TrainConfig
 from freeanchor.train import TrainingError, train
 

@@ -10,17 +10,10 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from freeanchor import matching
 from freeanchor.boxes import pairwise_iou
-from freeanchor.matching import (
-    BACKGROUND,
-    IGNORED,
-    anchor_bags,
-    assign_by_iou,
-    match_probability,
-    matched_predictions,
-    saturated_linear,
-)
+from freeanchor.losses import matching
+from freeanchor.losses.assignment import BACKGROUND, IGNORED, assign_by_iou
+from freeanchor.losses.matching import anchor_bags, match_probability, matched_predictions, saturated_linear
 
 seeds = st.integers(0, 10_000)
 fractions = st.floats(0, 1)

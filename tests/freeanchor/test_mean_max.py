@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oracles import matching as oracle
 from torch import Tensor
 
-from freeanchor.matching import effective_anchors, mean_max
+from freeanchor.losses.matching import effective_anchors, mean_max
 
 confidences = st.lists(st.floats(0, 0.999), min_size=1, max_size=20)
 

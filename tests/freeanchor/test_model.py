@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.backbones import SmallResNet, TorchvisionResNet
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.model import ModelConfig, RetinaNet
 
 NUM_CLASSES = 5

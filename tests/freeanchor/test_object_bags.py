@@ -12,7 +12,7 @@ from tiny import FLOAT32, MODEL, tiny_detector, tiny_model
 
 from freeanchor.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.data import Picture, collate, load_sample
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 LOSS = FreeAnchorLoss(bag_size=12)
 ONE, TWO = [[10.0, 20.0, 60.0, 70.0]], [[10.0, 12.0, 60.0, 50.0], [30.0, 8.0, 45.0, 60.0]]

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_model, tiny_recipe
 
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.recipe import TrainConfig, build_optimizer
 
 

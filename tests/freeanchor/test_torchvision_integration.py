@@ -12,7 +12,7 @@ from torchvision.models.detection import RetinaNet, fcos_resnet50_fpn, retinanet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from freeanchor.integrations.torchvision import BoxOutput, TorchvisionLoss, use_focal_loss, use_free_anchor
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 LOSS = FreeAnchorLoss(bag_size=8)
 NO_OBJECTS = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}

@@ -14,10 +14,10 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
 
-from freeanchor import torchvision_loss
-from freeanchor.losses import RetinaNetLoss
-from freeanchor.matching import assign_by_iou
-from freeanchor.torchvision_loss import TorchvisionRetinaNetLoss
+from freeanchor.losses import torchvision_peer as torchvision_loss
+from freeanchor.losses.assignment import assign_by_iou
+from freeanchor.losses.retinanet import RetinaNetLoss
+from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 
 LOSS = TorchvisionRetinaNetLoss()
 WEIGHTS = torch.tensor([10.0, 10.0, 5.0, 5.0], dtype=torch.float64)

@@ -13,7 +13,8 @@ from freeanchor import train as training
 from freeanchor.backbones import TorchvisionResNet
 from freeanchor.checkpoints import load_model
 from freeanchor.data import Batch, DataError, Split, collate, load_sample
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 from freeanchor.train import TrainConfig, TrainingError, TrainingState, build_optimizer, train, training_step
 from freeanchor.training_state import start as start_state

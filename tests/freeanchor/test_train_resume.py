@@ -17,7 +17,8 @@ from freeanchor import train as training
 from freeanchor.checkpoints import load_tensors, save_tensors
 from freeanchor.data import Split
 from freeanchor.errors import CheckpointError
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Interrupted, Runtime
 from freeanchor.train import TrainConfig, TrainingError, train
 

@@ -6,60 +6,20 @@ object n anchors, and the network's own confidence decides among them through `m
 
     bags = anchor_bags(anchors, gt_boxes, bag_size=50)                      # [G, 50]
     match_prob = match_probability(pairwise_iou(gt_boxes, boxes), match_iou=0.6)
-"""
 
-from collections.abc import Iterator
+Who is excused from being background: Eq. 4 for the few scores whose anchor predicts an object well enough.
+
+Of all (anchor, class) pairs only these have P{a in A-} < 1. They are found some objects at a time, so that neither time
+nor memory depends on more than objects times anchors, and their part of the background loss is written here.
+"""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-from freeanchor.boxes import pairwise_iou
-
-IOUS_AT_A_TIME = 2**20  # float32 buffers of 4 MiB: memory stays small however many objects there are
-BACKGROUND = -1  # C_ij = 0 for every object i: the anchor is in A-
-IGNORED = -2  # between the two thresholds: the anchor takes no part in the loss
-
-
-def assign_by_iou(
-    anchors: Float[Tensor, "A 4"],
-    gt_boxes: Float[Tensor, "G 4"],
-    *,
-    foreground_iou: float = 0.5,
-    background_iou: float = 0.4,
-    low_quality_matches: bool = True,
-) -> Int[Tensor, "A"]:
-    """Object index of each anchor, BACKGROUND or IGNORED: RetinaNet's hand-crafted matrix C (Sec. 3.1).
-
-    An anchor takes the object it overlaps most if their IoU reaches `foreground_iou`, is background below
-    `background_iou`, and ignored between. With `low_quality_matches` the anchors that tie for an object's best IoU
-    are matched too, each with the object it overlaps most itself (authors' code: modeling/matcher.py).
-    """
-    if len(gt_boxes) == 0:
-        return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    best_iou = anchors.new_full((len(anchors),), -1.0)
-    best_object = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
-    is_best = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-    for first, iou in ious_by_objects(gt_boxes, anchors):
-        best_here, object_here = iou.max(dim=0)
-        best_object = torch.where(best_here > best_iou, first + object_here, best_object)
-        best_iou = torch.maximum(best_iou, best_here)
-        best_of_object = iou.amax(dim=1, keepdim=True)
-        # DEVIATION(D14): an object that meets no anchor ties with every anchor at IoU 0; those ties are no matches.
-        is_best |= ((iou == best_of_object) & (best_of_object > 0)).any(dim=0)
-    assignment = torch.where(best_iou < background_iou, BACKGROUND, IGNORED)
-    assignment = torch.where(best_iou >= foreground_iou, best_object, assignment)
-    return torch.where(is_best, best_object, assignment) if low_quality_matches else assignment
-
-
-def ious_by_objects(
-    gt_boxes: Float[Tensor, "G 4"], boxes: Float[Tensor, "A 4"]
-) -> Iterator[tuple[int, Float[Tensor, "_ A"]]]:
-    """IoU of every object with every box, some objects at a time: the first one's index, and a row for each."""
-    boxes = boxes.T.contiguous().T  # as `pairwise_iou` reads it, once for all
-    step = max(1, IOUS_AT_A_TIME // max(1, len(boxes)))
-    for first in range(0, len(gt_boxes), step):
-        yield first, pairwise_iou(gt_boxes[first : first + step], boxes)
+from freeanchor.boxes import decode_boxes
+from freeanchor.losses.assignment import ious_by_objects
 
 
 def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], bag_size: int) -> Int[Tensor, "G n"]:
@@ -148,3 +108,52 @@ def effective_anchors(confidence: Float[Tensor, "*N n"]) -> Float[Tensor, "*N"]:
     n while all confidences are equal (Mean-max is the mean), towards 1 as one anchor takes over (the max).
     """
     return 1 / mean_max_weights(confidence).square().sum(dim=-1)
+
+
+@torch.no_grad()
+def excused_pairs(
+    deltas: Float[Tensor, "A 4"],
+    anchors: Float[Tensor, "A 4"],
+    gt_boxes: Float[Tensor, "G 4"],
+    gt_labels: Int[Tensor, "G"],
+    match_iou: float,
+) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
+    """The (anchor, class) pairs of one picture with max_i P{a -> b_i} > 0, i of that class, and that maximum.
+
+    P{a in A-} of Eq. 4 is one minus it, for each class apart (DEVIATION(D1)). No gradient (DEVIATION(D5)).
+    """
+    anchor, label, match_prob = [], [], []
+    for first, iou in ious_by_objects(gt_boxes, decode_boxes(deltas, anchors)):
+        objects, found, prob = matched_predictions(iou, match_iou)
+        anchor.append(found)
+        label.append(gt_labels[first + objects])
+        match_prob.append(prob)
+    pairs = torch.stack([torch.cat(anchor), torch.cat(label)], dim=1)
+    unique, best = _best_of_each(pairs, torch.cat(match_prob))
+    return unique[:, 0], unique[:, 1], best
+
+
+def for_all_classes(
+    anchor: Int[Tensor, "P"], match_prob: Float[Tensor, "P"], num_classes: int
+) -> tuple[Int[Tensor, "Q"], Int[Tensor, "Q"], Float[Tensor, "Q"]]:
+    """The pairs of `excused_pairs` where an anchor's best match probability excuses it for every class: Eq. 4 as is."""
+    unique, best = _best_of_each(anchor, match_prob)
+    labels = torch.arange(num_classes, device=anchor.device).repeat(len(unique))
+    return unique.repeat_interleave(num_classes), labels, best.repeat_interleave(num_classes)
+
+
+def missed_focal_loss(logit: Float[Tensor, "T"], match_prob: Float[Tensor, "T"], gamma: float) -> Float[Tensor, "T"]:
+    """FL(q) = -q^gamma log(1 - q) at q = p (1 - P), P the match probability (Eq. 7): 0 where P is 1."""
+    prob = logit.sigmoid()
+    partly = (match_prob > 0) & (match_prob < 1)
+    # 1 - q as sigmoid(-x) + p P: exact where p is 1, and never 0 as P > 0. Where P = 0, softplus is exact for any x.
+    rest = torch.where(partly, torch.sigmoid(-logit) + prob * match_prob, 1)
+    surprise = torch.where(partly, -torch.log(rest), functional.softplus(logit))
+    focal = (prob * (1 - match_prob)).pow(gamma) * surprise
+    return torch.where(match_prob < 1, focal, 0)
+
+
+def _best_of_each(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct keys (along the first axis), and the largest value of each."""
+    unique, place = keys.unique(dim=0, return_inverse=True)
+    return unique, values.new_zeros(len(unique)).scatter_reduce(0, place, values, "amax")

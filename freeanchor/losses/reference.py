@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.boxes import decode_boxes, encode_boxes, pairwise_iou
-from freeanchor.losses import FreeAnchorLoss
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 
 def dense_loss(

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
 from freeanchor.boxes import DELTA_WEIGHTS
-from freeanchor.focal import widened
-from freeanchor.losses import Terms, TotalCount, check_pairing
+from freeanchor.losses.focal import Terms, TotalCount, check_pairing, widened
 
 
 class _NoBackbone(nn.Identity):

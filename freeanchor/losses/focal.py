@@ -9,6 +9,7 @@ short vector with its gradient, for the losses to do with as they like.
     loss = background + some_function(few)
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -90,3 +91,50 @@ def _sweep(flat: Tensor, exceptions: Tensor, gamma: float, gradient: Tensor | No
             focal[exceptions[borders[place] : borders[place + 1]] - start] = 0
         total += focal.sum()
     return total.to(widened(flat.dtype))
+
+
+Terms = dict[str, Tensor]
+# From this process's count of what a loss is divided by, to the count it shall be divided by: see `__call__`.
+TotalCount = Callable[[int], int]
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is where it is wider already."""
+    return tensor.to(widened(tensor.dtype))
+
+
+def check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
+    """Refuse ground truth that does not pair with the batch, with itself, or with the classes."""
+    if not len(logits) == len(gt_boxes) == len(gt_labels):
+        raise ValueError(
+            f"{len(logits)} pictures, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up"
+        )
+    for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
+        if len(boxes) != len(labels):
+            raise ValueError(
+                f"picture {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label a box"
+            )
+        if len(labels) and not 0 <= (wrong := int(labels[_farthest(labels, logits.shape[2])])) < logits.shape[2]:
+            raise ValueError(
+                f"picture {image} has label {wrong}; labels are 0 to {logits.shape[2] - 1}, not category ids"
+            )
+
+
+def _farthest(labels: Tensor, num_classes: int) -> int:
+    """Place of the label farthest from the middle of the classes: if any is out of range, this one is."""
+    return int((2 * labels - num_classes + 1).abs().argmax())
+
+
+def _smooth_l1(deltas: Tensor, targets: Tensor, smooth_l1_beta: float) -> Tensor:
+    """Smooth-L1 distance summed over the four deltas; plain L1 at beta 0."""
+    return functional.smooth_l1_loss(deltas, targets, reduction="none", beta=smooth_l1_beta).sum(dim=-1)
+
+
+def _check_focal(alpha: float, gamma: float, smooth_l1_beta: float, box_weight: float) -> None:
+    """Refuse focal and box parameters that give no loss."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
+    if not (gamma == 0 or gamma >= 1):
+        raise ValueError(f"gamma must be 0 or at least 1, got {gamma}; between, the gradient at score 0 is infinite")
+    if smooth_l1_beta < 0 or box_weight < 0:
+        raise ValueError(f"smooth_l1_beta and box_weight must not be negative, got {smooth_l1_beta} and {box_weight}")
