@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 
 from experiments.download import Download
-from freeanchor.backbones import RESNETS
+from freeanchor.detector.backbones import RESNETS
+from freeanchor.detector.timm import published_file, tagged
 from freeanchor.errors import CheckpointError
-from freeanchor.timm_backbones import published_file, tagged
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained"
 _TORCHVISION = "https://download.pytorch.org/models"

@@ -22,8 +22,8 @@ from freeanchor.checkpoints import DetectorConfig
 from freeanchor.conversion import convert_tensors
 from freeanchor.conversion_config import Origin
 from freeanchor.data import Picture, collate, load_sample
-from freeanchor.model import RetinaNet
-from freeanchor.postprocess import InferenceConfig, select_candidates, suppress
+from freeanchor.detector.postprocess import InferenceConfig, select_candidates, suppress
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
 

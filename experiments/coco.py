@@ -17,12 +17,12 @@ from experiments.published import TABLE_3_ROWS
 from experiments.zoo import PAIR, published_checkpoints
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
-from freeanchor.backbones import BackboneConfig, SmallResNet, TorchvisionResNet
 from freeanchor.conversion import Origin
 from freeanchor.conversion_config import inference_of, inputs_of
 from freeanchor.data import DataError, InputConfig, read_categories
+from freeanchor.detector.backbones import BackboneConfig, SmallResNet, TorchvisionResNet
+from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.model import ModelConfig
 from freeanchor.recipe import TrainConfig
 
 COCO_PROFILES = ("coco", "coco-mmdetection", "coco-mini")

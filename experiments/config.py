@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from experiments.classes import Classes
 from experiments.fingerprints import CONVERSION_VERSION, NUM_DIGITS, TEST_VERSION, fingerprint
-from freeanchor.backbones import BackboneConfig
 from freeanchor.conversion import Origin
 from freeanchor.data import InputConfig, locate_split
-from freeanchor.model import ModelConfig
-from freeanchor.postprocess import InferenceConfig
+from freeanchor.detector.backbones import BackboneConfig
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.shapes import VERSION as SHAPES_VERSION
 from freeanchor.shapes import ShapesConfig
 from freeanchor.train import TrainConfig

@@ -25,7 +25,7 @@ from freeanchor.picture_files import DataError, open_image
 
 if TYPE_CHECKING:
     from freeanchor.checkpoints import DetectorConfig
-    from freeanchor.postprocess import Candidates
+    from freeanchor.detector.postprocess import Candidates
     from freeanchor.runtime import Runtime
 
 ONNX = ".onnx"

@@ -39,10 +39,10 @@ from experiments.usage import runtime_of
 from freeanchor.bags import bag_rows
 from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import open_image
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
 from freeanchor.files import replacing, write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.model import RetinaNet
 from freeanchor.runtime import Runtime
 
 MAX_CHECKPOINTS = 8  # columns of a figure

@@ -18,13 +18,13 @@ from experiments.config import FolderData
 from experiments.sizes import JITTER, WIDE_JITTER, Size, Trial
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
-from freeanchor.backbones import RESNETS, BackboneConfig, TorchvisionResNet
 from freeanchor.data import InputConfig, read_split
+from freeanchor.detector.backbones import RESNETS, BackboneConfig, TorchvisionResNet
+from freeanchor.detector.timm import TimmBackbone, check_backbone, input_statistics
 from freeanchor.errors import CheckpointError
 from freeanchor.files import read_json
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.recipe import TrainConfig
-from freeanchor.timm_backbones import TimmBackbone, check_backbone, input_statistics
 
 BACKBONE = "tf_efficientnet_lite0"  # the lightest of timm's that CPUs train well: 4 million weights, no gates
 SHORT_SIDE, MAX_LONG_SIDE = 224, 336  # pixels; what two CPU cores train on in an hour or two

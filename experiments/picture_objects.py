@@ -24,8 +24,8 @@ from analysis.coco import read_ground_truth
 from experiments.torch_detections import picture_at
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Picture
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
-from freeanchor.model import RetinaNet
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
 

@@ -21,9 +21,9 @@ from experiments.published import TABLE_3_ROWS
 from experiments.sizes import JITTER, WIDE_JITTER, Size, mini, shapes
 from freeanchor.augmentation import AugmentConfig
 from freeanchor.data import DataError
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
-from freeanchor.model import ModelConfig
-from freeanchor.postprocess import InferenceConfig
 from freeanchor.recipe import TrainConfig
 
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row

@@ -8,7 +8,7 @@ rows = list(budget_rows(prediction))            # a row an object and number of 
 from collections.abc import Iterator
 
 from freeanchor.data import Picture
-from freeanchor.postprocess import Candidates
+from freeanchor.detector.postprocess import Candidates
 from freeanchor.predict import Prediction
 
 BUDGETS = (10, 30, 100, 300, 1000)  # candidates of a picture, the best, for NMS recall at equal numbers

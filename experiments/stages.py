@@ -31,10 +31,10 @@ from experiments.results import BUDGET_COLUMNS, BUDGETS, RECALL_COLUMNS, budget_
 from experiments.store import Store
 from freeanchor.checkpoints import DetectorConfig, load_model, save_model
 from freeanchor.data import DataError, Split, locate_split, read_split
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.files import alone_at, in_turn, read_json, replacing, write_csv, write_json
-from freeanchor.model import RetinaNet
-from freeanchor.postprocess import InferenceConfig
 from freeanchor.predict import BATCH_SIZE, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes import write_shapes

@@ -15,8 +15,8 @@ from PIL import Image
 from experiments.drawing import upright
 from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import Picture, open_image
-from freeanchor.model import RetinaNet
-from freeanchor.postprocess import Candidates, InferenceConfig
+from freeanchor.detector.postprocess import Candidates, InferenceConfig
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.predict import predict
 from freeanchor.runtime import Runtime
 

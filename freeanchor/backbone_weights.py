@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from freeanchor.backbones import Backbone
 from freeanchor.conversion_layout import COUNTER
+from freeanchor.detector.backbones import Backbone
+from freeanchor.detector.timm import TimmFeatures
 from freeanchor.errors import CheckpointError
 from freeanchor.foreign_files import read_weights
-from freeanchor.timm_backbones import TimmFeatures
 from freeanchor.timm_weights import check_fit, load_timm
 
 NO_WEIGHTS = re.compile(r"fc\.(weight|bias)|(fc1000|pred|last_out_L1000)_[wb]|.*_momentum")  # classifiers, optimiser

@@ -21,11 +21,11 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Picture, Sample, collate, load_sample
+from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.losses.assignment import assign_by_iou
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.matching import mean_max_weights
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.model import ModelOutput, RetinaNet
 from freeanchor.runtime import Runtime
 
 FIRST_LEVEL = 3  # the pyramid starts at P3

@@ -18,14 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.config_json import ConfigError, from_json, nearest
 from freeanchor.data import InputConfig
+from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
+from freeanchor.detector.timm import TimmBackbone
 from freeanchor.errors import CheckpointError, TimmError, brief, printable
 from freeanchor.files import replacing
-from freeanchor.model import ModelConfig, RetinaNet
-from freeanchor.postprocess import InferenceConfig
-from freeanchor.timm_backbones import TimmBackbone
 
 FORMAT = "freeanchor-1"
 NUM_LEVELS = 5  # P3 to P7

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import TorchvisionResNet
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.conversion_keys import Format
 from freeanchor.conversion_layout import Layout
 from freeanchor.data import InputConfig
-from freeanchor.model import ModelConfig
-from freeanchor.postprocess import InferenceConfig
+from freeanchor.detector.backbones import TorchvisionResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
 
 ExportFormat = Literal["torchvision", "mmdetection"]
 

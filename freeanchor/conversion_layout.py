@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import RESNETS, TorchvisionResNet, build_backbone
 from freeanchor.conversion_keys import NAMINGS, Format, Naming, foreign_name
-from freeanchor.model import ModelConfig, RetinaNet
+from freeanchor.detector.backbones import RESNETS, TorchvisionResNet, build_backbone
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 
 COUNTER = "num_batches_tracked"  # batch norm's own count of batches: no weight, and not in every file
 MAX_DEPTH = 16  # hidden convolutions of a head

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from freeanchor.checkpoints import DetectorConfig, describe, load_tensors, load_weights, restore, save_tensors
 from freeanchor.data import Batch
+from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.losses.focal import Terms
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
-from freeanchor.model import ModelOutput, RetinaNet
 from freeanchor.recipe import Loss
 from freeanchor.runtime import Runtime
 

@@ -26,11 +26,11 @@ from freeanchor.anchors import SIZE_DIVISOR, cell_anchors
 from freeanchor.boxes import decode_boxes
 from freeanchor.checkpoints import DetectorConfig, load_model
 from freeanchor.data import InputConfig
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.files import replacing
-from freeanchor.model import RetinaNet
 from freeanchor.onnx_detector import INPUTS, METADATA, OUTPUTS, RunError, run_bytes
-from freeanchor.postprocess import InferenceConfig
 
 OPSET = 17  # of 2022: every runtime of the last years knows it
 TRACED_SIZE = (160, 224)  # px, height and width; the graph takes any

@@ -18,8 +18,14 @@ from tqdm import tqdm
 from freeanchor.boxes import pairwise_iou
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import Batch, InputConfig, Picture, collate, load_sample
-from freeanchor.model import RetinaNet
-from freeanchor.postprocess import Candidates, InferenceConfig, merge_scales, select_with_and_without_cap, suppress
+from freeanchor.detector.postprocess import (
+    Candidates,
+    InferenceConfig,
+    merge_scales,
+    select_with_and_without_cap,
+    suppress,
+)
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.runtime import Runtime
 
 BATCH_SIZE = 8  # pictures

@@ -15,10 +15,10 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from freeanchor.data import Batch, collate
+from freeanchor.detector.retinanet import ModelOutput
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.divergence import Divergence
 from freeanchor.losses.focal import Terms
-from freeanchor.model import ModelOutput
 from freeanchor.recipe import TrainConfig, TrainingError
 from freeanchor.runtime import Runtime
 from freeanchor.training_state import TrainingState

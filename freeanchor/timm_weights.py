@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from freeanchor.conversion_layout import COUNTER, Shape, mismatches
+from freeanchor.detector.timm import TimmFeatures, create
 from freeanchor.errors import CheckpointError
-from freeanchor.timm_backbones import TimmFeatures, create
 
 EXAMPLES = 3  # names of each kind that a refusal gives: a wrong network's are hundreds
 

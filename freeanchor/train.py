@@ -26,13 +26,13 @@ from tqdm import tqdm
 from freeanchor.augmentation import TrainingStream
 from freeanchor.checkpoints import DetectorConfig, save_model
 from freeanchor.data import Batch, DataError, Sample, Split, collate
+from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.distributed import ALONE, LostProcessError, Processes, lost_processes
 from freeanchor.divergence import save_divergence
 from freeanchor.files import replacing
 from freeanchor.losses.focal import Terms
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.matching import effective_anchors
-from freeanchor.model import ModelOutput, RetinaNet
 from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts
 from freeanchor.step import DivergedError, training_step

@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from freeanchor.backbone_weights import load_backbone, read_backbone
 from freeanchor.checkpoints import load_tensors, load_weights, save_tensors
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.distributed import ALONE, Processes, sync_batch_norm
-from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
 from freeanchor.runtime import Runtime
 

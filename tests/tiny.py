@@ -15,10 +15,10 @@ from oracles.coco_folder import write_both
 from analysis.coco import read_detections, read_ground_truth
 from analysis.columns import Detections, GroundTruth
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import SmallResNet
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import InputConfig, Split, read_split
-from freeanchor.model import ModelConfig, RetinaNet
+from freeanchor.detector.backbones import SmallResNet
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.predict import Prediction
 from freeanchor.recipe import Loss
 from freeanchor.runtime import Runtime

@@ -15,13 +15,13 @@ from tiny import tiny_detector, tiny_model
 
 from bad_input.outcome import refused, run
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import TorchvisionResNet
 from freeanchor.checkpoints import save_model
 from freeanchor.data import InputConfig
+from freeanchor.detector.backbones import TorchvisionResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.model import ModelConfig
-from freeanchor.postprocess import InferenceConfig
 from freeanchor.recipe import TrainConfig
 
 RUN = "freeanchor-small-s0"

@@ -15,7 +15,7 @@ from experiments.profiles import Profile
 from experiments.registry import build_profile
 from experiments.show import recipe_lines
 from experiments.store import Store
-from freeanchor.backbones import TorchvisionResNet
+from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 

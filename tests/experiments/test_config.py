@@ -12,12 +12,12 @@ from experiments.fingerprints import ADDED_LATER
 from experiments.registry import build_profile
 from freeanchor.anchors import AnchorConfig
 from freeanchor.augmentation import AugmentConfig
-from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.data import DataError, InputConfig
+from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.model import ModelConfig
-from freeanchor.postprocess import InferenceConfig
 from freeanchor.recipe import TrainConfig
 from freeanchor.shapes import ShapesConfig
 

@@ -19,9 +19,9 @@ from experiments.registry import build_profile
 from experiments.report import picture_of
 from experiments.sizes import Size
 from experiments.store import Store
-from freeanchor.backbones import TorchvisionResNet
+from freeanchor.detector.backbones import TorchvisionResNet
+from freeanchor.detector.timm import TimmBackbone
 from freeanchor.errors import CheckpointError
-from freeanchor.timm_backbones import TimmBackbone
 
 
 @pytest.fixture

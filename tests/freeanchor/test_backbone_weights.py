@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from freeanchor.backbone_weights import load_backbone, read_backbone
-from freeanchor.backbones import RESNETS, Backbone, SmallResNet, TorchvisionResNet, build_backbone
+from freeanchor.detector.backbones import RESNETS, Backbone, SmallResNet, TorchvisionResNet, build_backbone
 from freeanchor.errors import CheckpointError
 
 IMAGES = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from freeanchor.backbones import RESNETS, Backbone, SmallResNet, TorchvisionResNet, build_backbone
+from freeanchor.detector.backbones import RESNETS, Backbone, SmallResNet, TorchvisionResNet, build_backbone
 
 CHANNELS = {name: (128, 256, 512) if name in ("resnet18", "resnet34") else (512, 1024, 2048) for name in RESNETS}
 

@@ -11,7 +11,6 @@ from tiny import MODEL, tiny_detector, tiny_model, tiny_recipe
 
 from freeanchor import checkpoints
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.checkpoints import (
     FORMAT,
     DetectorConfig,
@@ -23,10 +22,11 @@ from freeanchor.checkpoints import (
     save_tensors,
 )
 from freeanchor.data import InputConfig
+from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.files import replacing
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.model import ModelConfig, RetinaNet
 from freeanchor.train import TrainingState, build_optimizer
 
 CONFIGS = {

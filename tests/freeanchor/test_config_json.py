@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.config_json import ConfigError, from_json, nearest
 from freeanchor.data import InputConfig
-from freeanchor.model import ModelConfig
-from freeanchor.postprocess import InferenceConfig
+from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
 
 GOOD = [
     InputConfig(short_side=123, bgr=True, resize="mmdetection"),

@@ -16,10 +16,10 @@ from oracles.foreign_states import (
 )
 from torchvision.models.detection import retinanet_resnet50_fpn
 
-from freeanchor.backbones import SmallResNet
 from freeanchor.checkpoints import DetectorConfig, read_model
 from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import Origin, convert_file, convert_tensors, export_file, export_tensors
+from freeanchor.detector.backbones import SmallResNet
 from freeanchor.errors import CheckpointError
 
 NAMES = {1: "one", 2: "two", 4: "four", 7: "seven", 8: "eight"}

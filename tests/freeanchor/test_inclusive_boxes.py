@@ -11,7 +11,7 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 
 from freeanchor.boxes import pairwise_iou
 from freeanchor.data import InputConfig, Picture, collate, load_sample
-from freeanchor.postprocess import Candidates, InferenceConfig, suppress
+from freeanchor.detector.postprocess import Candidates, InferenceConfig, suppress
 from freeanchor.predict import Prediction, predict
 
 SIDES = {"short_side": 96, "max_long_side": 200}

@@ -13,11 +13,11 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import TorchvisionResNet
 from freeanchor.checkpoints import describe, load_model, restore, save_tensors
 from freeanchor.data import InputConfig, Picture
+from freeanchor.detector.backbones import TorchvisionResNet
+from freeanchor.detector.postprocess import Candidates, InferenceConfig, select_candidates
 from freeanchor.errors import CheckpointError
-from freeanchor.postprocess import Candidates, InferenceConfig, select_candidates
 from freeanchor.predict import predict
 
 ANCHOR = torch.tensor([[40.0, 40.0, 60.0, 60.0]])

@@ -16,8 +16,8 @@ import pytest
 import torch
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
-from freeanchor.backbones import TorchvisionResNet
 from freeanchor.checkpoints import load_tensors
+from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.recipe import TrainConfig

@@ -8,9 +8,9 @@ import torchvision
 from torch import Tensor, nn
 
 from freeanchor.anchors import AnchorConfig, grid_anchors
-from freeanchor.backbones import SmallResNet, TorchvisionResNet
+from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.model import ModelConfig, RetinaNet
 
 NUM_CLASSES = 5
 CHANNELS = 16

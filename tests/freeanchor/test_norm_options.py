@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freeanchor.backbones import RESNETS, Backbone, TorchvisionResNet, build_backbone
+from freeanchor.detector.backbones import RESNETS, Backbone, TorchvisionResNet, build_backbone
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

@@ -18,11 +18,11 @@ from experiments.torch_detections import found_by_torch
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints import DetectorConfig, save_model
 from freeanchor.data import DataError
+from freeanchor.detector.retinanet import RetinaNet
+from freeanchor.detector.timm import TimmBackbone
 from freeanchor.errors import CheckpointError
-from freeanchor.model import RetinaNet
 from freeanchor.onnx_detector import METADATA, load_onnx
 from freeanchor.onnx_graph import write_onnx
-from freeanchor.timm_backbones import TimmBackbone
 
 SIZES = [(150, 100), (90, 120), (64, 64), (300, 40), (31, 33)]
 

@@ -9,7 +9,7 @@ from oracles import postprocess as oracle
 from oracles.inputs import random_inputs
 from torch import Tensor
 
-from freeanchor.postprocess import Candidates, merge_scales, select_candidates, suppress
+from freeanchor.detector.postprocess import Candidates, merge_scales, select_candidates, suppress
 
 LEVEL_SIZES = (12, 8, 4)
 IMAGE_SIZE = (50, 60)  # height, width: smaller than the scene, so that clipping shows

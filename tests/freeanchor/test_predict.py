@@ -16,8 +16,8 @@ from analysis.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor import predict as module
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.data import InputConfig, Picture, Sample, Split
-from freeanchor.model import RetinaNet
-from freeanchor.postprocess import Candidates, InferenceConfig
+from freeanchor.detector.postprocess import Candidates, InferenceConfig
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.predict import Prediction, best_iou, predict
 
 COLUMNS = ("before", "after", "before_same_class", "after_same_class", "after_capped", "after_capped_same_class")

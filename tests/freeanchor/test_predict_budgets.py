@@ -10,8 +10,8 @@ from tiny import FLOAT32, eager_model, tiny_detector, tiny_split, written_candid
 
 from analysis.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor.data import Split
-from freeanchor.model import RetinaNet
-from freeanchor.postprocess import InferenceConfig
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.predict import predict
 
 

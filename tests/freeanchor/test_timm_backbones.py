@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from freeanchor.backbone_weights import load_backbone, read_backbone
-from freeanchor.backbones import build_backbone
 from freeanchor.checkpoints import DetectorConfig, load_model, save_model
 from freeanchor.data import InputConfig
+from freeanchor.detector.backbones import build_backbone
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
+from freeanchor.detector.timm import TimmBackbone, TimmFeatures, check_backbone, input_statistics, published_file
 from freeanchor.errors import CheckpointError, TimmError
-from freeanchor.model import ModelConfig, RetinaNet
-from freeanchor.timm_backbones import TimmBackbone, TimmFeatures, check_backbone, input_statistics, published_file
 
 LITE = "tf_efficientnet_lite0"
 SHARED = Path(__file__).parents[3] / "shared" / "weights" / f"{LITE}.safetensors"

@@ -12,10 +12,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from freeanchor.anchors import AnchorConfig, cell_anchors, grid_anchors
-from freeanchor.backbones import SmallResNet
 from freeanchor.data import InputConfig, Picture
-from freeanchor.model import ModelConfig, RetinaNet
-from freeanchor.postprocess import InferenceConfig
+from freeanchor.detector.backbones import SmallResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.predict import predict
 
 CONFIG = AnchorConfig(geometry="torchvision", centre_offset=0.0)

@@ -19,8 +19,8 @@ from torch.nn import functional
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
 
 from freeanchor.anchors import AnchorConfig, grid_anchors
-from freeanchor.backbones import BackboneConfig, TorchvisionResNet, build_backbone
 from freeanchor.boxes import DELTA_WEIGHTS
+from freeanchor.detector.backbones import BackboneConfig, TorchvisionResNet, build_backbone
 
 
 @dataclass(frozen=True, kw_only=True)

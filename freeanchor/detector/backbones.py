@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from freeanchor.timm_backbones import TimmBackbone, TimmFeatures
+from freeanchor.detector.timm import TimmBackbone, TimmFeatures
 
 RESNEXT_32X4D = "resnext101_32x4d"  # mmdetection's; torchvision has no function of this name, but its class can
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", RESNEXT_32X4D, "resnext101_32x8d", "resnext101_64x4d")
