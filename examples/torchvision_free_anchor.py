@@ -25,9 +25,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from freeanchor.augmentation import AugmentConfig, TrainingStream
 from freeanchor.boxes import xyxy_to_xywh
-from freeanchor.data import InputConfig, Sample, Split, load_sample, read_split
+from freeanchor.data.augmentation import AugmentConfig, TrainingStream
+from freeanchor.data.coco import InputConfig, Sample, Split, load_sample, read_split
 from freeanchor.detector.backbones import Backbone, SmallResNet, build_backbone
 from freeanchor.integrations.torchvision import use_free_anchor
 from freeanchor.shapes import ShapesConfig, write_shapes

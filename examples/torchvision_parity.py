@@ -22,8 +22,8 @@ from experiments.config import Training
 from experiments.registry import build_profile
 from experiments.stages import data_stage
 from experiments.store import Store
-from freeanchor.augmentation import TrainingStream
-from freeanchor.data import read_split
+from freeanchor.data.augmentation import TrainingStream
+from freeanchor.data.coco import read_split
 from freeanchor.integrations.torchvision import use_free_anchor
 from freeanchor.runtime import Runtime
 from freeanchor.train import TrainConfig, build_optimizer

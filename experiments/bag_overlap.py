@@ -22,9 +22,9 @@ from experiments.profiles import Profile
 from experiments.store import Store
 from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
 from freeanchor.boxes import pairwise_iou
-from freeanchor.data import InputConfig, read_split
+from freeanchor.data.coco import InputConfig, read_split
+from freeanchor.data.resizing import resized_size
 from freeanchor.files import read_json, write_csv
-from freeanchor.resizing import resized_size
 
 NUM_RANKS = 100  # the largest bag that the paper tries
 MAX_PICTURES = 300  # by the split's order: quartiles need no more

@@ -21,7 +21,7 @@ from experiments.step_cost import tame
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.conversion import convert_tensors
 from freeanchor.conversion_config import Origin
-from freeanchor.data import Picture, collate, load_sample
+from freeanchor.data.coco import Picture, collate, load_sample
 from freeanchor.detector.postprocess import InferenceConfig, select_candidates, suppress
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.predict import predict

@@ -22,8 +22,8 @@ from experiments.bench_rows import BenchRow, interleaved, medians
 from experiments.config import Training
 from experiments.registry import build_profile
 from experiments.step_cost import make_batch, step_training, tame
-from freeanchor.augmentation import TrainingStream
-from freeanchor.data import Batch, Sample, collate, read_split
+from freeanchor.data.augmentation import TrainingStream
+from freeanchor.data.coco import Batch, Sample, collate, read_split
 from freeanchor.runtime import Runtime
 from freeanchor.shapes import write_shapes
 from freeanchor.shapes_scene import ShapesConfig

@@ -22,7 +22,7 @@ from experiments.frames import is_measured
 from experiments.profiles import Profile
 from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.store import Store
-from freeanchor.data import locate_split
+from freeanchor.data.coco import locate_split
 from freeanchor.files import read_json
 
 ALL = "all"  # the budget of the paper: every candidate

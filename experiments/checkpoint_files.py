@@ -16,9 +16,8 @@ from experiments.provenance import provenance
 from experiments.remote_file import mismatch
 from experiments.store import Store
 from freeanchor.checkpoints import describe, read_model, save_tensors
-from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import convert_file
-from freeanchor.data import read_categories
+from freeanchor.data.coco import COCO_CATEGORIES, read_categories
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.errors import CheckpointError
 from freeanchor.files import write_json

@@ -91,7 +91,7 @@ def _in_one_line(error: Exception) -> str:
 
 def _is_input_error(error: Exception) -> bool:
     """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
-    from freeanchor.data import DataError
+    from freeanchor.data.coco import DataError
     from freeanchor.distributed import LostProcessError
     from freeanchor.errors import CheckpointError, DownloadError, TimmError, UsageError
     from freeanchor.errors import DataError as AnalysisDataError

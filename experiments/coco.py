@@ -16,10 +16,10 @@ from experiments.profiles import DETECTORS, SNAPSHOTS, Pair, Profile, Row, compa
 from experiments.published import TABLE_3_ROWS
 from experiments.zoo import PAIR, published_checkpoints
 from freeanchor.anchors import AnchorConfig
-from freeanchor.augmentation import AugmentConfig
 from freeanchor.conversion import Origin
 from freeanchor.conversion_config import inference_of, inputs_of
-from freeanchor.data import DataError, InputConfig, read_categories
+from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.data.coco import DataError, InputConfig, read_categories
 from freeanchor.detector.backbones import BackboneConfig, SmallResNet, TorchvisionResNet
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.retinanet import RetinaNetLoss

@@ -23,7 +23,7 @@ from experiments.stages import data_stage, measure_stage, predict_stage, train_s
 from experiments.store import Store
 from experiments.training_cost import cost_stage
 from experiments.usage import check_device, runtime_of
-from freeanchor.data import DataError
+from freeanchor.data.coco import DataError
 from freeanchor.distributed import process_group
 from freeanchor.errors import CheckpointError, TimmError, UsageError
 

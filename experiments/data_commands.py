@@ -11,16 +11,15 @@ from pathlib import Path
 from experiments.coco_data import fetch_coco
 from experiments.commands import evaluation_of, store_of
 from experiments.stages import data_stage
-from freeanchor.coco_categories import COCO_CATEGORIES
 from freeanchor.conversion import Origin, convert_file, export_file
-from freeanchor.data import DataError, read_categories_file
-from freeanchor.data_check import report_folder
+from freeanchor.data.coco import COCO_CATEGORIES, DataError, read_categories_file
+from freeanchor.data.folder_check import report_folder
+from freeanchor.data.voc import convert_voc
 from freeanchor.divergence import replay as replay_step
 from freeanchor.errors import UsageError
 from freeanchor.files import in_turn
 from freeanchor.onnx_graph import write_onnx
 from freeanchor.shapes import ShapesConfig, write_shapes
-from freeanchor.voc import convert_voc
 
 
 def data(arguments: argparse.Namespace) -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from experiments.drawing import draw_detections, upright
+from experiments.drawing import draw_detections
 from experiments.usage import check_counts, runtime_of
+from freeanchor.data.pictures import DataError, open_image, upright
 from freeanchor.errors import UsageError
 from freeanchor.files import replacing, write_json
 from freeanchor.onnx_detector import Found, OnnxDetector, load_onnx
-from freeanchor.picture_files import DataError, open_image
 
 if TYPE_CHECKING:
     from freeanchor.checkpoints import DetectorConfig

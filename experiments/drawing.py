@@ -4,31 +4,12 @@ draw_detections(upright(image), rows, category_ids).save("drawn.png")
 """
 
 import colorsys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-
-from freeanchor.picture_files import ORIENTATION, orientation
+from PIL import Image, ImageDraw, ImageFont
 
 SHOWN_SIDE = 960  # px, the least long side of a drawn picture
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture as viewers turn it by its EXIF orientation; as it is where that says nothing, or cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on a damaged header
-            flag = orientation(image)
-    except Exception:  # a damaged header makes Pillow raise what it likes; the pixels are good
-        return image
-    if flag in (None, 1):
-        return image
-    bare = image.copy()
-    bare.info = {}  # ImageOps writes the other EXIF fields again, and stumbles over odd ones
-    bare.getexif()[ORIENTATION] = flag
-    return ImageOps.exif_transpose(bare)
 
 
 def _colour(label: int, num_labels: int) -> tuple[int, int, int]:

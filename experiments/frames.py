@@ -19,7 +19,7 @@ from experiments.registry import Profile, Row
 from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
 from experiments.stages import compare_stage
 from experiments.store import Store
-from freeanchor.augmentation import AugmentConfig
+from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.files import read_json
 
 TABLE_METRICS = {

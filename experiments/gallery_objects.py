@@ -25,8 +25,8 @@ from analysis.matching import MatchTable, find_overlaps, match
 from experiments.config import Evaluation, Training
 from experiments.registry import Profile
 from experiments.store import Store
-from freeanchor.data import Picture, Split, locate_split, read_split
-from freeanchor.resizing import resized_size
+from freeanchor.data.coco import Picture, Split, locate_split, read_split
+from freeanchor.data.resizing import resized_size
 
 N_EACH = 3  # objects shown that one detector alone finds, of either detector
 NUM_PICTURES = 4  # drawn by lot

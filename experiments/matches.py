@@ -26,7 +26,7 @@ from experiments.profiles import SNAPSHOTS
 from experiments.store import Store
 from freeanchor.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.checkpoints import DetectorConfig, load_model
-from freeanchor.data import Picture, Split, locate_split, read_split
+from freeanchor.data.coco import Picture, Split, locate_split, read_split
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 MAX_OBJECTS = 6  # a picture with more is hard to read

@@ -17,8 +17,8 @@ from experiments.classes import Classes, merged
 from experiments.config import FolderData
 from experiments.sizes import JITTER, WIDE_JITTER, Size, Trial
 from freeanchor.anchors import AnchorConfig
-from freeanchor.augmentation import AugmentConfig
-from freeanchor.data import InputConfig, read_split
+from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.data.coco import InputConfig, read_split
 from freeanchor.detector.backbones import RESNETS, BackboneConfig, TorchvisionResNet
 from freeanchor.detector.timm import TimmBackbone, check_backbone, input_statistics
 from freeanchor.errors import CheckpointError

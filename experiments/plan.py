@@ -11,7 +11,7 @@ from experiments.profiles import PEER, Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
 from experiments.training_cost import cost_file, timed_pairs
-from freeanchor.data import locate_split
+from freeanchor.data.coco import locate_split
 
 # What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
 _FROM_CODE = ("figure2", "figure3")

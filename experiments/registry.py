@@ -19,8 +19,8 @@ from experiments.photos import Photographs, photos
 from experiments.profiles import DETECTORS, PEER, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
 from experiments.sizes import JITTER, WIDE_JITTER, Size, mini, shapes
-from freeanchor.augmentation import AugmentConfig
-from freeanchor.data import DataError
+from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.data.coco import DataError
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss

@@ -54,7 +54,7 @@ from experiments.ledger import ledger_frame, write_ledger
 from experiments.picture_credits import picture_credits
 from experiments.registry import Profile
 from experiments.store import Store
-from freeanchor.data import open_image, read_split
+from freeanchor.data.coco import open_image, read_split
 from freeanchor.files import write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.matching import mean_max, saturated_linear

@@ -7,7 +7,7 @@ rows = list(budget_rows(prediction))            # a row an object and number of 
 
 from collections.abc import Iterator
 
-from freeanchor.data import Picture
+from freeanchor.data.coco import Picture
 from freeanchor.detector.postprocess import Candidates
 from freeanchor.predict import Prediction
 

@@ -12,7 +12,7 @@ from experiments.ablations import FACTORS, Factor
 from experiments.config import DataSource, DrawnData
 from experiments.profiles import SNAPSHOTS
 from freeanchor.anchors import AnchorConfig
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import BackboneConfig, SmallResNet
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.shapes import CATEGORIES, ShapesConfig

@@ -30,7 +30,7 @@ from experiments.provenance import provenance
 from experiments.results import BUDGET_COLUMNS, BUDGETS, RECALL_COLUMNS, budget_rows, recall_rows, result_rows
 from experiments.store import Store
 from freeanchor.checkpoints import DetectorConfig, load_model, save_model
-from freeanchor.data import DataError, Split, locate_split, read_split
+from freeanchor.data.coco import DataError, Split, locate_split, read_split
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.distributed import ALONE, Processes

@@ -29,7 +29,7 @@ from experiments.coco import coco_profile
 from experiments.config import Training
 from experiments.profiles import DETECTORS
 from experiments.provenance import provenance
-from freeanchor.data import Batch, Picture, Sample
+from freeanchor.data.coco import Batch, Picture, Sample
 from freeanchor.files import write_atomically, write_csv
 from freeanchor.runtime import Runtime
 from freeanchor.step import training_step

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import torch
 from PIL import Image
 
-from experiments.drawing import upright
 from freeanchor.checkpoints import DetectorConfig, load_model
-from freeanchor.data import Picture, open_image
+from freeanchor.data.coco import Picture, open_image
+from freeanchor.data.pictures import upright
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.predict import predict

@@ -20,9 +20,9 @@ from experiments.config import Training
 from experiments.evidence import Evidence, Measured
 from experiments.profiles import Pair, Profile
 from experiments.store import Store
-from freeanchor.augmentation import TrainingStream
 from freeanchor.checkpoints import load_model
-from freeanchor.data import Batch, collate, read_split
+from freeanchor.data.augmentation import TrainingStream
+from freeanchor.data.coco import Batch, collate, read_split
 from freeanchor.files import write_csv
 from freeanchor.recipe import TrainConfig
 from freeanchor.runtime import Runtime, wait_for

@@ -20,7 +20,7 @@ from torch import Tensor
 from freeanchor.anchors import AnchorConfig
 from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
 from freeanchor.checkpoints import DetectorConfig
-from freeanchor.data import Picture, Sample, collate, load_sample
+from freeanchor.data.coco import Picture, Sample, collate, load_sample
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.losses.assignment import assign_by_iou
 from freeanchor.losses.free_anchor import FreeAnchorLoss

@@ -23,7 +23,7 @@ from freeanchor.conversion_channels import Channels, channels_of
 from freeanchor.conversion_config import ExportFormat, Origin, configure, obstacles
 from freeanchor.conversion_keys import NAMINGS, Format, Naming, foreign_name, modern_name
 from freeanchor.conversion_layout import COUNTER, PER_CELL, Shape, mismatches, own_shapes, read_layout
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.errors import CheckpointError
 from freeanchor.files import replacing
 from freeanchor.foreign_files import read_foreign

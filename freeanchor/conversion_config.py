@@ -11,7 +11,7 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints import DetectorConfig
 from freeanchor.conversion_keys import Format
 from freeanchor.conversion_layout import Layout
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig

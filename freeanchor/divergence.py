@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from freeanchor.checkpoints import DetectorConfig, describe, load_tensors, load_weights, restore, save_tensors
-from freeanchor.data import Batch
+from freeanchor.data.coco import Batch
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.losses.focal import Terms

@@ -16,8 +16,8 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
+from freeanchor.data.resizing import resized_size
 from freeanchor.errors import DataError, printable
-from freeanchor.resized_size import resized_size
 
 METADATA = "freeanchor"  # the name under which the graph carries what else one must know
 INPUTS, OUTPUTS = ["pixels", "min_score"], ["boxes", "scores", "labels"]

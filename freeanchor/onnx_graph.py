@@ -25,7 +25,7 @@ from torchvision.ops import nms
 from freeanchor.anchors import SIZE_DIVISOR, cell_anchors
 from freeanchor.boxes import decode_boxes
 from freeanchor.checkpoints import DetectorConfig, load_model
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import CheckpointError

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from freeanchor.boxes import pairwise_iou
 from freeanchor.checkpoints import DetectorConfig
-from freeanchor.data import Batch, InputConfig, Picture, collate, load_sample
+from freeanchor.data.coco import Batch, InputConfig, Picture, collate, load_sample
 from freeanchor.detector.postprocess import (
     Candidates,
     InferenceConfig,

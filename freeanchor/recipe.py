@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn, optim
 
-from freeanchor.augmentation import AugmentConfig
+from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from freeanchor.data import Batch, collate
+from freeanchor.data.coco import Batch, collate
 from freeanchor.detector.retinanet import ModelOutput
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.divergence import Divergence

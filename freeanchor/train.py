@@ -23,9 +23,9 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from freeanchor.augmentation import TrainingStream
 from freeanchor.checkpoints import DetectorConfig, save_model
-from freeanchor.data import Batch, DataError, Sample, Split, collate
+from freeanchor.data.augmentation import TrainingStream
+from freeanchor.data.coco import Batch, DataError, Sample, Split, collate
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.distributed import ALONE, LostProcessError, Processes, lost_processes
 from freeanchor.divergence import save_divergence

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from freeanchor.checkpoints import DetectorConfig, load_weights
 from freeanchor.conversion import Origin, convert_tensors
-from freeanchor.data import Picture, collate, load_sample
+from freeanchor.data.coco import Picture, collate, load_sample
 from freeanchor.detector.postprocess import Candidates
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.predict import predict

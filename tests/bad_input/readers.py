@@ -33,8 +33,8 @@ from analysis.columns import Detections, GroundTruth
 from analysis.precision import detection_statistics
 from bad_input.outcome import run
 from freeanchor.checkpoints import FORMAT, describe, load_model
-from freeanchor.data import DataError, open_image, read_categories_file, read_split
-from freeanchor.data_check import check_folder
+from freeanchor.data.coco import DataError, open_image, read_categories_file, read_split
+from freeanchor.data.folder_check import check_folder
 from freeanchor.errors import CheckpointError
 from freeanchor.errors import DataError as AnalysisDataError
 from freeanchor.foreign_files import read_weights

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_recipe
 
 from bad_input.outcome import files_in, handled, refused, run
-from freeanchor.data import InputConfig, load_sample, read_split
+from freeanchor.data.coco import InputConfig, load_sample, read_split
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.train import train
 

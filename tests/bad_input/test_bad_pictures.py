@@ -13,9 +13,9 @@ from PIL import Image, ImageFile
 from tiny import tiny_detector, tiny_model
 
 from bad_input.outcome import files_in, handled, refused, run
-from freeanchor import picture_files
 from freeanchor.checkpoints import save_model
-from freeanchor.data import DataError, InputConfig, load_sample, open_image, read_split
+from freeanchor.data import pictures as picture_files
+from freeanchor.data.coco import DataError, InputConfig, load_sample, open_image, read_split
 
 ODD = [*GOOD, *SIZES]
 COPY, REPLACE = "copy the picture again", "replace the file"

@@ -14,7 +14,7 @@ from experiments.registry import build_profile
 from experiments.store import Store
 from freeanchor.bags import object_bags
 from freeanchor.checkpoints import load_model
-from freeanchor.data import read_split
+from freeanchor.data.coco import read_split
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 

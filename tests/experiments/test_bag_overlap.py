@@ -14,7 +14,7 @@ from experiments.bag_overlap import COLUMNS, NUM_RANKS, REFERENCE, bag_overlap, 
 from experiments.registry import build_profile
 from experiments.store import Store
 from freeanchor.anchors import AnchorConfig, grid_anchors
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 
 INPUTS = InputConfig(short_side=64, max_long_side=128)
 ANCHORS = AnchorConfig(sizes=(16.0, 32.0, 64.0, 128.0, 256.0))

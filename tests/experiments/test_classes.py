@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.classes import merged, write_merged
-from freeanchor.data import DataError, read_split
+from freeanchor.data.coco import DataError, read_split
 from freeanchor.files import read_json, write_json
 
 CONTENT = {

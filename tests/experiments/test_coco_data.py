@@ -21,8 +21,8 @@ from oracles.file_server import FileServer, Served
 from experiments import archive, coco_data
 from experiments.coco_data import COCO_2017, STAMP, Archive, fetch_coco
 from experiments.download import Download, DownloadError
-from freeanchor.data import read_split
-from freeanchor.data_check import check_folder
+from freeanchor.data.coco import read_split
+from freeanchor.data.folder_check import check_folder
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("annotations", "val2017", "train2017")

@@ -9,7 +9,7 @@ from miniature import Mini
 
 from experiments.cli import main
 from experiments.frames import measurements
-from freeanchor.data import locate_split
+from freeanchor.data.coco import locate_split
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from experiments.config import DrawnData, Evaluation, FolderData, Training, fing
 from experiments.fingerprints import ADDED_LATER
 from experiments.registry import build_profile
 from freeanchor.anchors import AnchorConfig
-from freeanchor.augmentation import AugmentConfig
-from freeanchor.data import DataError, InputConfig
+from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.data.coco import DataError, InputConfig
 from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig

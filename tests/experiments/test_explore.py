@@ -16,7 +16,7 @@ from analysis.bags import MATCH_COLUMNS
 from experiments.cli import main
 from experiments.explore import checkpoint_names, stage_labels
 from freeanchor.checkpoints import save_model
-from freeanchor.data import open_image
+from freeanchor.data.coco import open_image
 
 NAN = float("nan")
 

@@ -13,7 +13,7 @@ from analysis.bags import chosen_anchor, part_distance, summarize_bags
 from analysis.positions import POSITION_COLUMNS
 from experiments.config import Evaluation
 from experiments.matches import STAGE_COLUMNS, bag_frames, bags_frame, first_pictures, matches_frame, position_frame
-from freeanchor.data import Picture, Split, read_split
+from freeanchor.data.coco import Picture, Split, read_split
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from oracles.coco_folder import write_both
 
 from experiments.published import published
 from experiments.registry import PROFILES, Profile, build_profile
-from freeanchor.data import DataError
+from freeanchor.data.coco import DataError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 

@@ -13,7 +13,7 @@ from experiments import training_cost
 from experiments.cli import main
 from experiments.evidence import Evidence
 from experiments.training_cost import cost_file, cost_ratio, cost_stage, measured_cost
-from freeanchor.augmentation import TrainingStream
+from freeanchor.data.augmentation import TrainingStream
 from freeanchor.runtime import Runtime
 
 

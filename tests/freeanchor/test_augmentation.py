@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.coco_folder import small_content, write_folder
 
-from freeanchor.augmentation import AugmentConfig, TrainingStream
-from freeanchor.data import DataError, InputConfig, Sample, Split, read_split
+from freeanchor.data.augmentation import AugmentConfig, TrainingStream
+from freeanchor.data.coco import DataError, InputConfig, Sample, Split, read_split
 
 INPUTS = InputConfig(short_side=32, max_long_side=96)
 

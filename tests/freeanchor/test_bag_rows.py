@@ -12,7 +12,7 @@ from tiny import MODEL, tiny_detector, tiny_model
 
 from analysis.bags import ANCHOR_COLUMNS, summarize_bags
 from freeanchor.bags import bag_rows
-from freeanchor.data import Picture
+from freeanchor.data.coco import Picture
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 

@@ -21,7 +21,7 @@ from freeanchor.checkpoints import (
     save_model,
     save_tensors,
 )
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.errors import CheckpointError

@@ -8,7 +8,7 @@ import pytest
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.config_json import ConfigError, from_json, nearest
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
-from freeanchor.data import (
+from freeanchor.data.coco import (
     InputConfig,
     Picture,
     collate,

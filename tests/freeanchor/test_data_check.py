@@ -11,8 +11,8 @@ import pytest
 from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
-from freeanchor.data import DataError, InputConfig, load_sample, read_split
-from freeanchor.data_check import Problem, check_folder, report_folder
+from freeanchor.data.coco import DataError, InputConfig, load_sample, read_split
+from freeanchor.data.folder_check import Problem, check_folder, report_folder
 
 Content = dict[str, Any]
 Change = Callable[[Content], object]

@@ -10,7 +10,7 @@ import pytest
 from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
-from freeanchor.data import DataError, InputConfig, load_sample, open_image, read_categories, read_split
+from freeanchor.data.coco import DataError, InputConfig, load_sample, open_image, read_categories, read_split
 
 Content = dict[str, Any]
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
 
 from freeanchor.boxes import pairwise_iou
-from freeanchor.data import InputConfig, Picture, collate, load_sample
+from freeanchor.data.coco import InputConfig, Picture, collate, load_sample
 from freeanchor.detector.postprocess import Candidates, InferenceConfig, suppress
 from freeanchor.predict import Prediction, predict
 

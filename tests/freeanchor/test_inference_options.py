@@ -14,7 +14,7 @@ from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints import describe, load_model, restore, save_tensors
-from freeanchor.data import InputConfig, Picture
+from freeanchor.data.coco import InputConfig, Picture
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.postprocess import Candidates, InferenceConfig, select_candidates
 from freeanchor.errors import CheckpointError

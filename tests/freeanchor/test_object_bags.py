@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import FLOAT32, MODEL, tiny_detector, tiny_model
 
 from freeanchor.bags import ObjectBags, bag_rows, object_bags
-from freeanchor.data import Picture, collate, load_sample
+from freeanchor.data.coco import Picture, collate, load_sample
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 LOSS = FreeAnchorLoss(bag_size=12)

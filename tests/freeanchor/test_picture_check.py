@@ -7,10 +7,9 @@ import pytest
 from oracles.coco_folder import small_content, write_folder
 from PIL import Image
 
-from freeanchor.data_check import check_folder, report_folder
+from freeanchor.data.folder_check import check_folder, picture_problems, report_folder, unlisted_problems
+from freeanchor.data.json_check import PictureEntry
 from freeanchor.errors import Problem, problem_lines
-from freeanchor.json_check import PictureEntry
-from freeanchor.picture_check import picture_problems, unlisted_problems
 
 ENTRY = PictureEntry(image_id=1, file_name="a.jpg", size=(40, 30))
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from freeanchor.data import InputConfig, Picture, load_sample, normalise
-from freeanchor.resizing import RESIZE_RULES, resize_pixels, resized_size
+from freeanchor.data.coco import InputConfig, Picture, load_sample, normalise
+from freeanchor.data.resizing import RESIZE_RULES, resize_pixels, resized_size
 
 SIZES = {  # (width, height) at 800 and 1333: pil, maskrcnn-benchmark, mmdetection, torchvision, detectron2
     (500, 375): ((1067, 800), (1066, 800), (1067, 800), (1066, 800), (1067, 800)),

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from freeanchor.backbone_weights import load_backbone, read_backbone
 from freeanchor.checkpoints import DetectorConfig, load_model, save_model
-from freeanchor.data import InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import build_backbone
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.detector.timm import TimmBackbone, TimmFeatures, check_backbone, input_statistics, published_file

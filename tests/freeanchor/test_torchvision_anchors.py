@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from freeanchor.anchors import AnchorConfig, cell_anchors, grid_anchors
-from freeanchor.data import InputConfig, Picture
+from freeanchor.data.coco import InputConfig, Picture
 from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet

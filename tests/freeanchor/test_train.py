@@ -11,7 +11,7 @@ from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe, tiny_split
 
 from freeanchor import train as training
 from freeanchor.checkpoints import load_model
-from freeanchor.data import Batch, DataError, Split, collate, load_sample
+from freeanchor.data.coco import Batch, DataError, Split, collate, load_sample
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss

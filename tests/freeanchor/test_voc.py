@@ -24,10 +24,9 @@ from oracles.voc_folder import (
 )
 from pycocotools.coco import COCO
 
-from freeanchor.data import InputConfig, load_sample, read_split
-from freeanchor.data_check import report_folder
-from freeanchor.voc import VocSummary, convert_voc
-from freeanchor.voc_records import clipped, shifted, to_xywh
+from freeanchor.data.coco import InputConfig, load_sample, read_split
+from freeanchor.data.folder_check import report_folder
+from freeanchor.data.voc import VocSummary, clipped, convert_voc, shifted, to_xywh
 
 Split = dict[str, Any]
 

@@ -19,10 +19,10 @@ from oracles.voc_folder import (
     write_pictures,
 )
 
-from freeanchor import voc
-from freeanchor.data import DataError, read_split
-from freeanchor.data_check import report_folder
-from freeanchor.voc import VocSummary, convert_voc
+from freeanchor.data import voc
+from freeanchor.data.coco import DataError, read_split
+from freeanchor.data.folder_check import report_folder
+from freeanchor.data.voc import VocSummary, convert_voc
 
 
 def silent(_: str) -> None:

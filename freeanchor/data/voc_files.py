@@ -8,16 +8,126 @@ Understood are VOC's own layout (`Annotations/`, `JPEGImages/`, `ImageSets/Main/
 
     layout = find_layout(Path("VOCdevkit"))
     layout.splits["train"].xml_paths, layout.notes
+
+One Pascal VOC xml file: which picture it is about, how large that is said to be, its objects.
+
+What it is: the border to xml. What it is not: a look at the picture, or a decision about what an object becomes
+(`voc.py`).
+
+Files come from strangers, so a DOCTYPE is refused before anything in it is read: without one there are no entities,
+neither nested ones that grow to gigabytes nor external ones that fetch files. VOC's own files have none.
+
+    file = read_voc_file(Path("VOC2012/Annotations/2007_000027.xml"))
+    file.filename, file.size, file.objects[0].name, file.objects[0].box
+
+The picture that a VOC xml file is about: found by name, its size read from its header.
+
+What it is: names looked up among the files of one folder, so that nothing an xml says leads out of it. What it is not:
+reading of pixels; a file that is cut short shows in `freeanchor data check`.
+
+    folder = PictureFolder(Path("VOC2012/JPEGImages"))
+    path = folder.find(file.filename, "2007_000027")
+    width, height = stored_size(path, file.size)
 """
 
+import math
 import os
+import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
 
-from freeanchor.data import DataError
-from freeanchor.errors import printable
-from freeanchor.voc_pictures import bare_name
+from freeanchor.data.coco import DataError
+from freeanchor.data.pictures import TURNED, PictureFileError, opened, orientation, size_difference
+from freeanchor.errors import brief, is_line, printable
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first wins where one picture is there in several kinds
+
+
+def last_part(name: str) -> str:
+    """What stands behind the last slash of a path, Windows' slashes too."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def bare_name(name: str) -> str:
+    """A file's name without folders, and without its extension if that is a picture's."""
+    path = PurePosixPath(last_part(name))
+    return path.stem if path.suffix.lower() in EXTENSIONS else path.name
+
+
+def folded(name: str) -> str:
+    """One spelling for names that some file systems take for the same: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+class PictureFolder:
+    """The files of a folder, asked for pictures by what an xml calls them; hidden files and xml do not count."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files, those of a picture's extension first and in the order of `EXTENSIONS`, then by name."""
+        rank = {extension: place for place, extension in enumerate(EXTENSIONS)}
+        with os.scandir(self.path) as entries:
+            files = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+        kept = [name for name in files if not name.lower().endswith(".xml")]
+        return tuple(sorted(kept, key=lambda name: (rank.get(PurePosixPath(name).suffix.lower(), len(rank)), name)))
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The files with a picture's extension."""
+        return tuple(self.path / name for name in self.names if PurePosixPath(name).suffix.lower() in EXTENSIONS)
+
+    @cached_property
+    def _by_key(self) -> dict[str, str]:
+        """Files by everything they may be called; what is closer to their name takes precedence."""
+        found = {name: name for name in self.names}
+        for name in self.names:
+            found.setdefault(bare_name(name), name)
+        for key, name in tuple(found.items()):
+            found.setdefault(folded(key), name)
+        return found
+
+    def find(self, filename: str, stem: str) -> Path | None:
+        """The picture that an xml calls `filename` (it may hold folders, lack its extension, or have a wrong one).
+
+        Where there is none of that name, or it is "", the one called as the xml itself, `stem`. None if neither is
+        there. Upper and lower case count only where both are there.
+        """
+        for key in (last_part(filename), bare_name(filename), stem):
+            found = self._by_key.get(key) or self._by_key.get(folded(key))
+            if found:
+                return self.path / found
+        return None
+
+
+def stored_size(path: Path, said: tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) in the header of a picture, which is not decoded; `said` is what its xml has.
+
+    Raises DataError in one line where it is no picture, or where `said` is its size as viewers turn it by an EXIF
+    flag: the boxes then lie on the turned picture, while pixels are read here as they are stored.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
+        try:
+            with opened(path) as image:
+                size = image.size
+                flag = orientation(image) if said == size[::-1] and said != size else None
+        except PictureFileError as error:
+            raise DataError(printable(f"{path}: {error}")) from None
+    if flag in TURNED and said is not None:
+        _, remedy = size_difference(size, said, flag)
+        what = f"is stored {size[0]}x{size[1]}, its boxes were drawn as viewers turn it (EXIF orientation {flag})"
+        raise DataError(printable(f"{path}: {what}; {remedy}"))
+    return size
+
 
 PICTURE_FOLDERS = ("jpegimages", "images")
 SPLIT_NAMES = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
@@ -228,3 +338,115 @@ def _every_fifth(files: SplitFiles, where: str, *, is_listed: bool = False) -> L
         is_listed=is_listed,
         notes=(f"{where} says of no picture that it validates: every fifth by name does",),
     )
+
+
+Box = tuple[float, float, float, float]
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+YES = ("1", "true", "yes")  # the development kit writes 1, some tools a word
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocObject:
+    """One object as its file has it: `box` is (xmin, ymin, xmax, ymax), neither shifted nor clipped."""
+
+    name: str
+    box: Box
+    is_difficult: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocFile:
+    """What one xml file says; `filename` is "" and `size` (width, height) None where it does not say them."""
+
+    path: Path
+    filename: str
+    size: tuple[int, int] | None
+    objects: tuple[VocObject, ...]
+
+
+def read_voc_file(path: Path) -> VocFile:
+    """The content of one xml file; sub-objects (`<part>`) are no objects.
+
+    Raises DataError in one line where it cannot be parsed, has a DOCTYPE, is no annotation, or has an object without
+    name or with a box that is none: coordinates missing, no numbers, or the wrong way round.
+    """
+    root = _parse(path)
+    if root.tag != "annotation":
+        remedy = "take it out of the folder, or export the data as Pascal VOC"
+        raise DataError(printable(f"{path}: is a <{root.tag}> and no VOC <annotation>; {remedy}"))
+    return VocFile(
+        path=path,
+        filename=_text(root, "filename"),
+        size=_size(root.find("size")),
+        objects=tuple(_object(item, f"{path}: object {i}") for i, item in enumerate(root.findall("object"), start=1)),
+    )
+
+
+def _parse(path: Path) -> Element:
+    """The root of an xml file without DOCTYPE."""
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler = builder.data
+
+    def refuse(*_: object) -> NoReturn:
+        raise DataError(printable(f"{path}: has a DOCTYPE, which VOC files have not; remove that part of it"))
+
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except DataError:
+        raise
+    except expat.ExpatError as error:
+        what = f"line {error.lineno}: is broken xml ({expat.ErrorString(error.code)})"
+        raise DataError(printable(f"{path}: {what}; mend it, or export it again")) from None
+    except (LookupError, ValueError) as error:  # encodings that Python does not know, or not byte by byte
+        raise DataError(printable(f"{path}: cannot be decoded ({error}); save it as UTF-8")) from None
+    return builder.close()
+
+
+def _text(parent: Element, tag: str) -> str:
+    """The text of a child as one line, "" where there is none."""
+    return " ".join(parent.findtext(tag, "").split())
+
+
+def _number(text: str) -> float | None:
+    """A finite number, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _size(size: Element | None) -> tuple[int, int] | None:
+    """(width, height) where both are said and positive: some tools write 0 for "not known"."""
+    sides = [None if size is None else _number(_text(size, side)) for side in ("width", "height")]
+    return (int(sides[0]), int(sides[1])) if sides[0] and sides[1] and min(sides[0], sides[1]) >= 1 else None
+
+
+def _object(item: Element, where: str) -> VocObject:
+    """One `<object>`, checked."""
+    name = _text(item, "name")
+    if not is_line(name):
+        raise DataError(printable(f"{where} has no name; name its class, or remove the object"))
+    where = f"{where} ({brief(name)})"
+    return VocObject(name=name, box=_box(item, where), is_difficult=_text(item, "difficult").lower() in YES)
+
+
+def _box(item: Element, where: str) -> Box:
+    """The `<bndbox>` of an object: four numbers, the right way round."""
+    box = item.find("bndbox")
+    if box is None:
+        raise DataError(printable(f"{where} has no bndbox; draw its box, or remove the object"))
+    texts = [_text(box, side) for side in SIDES]
+    numbers = [_number(text) for text in texts]
+    for side, text, number in zip(SIDES, texts, numbers, strict=True):
+        if number is None:
+            what = f"{side} {brief(text)}, which is no number" if text else f"no {side}"
+            raise DataError(printable(f"{where} has {what}; give its bndbox four numbers in pixels"))
+    xmin, ymin, xmax, ymax = (number for number in numbers if number is not None)
+    if xmax < xmin or ymax < ymin:
+        what = f"from ({texts[0]}, {texts[1]}) to ({texts[2]}, {texts[3]})"
+        raise DataError(printable(f"{where} has a box {what}; its right and lower edge come last: mend it"))
+    return xmin, ymin, xmax, ymax

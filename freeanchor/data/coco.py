@@ -6,6 +6,10 @@ A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout
 
     split = read_split(Path("data/shapes"), "val")
     batch = collate([load_sample(picture, InputConfig()) for picture in split.pictures[:8]])
+
+The 80 object categories of COCO 2017, by id; a label is a position in this order. Ids have gaps: 1 to 90.
+
+COCO_CATEGORIES[18]        # 'dog'
 """
 
 from collections import defaultdict
@@ -22,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.anchors import SIZE_DIVISOR
+from freeanchor.data.json_check import category_problems, content_problems, list_problems, read_lists
+from freeanchor.data.pictures import open_image, orientation, size_difference
+from freeanchor.data.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
 from freeanchor.errors import DataError, Problem, printable
-from freeanchor.json_check import category_problems, content_problems, list_problems, read_lists
-from freeanchor.picture_files import open_image, orientation, size_difference
-from freeanchor.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,3 +250,21 @@ def read_categories_file(path: Path) -> dict[int, str]:
     content = _read_json(path)
     _refuse(category_problems(content, str(path)))
     return _categories(content)
+
+
+_NAMES_FROM = {
+    1: "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant",
+    13: "stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",
+    27: "backpack, umbrella",
+    31: "handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,"
+    " surfboard, tennis racket, bottle",
+    46: "wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza,"
+    " donut, cake, chair, couch, potted plant, bed",
+    67: "dining table",
+    70: "toilet",
+    72: "tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator",
+    84: "book, clock, vase, scissors, teddy bear, hair drier, toothbrush",
+}  # runs of successive ids, by their first
+COCO_CATEGORIES: dict[int, str] = {
+    first + place: name for first, names in _NAMES_FROM.items() for place, name in enumerate(names.split(", "))
+}

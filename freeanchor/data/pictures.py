@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from freeanchor.errors import DataError, printable
 
@@ -102,3 +102,19 @@ def open_image(path: Path) -> Image.Image:
             return read_picture(path)
         except PictureFileError as error:
             raise DataError(printable(f"{path}: {error}")) from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as viewers turn it by its EXIF orientation; as it is where that says nothing, or cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on a damaged header
+            flag = orientation(image)
+    except Exception:  # a damaged header makes Pillow raise what it likes; the pixels are good
+        return image
+    if flag in (None, 1):
+        return image
+    bare = image.copy()
+    bare.info = {}  # ImageOps writes the other EXIF fields again, and stumbles over odd ones
+    bare.getexif()[ORIENTATION] = flag
+    return ImageOps.exif_transpose(bare)
