@@ -23,7 +23,7 @@ from experiments.profiles import Profile
 from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.store import Store
 from freeanchor.bags import object_bags
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import read_split
 from freeanchor.files import write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss

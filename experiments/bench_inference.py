@@ -18,9 +18,9 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.bench_rows import BenchRow, interleaved, medians
 from experiments.step_cost import tame
-from freeanchor.checkpoints import DetectorConfig
-from freeanchor.conversion import convert_tensors
-from freeanchor.conversion_config import Origin
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import convert_tensors
+from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Picture, collate, load_sample
 from freeanchor.detector.postprocess import InferenceConfig, select_candidates, suppress
 from freeanchor.detector.retinanet import RetinaNet

@@ -15,8 +15,8 @@ from experiments.download import Download, DownloadError, fetch
 from experiments.provenance import provenance
 from experiments.remote_file import mismatch
 from experiments.store import Store
-from freeanchor.checkpoints import describe, read_model, save_tensors
-from freeanchor.conversion import convert_file
+from freeanchor.checkpoints.convert import convert_file
+from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.data.coco import COCO_CATEGORIES, read_categories
 from freeanchor.distributed import ALONE, Processes
 from freeanchor.errors import CheckpointError

@@ -16,8 +16,8 @@ from experiments.profiles import DETECTORS, SNAPSHOTS, Pair, Profile, Row, compa
 from experiments.published import TABLE_3_ROWS
 from experiments.zoo import PAIR, published_checkpoints
 from freeanchor.anchors import AnchorConfig
-from freeanchor.conversion import Origin
-from freeanchor.conversion_config import inference_of, inputs_of
+from freeanchor.checkpoints.code_bases import inference_of, inputs_of
+from freeanchor.checkpoints.convert import Origin
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.data.coco import DataError, InputConfig, read_categories
 from freeanchor.detector.backbones import BackboneConfig, SmallResNet, TorchvisionResNet

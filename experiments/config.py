@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from experiments.classes import Classes
 from experiments.fingerprints import CONVERSION_VERSION, NUM_DIGITS, TEST_VERSION, fingerprint
-from freeanchor.conversion import Origin
+from freeanchor.checkpoints.convert import Origin
 from freeanchor.data.coco import InputConfig, locate_split
 from freeanchor.detector.backbones import BackboneConfig
 from freeanchor.detector.postprocess import InferenceConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.coco_data import fetch_coco
 from experiments.commands import evaluation_of, store_of
 from experiments.stages import data_stage
-from freeanchor.conversion import Origin, convert_file, export_file
+from freeanchor.checkpoints.convert import Origin, convert_file, export_file
 from freeanchor.data.coco import COCO_CATEGORIES, DataError, read_categories_file
 from freeanchor.data.folder_check import report_folder
 from freeanchor.data.voc import convert_voc

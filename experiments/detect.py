@@ -24,7 +24,7 @@ from freeanchor.files import replacing, write_json
 from freeanchor.onnx_detector import Found, OnnxDetector, load_onnx
 
 if TYPE_CHECKING:
-    from freeanchor.checkpoints import DetectorConfig
+    from freeanchor.checkpoints.native import DetectorConfig
     from freeanchor.detector.postprocess import Candidates
     from freeanchor.runtime import Runtime
 

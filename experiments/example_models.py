@@ -17,7 +17,7 @@ from experiments.evidence import Evidence
 from experiments.frames import measurements
 from experiments.profiles import Profile
 from experiments.store import Store
-from freeanchor.checkpoints import describe, read_model, save_tensors
+from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.files import write_csv
 
 COLUMNS = ("file", "run", "fingerprint", "detector", "step", "parameters", "bytes", "ap", "low", "high")

@@ -43,7 +43,7 @@ from experiments.picture_credits import picture_credits
 from experiments.registry import Profile
 from experiments.store import Store
 from freeanchor.bags import bag_rows
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Picture, open_image
 from freeanchor.files import write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss

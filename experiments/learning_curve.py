@@ -17,7 +17,7 @@ from experiments.matches import snapshot_files
 from experiments.profiles import Profile
 from experiments.results import result_rows
 from experiments.store import Store
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import locate_split, read_split
 from freeanchor.files import write_csv
 from freeanchor.predict import predict

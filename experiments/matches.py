@@ -25,7 +25,7 @@ from experiments.config import Evaluation, PublishedCheckpoint
 from experiments.profiles import SNAPSHOTS
 from experiments.store import Store
 from freeanchor.bags import ObjectBags, bag_rows, object_bags
-from freeanchor.checkpoints import DetectorConfig, load_model
+from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import Picture, Split, locate_split, read_split
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from analysis.coco import read_ground_truth
 from experiments.torch_detections import picture_at
-from freeanchor.checkpoints import DetectorConfig
+from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Picture
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError

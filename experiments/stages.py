@@ -29,7 +29,7 @@ from experiments.measure import Measured, compare, measure
 from experiments.provenance import provenance
 from experiments.results import BUDGET_COLUMNS, BUDGETS, RECALL_COLUMNS, budget_rows, recall_rows, result_rows
 from experiments.store import Store
-from freeanchor.checkpoints import DetectorConfig, load_model, save_model
+from freeanchor.checkpoints.native import DetectorConfig, load_model, save_model
 from freeanchor.data.coco import DataError, Split, locate_split, read_split
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 from PIL import Image
 
-from freeanchor.checkpoints import DetectorConfig, load_model
+from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import Picture, open_image
 from freeanchor.data.pictures import upright
 from freeanchor.detector.postprocess import Candidates, InferenceConfig

@@ -20,7 +20,7 @@ from experiments.config import Training
 from experiments.evidence import Evidence, Measured
 from experiments.profiles import Pair, Profile
 from experiments.store import Store
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, collate, read_split
 from freeanchor.files import write_csv

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
-from freeanchor.checkpoints import DetectorConfig
+from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Picture, Sample, collate, load_sample
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.losses.assignment import assign_by_iou

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freeanchor.checkpoints import DetectorConfig, describe, load_tensors, load_weights, restore, save_tensors
+from freeanchor.checkpoints.native import DetectorConfig, describe, load_tensors, load_weights, restore, save_tensors
 from freeanchor.data.coco import Batch
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.errors import CheckpointError

@@ -24,7 +24,7 @@ from torchvision.ops import nms
 
 from freeanchor.anchors import SIZE_DIVISOR, cell_anchors
 from freeanchor.boxes import decode_boxes
-from freeanchor.checkpoints import DetectorConfig, load_model
+from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import InputConfig
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet

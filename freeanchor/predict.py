@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from freeanchor.boxes import pairwise_iou
-from freeanchor.checkpoints import DetectorConfig
+from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Batch, InputConfig, Picture, collate, load_sample
 from freeanchor.detector.postprocess import (
     Candidates,

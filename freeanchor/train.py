@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from freeanchor.checkpoints import DetectorConfig, save_model
+from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, DataError, Sample, Split, collate
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet

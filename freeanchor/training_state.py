@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from freeanchor.backbone_weights import load_backbone, read_backbone
-from freeanchor.checkpoints import load_tensors, load_weights, save_tensors
+from freeanchor.checkpoints.backbone_weights import load_backbone, read_backbone
+from freeanchor.checkpoints.native import load_tensors, load_weights, save_tensors
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.distributed import ALONE, Processes, sync_batch_norm
 from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer

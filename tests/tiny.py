@@ -15,7 +15,7 @@ from oracles.coco_folder import write_both
 from analysis.coco import read_detections, read_ground_truth
 from analysis.columns import Detections, GroundTruth
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints import DetectorConfig
+from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import InputConfig, Split, read_split
 from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet

@@ -32,12 +32,12 @@ from analysis.coco import read_detections, read_ground_truth
 from analysis.columns import Detections, GroundTruth
 from analysis.precision import detection_statistics
 from bad_input.outcome import run
-from freeanchor.checkpoints import FORMAT, describe, load_model
+from freeanchor.checkpoints.foreign_files import read_weights
+from freeanchor.checkpoints.native import FORMAT, describe, load_model
 from freeanchor.data.coco import DataError, open_image, read_categories_file, read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.errors import CheckpointError
 from freeanchor.errors import DataError as AnalysisDataError
-from freeanchor.foreign_files import read_weights
 
 CONTENT = small_content(3)
 FOUND = [

@@ -15,7 +15,7 @@ from tiny import tiny_detector, tiny_model
 
 from bad_input.outcome import refused, run
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints import save_model
+from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 from tiny import tiny_detector, tiny_model
 
 from bad_input.outcome import files_in, handled, refused, run
-from freeanchor.checkpoints import save_model
+from freeanchor.checkpoints.native import save_model
 from freeanchor.data import pictures as picture_files
 from freeanchor.data.coco import DataError, InputConfig, load_sample, open_image, read_split
 

@@ -16,7 +16,7 @@ from analysis.coco import coco_statistics, read_detections, read_ground_truth
 from analysis.nms_recall import NmsRecallDefinition, nms_recall_table, object_recall
 from analysis.suppression import HardNms
 from experiments.cli import main
-from freeanchor.checkpoints import save_model
+from freeanchor.checkpoints.native import save_model
 
 COMMANDS = (
     "train", "predict", "show", "report", "list", "plan", "data", "detect", "evaluate", "compare", "nms-recall", "nms",

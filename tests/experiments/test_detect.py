@@ -15,7 +15,7 @@ from experiments.cli import main
 from experiments.detect import detect
 from experiments.drawing import draw_detections
 from experiments.torch_detections import picture_at
-from freeanchor.checkpoints import save_model
+from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import DataError, InputConfig, load_sample, open_image
 from freeanchor.data.pictures import upright
 from freeanchor.errors import CheckpointError, UsageError

@@ -9,7 +9,7 @@ import torch
 from miniature import Mini
 
 from experiments.example_models import write_models
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 
 
 def test_rounded_models_load_and_agree(mini: Mini, tmp_path: Path) -> None:

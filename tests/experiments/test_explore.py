@@ -15,7 +15,7 @@ from tiny import tiny_detector, tiny_model
 from analysis.bags import MATCH_COLUMNS
 from experiments.cli import main
 from experiments.explore import checkpoint_names, stage_labels
-from freeanchor.checkpoints import save_model
+from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import open_image
 
 NAN = float("nan")

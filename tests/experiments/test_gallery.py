@@ -27,7 +27,7 @@ from experiments.gallery_objects import choose_alone, draw_pictures, find_object
 from experiments.profiles import Profile
 from experiments.registry import build_profile
 from experiments.store import Store
-from freeanchor.checkpoints import save_model
+from freeanchor.checkpoints.native import save_model
 
 BUILDERS = {"slender": gallery_slender, "crowded": gallery_crowded, "random": gallery_random}
 LICENCES = [

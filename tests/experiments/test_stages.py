@@ -18,7 +18,7 @@ from experiments.config import Evaluation
 from experiments.matches import choose_objects
 from experiments.stages import RECALL_COLUMNS, compare_stage, data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Split, read_split
 from freeanchor.files import read_json
 from freeanchor.runtime import Runtime

@@ -11,7 +11,7 @@ from oracles.foreign_states import authors_state, miniature, mmdetection_state, 
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
 from experiments.cli import main
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.train import TrainingError, train
 

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from freeanchor.backbone_weights import load_backbone, read_backbone
+from freeanchor.checkpoints.backbone_weights import load_backbone, read_backbone
 from freeanchor.detector.backbones import RESNETS, Backbone, SmallResNet, TorchvisionResNet, build_backbone
 from freeanchor.errors import CheckpointError
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from tiny import MODEL, tiny_detector, tiny_model, tiny_recipe
 
-from freeanchor import checkpoints
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints import (
+from freeanchor.checkpoints import native as checkpoints
+from freeanchor.checkpoints.native import (
     FORMAT,
     DetectorConfig,
     describe,

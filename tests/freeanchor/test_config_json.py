@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.config_json import ConfigError, from_json, nearest
+from freeanchor.checkpoints.native import ConfigError, from_json, nearest
 from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig

@@ -20,9 +20,8 @@ from oracles.foreign_states import (
 )
 from torch import Tensor
 
-from freeanchor.checkpoints import load_model
-from freeanchor.conversion import Origin, convert_file, convert_tensors
-from freeanchor.conversion_layout import read_layout
+from freeanchor.checkpoints.convert import Origin, convert_file, convert_tensors, read_layout
+from freeanchor.checkpoints.native import load_model
 from freeanchor.errors import CheckpointError
 
 SMALL = miniature(RESNET18)

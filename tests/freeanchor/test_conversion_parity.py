@@ -32,7 +32,7 @@ from oracles.foreign_forward import flatten, forward
 from oracles.foreign_names import RESNEXT101_64X4D
 from PIL import Image
 
-from freeanchor.conversion import convert_tensors
+from freeanchor.checkpoints.convert import convert_tensors
 from freeanchor.detector.retinanet import RetinaNet
 
 NARROW = [name for name in CASES if "narrow" in name]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe, tiny_split
 
-from freeanchor.checkpoints import save_model
+from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import Split, collate, load_sample
 from freeanchor.divergence import Divergence, replay, save_divergence
 from freeanchor.errors import CheckpointError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from freeanchor.checkpoints.foreign_files import read_foreign
 from freeanchor.errors import CheckpointError
-from freeanchor.foreign_files import read_foreign
 
 ARRAYS = {
     "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),

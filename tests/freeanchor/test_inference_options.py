@@ -13,7 +13,7 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints import describe, load_model, restore, save_tensors
+from freeanchor.checkpoints.native import describe, load_model, restore, save_tensors
 from freeanchor.data.coco import InputConfig, Picture
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.postprocess import Candidates, InferenceConfig, select_candidates

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
-from freeanchor.checkpoints import load_tensors
+from freeanchor.checkpoints.native import load_tensors
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss

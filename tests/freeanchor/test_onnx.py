@@ -16,7 +16,7 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 
 from experiments.torch_detections import found_by_torch
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints import DetectorConfig, save_model
+from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.data.coco import DataError
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.detector.timm import TimmBackbone

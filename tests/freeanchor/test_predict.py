@@ -14,7 +14,7 @@ from tiny import FLOAT32, eager_model, tiny_detector, tiny_model, tiny_split, wr
 
 from analysis.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor import predict as module
-from freeanchor.checkpoints import DetectorConfig
+from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import InputConfig, Picture, Sample, Split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet

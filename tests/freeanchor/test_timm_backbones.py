@@ -8,8 +8,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from freeanchor.backbone_weights import load_backbone, read_backbone
-from freeanchor.checkpoints import DetectorConfig, load_model, save_model
+from freeanchor.checkpoints.backbone_weights import load_backbone, read_backbone
+from freeanchor.checkpoints.native import DetectorConfig, load_model, save_model
 from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import build_backbone
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe, tiny_split
 
 from freeanchor import train as training
-from freeanchor.checkpoints import load_model
+from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Batch, DataError, Split, collate, load_sample
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss

@@ -14,7 +14,7 @@ import torch
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
 from freeanchor import train as training
-from freeanchor.checkpoints import load_tensors, save_tensors
+from freeanchor.checkpoints.native import load_tensors, save_tensors
 from freeanchor.data.coco import Split
 from freeanchor.errors import CheckpointError
 from freeanchor.losses.free_anchor import FreeAnchorLoss

@@ -4,8 +4,13 @@ Every name must be matched, but the classifier's. Caffe2's ResNets (MSRA) want t
 which no file says (FACTS A2). Whole detectors are `conversion.py`'s.
 
     load_backbone(model.backbone, read_backbone(Path("R-50.pkl")), Path("R-50.pkl"))
+
+ImageNet weights for a backbone of timm, by timm's own names: every one must be there but the classifier's.
+
+load_timm(model.backbone, read_backbone(path), path)
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +20,59 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from freeanchor.conversion_layout import COUNTER
+from freeanchor.checkpoints.code_bases import COUNTER, Shape
+from freeanchor.checkpoints.convert import mismatches
+from freeanchor.checkpoints.foreign_files import read_weights
 from freeanchor.detector.backbones import Backbone
-from freeanchor.detector.timm import TimmFeatures
+from freeanchor.detector.timm import TimmFeatures, create
 from freeanchor.errors import CheckpointError
-from freeanchor.foreign_files import read_weights
-from freeanchor.timm_weights import check_fit, load_timm
+
+EXAMPLES = 3  # names of each kind that a refusal gives: a wrong network's are hundreds
+
+
+def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], path: Path, name: str) -> None:
+    """Raise CheckpointError where the names and shapes of the file `path` are not those of the backbone `name`.
+
+    One line counts the missing, unknown and misshapen tensors, and names a few of each.
+    """
+    wrong = [
+        f"{len(names)} {kind}: {', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}"
+        for kind, names in mismatches(expected, given).items()
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit {name}; {'; '.join(wrong)}; is it the file of {name}?")
+
+
+def load_timm(backbone: TimmFeatures, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put `tensors` into `backbone`, in place; timm itself knows how its names become those of feature maps.
+
+    Raises CheckpointError where names of the file `path` are missing, unknown or misshapen (`check_fit`).
+    """
+    name = backbone.config.name
+    with torch.device("meta"):
+        whole = create(name)
+    classifiers = whole.default_cfg.get("classifier", ())
+    no_matter = tuple(f"{it}." for it in ([classifiers] if isinstance(classifiers, str) else classifiers))
+
+    def shapes(named: Mapping[str, Tensor]) -> dict[str, Shape]:
+        return {
+            key: tuple(tensor.shape)
+            for key, tensor in named.items()
+            if not key.startswith(no_matter) and not key.endswith(COUNTER)
+        }
+
+    expected = whole.state_dict()
+    wanted = shapes(expected)
+    check_fit(wanted, shapes(tensors), path, f"timm's {name}")
+    filled = {
+        key: tensors[key] if key in wanted else torch.zeros_like(tensor, device="cpu")
+        for key, tensor in expected.items()
+    }
+    source = {"state_dict": filled}  # in place of a download
+    logging.getLogger("timm").setLevel(logging.ERROR)  # its remarks on the classifier, which is left out on purpose
+    loaded = create(name, pretrained=True, pretrained_cfg_overlay=source, **backbone.options)
+    backbone.body.load_state_dict(loaded.state_dict())
+
 
 NO_WEIGHTS = re.compile(r"fc\.(weight|bias)|(fc1000|pred|last_out_L1000)_[wb]|.*_momentum")  # classifiers, optimiser
 LARGEST_STEM_BIAS = 1e-6  # Caffe's ResNet-50 has a bias before its first norm, which training left at nothing

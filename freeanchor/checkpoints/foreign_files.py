@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from freeanchor.conversion_keys import Format
+from freeanchor.checkpoints.code_bases import Format
 from freeanchor.errors import CheckpointError
 
 WRAPPERS = ("model", "state_dict", "blobs")  # the entry of a training state that holds the weights
