@@ -25,8 +25,8 @@ from experiments.step_cost import make_batch, step_training, tame
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, Sample, collate, read_split
 from freeanchor.runtime import Runtime
-from freeanchor.shapes import write_shapes
-from freeanchor.shapes_scene import ShapesConfig
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.scene import ShapesConfig
 from freeanchor.step import training_step
 from freeanchor.training_state import TrainingState, start
 

@@ -96,7 +96,7 @@ def _is_input_error(error: Exception) -> bool:
     from freeanchor.errors import CheckpointError, DownloadError, TimmError, UsageError
     from freeanchor.errors import DataError as AnalysisDataError
     from freeanchor.files import BusyError
-    from freeanchor.shapes import ShapesError
+    from freeanchor.shapes.dataset import ShapesError
     from freeanchor.train import TrainingError
 
     ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)

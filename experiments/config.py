@@ -19,8 +19,8 @@ from freeanchor.data.coco import InputConfig, locate_split
 from freeanchor.detector.backbones import BackboneConfig
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
-from freeanchor.shapes import VERSION as SHAPES_VERSION
-from freeanchor.shapes import ShapesConfig
+from freeanchor.shapes.dataset import VERSION as SHAPES_VERSION
+from freeanchor.shapes.dataset import ShapesConfig
 from freeanchor.train import TrainConfig
 
 CLASSES_MARK = ", classes "  # in the identity of a folder whose classes are not its own

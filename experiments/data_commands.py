@@ -19,7 +19,7 @@ from freeanchor.divergence import replay as replay_step
 from freeanchor.errors import UsageError
 from freeanchor.files import in_turn
 from freeanchor.onnx_graph import write_onnx
-from freeanchor.shapes import ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import ShapesConfig, write_shapes
 
 
 def data(arguments: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ from freeanchor.distributed import ALONE, Processes
 from freeanchor.files import alone_at, in_turn, read_json, replacing, write_csv, write_json
 from freeanchor.predict import BATCH_SIZE, predict
 from freeanchor.runtime import Runtime
-from freeanchor.shapes import write_shapes
+from freeanchor.shapes.dataset import write_shapes
 from freeanchor.train import TrainingResult, train
 
 COCO_PICTURES = {"train": 118_287, "val": 5_000}

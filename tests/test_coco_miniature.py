@@ -23,7 +23,7 @@ from experiments.cli import main
 from experiments.coco import coco_profile
 from experiments.config import PublishedCheckpoint
 from experiments.profiles import Profile
-from freeanchor.shapes import CATEGORIES, ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import CATEGORIES, ShapesConfig, write_shapes
 
 TABLES = ("table1", "table2", "table3")
 FIGURES = ("figure4", "figure5", "figure6")

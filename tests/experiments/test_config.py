@@ -19,7 +19,7 @@ from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.recipe import TrainConfig
-from freeanchor.shapes import ShapesConfig
+from freeanchor.shapes.dataset import ShapesConfig
 
 TRAINING = build_profile("mini").evaluations["freeanchor-small-s0"].training
 OTHER_TEXTS = {"legacy": "exact", "exact": "legacy", "none": "group", "group": "none", "he": "normal", "P5": "C5"}

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from freeanchor import shapes
-from freeanchor.shapes import CATEGORIES, ShapesConfig, write_shapes
-from freeanchor.shapes_scene import Scene, draw_scene
+from freeanchor.shapes import dataset as shapes
+from freeanchor.shapes.dataset import CATEGORIES, ShapesConfig, write_shapes
+from freeanchor.shapes.scene import Scene, draw_scene
 
 SMALL = ShapesConfig(num_train=4, num_val=2)
 # Of SMALL, drawn with the locked packages; where the drawing is meant to change, raise shapes.VERSION and put the

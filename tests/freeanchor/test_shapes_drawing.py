@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freeanchor.shapes_drawing import GLYPHS, GRID, SAMPLES, fill, make_stencil
-from freeanchor.shapes_objects import CATEGORIES, Category
+from freeanchor.shapes.drawing import GLYPHS, GRID, SAMPLES, fill, make_stencil
+from freeanchor.shapes.objects import CATEGORIES, Category
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from freeanchor.shapes_drawing import SAMPLES
-from freeanchor.shapes_objects import CATEGORIES, SceneObject
-from freeanchor.shapes_scene import Scene, ShapesConfig, draw_scene
+from freeanchor.shapes.drawing import SAMPLES
+from freeanchor.shapes.objects import CATEGORIES, SceneObject
+from freeanchor.shapes.scene import Scene, ShapesConfig, draw_scene
 
 
 def flat(scenes: Iterable[Scene], *, is_slender: bool | None = None) -> list[SceneObject]:

@@ -23,11 +23,10 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from freeanchor.shapes_objects import CATEGORIES, Category, SceneObject
-from freeanchor.shapes_scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
+from freeanchor.shapes.objects import CATEGORIES, Category, SceneObject
+from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
 __all__ = ["CATEGORIES", "Category", "ShapesConfig", "ShapesError", "write_shapes"]
-
 VERSION = "2"  # of the drawing; raise it with every change that moves a byte
 
 

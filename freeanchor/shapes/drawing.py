@@ -21,7 +21,6 @@ from jaxtyping import Bool, Float, Int
 
 SAMPLES = 4  # masks hold SAMPLES x SAMPLES samples a pixel
 GRID = 64  # outlines are rounded to 1/GRID px; a multiple of 2 * SAMPLES, so that samples lie on the grid
-
 Colour = tuple[float, float, float]
 Points = list[tuple[float, float]]
 Outline = Int[np.ndarray, "_ 2"]  # of a polygon: x, y in 1/GRID px

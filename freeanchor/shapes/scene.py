@@ -14,9 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int16, Int64, UInt8
 
-from freeanchor.shapes_background import Background, between, draw_background, finish
-from freeanchor.shapes_drawing import SAMPLES, Colour, Stencil, paint
-from freeanchor.shapes_objects import CATEGORIES, MIN_ASPECT, SceneObject, Sizes, draw_object
+from freeanchor.shapes.drawing import SAMPLES, Colour, Stencil, paint
+from freeanchor.shapes.objects import (
+    CATEGORIES,
+    MIN_ASPECT,
+    Background,
+    SceneObject,
+    Sizes,
+    between,
+    draw_background,
+    draw_object,
+    finish,
+)
 
 SPLITS = ("train", "val")
 MAX_SAME_IOU = 0.7  # between the boxes of two objects of one class
