@@ -27,8 +27,8 @@ from freeanchor.data.coco import Batch, Sample, collate, read_split
 from freeanchor.runtime import Runtime
 from freeanchor.shapes.dataset import write_shapes
 from freeanchor.shapes.scene import ShapesConfig
-from freeanchor.step import training_step
-from freeanchor.training_state import TrainingState, start
+from freeanchor.training.state import TrainingState, start
+from freeanchor.training.step import training_step
 
 NUM_CLASSES = 80
 PARTS = ("data", "network", "loss", "optimizer")

@@ -18,9 +18,9 @@ from experiments.store import Store
 from freeanchor.checkpoints.convert import convert_file
 from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.data.coco import COCO_CATEGORIES, read_categories
-from freeanchor.distributed import ALONE, Processes
 from freeanchor.errors import CheckpointError
 from freeanchor.files import write_json
+from freeanchor.training.processes import ALONE, Processes
 
 
 def download_of(checkpoint: PublishedCheckpoint) -> Download:

@@ -92,12 +92,12 @@ def _in_one_line(error: Exception) -> str:
 def _is_input_error(error: Exception) -> bool:
     """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
     from freeanchor.data.coco import DataError
-    from freeanchor.distributed import LostProcessError
     from freeanchor.errors import CheckpointError, DownloadError, TimmError, UsageError
     from freeanchor.errors import DataError as AnalysisDataError
     from freeanchor.files import BusyError
     from freeanchor.shapes.dataset import ShapesError
-    from freeanchor.train import TrainingError
+    from freeanchor.training.loop import TrainingError
+    from freeanchor.training.processes import LostProcessError
 
     ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)
     return isinstance(error, (*ours, BusyError, TimmError, TrainingError, UsageError, OSError))

@@ -23,7 +23,7 @@ from freeanchor.data.coco import DataError, InputConfig, read_categories
 from freeanchor.detector.backbones import BackboneConfig, SmallResNet, TorchvisionResNet
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.recipe import TrainConfig
+from freeanchor.training.recipe import TrainConfig
 
 COCO_PROFILES = ("coco", "coco-mmdetection", "coco-mini")
 NETWORKS = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_64x4d"}

@@ -24,8 +24,8 @@ from experiments.store import Store
 from experiments.training_cost import cost_stage
 from experiments.usage import check_device, runtime_of
 from freeanchor.data.coco import DataError
-from freeanchor.distributed import process_group
 from freeanchor.errors import CheckpointError, TimmError, UsageError
+from freeanchor.training.processes import process_group
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

@@ -21,7 +21,7 @@ from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.shapes.dataset import VERSION as SHAPES_VERSION
 from freeanchor.shapes.dataset import ShapesConfig
-from freeanchor.train import TrainConfig
+from freeanchor.training.loop import TrainConfig
 
 CLASSES_MARK = ", classes "  # in the identity of a folder whose classes are not its own
 

@@ -15,11 +15,11 @@ from freeanchor.checkpoints.convert import Origin, convert_file, export_file
 from freeanchor.data.coco import COCO_CATEGORIES, DataError, read_categories_file
 from freeanchor.data.folder_check import report_folder
 from freeanchor.data.voc import convert_voc
-from freeanchor.divergence import replay as replay_step
 from freeanchor.errors import UsageError
 from freeanchor.files import in_turn
 from freeanchor.onnx_graph import write_onnx
 from freeanchor.shapes.dataset import ShapesConfig, write_shapes
+from freeanchor.training.step import replay as replay_step
 
 
 def data(arguments: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from freeanchor.detector.timm import TimmBackbone, check_backbone, input_statist
 from freeanchor.errors import CheckpointError
 from freeanchor.files import read_json
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.recipe import TrainConfig
+from freeanchor.training.recipe import TrainConfig
 
 BACKBONE = "tf_efficientnet_lite0"  # the lightest of timm's that CPUs train well: 4 million weights, no gates
 SHORT_SIDE, MAX_LONG_SIDE = 224, 336  # pixels; what two CPU cores train on in an hour or two

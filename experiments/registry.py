@@ -24,7 +24,7 @@ from freeanchor.data.coco import DataError
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
-from freeanchor.recipe import TrainConfig
+from freeanchor.training.recipe import TrainConfig
 
 BACKBONES = {"small": "ResNet-50", "large": "ResNet-101"}  # ours -> the paper's that stands in the same row
 EXAMPLE = "tiny"  # the backbone of the models that are committed with the reports

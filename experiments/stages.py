@@ -33,12 +33,12 @@ from freeanchor.checkpoints.native import DetectorConfig, load_model, save_model
 from freeanchor.data.coco import DataError, Split, locate_split, read_split
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
-from freeanchor.distributed import ALONE, Processes
 from freeanchor.files import alone_at, in_turn, read_json, replacing, write_csv, write_json
 from freeanchor.predict import BATCH_SIZE, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes.dataset import write_shapes
-from freeanchor.train import TrainingResult, train
+from freeanchor.training.loop import TrainingResult, train
+from freeanchor.training.processes import ALONE, Processes
 
 COCO_PICTURES = {"train": 118_287, "val": 5_000}
 

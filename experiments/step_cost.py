@@ -32,8 +32,8 @@ from experiments.provenance import provenance
 from freeanchor.data.coco import Batch, Picture, Sample
 from freeanchor.files import write_atomically, write_csv
 from freeanchor.runtime import Runtime
-from freeanchor.step import training_step
-from freeanchor.training_state import start
+from freeanchor.training.state import start
+from freeanchor.training.step import training_step
 
 HEIGHT, WIDTH = 800, 1344  # 800 x 1333, padded to a multiple of 32: 201,600 anchors
 NUM_OBJECTS = 7  # COCO's average

@@ -24,10 +24,10 @@ from freeanchor.checkpoints.native import load_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, collate, read_split
 from freeanchor.files import write_csv
-from freeanchor.recipe import TrainConfig
 from freeanchor.runtime import Runtime, wait_for
-from freeanchor.step import training_step
-from freeanchor.training_state import TrainingState, start
+from freeanchor.training.recipe import TrainConfig
+from freeanchor.training.state import TrainingState, start
+from freeanchor.training.step import training_step
 
 NUM_ROUNDS, NUM_WARM_UP = 30, 3  # steps of each detector; the first ones allocate memory and are left out
 NUM_RESAMPLES = 2000

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from freeanchor.errors import UsageError
 
 if TYPE_CHECKING:
-    from freeanchor.distributed import Processes
     from freeanchor.runtime import Runtime
+    from freeanchor.training.processes import Processes
 
 
 def check_device(device: str) -> None:

@@ -20,9 +20,9 @@ from freeanchor.data.coco import InputConfig, Split, read_split
 from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.predict import Prediction
-from freeanchor.recipe import Loss
 from freeanchor.runtime import Runtime
-from freeanchor.train import TrainConfig
+from freeanchor.training.loop import TrainConfig
+from freeanchor.training.recipe import Loss
 
 MODEL = ModelConfig(
     num_classes=3,

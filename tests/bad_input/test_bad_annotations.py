@@ -15,7 +15,7 @@ from tiny import FLOAT32, tiny_detector, tiny_recipe
 from bad_input.outcome import files_in, handled, refused, run
 from freeanchor.data.coco import InputConfig, load_sample, read_split
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.train import train
+from freeanchor.training.loop import train
 
 
 @dataclass(frozen=True, kw_only=True)

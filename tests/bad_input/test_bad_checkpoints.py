@@ -19,8 +19,8 @@ from tiny import tiny_detector, tiny_model, tiny_recipe
 from bad_input.outcome import handled, refused
 from freeanchor.checkpoints.native import describe, save_model, save_tensors
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.recipe import build_optimizer
-from freeanchor.training_state import TrainingState
+from freeanchor.training.recipe import build_optimizer
+from freeanchor.training.state import TrainingState
 
 Header = dict[str, Any]
 

@@ -22,7 +22,7 @@ from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.recipe import TrainConfig
+from freeanchor.training.recipe import TrainConfig
 
 RUN = "freeanchor-small-s0"
 MISSPELT = {

@@ -18,8 +18,8 @@ from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.recipe import TrainConfig
 from freeanchor.shapes.dataset import ShapesConfig
+from freeanchor.training.recipe import TrainConfig
 
 TRAINING = build_profile("mini").evaluations["freeanchor-small-s0"].training
 OTHER_TEXTS = {"legacy": "exact", "exact": "legacy", "none": "group", "group": "none", "he": "normal", "P5": "C5"}

@@ -13,7 +13,7 @@ from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 from experiments.cli import main
 from freeanchor.checkpoints.native import load_model
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.train import TrainingError, train
+from freeanchor.training.loop import TrainingError, train
 
 SIZE = miniature(RESNET18, num_classes=3)
 

@@ -27,7 +27,7 @@ from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.files import replacing
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.train import TrainingState, build_optimizer
+from freeanchor.training.loop import TrainingState, build_optimizer
 
 CONFIGS = {
     "small": MODEL,

@@ -8,14 +8,13 @@ from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe, tiny_split
 
 from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import Split, collate, load_sample
-from freeanchor.divergence import Divergence, replay, save_divergence
 from freeanchor.errors import CheckpointError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
-from freeanchor.step import DivergedError, training_step
-from freeanchor.train import TrainingError, train
-from freeanchor.training_state import start
+from freeanchor.training.loop import TrainingError, train
+from freeanchor.training.state import start
+from freeanchor.training.step import DivergedError, Divergence, replay, save_divergence, training_step
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from freeanchor.checkpoints.native import load_tensors
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.recipe import TrainConfig
-from freeanchor.train import TrainingError, train
+from freeanchor.training.loop import TrainingError, train
+from freeanchor.training.recipe import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 # Trains RECIPES[name] in a folder; the name "slow" waits in each step, so that a process can be killed in one.
@@ -187,7 +187,7 @@ def test_shares_that_do_not_divide_are_refused() -> None:
 
 def test_synchronised_batch_norm_alone_is_batch_norm() -> None:
     """Weights and names stay; evaluation is torch's own."""
-    from freeanchor.distributed import SyncedBatchNorm, sync_batch_norm
+    from freeanchor.training.processes import SyncedBatchNorm, sync_batch_norm
 
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     names = list(model.state_dict())

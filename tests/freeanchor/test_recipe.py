@@ -7,7 +7,7 @@ from tiny import tiny_model, tiny_recipe
 
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.recipe import TrainConfig, build_optimizer
+from freeanchor.training.recipe import TrainConfig, build_optimizer
 
 
 @pytest.mark.parametrize(

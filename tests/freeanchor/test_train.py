@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe, tiny_split
 
-from freeanchor import train as training
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Batch, DataError, Split, collate, load_sample
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
-from freeanchor.train import TrainConfig, TrainingError, TrainingState, build_optimizer, train, training_step
-from freeanchor.training_state import start as start_state
+from freeanchor.training import loop as training
+from freeanchor.training.loop import TrainConfig, TrainingError, TrainingState, build_optimizer, train, training_step
+from freeanchor.training.state import start as start_state
 
 LOSSES = [RetinaNetLoss(), FreeAnchorLoss()]
 by_loss = pytest.mark.parametrize("loss", LOSSES, ids=["RetinaNet", "FreeAnchor"])

@@ -13,14 +13,14 @@ import pytest
 import torch
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 
-from freeanchor import train as training
 from freeanchor.checkpoints.native import load_tensors, save_tensors
 from freeanchor.data.coco import Split
 from freeanchor.errors import CheckpointError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Interrupted, Runtime
-from freeanchor.train import TrainConfig, TrainingError, train
+from freeanchor.training import loop as training
+from freeanchor.training.loop import TrainConfig, TrainingError, train
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {

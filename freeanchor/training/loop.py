@@ -9,7 +9,6 @@ elsewhere, from what is stored.
 """
 
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -26,17 +25,14 @@ from tqdm import tqdm
 from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, DataError, Sample, Split, collate
-from freeanchor.detector.retinanet import ModelOutput, RetinaNet
-from freeanchor.distributed import ALONE, LostProcessError, Processes, lost_processes
-from freeanchor.divergence import save_divergence
+from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.files import replacing
 from freeanchor.losses.focal import Terms
-from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.losses.matching import effective_anchors
-from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts
-from freeanchor.step import DivergedError, training_step
-from freeanchor.training_state import TrainingState, share_network, start
+from freeanchor.training.processes import ALONE, LostProcessError, Processes, lost_processes
+from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimizer
+from freeanchor.training.state import TrainingState, share_network, start
+from freeanchor.training.step import DivergedError, bag_concentration, save_divergence, training_step
 
 __all__ = [
     "TrainConfig",
@@ -85,22 +81,6 @@ def _batches(
     except DataError as error:  # a loading process's comes wrapped in its traceback, whose last line is the message
         line = str(error).strip().splitlines()[-1]
         raise DataError(line.partition("DataError: ")[2] or line) from None
-
-
-@torch.no_grad()
-def bag_concentration(output: ModelOutput, batch: Batch) -> float:
-    """Mean effective number of anchors in the bags of a batch, at the paper's bag size; nan without objects.
-
-    Defined for any detector, whichever loss trains it: the bag's size while Mean-max is the mean, 1 when it is the max.
-    """
-    diagnosis = FreeAnchorLoss()
-    numbers = []
-    for image, (boxes, labels) in enumerate(zip(batch.gt_boxes, batch.gt_labels, strict=True)):
-        if len(boxes):
-            logits, deltas = output.logits[image].float(), output.deltas[image].float()
-            picture = logits, deltas, output.anchors, boxes.to(logits.device), labels.to(logits.device)
-            numbers.append(effective_anchors(diagnosis.confidence(*picture)[1]))
-    return torch.cat(numbers).mean().item() if numbers else math.nan
 
 
 def _cut_log(path: Path, step: int) -> None:

@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from freeanchor.checkpoints.backbone_weights import load_backbone, read_backbone
 from freeanchor.checkpoints.native import load_tensors, load_weights, save_tensors
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
-from freeanchor.distributed import ALONE, Processes, sync_batch_norm
-from freeanchor.recipe import TrainConfig, TrainingError, build_optimizer
 from freeanchor.runtime import Runtime
+from freeanchor.training.processes import ALONE, Processes, sync_batch_norm
+from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimizer
 
 
 @dataclass
