@@ -22,10 +22,10 @@ from experiments.matches import DIGITS, MAX_BAGS, first_pictures
 from experiments.profiles import Profile
 from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.store import Store
-from freeanchor.bags import object_bags
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import read_split
 from freeanchor.files import write_csv
+from freeanchor.inference.bags import object_bags
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)

@@ -24,7 +24,7 @@ from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Picture, collate, load_sample
 from freeanchor.detector.postprocess import InferenceConfig, select_candidates, suppress
 from freeanchor.detector.retinanet import RetinaNet
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
 HEIGHT, WIDTH, NUM_PICTURES, NUM_OBJECTS = 800, 1216, 2, 7

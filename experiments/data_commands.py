@@ -17,7 +17,7 @@ from freeanchor.data.folder_check import report_folder
 from freeanchor.data.voc import convert_voc
 from freeanchor.errors import UsageError
 from freeanchor.files import in_turn
-from freeanchor.onnx_graph import write_onnx
+from freeanchor.inference.onnx_graph import write_onnx
 from freeanchor.shapes.dataset import ShapesConfig, write_shapes
 from freeanchor.training.step import replay as replay_step
 

@@ -21,7 +21,7 @@ from experiments.usage import check_counts, runtime_of
 from freeanchor.data.pictures import DataError, open_image, upright
 from freeanchor.errors import UsageError
 from freeanchor.files import replacing, write_json
-from freeanchor.onnx_detector import Found, OnnxDetector, load_onnx
+from freeanchor.inference.onnx_detector import Found, OnnxDetector, load_onnx
 
 if TYPE_CHECKING:
     from freeanchor.checkpoints.native import DetectorConfig

@@ -36,12 +36,12 @@ from experiments.picture_objects import (
     select_object,
 )
 from experiments.usage import runtime_of
-from freeanchor.bags import bag_rows
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import open_image
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
 from freeanchor.files import replacing, write_csv
+from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.runtime import Runtime
 

@@ -42,10 +42,10 @@ from experiments.gallery_objects import (
 from experiments.picture_credits import picture_credits
 from experiments.registry import Profile
 from experiments.store import Store
-from freeanchor.bags import bag_rows
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Picture, open_image
 from freeanchor.files import write_csv
+from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 SLENDER, CROWDED, RANDOM = GALLERIES = ("slender", "crowded", "random")

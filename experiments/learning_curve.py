@@ -20,7 +20,7 @@ from experiments.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import locate_split, read_split
 from freeanchor.files import write_csv
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
 METRICS = ("ap", "ap_50", "ap_75")

@@ -24,9 +24,9 @@ from analysis.positions import POSITION_COLUMNS, position_histograms
 from experiments.config import Evaluation, PublishedCheckpoint
 from experiments.profiles import SNAPSHOTS
 from experiments.store import Store
-from freeanchor.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import Picture, Split, locate_split, read_split
+from freeanchor.inference.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 MAX_OBJECTS = 6  # a picture with more is hard to read

@@ -26,7 +26,7 @@ from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Picture
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
 Part = tuple[float, float]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from freeanchor.data.coco import Picture
 from freeanchor.detector.postprocess import Candidates
-from freeanchor.predict import Prediction
+from freeanchor.inference.predict import Prediction
 
 BUDGETS = (10, 30, 100, 300, 1000)  # candidates of a picture, the best, for NMS recall at equal numbers
 _IOUS = ("before", "after", "before_same_class", "after_same_class", "after_capped", "after_capped_same_class")

@@ -34,7 +34,7 @@ from freeanchor.data.coco import DataError, Split, locate_split, read_split
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.files import alone_at, in_turn, read_json, replacing, write_csv, write_json
-from freeanchor.predict import BATCH_SIZE, predict
+from freeanchor.inference.predict import BATCH_SIZE, predict
 from freeanchor.runtime import Runtime
 from freeanchor.shapes.dataset import write_shapes
 from freeanchor.training.loop import TrainingResult, train

@@ -17,7 +17,7 @@ from freeanchor.data.coco import Picture, open_image
 from freeanchor.data.pictures import upright
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
 

@@ -35,7 +35,7 @@ from freeanchor.checkpoints.native import DetectorConfig, load_weights
 from freeanchor.data.coco import Picture, collate, load_sample
 from freeanchor.detector.postprocess import Candidates
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
 SHORT, LONG = 256, 427

@@ -19,7 +19,7 @@ from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import InputConfig, Split, read_split
 from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
-from freeanchor.predict import Prediction
+from freeanchor.inference.predict import Prediction
 from freeanchor.runtime import Runtime
 from freeanchor.training.loop import TrainConfig
 from freeanchor.training.recipe import Loss

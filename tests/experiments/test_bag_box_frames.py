@@ -12,9 +12,9 @@ from analysis.bag_boxes import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, pict
 from experiments.bag_boxes import COLUMNS, bag_box_frame, bag_boxes_stage
 from experiments.registry import build_profile
 from experiments.store import Store
-from freeanchor.bags import object_bags
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import read_split
+from freeanchor.inference.bags import object_bags
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from tiny import MODEL, tiny_detector, tiny_model
 
 from analysis.bags import ANCHOR_COLUMNS, summarize_bags
-from freeanchor.bags import bag_rows
 from freeanchor.data.coco import Picture
+from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 

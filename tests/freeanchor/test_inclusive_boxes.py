@@ -12,7 +12,7 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 from freeanchor.boxes import pairwise_iou
 from freeanchor.data.coco import InputConfig, Picture, collate, load_sample
 from freeanchor.detector.postprocess import Candidates, InferenceConfig, suppress
-from freeanchor.predict import Prediction, predict
+from freeanchor.inference.predict import Prediction, predict
 
 SIDES = {"short_side": 96, "max_long_side": 200}
 INCLUSIVE = InputConfig(**SIDES, box_convention="inclusive")

@@ -18,7 +18,7 @@ from freeanchor.data.coco import InputConfig, Picture
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.postprocess import Candidates, InferenceConfig, select_candidates
 from freeanchor.errors import CheckpointError
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 
 ANCHOR = torch.tensor([[40.0, 40.0, 60.0, 60.0]])
 

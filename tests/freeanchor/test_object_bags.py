@@ -10,8 +10,8 @@ from oracles import boxes as oracle
 from PIL import Image
 from tiny import FLOAT32, MODEL, tiny_detector, tiny_model
 
-from freeanchor.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.data.coco import Picture, collate, load_sample
+from freeanchor.inference.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 LOSS = FreeAnchorLoss(bag_size=12)

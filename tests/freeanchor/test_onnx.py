@@ -21,8 +21,8 @@ from freeanchor.data.coco import DataError
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.detector.timm import TimmBackbone
 from freeanchor.errors import CheckpointError
-from freeanchor.onnx_detector import METADATA, load_onnx
-from freeanchor.onnx_graph import write_onnx
+from freeanchor.inference.onnx_detector import METADATA, load_onnx
+from freeanchor.inference.onnx_graph import write_onnx
 
 SIZES = [(150, 100), (90, 120), (64, 64), (300, 40), (31, 33)]
 

@@ -13,12 +13,12 @@ from PIL import Image
 from tiny import FLOAT32, eager_model, tiny_detector, tiny_model, tiny_split, written_candidates
 
 from analysis.nms_recall import NmsRecallDefinition, object_recall
-from freeanchor import predict as module
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import InputConfig, Picture, Sample, Split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
-from freeanchor.predict import Prediction, best_iou, predict
+from freeanchor.inference import predict as module
+from freeanchor.inference.predict import Prediction, best_iou, predict
 
 COLUMNS = ("before", "after", "before_same_class", "after_same_class", "after_capped", "after_capped_same_class")
 

@@ -12,7 +12,7 @@ from analysis.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor.data.coco import Split
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 
 
 @pytest.fixture(scope="module")

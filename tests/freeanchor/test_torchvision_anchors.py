@@ -16,7 +16,7 @@ from freeanchor.data.coco import InputConfig, Picture
 from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
-from freeanchor.predict import predict
+from freeanchor.inference.predict import predict
 
 CONFIG = AnchorConfig(geometry="torchvision", centre_offset=0.0)
 IMAGE_SIZES = [(800, 800), (800, 1088), (1344, 800), (224, 352), (64, 32)]

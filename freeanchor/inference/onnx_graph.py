@@ -30,7 +30,7 @@ from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.files import replacing
-from freeanchor.onnx_detector import INPUTS, METADATA, OUTPUTS, RunError, run_bytes
+from freeanchor.inference.onnx_detector import INPUTS, METADATA, OUTPUTS, RunError, run_bytes
 
 OPSET = 17  # of 2022: every runtime of the last years knows it
 TRACED_SIZE = (160, 224)  # px, height and width; the graph takes any
