@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.bag_boxes import BEST_BOX, HIGHEST_SCORE
+from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE
 from analysis.figure_style import (
     COLOURS,
     FAINT_INK,

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from analysis.bags.summaries import NUM_BINS, REACH
 from analysis.figure_style import (
     COLOURS,
     FAINT_INK,
@@ -32,7 +33,6 @@ from analysis.figure_style import (
     styled,
 )
 from analysis.matching_figures import ASSIGNED_COLOUR, GT_COLOUR, LIKELIHOOD_MAP, PART_COLOUR
-from analysis.positions import NUM_BINS, REACH
 from analysis.result_figures import bin_label
 
 GROUP_NAMES = {

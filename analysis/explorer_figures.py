@@ -26,7 +26,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.bags import BAG_COLUMNS, MatchesError, anchor_centres, chosen_anchor, preferred_by_iou, summarize_bags
+from analysis.bags.matches import (
+    BAG_COLUMNS,
+    MatchesError,
+    anchor_centres,
+    chosen_anchor,
+    preferred_by_iou,
+    summarize_bags,
+)
 from analysis.figure_style import FAINT_INK, new_figure, say_not_run, styled
 from analysis.matching_figures import (
     ASSIGNED_COLOUR,

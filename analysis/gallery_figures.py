@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-from analysis.bags import anchor_centres, chosen_anchor, summarize_bags
+from analysis.bags.matches import anchor_centres, chosen_anchor, summarize_bags
 from analysis.figure_style import COLOURS, DETECTORS, FAINT_INK, new_figure, styled
 from analysis.matching_figures import LEARNED_COLOUR
 from analysis.picture_sheet import WIDTH, Cell, Panel, picture_sheet

@@ -20,7 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.bags import MatchesError, anchor_centres, anchors_of_ratio, chosen_anchor
+from analysis.bags.matches import MatchesError, anchor_centres, anchors_of_ratio, chosen_anchor
 from analysis.figure_style import FAINT_INK, FREEANCHOR, INK, new_figure, say_not_run, styled
 from analysis.picture_view import View, draw_box, show_picture, view_around
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.bag_boxes import MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
+from analysis.bags.arrays import MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
 from analysis.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation
 from experiments.frames import is_measured

@@ -8,7 +8,7 @@ An interval over pictures is a bootstrap of the mean over objects, pictures draw
 import numpy as np
 import pandas as pd
 
-from analysis.bag_summaries import is_acentric, matching_freed, object_mean
+from analysis.bags.summaries import is_acentric, matching_freed, object_mean
 from analysis.statistics import bootstrap, spread
 from experiments.bag_frames import stored_bags
 from experiments.evidence import Evidence, Measured, SeedError, seed_error, widened

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.bag_arrays import BAG_TABLE_COLUMNS, OFF_CENTRE, BagArrays, bag_table, concatenate_bags
-from analysis.bags import MATCH_COLUMNS
+from analysis.bags.arrays import BAG_TABLE_COLUMNS, OFF_CENTRE, BagArrays, bag_table, concatenate_bags
+from analysis.bags.matches import MATCH_COLUMNS
+from analysis.bags.summaries import POSITION_COLUMNS, position_histograms
 from analysis.breakdowns import AspectCuts
-from analysis.positions import POSITION_COLUMNS, position_histograms
 from experiments.config import Evaluation, PublishedCheckpoint
 from experiments.profiles import SNAPSHOTS
 from experiments.store import Store

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from analysis.ablation_figures import ablations_figure
 from analysis.bag_box_figures import bag_boxes_figure
 from analysis.bag_figures import bag_concentration_figure, match_positions_figure, part_distance_figure
-from analysis.bags import MATCH_COLUMNS
+from analysis.bags.matches import MATCH_COLUMNS
 from analysis.budget_figures import candidates_figure
 from analysis.figures import (
     figure1,

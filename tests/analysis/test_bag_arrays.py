@@ -7,7 +7,7 @@ import pytest
 from oracles import bags as oracle
 from oracles.match_frames import bag_columns, make_matches
 
-from analysis.bag_arrays import BAG_TABLE_COLUMNS, BagArrays, bag_table, concatenate_bags, in_object
+from analysis.bags.arrays import BAG_TABLE_COLUMNS, BagArrays, bag_table, concatenate_bags, in_object
 
 OBJECTS = ((11, (20.0, 30.0, 80.0, 70.0)), (12, (90.0, 10.0, 110.0, 90.0)), (13, (5.0, 5.0, 25.0, 25.0)))
 

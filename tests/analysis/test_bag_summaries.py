@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bag_summaries import (
+from analysis.bags.summaries import (
     CONCENTRATION_COLUMNS,
     CONCENTRATION_METRICS,
     DISTANCE_COLUMNS,

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from oracles import bags as oracle
 from oracles.match_frames import make_matches
 
-from analysis.bags import (
+from analysis.bags.matches import (
     MatchesError,
     anchors_of_ratio,
     bag_entropy,

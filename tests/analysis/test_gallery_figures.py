@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from oracles.match_frames import make_matches
 
-from analysis.bags import chosen_anchor, effective_anchors
+from analysis.bags.matches import chosen_anchor, effective_anchors
 from analysis.gallery_figures import (
     CORRECT_COLOUR,
     OBJECT_COLOUR,

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.patches import Rectangle
 from oracles.match_frames import make_matches
 
-from analysis.bags import MatchesError, anchor_centres, chosen_anchor, square_anchors
+from analysis.bags.matches import MatchesError, anchor_centres, chosen_anchor, square_anchors
 from analysis.figures import figure1, figure4
 from analysis.matching_figures import dot_places, shown_ratio
 from analysis.picture_view import view_around

@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.match_frames import bag_columns, make_matches
 
-from analysis.bag_arrays import BagArrays
-from analysis.positions import ALIGNED, NUM_BINS, POSITION_COLUMNS, REACH, align, object_groups, position_histograms
+from analysis.bags.arrays import BagArrays
+from analysis.bags.summaries import (
+    ALIGNED,
+    NUM_BINS,
+    POSITION_COLUMNS,
+    REACH,
+    align,
+    object_groups,
+    position_histograms,
+)
 
 # no place falls on the border of two bins: near square, slender, and one with its part (5 px from the corner) near the middle
 OBJECTS = ((11, (20.3, 30.1, 81.7, 77.9)), (12, (90.3, 9.7, 110.7, 90.1)), (13, (40.3, 39.7, 54.1, 54.3)))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
-from analysis.bag_boxes import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, picture_means
+from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, picture_means
 from experiments.bag_boxes import COLUMNS, bag_box_frame, bag_boxes_stage
 from experiments.registry import build_profile
 from experiments.store import Store

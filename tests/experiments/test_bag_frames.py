@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from miniature import Mini
 
-from analysis.bag_summaries import CONCENTRATION_METRICS
+from analysis.bags.summaries import CONCENTRATION_METRICS
 from experiments import bag_evidence
 from experiments.bag_evidence import BagEvidence
 from experiments.bag_frames import bags_stage, concentration, part_distance, stored_bags, stored_positions

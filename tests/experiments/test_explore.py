@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tiny import tiny_detector, tiny_model
 
-from analysis.bags import MATCH_COLUMNS
+from analysis.bags.matches import MATCH_COLUMNS
 from experiments.cli import main
 from experiments.explore import checkpoint_names, stage_labels
 from freeanchor.checkpoints.native import save_model

@@ -10,7 +10,7 @@ from oracles.boxes import iou as oracle_iou
 from PIL import Image
 from tiny import MODEL, tiny_detector, tiny_model
 
-from analysis.bags import ANCHOR_COLUMNS, summarize_bags
+from analysis.bags.matches import ANCHOR_COLUMNS, summarize_bags
 from freeanchor.data.coco import Picture
 from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
