@@ -47,11 +47,6 @@ from analysis.columns import Detections, GroundTruth, corners, positions
 from analysis.parquet import read_parquet
 from freeanchor.errors import DataError
 
-__all__ = [
-    "STATISTICS", "DataError", "DataNote", "Detections", "GroundTruth", "coco_statistics", "positions",
-    "read_detections", "read_ground_truth",
-]  # fmt: skip
-
 Area = Literal["annotation", "box"]
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, surrogates and breaks
 

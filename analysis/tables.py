@@ -20,36 +20,13 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.table_lines import (
-    NOT_PUBLISHED,
-    NOT_RUN,
-    TIDY_COLUMNS,
-    UNDEFINED,
     TableCell,
-    TableError,
     TableLayout,
     TableLine,
-    format_measure,
     table_notes,
     table_rows,
 )
 from freeanchor.files import sibling, write_atomically
-
-__all__ = [
-    "NOT_PUBLISHED",
-    "NOT_RUN",
-    "TIDY_COLUMNS",
-    "UNDEFINED",
-    "TableCell",
-    "TableError",
-    "TableLayout",
-    "TableLine",
-    "format_measure",
-    "table_notes",
-    "table_rows",
-    "to_latex",
-    "to_markdown",
-    "write_table",
-]
 
 KIND_HEADING = "Source"
 _LATEX_ESCAPES = {

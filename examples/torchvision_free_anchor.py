@@ -30,7 +30,8 @@ from freeanchor.data.augmentation import AugmentConfig, TrainingStream
 from freeanchor.data.coco import InputConfig, Sample, Split, load_sample, read_split
 from freeanchor.detector.backbones import Backbone, SmallResNet, build_backbone
 from freeanchor.integrations.torchvision import use_free_anchor
-from freeanchor.shapes.dataset import ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.scene import ShapesConfig
 
 INPUTS = InputConfig(short_side=128, max_long_side=224, mean=(0, 0, 0), std=(255, 255, 255))  # RGB of 0 to 1
 EASY = ShapesConfig(num_train=600, num_val=100, image_size=128, max_objects=4, min_size=32, max_size=88, min_head=10)

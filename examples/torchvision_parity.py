@@ -26,7 +26,7 @@ from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import read_split
 from freeanchor.integrations.torchvision import use_free_anchor
 from freeanchor.runtime import Runtime
-from freeanchor.training.loop import TrainConfig, build_optimizer
+from freeanchor.training.recipe import TrainConfig, build_optimizer
 
 
 def train(model: RetinaNet, stream: TrainingStream, recipe: TrainConfig, runtime: Runtime) -> None:

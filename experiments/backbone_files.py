@@ -12,7 +12,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from experiments.download import Download
+from experiments.remote_file import Download
 from freeanchor.detector.backbones import RESNETS
 from freeanchor.detector.timm import published_file, tagged
 from freeanchor.errors import CheckpointError

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from experiments.backbone_files import backbone_download, is_users_file, weights_of
 from experiments.config import CocoData, PublishedCheckpoint, Training
-from experiments.download import Download, DownloadError, fetch
+from experiments.download import fetch
 from experiments.provenance import provenance
-from experiments.remote_file import mismatch
+from experiments.remote_file import Download, mismatch
 from experiments.store import Store
 from freeanchor.checkpoints.convert import convert_file
 from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.data.coco import COCO_CATEGORIES, read_categories
-from freeanchor.errors import CheckpointError
+from freeanchor.errors import CheckpointError, DownloadError
 from freeanchor.files import write_json
 from freeanchor.training.processes import ALONE, Processes
 

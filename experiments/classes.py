@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from freeanchor.data.coco import DataError, locate_split, read_split
+from freeanchor.data.coco import locate_split, read_split
+from freeanchor.errors import DataError
 from freeanchor.files import read_json, write_json
 
 Classes = Literal["own", "supercategory", "one"]

@@ -91,13 +91,12 @@ def _in_one_line(error: Exception) -> str:
 
 def _is_input_error(error: Exception) -> bool:
     """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
-    from freeanchor.data.coco import DataError
-    from freeanchor.errors import CheckpointError, DownloadError, TimmError, UsageError
+    from freeanchor.errors import CheckpointError, DataError, DownloadError, TimmError, UsageError
     from freeanchor.errors import DataError as AnalysisDataError
     from freeanchor.files import BusyError
     from freeanchor.shapes.dataset import ShapesError
-    from freeanchor.training.loop import TrainingError
     from freeanchor.training.processes import LostProcessError
+    from freeanchor.training.recipe import TrainingError
 
     ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)
     return isinstance(error, (*ours, BusyError, TimmError, TrainingError, UsageError, OSError))

@@ -16,12 +16,12 @@ from experiments.profiles import DETECTORS, SNAPSHOTS, Pair, Profile, Row, compa
 from experiments.published import TABLE_3_ROWS
 from experiments.zoo import PAIR, published_checkpoints
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints.code_bases import inference_of, inputs_of
-from freeanchor.checkpoints.convert import Origin
+from freeanchor.checkpoints.code_bases import Origin, inference_of, inputs_of
 from freeanchor.data.augmentation import AugmentConfig
-from freeanchor.data.coco import DataError, InputConfig, read_categories
+from freeanchor.data.coco import InputConfig, read_categories
 from freeanchor.detector.backbones import BackboneConfig, SmallResNet, TorchvisionResNet
 from freeanchor.detector.retinanet import ModelConfig
+from freeanchor.errors import DataError
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.training.recipe import TrainConfig
 

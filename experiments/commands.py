@@ -16,15 +16,15 @@ from experiments.kept_runs import pack_runs, unpack_runs
 from experiments.learning_curve import curve_stage
 from experiments.photos import Photographs
 from experiments.plan import make_rules
-from experiments.registry import PROFILES, Profile, build_profile
+from experiments.profiles import Profile
+from experiments.registry import PROFILES, build_profile
 from experiments.report import REPORTS, write_report
 from experiments.show import recipe_lines
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
 from experiments.training_cost import cost_stage
 from experiments.usage import check_device, runtime_of
-from freeanchor.data.coco import DataError
-from freeanchor.errors import CheckpointError, TimmError, UsageError
+from freeanchor.errors import CheckpointError, DataError, TimmError, UsageError
 from freeanchor.training.processes import process_group
 
 

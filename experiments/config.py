@@ -14,14 +14,14 @@ from typing import ClassVar
 
 from experiments.classes import Classes
 from experiments.fingerprints import CONVERSION_VERSION, NUM_DIGITS, TEST_VERSION, fingerprint
-from freeanchor.checkpoints.convert import Origin
+from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.data.coco import InputConfig, locate_split
 from freeanchor.detector.backbones import BackboneConfig
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.shapes.dataset import VERSION as SHAPES_VERSION
-from freeanchor.shapes.dataset import ShapesConfig
-from freeanchor.training.loop import TrainConfig
+from freeanchor.shapes.scene import ShapesConfig
+from freeanchor.training.recipe import TrainConfig
 
 CLASSES_MARK = ", classes "  # in the identity of a folder whose classes are not its own
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from experiments.coco_data import fetch_coco
 from experiments.commands import evaluation_of, store_of
 from experiments.stages import data_stage
-from freeanchor.checkpoints.convert import Origin, convert_file, export_file
-from freeanchor.data.coco import COCO_CATEGORIES, DataError, read_categories_file
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import convert_file, export_file
+from freeanchor.data.coco import COCO_CATEGORIES, read_categories_file
 from freeanchor.data.folder_check import report_folder
 from freeanchor.data.voc import convert_voc
-from freeanchor.errors import UsageError
+from freeanchor.errors import DataError, UsageError
 from freeanchor.files import in_turn
 from freeanchor.inference.onnx_graph import write_onnx
-from freeanchor.shapes.dataset import ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.scene import ShapesConfig
 from freeanchor.training.step import replay as replay_step
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from experiments.drawing import draw_detections
 from experiments.usage import check_counts, runtime_of
-from freeanchor.data.pictures import DataError, open_image, upright
-from freeanchor.errors import UsageError
+from freeanchor.data.pictures import open_image, upright
+from freeanchor.errors import DataError, UsageError
 from freeanchor.files import replacing, write_json
 from freeanchor.inference.onnx_detector import Found, OnnxDetector, load_onnx
 

@@ -25,8 +25,6 @@ from experiments.remote_file import CHUNK, Download, disk_error, mismatch, quiet
 from freeanchor.errors import DownloadError
 from freeanchor.files import in_turn
 
-__all__ = ["Download", "DownloadError", "fetch"]
-
 TIMEOUT = 60.0  # seconds without a byte after which a connection counts as broken
 WAITS = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before each new try; so many tries in a row may fail without one new byte
 TRIED_AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that pass by themselves

@@ -37,7 +37,7 @@ from experiments.picture_objects import (
 )
 from experiments.usage import runtime_of
 from freeanchor.checkpoints.native import DetectorConfig, load_model
-from freeanchor.data.coco import open_image
+from freeanchor.data.pictures import open_image
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
 from freeanchor.files import replacing, write_csv

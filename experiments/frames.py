@@ -13,9 +13,8 @@ from typing import Any
 import pandas as pd
 
 from experiments.config import CocoData, Evaluation, PublishedCheckpoint, Training
-from experiments.profiles import PEER, Pair
+from experiments.profiles import PEER, Pair, Profile, Row
 from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
-from experiments.registry import Profile, Row
 from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
 from experiments.stages import compare_stage
 from experiments.store import Store

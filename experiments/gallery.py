@@ -40,10 +40,11 @@ from experiments.gallery_objects import (
     objects_frame,
 )
 from experiments.picture_credits import picture_credits
-from experiments.registry import Profile
+from experiments.profiles import Profile
 from experiments.store import Store
 from freeanchor.checkpoints.native import load_model
-from freeanchor.data.coco import Picture, open_image
+from freeanchor.data.coco import Picture
+from freeanchor.data.pictures import open_image
 from freeanchor.files import write_csv
 from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss

@@ -23,7 +23,7 @@ from analysis.columns import Detections, GroundTruth
 from analysis.figure_style import DETECTORS, FREEANCHOR, RETINANET
 from analysis.matching import MatchTable, find_overlaps, match
 from experiments.config import Evaluation, Training
-from experiments.registry import Profile
+from experiments.profiles import Profile
 from experiments.store import Store
 from freeanchor.data.coco import Picture, Split, locate_split, read_split
 from freeanchor.data.resizing import resized_size

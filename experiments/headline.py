@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.tables import TableLayout
+from analysis.table_lines import TableLayout
 from experiments.config import CocoData
 from experiments.frames import pair_frame
+from experiments.profiles import DETECTORS, Profile
 from experiments.published import SOURCES, published
-from experiments.registry import DETECTORS, Profile
 from experiments.seeds import NOT_RUN
 from experiments.store import Store
 

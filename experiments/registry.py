@@ -20,9 +20,9 @@ from experiments.profiles import DETECTORS, PEER, Profile, Row, compared_runs
 from experiments.published import TABLE_3_ROWS
 from experiments.sizes import JITTER, WIDE_JITTER, Size, mini, shapes
 from freeanchor.data.augmentation import AugmentConfig
-from freeanchor.data.coco import DataError
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
+from freeanchor.errors import DataError
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 from freeanchor.training.recipe import TrainConfig
 

@@ -17,19 +17,14 @@ from analysis.bag_box_figures import bag_boxes_figure
 from analysis.bag_figures import bag_concentration_figure, match_positions_figure, part_distance_figure
 from analysis.bags.matches import MATCH_COLUMNS
 from analysis.budget_figures import candidates_figure
-from analysis.figures import (
-    figure1,
-    figure2,
-    figure3,
-    figure4,
-    figure5,
-    figure6,
-    learning_curves,
-    training_curves,
-    write_figure,
-)
+from analysis.figures import write_figure
+from analysis.function_figures import figure2, figure3
+from analysis.matching_figures import figure1, figure4
 from analysis.overlap_figures import bag_overlap_figure
-from analysis.tables import TableLayout, write_table
+from analysis.result_figures import figure5, figure6
+from analysis.table_lines import TableLayout
+from analysis.tables import write_table
+from analysis.training_figures import learning_curves, training_curves
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.ablation_frame import ablation_frame
 from experiments.bag_boxes import bag_box_frame
@@ -52,9 +47,10 @@ from experiments.headline import headline_frame, headline_layout
 from experiments.learning_curve import learning_curves as curves_of
 from experiments.ledger import ledger_frame, write_ledger
 from experiments.picture_credits import picture_credits
-from experiments.registry import Profile
+from experiments.profiles import Profile
 from experiments.store import Store
-from freeanchor.data.coco import open_image, read_split
+from freeanchor.data.coco import read_split
+from freeanchor.data.pictures import open_image
 from freeanchor.files import write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.matching import mean_max, saturated_linear

@@ -15,8 +15,9 @@ from freeanchor.anchors import AnchorConfig
 from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import BackboneConfig, SmallResNet
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.shapes.dataset import CATEGORIES, ShapesConfig
-from freeanchor.training.loop import TrainConfig
+from freeanchor.shapes.objects import CATEGORIES
+from freeanchor.shapes.scene import ShapesConfig
+from freeanchor.training.recipe import TrainConfig
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
 WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise

@@ -30,9 +30,10 @@ from experiments.provenance import provenance
 from experiments.results import BUDGET_COLUMNS, BUDGETS, RECALL_COLUMNS, budget_rows, recall_rows, result_rows
 from experiments.store import Store
 from freeanchor.checkpoints.native import DetectorConfig, load_model, save_model
-from freeanchor.data.coco import DataError, Split, locate_split, read_split
+from freeanchor.data.coco import Split, locate_split, read_split
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
+from freeanchor.errors import DataError
 from freeanchor.files import alone_at, in_turn, read_json, replacing, write_csv, write_json
 from freeanchor.inference.predict import BATCH_SIZE, predict
 from freeanchor.runtime import Runtime

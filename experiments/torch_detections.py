@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from freeanchor.checkpoints.native import DetectorConfig, load_model
-from freeanchor.data.coco import Picture, open_image
-from freeanchor.data.pictures import upright
+from freeanchor.data.coco import Picture
+from freeanchor.data.pictures import open_image, upright
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.inference.predict import predict

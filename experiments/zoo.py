@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from experiments.config import DataSource, PublishedCheckpoint
-from freeanchor.checkpoints.convert import Origin
+from freeanchor.checkpoints.code_bases import Origin
 
 # name | detector | backbone | schedule | AP on val2017 (percent) | path under the root
 _MMDETECTION = """

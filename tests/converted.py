@@ -30,7 +30,8 @@ from oracles.foreign_states import State, authors_state, detectron2_state, minia
 from PIL import Image
 from torch import Tensor
 
-from freeanchor.checkpoints.convert import Origin, convert_tensors
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import convert_tensors
 from freeanchor.checkpoints.native import DetectorConfig, load_weights
 from freeanchor.data.coco import Picture, collate, load_sample
 from freeanchor.detector.postprocess import Candidates

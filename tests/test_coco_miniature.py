@@ -23,7 +23,9 @@ from experiments.cli import main
 from experiments.coco import coco_profile
 from experiments.config import PublishedCheckpoint
 from experiments.profiles import Profile
-from freeanchor.shapes.dataset import CATEGORIES, ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.objects import CATEGORIES
+from freeanchor.shapes.scene import ShapesConfig
 
 TABLES = ("table1", "table2", "table3")
 FIGURES = ("figure4", "figure5", "figure6")

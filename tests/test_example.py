@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from freeanchor.shapes.dataset import ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.scene import ShapesConfig
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "torchvision_free_anchor.py"
 

@@ -21,8 +21,7 @@ from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.inference.predict import Prediction
 from freeanchor.runtime import Runtime
-from freeanchor.training.loop import TrainConfig
-from freeanchor.training.recipe import Loss
+from freeanchor.training.recipe import Loss, TrainConfig
 
 MODEL = ModelConfig(
     num_classes=3,

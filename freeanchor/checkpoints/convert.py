@@ -141,9 +141,6 @@ def mismatches(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> dic
     return {kind: names for kind, names in found.items() if names}
 
 
-__all__ = ["Format", "Origin", "convert_file", "convert_tensors", "export_file", "export_tensors"]
-
-
 def _check_classes(num_slots: int | None, origin: Origin, categories: Mapping[int, str]) -> None:
     """Refuse categories that do not fit the class channels of the file."""
     if not categories:

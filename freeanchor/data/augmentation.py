@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset
 
-from freeanchor.data.coco import DataError, InputConfig, Sample, Split, load_sample
+from freeanchor.data.coco import InputConfig, Sample, Split, load_sample
+from freeanchor.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

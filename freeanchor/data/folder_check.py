@@ -106,7 +106,6 @@ def unlisted_problems(listed: Collection[str], folder: Path) -> Iterator[Problem
         )
 
 
-__all__ = ["Problem", "check_folder", "report_folder"]
 SPLITS = ("train", "val")
 
 

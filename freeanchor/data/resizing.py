@@ -70,9 +70,6 @@ def _two_steps(width: int, height: int, short_side: int, max_long_side: int) -> 
     return max(1, int(sides[0] + 0.5)), max(1, int(sides[1] + 0.5))
 
 
-__all__ = ["RESIZE_RULES", "ResizeRule", "resize_pixels", "resized_size"]
-
-
 def resize_pixels(image: Image.Image, size: tuple[int, int], rule: ResizeRule = "pil") -> Float[Tensor, "3 H W"]:
     """The picture at `size` (width, height) in RGB of 0 to 255, interpolated as `rule` says."""
     if size == image.size:

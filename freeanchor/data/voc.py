@@ -37,7 +37,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from freeanchor.data.coco import DataError
 from freeanchor.data.voc_files import (
     Box,
     Layout,
@@ -49,7 +48,7 @@ from freeanchor.data.voc_files import (
     read_voc_file,
     stored_size,
 )
-from freeanchor.errors import printable
+from freeanchor.errors import DataError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,6 @@ def to_xywh(corners: Box) -> Box:
     return x1, y1, x2 - x1, y2 - y1
 
 
-__all__ = ["VocSplit", "VocSummary", "convert_voc"]
 FULL = (errno.ENOSPC, errno.EDQUOT)
 Records = Mapping[str, Sequence[Record]]  # of each split
 

@@ -42,9 +42,8 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from freeanchor.data.coco import DataError
 from freeanchor.data.pictures import TURNED, PictureFileError, opened, orientation, size_difference
-from freeanchor.errors import brief, is_line, printable
+from freeanchor.errors import DataError, brief, is_line, printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first wins where one picture is there in several kinds
 

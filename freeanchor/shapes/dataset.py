@@ -23,10 +23,9 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from freeanchor.shapes.objects import CATEGORIES, Category, SceneObject
+from freeanchor.shapes.objects import CATEGORIES, SceneObject
 from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
-__all__ = ["CATEGORIES", "Category", "ShapesConfig", "ShapesError", "write_shapes"]
 VERSION = "2"  # of the drawing; raise it with every change that moves a byte
 
 

@@ -24,25 +24,16 @@ from tqdm import tqdm
 
 from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.data.augmentation import TrainingStream
-from freeanchor.data.coco import Batch, DataError, Sample, Split, collate
+from freeanchor.data.coco import Batch, Sample, Split, collate
 from freeanchor.detector.retinanet import RetinaNet
+from freeanchor.errors import DataError
 from freeanchor.files import replacing
 from freeanchor.losses.focal import Terms
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts
 from freeanchor.training.processes import ALONE, LostProcessError, Processes, lost_processes
-from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimizer
+from freeanchor.training.recipe import TrainConfig, TrainingError
 from freeanchor.training.state import TrainingState, share_network, start
 from freeanchor.training.step import DivergedError, bag_concentration, save_divergence, training_step
-
-__all__ = [
-    "TrainConfig",
-    "TrainingError",
-    "TrainingResult",
-    "TrainingState",
-    "build_optimizer",
-    "train",
-    "training_step",
-]
 
 
 @dataclass(frozen=True, kw_only=True)

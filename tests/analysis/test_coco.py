@@ -14,15 +14,9 @@ from oracles.detection_sets import detection_sets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from analysis.coco import (
-    STATISTICS,
-    DataError,
-    Detections,
-    GroundTruth,
-    coco_statistics,
-    read_detections,
-    read_ground_truth,
-)
+from analysis.coco import STATISTICS, coco_statistics, read_detections, read_ground_truth
+from analysis.columns import Detections, GroundTruth
+from freeanchor.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.DataNote")  # tests/analysis/test_coco_traps.py
 OBJECT = {"id": 5, "image_id": 2, "category_id": 7, "bbox": [10.1, 20, 30, 40.3], "area": 600, "iscrowd": 0}

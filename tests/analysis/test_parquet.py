@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.coco import DataError, GroundTruth, read_detections
+from analysis.coco import read_detections
+from analysis.columns import GroundTruth
+from freeanchor.errors import DataError
 
 ROWS = [
     {"image_id": 2, "category_id": 7, "bbox": [10.1, 20.0, 0.1, 40.3], "score": 0.9},

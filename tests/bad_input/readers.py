@@ -34,9 +34,10 @@ from analysis.precision import detection_statistics
 from bad_input.outcome import run
 from freeanchor.checkpoints.foreign_files import read_weights
 from freeanchor.checkpoints.native import FORMAT, describe, load_model
-from freeanchor.data.coco import DataError, open_image, read_categories_file, read_split
+from freeanchor.data.coco import read_categories_file, read_split
 from freeanchor.data.folder_check import check_folder
-from freeanchor.errors import CheckpointError
+from freeanchor.data.pictures import open_image
+from freeanchor.errors import CheckpointError, DataError
 from freeanchor.errors import DataError as AnalysisDataError
 
 CONTENT = small_content(3)

@@ -15,7 +15,9 @@ from tiny import tiny_detector, tiny_model
 from bad_input.outcome import files_in, handled, refused, run
 from freeanchor.checkpoints.native import save_model
 from freeanchor.data import pictures as picture_files
-from freeanchor.data.coco import DataError, InputConfig, load_sample, open_image, read_split
+from freeanchor.data.coco import InputConfig, load_sample, read_split
+from freeanchor.data.pictures import open_image
+from freeanchor.errors import DataError
 
 ODD = [*GOOD, *SIZES]
 COPY, REPLACE = "copy the picture again", "replace the file"

@@ -16,7 +16,7 @@ from oracles.coco_archives import coco_files, zipped
 
 from experiments import archive
 from experiments.archive import remove_leftovers, unpack
-from experiments.download import DownloadError
+from freeanchor.errors import DownloadError
 
 ROOT = Path(__file__).parents[2]
 FILES = coco_files()["val2017"]

@@ -11,11 +11,11 @@ from statistics import median
 import numpy as np
 import pytest
 
-from analysis.coco import DataError
 from experiments import bench_evaluation as module
 from experiments import bench_task
 from experiments.bench_evaluation import QUICK, bench_evaluation, evaluation_rows
 from experiments.bench_objects import first_pictures, made_up_detections, made_up_ground_truth
+from freeanchor.errors import DataError
 
 KEYS = {"name", "what", "unit", "ours", "peer", "ratio", "aim", "repetitions", "note"}
 TINY = replace(QUICK, num_images=16, num_objects=60, num_detections=200, num_resamples=4)

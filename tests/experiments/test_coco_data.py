@@ -20,9 +20,10 @@ from oracles.file_server import FileServer, Served
 
 from experiments import archive, coco_data
 from experiments.coco_data import COCO_2017, STAMP, Archive, fetch_coco
-from experiments.download import Download, DownloadError
+from experiments.remote_file import Download
 from freeanchor.data.coco import read_split
 from freeanchor.data.folder_check import check_folder
+from freeanchor.errors import DownloadError
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("annotations", "val2017", "train2017")

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from experiments.config import DrawnData, Evaluation, FolderData, Training, fingerprint
-from experiments.fingerprints import ADDED_LATER
+from experiments.config import DrawnData, Evaluation, FolderData, Training
+from experiments.fingerprints import ADDED_LATER, fingerprint
 from experiments.registry import build_profile
 from freeanchor.anchors import AnchorConfig
 from freeanchor.data.augmentation import AugmentConfig
-from freeanchor.data.coco import DataError, InputConfig
+from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
+from freeanchor.errors import DataError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.shapes.dataset import ShapesConfig
+from freeanchor.shapes.scene import ShapesConfig
 from freeanchor.training.recipe import TrainConfig
 
 TRAINING = build_profile("mini").evaluations["freeanchor-small-s0"].training

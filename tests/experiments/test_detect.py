@@ -16,9 +16,9 @@ from experiments.detect import detect
 from experiments.drawing import draw_detections
 from experiments.torch_detections import picture_at
 from freeanchor.checkpoints.native import save_model
-from freeanchor.data.coco import DataError, InputConfig, load_sample, open_image
-from freeanchor.data.pictures import upright
-from freeanchor.errors import CheckpointError, UsageError
+from freeanchor.data.coco import InputConfig, load_sample
+from freeanchor.data.pictures import open_image, upright
+from freeanchor.errors import CheckpointError, DataError, UsageError
 
 
 @pytest.fixture

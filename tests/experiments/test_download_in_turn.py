@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from oracles.file_server import FileServer, Served
 
-from experiments.download import Download, fetch
+from experiments.download import fetch
+from experiments.remote_file import Download
 
 CONTENT = bytes(range(256)) * 12_000
 

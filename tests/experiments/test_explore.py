@@ -16,7 +16,7 @@ from analysis.bags.matches import MATCH_COLUMNS
 from experiments.cli import main
 from experiments.explore import checkpoint_names, stage_labels
 from freeanchor.checkpoints.native import save_model
-from freeanchor.data.coco import open_image
+from freeanchor.data.pictures import open_image
 
 NAN = float("nan")
 

@@ -8,8 +8,8 @@ from oracles.coco_folder import write_both
 
 from experiments.config import DrawnData
 from experiments.plan import make_rules, measured_file, shown_runs
-from experiments.profiles import PEER
-from experiments.registry import Profile, build_profile
+from experiments.profiles import PEER, Profile
+from experiments.registry import build_profile
 from experiments.report import FIGURES, LAYOUTS, REPORTS
 from experiments.store import Store
 

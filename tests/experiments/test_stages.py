@@ -16,7 +16,8 @@ from analysis.nms_recall import ObjectRecall
 from experiments import stages
 from experiments.config import Evaluation
 from experiments.matches import choose_objects
-from experiments.stages import RECALL_COLUMNS, compare_stage, data_stage, measure_stage, predict_stage, train_stage
+from experiments.results import RECALL_COLUMNS
+from experiments.stages import compare_stage, data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Split, read_split

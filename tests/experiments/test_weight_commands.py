@@ -13,7 +13,8 @@ from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
 from experiments.cli import main
 from freeanchor.checkpoints.native import load_model
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.training.loop import TrainingError, train
+from freeanchor.training.loop import train
+from freeanchor.training.recipe import TrainingError
 
 SIZE = miniature(RESNET18, num_classes=3)
 

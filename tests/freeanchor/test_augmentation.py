@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from oracles.coco_folder import small_content, write_folder
 
 from freeanchor.data.augmentation import AugmentConfig, TrainingStream
-from freeanchor.data.coco import DataError, InputConfig, Sample, Split, read_split
+from freeanchor.data.coco import InputConfig, Sample, Split, read_split
+from freeanchor.errors import DataError
 
 INPUTS = InputConfig(short_side=32, max_long_side=96)
 

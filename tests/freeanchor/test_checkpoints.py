@@ -27,7 +27,8 @@ from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.files import replacing
 from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.training.loop import TrainingState, build_optimizer
+from freeanchor.training.recipe import build_optimizer
+from freeanchor.training.state import TrainingState
 
 CONFIGS = {
     "small": MODEL,

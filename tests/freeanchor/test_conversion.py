@@ -20,7 +20,8 @@ from oracles.foreign_states import (
 )
 from torch import Tensor
 
-from freeanchor.checkpoints.convert import Origin, convert_file, convert_tensors, read_layout
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import convert_file, convert_tensors, read_layout
 from freeanchor.checkpoints.native import load_model
 from freeanchor.errors import CheckpointError
 

@@ -31,7 +31,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.transforms.functional import pil_to_tensor
 
-from freeanchor.checkpoints.convert import Origin
+from freeanchor.checkpoints.code_bases import Origin
 
 DELTA_WEIGHTS = torch.tensor([10.0, 10.0, 5.0, 5.0])
 FEW = {1: "one", 2: "two", 4: "four", 7: "seven", 9: "nine"}  # ten slots, five of them in use

@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
-from freeanchor.data.coco import (
-    InputConfig,
-    Picture,
-    collate,
-    load_sample,
-    normalise,
-    open_image,
-    read_categories,
-    read_split,
-    resized_size,
-)
+from freeanchor.data.coco import InputConfig, Picture, collate, load_sample, normalise, read_categories, read_split
+from freeanchor.data.pictures import open_image
+from freeanchor.data.resizing import resized_size
 
 CONTENT = {
     "images": [

@@ -11,8 +11,9 @@ import pytest
 from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
-from freeanchor.data.coco import DataError, InputConfig, load_sample, read_split
-from freeanchor.data.folder_check import Problem, check_folder, report_folder
+from freeanchor.data.coco import InputConfig, load_sample, read_split
+from freeanchor.data.folder_check import check_folder, report_folder
+from freeanchor.errors import DataError, Problem
 
 Content = dict[str, Any]
 Change = Callable[[Content], object]

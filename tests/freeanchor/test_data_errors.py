@@ -10,7 +10,9 @@ import pytest
 from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
-from freeanchor.data.coco import DataError, InputConfig, load_sample, open_image, read_categories, read_split
+from freeanchor.data.coco import InputConfig, load_sample, read_categories, read_split
+from freeanchor.data.pictures import open_image
+from freeanchor.errors import DataError
 
 Content = dict[str, Any]
 

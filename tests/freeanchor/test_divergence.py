@@ -12,7 +12,8 @@ from freeanchor.errors import CheckpointError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
-from freeanchor.training.loop import TrainingError, train
+from freeanchor.training.loop import train
+from freeanchor.training.recipe import TrainingError
 from freeanchor.training.state import start
 from freeanchor.training.step import DivergedError, Divergence, replay, save_divergence, training_step
 

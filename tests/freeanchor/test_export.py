@@ -16,7 +16,8 @@ from oracles.foreign_states import (
 )
 from torchvision.models.detection import retinanet_resnet50_fpn
 
-from freeanchor.checkpoints.convert import Origin, convert_file, convert_tensors, export_file, export_tensors
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import convert_file, convert_tensors, export_file, export_tensors
 from freeanchor.checkpoints.native import DetectorConfig, read_model
 from freeanchor.data.coco import COCO_CATEGORIES
 from freeanchor.detector.backbones import SmallResNet

@@ -20,8 +20,8 @@ from freeanchor.checkpoints.native import load_tensors
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
-from freeanchor.training.loop import TrainingError, train
-from freeanchor.training.recipe import TrainConfig
+from freeanchor.training.loop import train
+from freeanchor.training.recipe import TrainConfig, TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
 # Trains RECIPES[name] in a folder; the name "slow" waits in each step, so that a process can be killed in one.

@@ -17,10 +17,9 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 from experiments.torch_detections import found_by_torch
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints.native import DetectorConfig, save_model
-from freeanchor.data.coco import DataError
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.detector.timm import TimmBackbone
-from freeanchor.errors import CheckpointError
+from freeanchor.errors import CheckpointError, DataError
 from freeanchor.inference.onnx_detector import METADATA, load_onnx
 from freeanchor.inference.onnx_graph import write_onnx
 

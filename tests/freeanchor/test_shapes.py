@@ -13,8 +13,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from freeanchor.shapes import dataset as shapes
-from freeanchor.shapes.dataset import CATEGORIES, ShapesConfig, write_shapes
-from freeanchor.shapes.scene import Scene, draw_scene
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.objects import CATEGORIES
+from freeanchor.shapes.scene import Scene, ShapesConfig, draw_scene
 
 SMALL = ShapesConfig(num_train=4, num_val=2)
 # Of SMALL, drawn with the locked packages; where the drawing is meant to change, raise shapes.VERSION and put the

@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe, tiny_split
 
 from freeanchor.checkpoints.native import load_model
-from freeanchor.data.coco import Batch, DataError, Split, collate, load_sample
+from freeanchor.data.coco import Batch, Split, collate, load_sample
 from freeanchor.detector.backbones import TorchvisionResNet
+from freeanchor.errors import DataError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 from freeanchor.training import loop as training
-from freeanchor.training.loop import TrainConfig, TrainingError, TrainingState, build_optimizer, train, training_step
+from freeanchor.training.loop import train
+from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimizer
+from freeanchor.training.state import TrainingState
 from freeanchor.training.state import start as start_state
+from freeanchor.training.step import training_step
 
 LOSSES = [RetinaNetLoss(), FreeAnchorLoss()]
 by_loss = pytest.mark.parametrize("loss", LOSSES, ids=["RetinaNet", "FreeAnchor"])

@@ -20,7 +20,8 @@ from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Interrupted, Runtime
 from freeanchor.training import loop as training
-from freeanchor.training.loop import TrainConfig, TrainingError, train
+from freeanchor.training.loop import train
+from freeanchor.training.recipe import TrainConfig, TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {

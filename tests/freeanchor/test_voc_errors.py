@@ -20,9 +20,10 @@ from oracles.voc_folder import (
 )
 
 from freeanchor.data import voc
-from freeanchor.data.coco import DataError, read_split
+from freeanchor.data.coco import read_split
 from freeanchor.data.folder_check import report_folder
 from freeanchor.data.voc import VocSummary, convert_voc
+from freeanchor.errors import DataError
 
 
 def silent(_: str) -> None:
