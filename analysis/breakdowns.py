@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.matching import MatchTable, Subset, find_overlaps, match, match_detections
 from analysis.precision import PrecisionCurves, average_precision, class_precision, precision_curves
 

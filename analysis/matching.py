@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.columns import Detections, GroundTruth, positions
+from analysis.coco.columns import Detections, GroundTruth, positions
 from freeanchor.errors import DataError
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # pycocotools' floats: np.arange gives others

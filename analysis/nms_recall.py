@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
-from analysis.columns import Detections, GroundTruth, positions
+from analysis.coco.columns import Detections, GroundTruth, positions
 from analysis.overlap import pairwise_iou
 from analysis.suppression import HardNms, Suppression, rows_by_image, survivors
 from freeanchor.errors import DataError

@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from analysis.class_curves import ClassCurve, boil_down, final_recalls, interpolated_precisions, precisions_at_levels
-from analysis.coco import STATISTICS
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.record import STATISTICS
 from analysis.matching import MatchTable, Subset, find_overlaps, match
 
 AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # both ends included

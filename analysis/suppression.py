@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torchvision.ops import batched_nms
 from tqdm import tqdm
 
-from analysis.columns import Detections
+from analysis.coco.columns import Detections
 from analysis.overlap import pairwise_iou
 
 

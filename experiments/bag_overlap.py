@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from analysis.breakdowns import AspectCuts
-from analysis.coco import read_ground_truth
+from analysis.coco.reading import read_ground_truth
 from experiments.config import PublishedCheckpoint
 from experiments.profiles import Profile
 from experiments.store import Store

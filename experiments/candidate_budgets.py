@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from analysis.coco import read_ground_truth
+from analysis.coco.reading import read_ground_truth
 from analysis.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
 from analysis.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation

@@ -13,8 +13,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.breakdowns import AspectCuts, aspect_ratio, category_counts, crowdedness_bins, objects_per_image
-from analysis.coco import STATISTICS, coco_statistics
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.record import STATISTICS, coco_statistics
 from analysis.precision import AREA_RANGES
 from analysis.processes import usable_processors
 from analysis.statistics import bootstrap

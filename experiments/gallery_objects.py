@@ -18,8 +18,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from analysis.breakdowns import aspect_ratio, objects_per_image
-from analysis.coco import read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.figure_style import DETECTORS, FREEANCHOR, RETINANET
 from analysis.matching import MatchTable, find_overlaps, match
 from experiments.config import Evaluation, Training

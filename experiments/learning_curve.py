@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.coco import coco_statistics, read_ground_truth
-from analysis.columns import Detections
+from analysis.coco.columns import Detections
+from analysis.coco.reading import read_ground_truth
+from analysis.coco.record import coco_statistics
 from experiments.config import Evaluation
 from experiments.matches import snapshot_files
 from experiments.profiles import Profile

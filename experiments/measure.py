@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.breakdowns import AspectCuts, category_aspects, crowdedness, slenderness
-from analysis.coco import coco_statistics
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.record import coco_statistics
 from analysis.processes import usable_processors
 from analysis.statistics import bootstrap, paired_bootstrap
 from experiments.metrics import CATEGORY, JointMetrics, Metric, detection_metrics, recall_metrics

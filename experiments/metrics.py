@@ -20,7 +20,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.breakdowns import AspectCuts, aspect_subset, crowdedness_bins
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.matching import Subset, find_overlaps, match
 from analysis.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
 from analysis.precision import (

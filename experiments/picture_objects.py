@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.coco import read_ground_truth
+from analysis.coco.reading import read_ground_truth
 from experiments.torch_detections import picture_at
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Picture

@@ -7,7 +7,7 @@ import argparse
 import gzip
 import json
 
-from analysis.coco import read_detections, read_ground_truth, results_json
+from analysis.coco.reading import read_detections, read_ground_truth, results_json
 from analysis.nms_recall import NmsRecallDefinition
 from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
 from experiments.answers import answer, notes_on_stderr

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.nms_recall import (
     MAX_DETECTIONS,
     TAUS,

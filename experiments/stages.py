@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.coco import read_detections, read_ground_truth
+from analysis.coco.reading import read_detections, read_ground_truth
 from experiments.checkpoint_files import backbone_file, fetch_checkpoint
 from experiments.classes import write_merged
 from experiments.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training

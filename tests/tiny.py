@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from oracles.coco_folder import write_both
 
-from analysis.coco import read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import InputConfig, Split, read_split

@@ -6,7 +6,7 @@ ground_truth, detections = columns(world)
 import numpy as np
 from oracles.coco_worlds import CocoWorld
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 
 
 def columns(world: CocoWorld) -> tuple[GroundTruth, Detections]:

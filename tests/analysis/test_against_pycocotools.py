@@ -15,8 +15,9 @@ from oracles.coco_worlds import CocoWorld, coco_worlds, seven_of_ten, traits
 from oracles.nms_recall import greedy_nms
 from world_columns import columns
 
-from analysis.coco import STATISTICS, read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
+from analysis.coco.record import STATISTICS
 from analysis.matching import find_overlaps, match
 from analysis.precision import (
     area_subset,

@@ -18,8 +18,8 @@ from analysis.breakdowns import (
     objects_per_image,
     slenderness,
 )
-from analysis.coco import coco_statistics
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.record import coco_statistics
 from analysis.matching import IOU_THRESHOLDS
 
 

@@ -14,8 +14,9 @@ from oracles.detection_sets import detection_sets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from analysis.coco import STATISTICS, coco_statistics, read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
+from analysis.coco.record import STATISTICS, coco_statistics
 from freeanchor.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.DataNote")  # tests/analysis/test_coco_traps.py

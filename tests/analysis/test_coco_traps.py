@@ -14,7 +14,8 @@ from oracles.detection_sets import detection_sets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from analysis.coco import STATISTICS, DataNote, coco_statistics, read_detections, read_ground_truth, results_json
+from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
+from analysis.coco.record import STATISTICS, coco_statistics
 from analysis.matching import match_detections
 from analysis.precision import average_precision, average_recall, detection_statistics, precision_curves
 from freeanchor.errors import DataError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from oracles.picture_population import NUM_CLASSES, Rows, crowded_candidates, drawn, population
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.matching import match_detections
 from analysis.nms_recall import ObjectRecall, mean_nms_recall, nms_recall, object_recall
 from analysis.precision import average_precision, precision_curves

@@ -10,7 +10,7 @@ from oracles import nms_recall as oracle
 from oracles.detection_sets import detection_sets
 from oracles.soft_nms import gaussian, linear
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.nms_recall import (
     TAUS,
     NmsRecallDefinition,

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.coco import read_detections
-from analysis.columns import GroundTruth
+from analysis.coco.columns import GroundTruth
+from analysis.coco.reading import read_detections
 from freeanchor.errors import DataError
 
 ROWS = [

@@ -11,8 +11,9 @@ from oracles.detection_sets import detection_sets, only_pictures
 
 from analysis import precision as module
 from analysis.class_curves import RECALL_LEVELS, levels_reached
-from analysis.coco import coco_statistics, read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
+from analysis.coco.record import coco_statistics
 from analysis.matching import IOU_THRESHOLDS, match_detections
 from analysis.precision import (
     average_precision,

@@ -12,7 +12,7 @@ from oracles.detection_sets import detection_sets
 from oracles.nms_recall import greedy_nms
 from oracles.soft_nms import gaussian, linear, soft_nms
 
-from analysis.columns import Detections
+from analysis.coco.columns import Detections
 from analysis.overlap import pairwise_iou
 from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms, suppress
 

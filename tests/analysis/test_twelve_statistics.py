@@ -14,8 +14,8 @@ from world_columns import columns
 
 from analysis.breakdowns import category_aspects, category_counts
 from analysis.class_curves import RECALL_LEVELS, precisions_at_levels
-from analysis.coco import coco_statistics, read_detections, read_ground_truth
-from analysis.coco_json import collector_paused
+from analysis.coco.reading import collector_paused, read_detections, read_ground_truth
+from analysis.coco.record import coco_statistics
 from analysis.matching import match_detections
 from analysis.precision import average_precision, detection_statistics, precision_curves
 from experiments import evaluation as module

@@ -28,8 +28,8 @@ from oracles.mutations import json_bytes
 from oracles.odd_pictures import scene
 from tiny import tiny_detector, tiny_model
 
-from analysis.coco import read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.precision import detection_statistics
 from bad_input.outcome import run
 from freeanchor.checkpoints.foreign_files import read_weights

@@ -12,7 +12,8 @@ from oracles.coco_folder import small_content, write_both
 from PIL import Image
 from tiny import tiny_detector, tiny_model
 
-from analysis.coco import coco_statistics, read_detections, read_ground_truth
+from analysis.coco.reading import read_detections, read_ground_truth
+from analysis.coco.record import coco_statistics
 from analysis.nms_recall import NmsRecallDefinition, nms_recall_table, object_recall
 from analysis.suppression import HardNms
 from experiments.cli import main

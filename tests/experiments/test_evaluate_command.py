@@ -9,7 +9,7 @@ import pytest
 from oracles.plain_files import ground_truth_content, random_sets, results_content, write_files
 
 from analysis.breakdowns import category_aspects, objects_per_image
-from analysis.coco import STATISTICS, coco_statistics
+from analysis.coco.record import STATISTICS, coco_statistics
 from analysis.matching import match_detections
 from analysis.precision import average_precision, precision_curves
 from analysis.statistics import bootstrap

@@ -6,8 +6,8 @@ import pytest
 from oracles.measured_worlds import NUM_IMAGES, NUM_OBJECTS, measured
 
 from analysis.breakdowns import category_aspects, crowdedness, slenderness
-from analysis.coco import coco_statistics
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.record import coco_statistics
 from analysis.nms_recall import nms_recall_table
 from analysis.statistics import bootstrap
 from experiments import measure as module

@@ -14,7 +14,7 @@ from oracles import nms_recall as oracle
 from oracles.plain_files import random_sets, results_content, write_files
 from oracles.soft_nms import gaussian
 
-from analysis.coco import read_detections, read_ground_truth
+from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.nms_recall import TAUS, NmsRecallDefinition
 from analysis.suppression import GaussianSoftNms, HardNms, suppress
 from experiments.cli import main

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from miniature import Mini
 
-from analysis.coco import read_ground_truth
+from analysis.coco.reading import read_ground_truth
 from analysis.nms_recall import ObjectRecall
 from experiments import stages
 from experiments.config import Evaluation

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 
 
 @st.composite

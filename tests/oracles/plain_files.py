@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from oracles.detection_sets import random_detections, random_ground_truth
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 
 
 def random_sets(seed: int = 0, num_detections: int = 400) -> tuple[GroundTruth, Detections]:
