@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bags.arrays import MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
-from analysis.statistics import Interval, bootstrap, paired_bootstrap
+from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation
 from experiments.frames import is_measured
 from experiments.matches import DIGITS, MAX_BAGS, first_pictures

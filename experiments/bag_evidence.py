@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bags.summaries import is_acentric, matching_freed, object_mean
-from analysis.statistics import bootstrap, spread
+from analysis.evaluation.statistics import bootstrap, spread
 from experiments.bag_frames import stored_bags
 from experiments.evidence import Evidence, Measured, SeedError, seed_error, widened
 

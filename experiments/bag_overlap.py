@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analysis.breakdowns import AspectCuts
 from analysis.coco.reading import read_ground_truth
+from analysis.evaluation.breakdowns import AspectCuts
 from experiments.config import PublishedCheckpoint
 from experiments.profiles import Profile
 from experiments.store import Store

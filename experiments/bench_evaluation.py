@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from analysis.coco.reading import read_ground_truth, read_json
-from analysis.processes import usable_processors
+from analysis.evaluation.processes import usable_processors
 from experiments.bench_objects import first_pictures, made_up_detections, made_up_ground_truth
 from experiments.bench_rows import BenchRow, growth_exponent
 

@@ -50,7 +50,7 @@ def ours(gt: str, found: str) -> Answer:
     """Twelve statistics and all breakdowns, by our own matcher."""
     from analysis.coco.reading import read_detections, read_ground_truth
     from analysis.coco.record import STATISTICS
-    from experiments.evaluation import evaluation_frame
+    from analysis.evaluation.evaluate import evaluation_frame
 
     meter = Meter(time.process_time)
     ground_truth = read_ground_truth(Path(gt))
@@ -80,7 +80,7 @@ def pycocotools(gt: str, found: str) -> Answer:
 def intervals(gt: str, first: str, second: str, num_resamples: str) -> Answer:
     """Paired intervals of every metric, by the clock: several processes share the work."""
     from analysis.coco.reading import read_detections, read_ground_truth
-    from experiments.measure import compare_detections
+    from analysis.evaluation.evaluate import compare_detections
 
     meter = Meter(time.perf_counter)
     ground_truth = read_ground_truth(Path(gt))

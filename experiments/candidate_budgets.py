@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.coco.reading import read_ground_truth
-from analysis.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
-from analysis.statistics import Interval, bootstrap, paired_bootstrap
+from analysis.evaluation.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
+from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 from experiments.config import Evaluation
 from experiments.frames import is_measured
 from experiments.profiles import Profile

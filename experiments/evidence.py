@@ -18,7 +18,7 @@ from functools import cache
 
 import pandas as pd
 
-from analysis.statistics import spread, t_quantile
+from analysis.evaluation.statistics import spread, t_quantile
 from experiments.frames import gains_frame, is_measured, measurements
 from experiments.profiles import Pair, Profile
 from experiments.store import Store

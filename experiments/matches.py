@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.bags.arrays import BAG_TABLE_COLUMNS, OFF_CENTRE, BagArrays, bag_table, concatenate_bags
 from analysis.bags.matches import MATCH_COLUMNS
 from analysis.bags.summaries import POSITION_COLUMNS, position_histograms
-from analysis.breakdowns import AspectCuts
+from analysis.evaluation.breakdowns import AspectCuts
 from experiments.config import Evaluation, PublishedCheckpoint
 from experiments.profiles import SNAPSHOTS
 from experiments.store import Store

@@ -8,12 +8,11 @@ import gzip
 import json
 
 from analysis.coco.reading import read_detections, read_ground_truth, results_json
-from analysis.nms_recall import NmsRecallDefinition
-from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
+from analysis.evaluation.evaluate import compare_detections, evaluation_frame
+from analysis.evaluation.nms_recall import NmsRecallDefinition
+from analysis.evaluation.nms_recall_table import recall_frame, recall_text
+from analysis.evaluation.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
 from experiments.answers import answer, notes_on_stderr
-from experiments.evaluation import evaluation_frame
-from experiments.measure import compare_detections
-from experiments.recall_frames import recall_frame, recall_text
 from freeanchor.errors import UsageError
 from freeanchor.files import write_atomically
 

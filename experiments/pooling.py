@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.statistics import spread
+from analysis.evaluation.statistics import spread
 from experiments.claim_sets import ClaimSet
 from experiments.claims import CLAIMS, Claim
 from experiments.evidence import Measured, SeedError, joint_degrees

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import spread
+from analysis.evaluation.statistics import spread
 from experiments.profiles import Profile
 
 _Answer = TypeVar("_Answer")  # what is known of a run

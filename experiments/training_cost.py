@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from analysis.statistics import percentile_interval
+from analysis.evaluation.statistics import percentile_interval
 from experiments.config import Training
 from experiments.evidence import Evidence, Measured
 from experiments.profiles import Pair, Profile

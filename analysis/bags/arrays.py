@@ -28,7 +28,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
 from analysis.bags.matches import bag_entropy, effective_anchors
-from analysis.breakdowns import aspect_ratio
+from analysis.evaluation.breakdowns import aspect_ratio
 
 OFF_CENTRE = 0.25  # of the box's diagonal: a part farther from the box's centre is off it; a corner is at 0.5
 BAG_TABLE_COLUMNS = (

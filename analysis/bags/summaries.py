@@ -33,8 +33,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from analysis.bags.arrays import OFF_CENTRE, BagArrays, bag_table, in_object
-from analysis.breakdowns import AspectCuts
-from analysis.statistics import Metric, bootstrap
+from analysis.evaluation.breakdowns import AspectCuts
+from analysis.evaluation.statistics import Metric, bootstrap
 
 NUM_RESAMPLES = 1000
 CONCENTRATION_METRICS = ("entropy", "effective_anchors", "mean_max", "max_confidence")

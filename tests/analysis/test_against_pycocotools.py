@@ -18,15 +18,15 @@ from world_columns import columns
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import STATISTICS
-from analysis.matching import find_overlaps, match
-from analysis.precision import (
+from analysis.evaluation.matching import find_overlaps, match
+from analysis.evaluation.precision import (
     area_subset,
     average_precision,
     average_recall,
     detection_statistics,
     precision_curves,
 )
-from analysis.statistics import paired_bootstrap
+from analysis.evaluation.statistics import paired_bootstrap
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NUM_WORLDS = 250

@@ -13,7 +13,7 @@ from analysis.bags.summaries import (
     object_mean,
     part_distance_frame,
 )
-from analysis.statistics import bootstrap
+from analysis.evaluation.statistics import bootstrap
 
 
 def make_table(seed=0, num_objects=60) -> pd.DataFrame:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from oracles.detection_metrics import subset_ap
 from oracles.detection_sets import detection_sets, only_pictures
 
-from analysis.breakdowns import (
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.record import coco_statistics
+from analysis.evaluation.breakdowns import (
     AspectCuts,
     aspect_ratio,
     category_aspects,
@@ -18,9 +20,7 @@ from analysis.breakdowns import (
     objects_per_image,
     slenderness,
 )
-from analysis.coco.columns import Detections, GroundTruth
-from analysis.coco.record import coco_statistics
-from analysis.matching import IOU_THRESHOLDS
+from analysis.evaluation.matching import IOU_THRESHOLDS
 
 
 def aspect(box) -> float:

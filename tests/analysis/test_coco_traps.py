@@ -16,8 +16,8 @@ from pycocotools.cocoeval import COCOeval
 
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
 from analysis.coco.record import STATISTICS, coco_statistics
-from analysis.matching import match_detections
-from analysis.precision import average_precision, average_recall, detection_statistics, precision_curves
+from analysis.evaluation.matching import match_detections
+from analysis.evaluation.precision import average_precision, average_recall, detection_statistics, precision_curves
 from freeanchor.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.DataNote")

@@ -13,10 +13,10 @@ import pytest
 from oracles.picture_population import NUM_CLASSES, Rows, crowded_candidates, drawn, population
 
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.matching import match_detections
-from analysis.nms_recall import ObjectRecall, mean_nms_recall, nms_recall, object_recall
-from analysis.precision import average_precision, precision_curves
-from analysis.statistics import Interval, bootstrap, paired_bootstrap
+from analysis.evaluation.matching import match_detections
+from analysis.evaluation.nms_recall import ObjectRecall, mean_nms_recall, nms_recall, object_recall
+from analysis.evaluation.precision import average_precision, precision_curves
+from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 
 NUM_DATA_SETS, NUM_PICTURES, NUM_RESAMPLES = 500, 300, 500
 POPULATION, CROWDED_POPULATION = 20_000, 3_000

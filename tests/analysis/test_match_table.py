@@ -11,9 +11,9 @@ from oracles.detection_sets import detection_sets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from analysis.breakdowns import AspectCuts, aspect_ratio, aspect_subset
-from analysis.matching import IOU_THRESHOLDS, Subset, find_overlaps, match, match_detections
-from analysis.precision import average_precision, average_recall, precision_curves
+from analysis.evaluation.breakdowns import AspectCuts, aspect_ratio, aspect_subset
+from analysis.evaluation.matching import IOU_THRESHOLDS, Subset, find_overlaps, match, match_detections
+from analysis.evaluation.precision import average_precision, average_recall, precision_curves
 from freeanchor.errors import DataError
 
 
@@ -111,7 +111,7 @@ def test_blocks_change_nothing(data):
     """Overlaps found in many small blocks are those found in one."""
     overlaps = find_overlaps(*data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("analysis.matching._PAIRS_AT_ONCE", 7)
+        patch.setattr("analysis.evaluation.matching._PAIRS_AT_ONCE", 7)
         small = find_overlaps(*data)
     np.testing.assert_array_equal(overlaps.pair_detection, small.pair_detection)
     np.testing.assert_array_equal(overlaps.pair_iou, small.pair_iou)

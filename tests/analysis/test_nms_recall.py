@@ -11,7 +11,7 @@ from oracles.detection_sets import detection_sets
 from oracles.soft_nms import gaussian, linear
 
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.nms_recall import (
+from analysis.evaluation.nms_recall import (
     TAUS,
     NmsRecallDefinition,
     ObjectRecall,
@@ -24,7 +24,7 @@ from analysis.nms_recall import (
     object_recall,
     object_recall_under,
 )
-from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms
+from analysis.evaluation.suppression import GaussianSoftNms, HardNms, LinearSoftNms
 from freeanchor.errors import DataError
 
 definitions = st.builds(
@@ -97,7 +97,7 @@ def test_blocks_change_nothing(data):
     """Candidates looked at in many small blocks give what one block gives."""
     whole = object_recall(*data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("analysis.nms_recall._PAIRS_AT_ONCE", 3)
+        patch.setattr("analysis.evaluation.nms_recall._PAIRS_AT_ONCE", 3)
         blocks = object_recall(*data)
     np.testing.assert_array_equal(whole.iou_before, blocks.iou_before)
     np.testing.assert_array_equal(whole.iou_after, blocks.iou_after)

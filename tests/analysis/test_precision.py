@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from oracles.detection_metrics import subset_ap
 from oracles.detection_sets import detection_sets, only_pictures
 
-from analysis import precision as module
-from analysis.class_curves import RECALL_LEVELS, levels_reached
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import coco_statistics
-from analysis.matching import IOU_THRESHOLDS, match_detections
-from analysis.precision import (
+from analysis.evaluation import precision as module
+from analysis.evaluation.curves import RECALL_LEVELS, levels_reached
+from analysis.evaluation.matching import IOU_THRESHOLDS, match_detections
+from analysis.evaluation.precision import (
     average_precision,
     average_recall,
     class_precision,

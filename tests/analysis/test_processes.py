@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.processes import map_in_processes, usable_processors
+from analysis.evaluation.processes import map_in_processes, usable_processors
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS_FORK = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks on Linux only")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.detection_sets import detection_sets, only_pictures
 
-from analysis import statistics as module
-from analysis.matching import match_detections
-from analysis.precision import average_precision, precision_curves
-from analysis.statistics import (
+from analysis.evaluation import statistics as module
+from analysis.evaluation.matching import match_detections
+from analysis.evaluation.precision import average_precision, precision_curves
+from analysis.evaluation.statistics import (
     bootstrap,
     paired_bootstrap,
     paired_spread,

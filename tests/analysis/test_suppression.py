@@ -13,8 +13,7 @@ from oracles.nms_recall import greedy_nms
 from oracles.soft_nms import gaussian, linear, soft_nms
 
 from analysis.coco.columns import Detections
-from analysis.overlap import pairwise_iou
-from analysis.suppression import GaussianSoftNms, HardNms, LinearSoftNms, suppress
+from analysis.evaluation.suppression import GaussianSoftNms, HardNms, LinearSoftNms, pairwise_iou, suppress
 
 CASES = (
     (HardNms(nms_iou=0.5), lambda rows, _: greedy_nms(rows, 0.5)),

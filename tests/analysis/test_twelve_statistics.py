@@ -12,14 +12,14 @@ from oracles.measured_worlds import measured
 from pycocotools.cocoeval import COCOeval
 from world_columns import columns
 
-from analysis.breakdowns import category_aspects, category_counts
-from analysis.class_curves import RECALL_LEVELS, precisions_at_levels
 from analysis.coco.reading import collector_paused, read_detections, read_ground_truth
 from analysis.coco.record import coco_statistics
-from analysis.matching import match_detections
-from analysis.precision import average_precision, detection_statistics, precision_curves
-from experiments import evaluation as module
-from experiments.evaluation import evaluation_frame
+from analysis.evaluation import evaluate as module
+from analysis.evaluation.breakdowns import category_aspects, category_counts
+from analysis.evaluation.curves import RECALL_LEVELS, precisions_at_levels
+from analysis.evaluation.evaluate import evaluation_frame
+from analysis.evaluation.matching import match_detections
+from analysis.evaluation.precision import average_precision, detection_statistics, precision_curves
 from freeanchor.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.DataNote")

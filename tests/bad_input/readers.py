@@ -30,7 +30,7 @@ from tiny import tiny_detector, tiny_model
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
-from analysis.precision import detection_statistics
+from analysis.evaluation.precision import detection_statistics
 from bad_input.outcome import run
 from freeanchor.checkpoints.foreign_files import read_weights
 from freeanchor.checkpoints.native import FORMAT, describe, load_model

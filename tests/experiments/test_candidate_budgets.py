@@ -9,7 +9,7 @@ import pytest
 from miniature import Mini, fabricate
 
 from analysis.budget_figures import candidates_figure
-from analysis.nms_recall import TAUS
+from analysis.evaluation.nms_recall import TAUS
 from experiments.candidate_budgets import ALL, COLUMNS, METRICS, budget_frame
 from experiments.registry import build_profile
 from experiments.results import BUDGETS

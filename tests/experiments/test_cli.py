@@ -14,8 +14,8 @@ from tiny import tiny_detector, tiny_model
 
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import coco_statistics
-from analysis.nms_recall import NmsRecallDefinition, nms_recall_table, object_recall
-from analysis.suppression import HardNms
+from analysis.evaluation.nms_recall import NmsRecallDefinition, nms_recall_table, object_recall
+from analysis.evaluation.suppression import HardNms
 from experiments.cli import main
 from freeanchor.checkpoints.native import save_model
 

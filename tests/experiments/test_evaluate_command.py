@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from oracles.plain_files import ground_truth_content, random_sets, results_content, write_files
 
-from analysis.breakdowns import category_aspects, objects_per_image
 from analysis.coco.record import STATISTICS, coco_statistics
-from analysis.matching import match_detections
-from analysis.precision import average_precision, precision_curves
-from analysis.statistics import bootstrap
+from analysis.evaluation.breakdowns import category_aspects, objects_per_image
+from analysis.evaluation.evaluate import evaluation_frame
+from analysis.evaluation.matching import match_detections
+from analysis.evaluation.precision import average_precision, precision_curves
+from analysis.evaluation.statistics import bootstrap
 from experiments.cli import main
-from experiments.evaluation import evaluation_frame
 
 COLUMNS = ["metric", "label", "value", "low", "high", "num_objects", "num_images"]
 
@@ -105,8 +105,8 @@ def test_without_resamplings_there_are_no_intervals(sets, frame):
 
 def test_many_processes_change_nothing(sets, frame, monkeypatch):
     """Large input is shared out over processes, with the same numbers."""
-    monkeypatch.setattr("experiments.evaluation._SMALL", 1)
-    monkeypatch.setattr("experiments.evaluation.usable_processors", lambda: 2)
+    monkeypatch.setattr("analysis.evaluation.evaluate._SMALL", 1)
+    monkeypatch.setattr("analysis.evaluation.evaluate.usable_processors", lambda: 2)
     shared = evaluation_frame(*sets, num_resamples=100, per_category=True)
     pd.testing.assert_frame_equal(shared, frame, atol=1e-12)
 
@@ -221,6 +221,6 @@ def test_check_runs_pycocotools_beside_it(files, capsys, monkeypatch):
     plain = capsys.readouterr().out
     assert main(["evaluate", *files, "--resamples", "0", "--json", "--check"]) == 0
     assert capsys.readouterr().out == plain
-    monkeypatch.setattr("experiments.evaluation.coco_statistics", lambda *sets: dict.fromkeys(STATISTICS, 0.123))
+    monkeypatch.setattr("analysis.evaluation.evaluate.coco_statistics", lambda *sets: dict.fromkeys(STATISTICS, 0.123))
     with pytest.raises(ArithmeticError, match="ap"):
         main(["evaluate", *files, "--resamples", "0", "--check"])

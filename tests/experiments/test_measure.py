@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 from oracles.measured_worlds import NUM_IMAGES, NUM_OBJECTS, measured
 
-from analysis.breakdowns import category_aspects, crowdedness, slenderness
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.record import coco_statistics
-from analysis.nms_recall import nms_recall_table
-from analysis.statistics import bootstrap
-from experiments import measure as module
-from experiments.measure import compare, measure, metric_functions
-from experiments.metrics import RECALL_DEFINITIONS, object_recalls
+from analysis.evaluation import evaluate as module
+from analysis.evaluation.breakdowns import category_aspects, crowdedness, slenderness
+from analysis.evaluation.evaluate import compare, measure, metric_functions
+from analysis.evaluation.metrics import RECALL_DEFINITIONS, object_recalls
+from analysis.evaluation.nms_recall import nms_recall_table
+from analysis.evaluation.statistics import bootstrap
 
 SUFFIXES = tuple(RECALL_DEFINITIONS)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from oracles.measured_worlds import NUM_IMAGES, measured
 
-from analysis.matching import find_overlaps, match
-from analysis.precision import AREA_RANGES, area_subset, average_precision, average_recall, precision_curves
-from analysis.statistics import bootstrap, paired_bootstrap
-from experiments import measure as module
-from experiments.measure import compare, compare_detections, detection_functions, measure, metric_functions
-from experiments.metrics import detection_metrics
+from analysis.evaluation import evaluate as module
+from analysis.evaluation.evaluate import compare, compare_detections, detection_functions, measure, metric_functions
+from analysis.evaluation.matching import find_overlaps, match
+from analysis.evaluation.metrics import detection_metrics
+from analysis.evaluation.precision import AREA_RANGES, area_subset, average_precision, average_recall, precision_curves
+from analysis.evaluation.statistics import bootstrap, paired_bootstrap
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,10 @@ from oracles.plain_files import random_sets, results_content, write_files
 from oracles.soft_nms import gaussian
 
 from analysis.coco.reading import read_detections, read_ground_truth
-from analysis.nms_recall import TAUS, NmsRecallDefinition
-from analysis.suppression import GaussianSoftNms, HardNms, suppress
+from analysis.evaluation.nms_recall import TAUS, NmsRecallDefinition
+from analysis.evaluation.nms_recall_table import DEFINITION_NAMES, recall_frame, recall_text
+from analysis.evaluation.suppression import GaussianSoftNms, HardNms, suppress
 from experiments.cli import main
-from experiments.recall_frames import DEFINITION_NAMES, recall_frame, recall_text
 
 OPTIONS = {
     "": {},

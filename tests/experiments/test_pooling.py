@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.statistics import t_quantile
+from analysis.evaluation.statistics import t_quantile
 from experiments.evidence import Measured, SeedError, seed_error
 from experiments.pooling import pool
 

@@ -12,7 +12,7 @@ import pytest
 from miniature import Mini
 
 from analysis.coco.reading import read_ground_truth
-from analysis.nms_recall import ObjectRecall
+from analysis.evaluation.nms_recall import ObjectRecall
 from experiments import stages
 from experiments.config import Evaluation
 from experiments.matches import choose_objects

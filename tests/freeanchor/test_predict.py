@@ -12,7 +12,7 @@ from oracles.boxes import iou as oracle_iou
 from PIL import Image
 from tiny import FLOAT32, eager_model, tiny_detector, tiny_model, tiny_split, written_candidates
 
-from analysis.nms_recall import NmsRecallDefinition, object_recall
+from analysis.evaluation.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import InputConfig, Picture, Sample, Split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig

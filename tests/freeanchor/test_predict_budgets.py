@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import FLOAT32, eager_model, tiny_detector, tiny_split, written_candidates
 
-from analysis.nms_recall import NmsRecallDefinition, object_recall
+from analysis.evaluation.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor.data.coco import Split
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet

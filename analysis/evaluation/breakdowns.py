@@ -21,8 +21,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.matching import MatchTable, Subset, find_overlaps, match, match_detections
-from analysis.precision import PrecisionCurves, average_precision, class_precision, precision_curves
+from analysis.evaluation.matching import MatchTable, Subset, find_overlaps, match, match_detections
+from analysis.evaluation.precision import PrecisionCurves, average_precision, class_precision, precision_curves
 
 CROWDEDNESS_EDGES = (1, 4, 8, 13)  # 1-3, 4-7, 8-12, 13 and more objects
 

@@ -21,10 +21,16 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from analysis.class_curves import ClassCurve, boil_down, final_recalls, interpolated_precisions, precisions_at_levels
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.record import STATISTICS
-from analysis.matching import MatchTable, Subset, find_overlaps, match
+from analysis.evaluation.curves import (
+    ClassCurve,
+    boil_down,
+    final_recalls,
+    interpolated_precisions,
+    precisions_at_levels,
+)
+from analysis.evaluation.matching import MatchTable, Subset, find_overlaps, match
 
 AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # both ends included
 DETECTION_LIMITS = (1, 10, 100)  # of a picture and category, for AR

@@ -10,6 +10,13 @@ Soft-NMS is of Bodla et al., "Soft-NMS -- Improving Object Detection With One Li
 1704.04503): the best box is kept, the scores of all others of its class fall the further they overlap it, and the best
 of those comes next. It removes nothing by itself. *Kept* are the boxes whose score, fallen as it may be, is above
 `score_threshold`: the same threshold that made them candidates. Kept boxes carry their fallen scores.
+
+How far boxes overlap, as plain arrays.
+
+What it is: IoU of every box with every other. What it is not: COCO's overlap with crowd regions, or its very float
+operations (`analysis.matching`).
+
+    pairwise_iou(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 15, 10], [20, 20, 30, 30]]))    # [[1 / 3, 0]]
 """
 
 from dataclasses import dataclass
@@ -21,7 +28,14 @@ from torchvision.ops import batched_nms
 from tqdm import tqdm
 
 from analysis.coco.columns import Detections
-from analysis.overlap import pairwise_iou
+
+
+def pairwise_iou(a: Float[np.ndarray, "N 4"], b: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
+    """IoU of every box (xyxy) in `a` with every box in `b`; 0 where they do not meet, boxes without extent included."""
+    extent = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    overlap = np.clip(extent, 0, None).prod(axis=2)
+    union = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1) - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=overlap > 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analysis.breakdowns import AspectCuts, aspect_subset, crowdedness_bins
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.matching import Subset, find_overlaps, match
-from analysis.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
-from analysis.precision import (
+from analysis.evaluation.breakdowns import AspectCuts, aspect_subset, crowdedness_bins
+from analysis.evaluation.matching import Subset, find_overlaps, match
+from analysis.evaluation.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
+from analysis.evaluation.precision import (
     AREA_RANGES,
     DETECTION_LIMITS,
     PrecisionCurves,
@@ -39,7 +39,6 @@ from analysis.precision import (
 
 Metric = Callable[[np.ndarray], np.ndarray]
 CATEGORY = "ap_category_"  # and the category's id: AP of one category
-
 # suffix -> columns of the recall frame. DEVIATION(D10): the authors' own definition comes first, then alternatives.
 RECALL_DEFINITIONS = {
     "": ("before", "after"),

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.nms_recall import (
+from analysis.evaluation.nms_recall import (
     MAX_DETECTIONS,
     TAUS,
     FoundByImage,
@@ -27,8 +27,8 @@ from analysis.nms_recall import (
     nms_recall_values,
     object_recall_under,
 )
-from analysis.statistics import bootstrap, paired_bootstrap
-from analysis.suppression import Suppression
+from analysis.evaluation.statistics import bootstrap, paired_bootstrap
+from analysis.evaluation.suppression import Suppression
 
 DEFINITION_NAMES = {
     "": "class-agnostic",

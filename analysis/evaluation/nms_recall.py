@@ -22,8 +22,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from analysis.coco.columns import Detections, GroundTruth, positions
-from analysis.overlap import pairwise_iou
-from analysis.suppression import HardNms, Suppression, rows_by_image, survivors
+from analysis.evaluation.suppression import HardNms, Suppression, pairwise_iou, rows_by_image, survivors
 from freeanchor.errors import DataError
 
 TAUS = tuple(round(0.50 + 0.05 * step, 2) for step in range(9))  # authors' code: tools/eval_NR.py, .50, .55 ... .90
