@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.bag_figures import GROUP_NAMES
 from analysis.bags.arrays import BAG_TABLE_COLUMNS
 from analysis.bags.summaries import POSITION_COLUMNS, concentration_frame, part_distance_frame
+from analysis.figures.bags import GROUP_NAMES
 from experiments.config import Evaluation
 from experiments.frames import is_measured
 from experiments.matches import STAGE_COLUMNS, bag_frames

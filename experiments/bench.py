@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from analysis.bench_figures import benchmarks_figure
-from analysis.figures import write_figure
+from analysis.figures.comparisons import benchmarks_figure
+from analysis.figures.style import write_figure
 from experiments.bench_evaluation import bench_evaluation
 from experiments.bench_inference import bench_inference
 from experiments.bench_loss import bench_loss

@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.bags.matches import MATCH_COLUMNS, chosen_anchor, preferred_by_iou, summarize_bags
-from analysis.explorer_figures import HEATMAP_COLUMNS, match_heatmaps
-from analysis.figure_style import STYLE
+from analysis.figures.heatmaps import HEATMAP_COLUMNS, match_heatmaps
+from analysis.figures.style import STYLE
 from experiments.picture_objects import (
     PictureObjects,
     annotated_objects,

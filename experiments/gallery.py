@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figure_style import DETECTORS, FREEANCHOR, RETINANET
-from analysis.gallery_figures import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
+from analysis.figures.gallery import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
+from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
 from experiments.config import Evaluation
 from experiments.gallery_objects import (
     ALONE,

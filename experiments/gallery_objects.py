@@ -21,7 +21,7 @@ from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.evaluation.breakdowns import aspect_ratio, objects_per_image
 from analysis.evaluation.matching import MatchTable, find_overlaps, match
-from analysis.figure_style import DETECTORS, FREEANCHOR, RETINANET
+from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
 from experiments.config import Evaluation, Training
 from experiments.profiles import Profile
 from experiments.store import Store

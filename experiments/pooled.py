@@ -16,8 +16,8 @@ from urllib.parse import quote
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.figures import write_figure
-from analysis.pooled_figures import pooled_figure
+from analysis.figures.pooled import pooled_figure
+from analysis.figures.style import write_figure
 from analysis.tables import escape_markdown
 from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets
 from experiments.ledger import ONE_SEED, number_text, summary

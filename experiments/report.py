@@ -12,19 +12,15 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from analysis.ablation_figures import ablations_figure
-from analysis.bag_box_figures import bag_boxes_figure
-from analysis.bag_figures import bag_concentration_figure, match_positions_figure, part_distance_figure
 from analysis.bags.matches import MATCH_COLUMNS
-from analysis.budget_figures import candidates_figure
-from analysis.figures import write_figure
-from analysis.function_figures import figure2, figure3
-from analysis.matching_figures import figure1, figure4
-from analysis.overlap_figures import bag_overlap_figure
-from analysis.result_figures import figure5, figure6
+from analysis.figures.bags import bag_concentration_figure, match_positions_figure, part_distance_figure
+from analysis.figures.breakdowns import figure5, figure6
+from analysis.figures.comparisons import ablations_figure, bag_boxes_figure, candidates_figure
+from analysis.figures.curves import bag_overlap_figure, figure2, figure3, learning_curves, training_curves
+from analysis.figures.matching import figure1, figure4
+from analysis.figures.style import write_figure
 from analysis.table_lines import TableLayout
 from analysis.tables import write_table
-from analysis.training_figures import learning_curves, training_curves
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.ablation_frame import ablation_frame
 from experiments.bag_boxes import bag_box_frame

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from analysis.ablation_figures import ablations_figure
+from analysis.figures.comparisons import ablations_figure
 
 NAN = math.nan
 COLUMNS = ["factor", "tried", "is_default", "metric", "value", "low", "high"]

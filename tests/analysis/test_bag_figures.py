@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bag_figures import bag_concentration_figure, mass_grid, match_positions_figure, part_distance_figure
 from analysis.bags.summaries import CONCENTRATION_COLUMNS, CONCENTRATION_METRICS, DISTANCE_COLUMNS, NUM_BINS, REACH
+from analysis.figures.bags import bag_concentration_figure, mass_grid, match_positions_figure, part_distance_figure
 
 WIDTH = (REACH[1] - REACH[0]) / NUM_BINS
 GROUPS = ("all", "slender", "square", "acentric", "acentric_aligned")

@@ -9,7 +9,7 @@ from oracles.bags import chosen, entropy, nearest_by_iou
 from oracles.match_frames import make_matches
 
 from analysis.bags.matches import MatchesError
-from analysis.explorer_figures import cell_values, match_heatmaps
+from analysis.figures.heatmaps import cell_values, match_heatmaps
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 GREEN, BLUE, RED = "#18B548", "#2E86DE", "#E8380D"

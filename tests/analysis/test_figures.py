@@ -9,11 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 from oracles.match_frames import make_matches
 
-from analysis.figures import write_figure
-from analysis.function_figures import figure2, figure3
-from analysis.matching_figures import figure1, figure4
-from analysis.result_figures import bin_label, figure5, figure6
-from analysis.training_figures import learning_curves, smooth, training_curves
+from analysis.figures.breakdowns import bin_label, figure5, figure6
+from analysis.figures.curves import figure2, figure3, learning_curves, smooth, training_curves
+from analysis.figures.matching import figure1, figure4
+from analysis.figures.style import write_figure
 
 NAN = math.nan
 IMAGE = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from oracles.match_frames import make_matches
 
 from analysis.bags.matches import chosen_anchor, effective_anchors
-from analysis.gallery_figures import (
+from analysis.figures.gallery import (
     CORRECT_COLOUR,
     OBJECT_COLOUR,
     OTHER_COLOUR,
@@ -22,8 +22,8 @@ from analysis.gallery_figures import (
     message_figure,
     photographs_figure,
 )
-from analysis.matching_figures import LEARNED_COLOUR
-from analysis.picture_sheet import WIDTH
+from analysis.figures.matching import LEARNED_COLOUR
+from analysis.figures.pictures import WIDTH
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 GT_BOX = np.array([20.0, 30.0, 80.0, 70.0])

@@ -7,8 +7,8 @@ from matplotlib.patches import Rectangle
 from oracles.match_frames import make_matches
 
 from analysis.bags.matches import MatchesError, anchor_centres, chosen_anchor, square_anchors
-from analysis.matching_figures import dot_places, figure1, figure4, shown_ratio
-from analysis.picture_view import view_around
+from analysis.figures.matching import dot_places, figure1, figure4, shown_ratio
+from analysis.figures.pictures import view_around
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 

@@ -11,8 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figure_style import INK
-from analysis.pooled_figures import SET_MARKERS, VERDICT_COLOURS, pooled_figure
+from analysis.figures.pooled import SET_MARKERS, VERDICT_COLOURS, pooled_figure
+from analysis.figures.style import INK
 
 NAN = math.nan
 COLUMNS = [

@@ -9,7 +9,7 @@ import torch
 from oracles.boxes import iou
 from oracles.coco_folder import write_both
 
-from analysis.overlap_figures import bag_overlap_figure
+from analysis.figures.curves import bag_overlap_figure
 from experiments.bag_overlap import COLUMNS, NUM_RANKS, REFERENCE, bag_overlap, overlap_frame
 from experiments.registry import build_profile
 from experiments.store import Store

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
-from analysis.budget_figures import candidates_figure
 from analysis.evaluation.nms_recall import TAUS
+from analysis.figures.comparisons import candidates_figure
 from experiments.candidate_budgets import ALL, COLUMNS, METRICS, budget_frame
 from experiments.registry import build_profile
 from experiments.results import BUDGETS

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.figure_style import COLOURS, FAINT_INK, FREEANCHOR, INK, new_figure, say_not_run, styled
+from analysis.figures.style import COLOURS, FAINT_INK, FREEANCHOR, INK, new_figure, say_not_run, styled
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 # As blue against vermilion, and hollow where nothing is decided: no two rest on colour alone.

@@ -20,7 +20,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from analysis.bags.summaries import NUM_BINS, REACH
-from analysis.figure_style import (
+from analysis.figures.breakdowns import bin_label
+from analysis.figures.matching import ASSIGNED_COLOUR, GT_COLOUR, LIKELIHOOD_MAP, PART_COLOUR
+from analysis.figures.style import (
     COLOURS,
     FAINT_INK,
     FREEANCHOR,
@@ -32,8 +34,6 @@ from analysis.figure_style import (
     say_not_run,
     styled,
 )
-from analysis.matching_figures import ASSIGNED_COLOUR, GT_COLOUR, LIKELIHOOD_MAP, PART_COLOUR
-from analysis.result_figures import bin_label
 
 GROUP_NAMES = {
     "all": "all objects",

@@ -34,15 +34,9 @@ from analysis.bags.matches import (
     preferred_by_iou,
     summarize_bags,
 )
-from analysis.figure_style import FAINT_INK, new_figure, say_not_run, styled
-from analysis.matching_figures import (
-    ASSIGNED_COLOUR,
-    GT_COLOUR,
-    LEARNED_COLOUR,
-    LIKELIHOOD_MAP,
-    PART_COLOUR,
-)
-from analysis.picture_view import View, draw_box, show_picture, view_around
+from analysis.figures.matching import ASSIGNED_COLOUR, GT_COLOUR, LEARNED_COLOUR, LIKELIHOOD_MAP, PART_COLOUR
+from analysis.figures.pictures import View, draw_box, show_picture, view_around
+from analysis.figures.style import FAINT_INK, new_figure, say_not_run, styled
 
 HEATMAP_COLUMNS = ("stride_x", "stride_y")
 METRIC_TITLES = {

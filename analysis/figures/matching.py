@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.bags.matches import MatchesError, anchor_centres, anchors_of_ratio, chosen_anchor
-from analysis.figure_style import FAINT_INK, FREEANCHOR, INK, new_figure, say_not_run, styled
-from analysis.picture_view import View, draw_box, show_picture, view_around
+from analysis.figures.pictures import View, draw_box, show_picture, view_around
+from analysis.figures.style import FAINT_INK, FREEANCHOR, INK, new_figure, say_not_run, styled
 
 GT_COLOUR, ASSIGNED_COLOUR, LEARNED_COLOUR, PART_COLOUR = "#18B548", "#2E86DE", "#E8380D", "#0B6FD6"
 # White to dark red, but never so pale that an unlikely anchor vanishes.

@@ -25,10 +25,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from analysis.bags.matches import anchor_centres, chosen_anchor, summarize_bags
-from analysis.figure_style import COLOURS, DETECTORS, FAINT_INK, new_figure, styled
-from analysis.matching_figures import LEARNED_COLOUR
-from analysis.picture_sheet import WIDTH, Cell, Panel, picture_sheet
-from analysis.picture_view import View, draw_box, show_picture, view_around
+from analysis.figures.matching import LEARNED_COLOUR
+from analysis.figures.pictures import WIDTH, Cell, Panel, View, draw_box, picture_sheet, show_picture, view_around
+from analysis.figures.style import COLOURS, DETECTORS, FAINT_INK, new_figure, styled
 
 OBJECT_COLOUR, CORRECT_COLOUR, OTHER_COLOUR = "#FFFFFF", "#FFD21F", "#FF7AD9"  # light, each with a dark rim
 _CORNERS = ["x1", "y1", "x2", "y2"]

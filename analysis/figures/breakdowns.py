@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from analysis.figure_style import (
+from analysis.figures.style import (
     COLOURS,
     DETECTORS,
     FAINT_INK,

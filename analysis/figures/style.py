@@ -13,8 +13,10 @@ Figures are made with matplotlib's objects: no pyplot, no global state, no displ
 is legible when printed at half the width of a page.
 """
 
+import io
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -24,6 +26,8 @@ import seaborn  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from freeanchor.files import sibling, write_atomically
 
 RETINANET, FREEANCHOR = "RetinaNet", "FreeAnchor"
 DETECTORS = (RETINANET, FREEANCHOR)
@@ -103,3 +107,21 @@ def error_lengths(rows: pd.DataFrame) -> np.ndarray:
     value = rows.value.to_numpy(dtype=np.float64)
     low, high = rows.low.to_numpy(dtype=np.float64), rows.high.to_numpy(dtype=np.float64)
     return 100 * np.maximum(np.stack([value - low, high - value]), 0)
+
+
+PNG_DPI = 200
+# Neither format may carry the time or a version: the same frame gives the same bytes.
+_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
+
+
+def write_figure(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
+    """Write `stem`.png (200 dpi), `stem`.pdf and, last, `stem`.csv: the frame that the figure draws.
+
+    Each file appears whole or not at all; once the csv is there, the others are.
+    """
+    for suffix, metadata in _METADATA.items():
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=metadata)
+        write_atomically(sibling(stem, suffix), buffer.getvalue())
+    write_atomically(sibling(stem, "csv"), frame.to_csv(index=False, lineterminator="\n").encode())
