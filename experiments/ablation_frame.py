@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 
-from analysis.table_lines import TableLayout
+from analysis.tables.cells import TableLayout
 from experiments.ablations import Ablation, Value
 from experiments.evidence import Evidence
 from experiments.frames import is_measured, measurements

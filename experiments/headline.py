@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.table_lines import TableLayout
+from analysis.tables.cells import TableLayout
 from experiments.config import CocoData
 from experiments.frames import pair_frame
 from experiments.profiles import DETECTORS, Profile

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from analysis.figures.pooled import pooled_figure
 from analysis.figures.style import write_figure
-from analysis.tables import escape_markdown
+from analysis.tables.markup import escape_markdown
 from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets
 from experiments.ledger import ONE_SEED, number_text, summary
 from experiments.page import PAGE_NAME, Section, build_page

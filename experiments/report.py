@@ -19,8 +19,8 @@ from analysis.figures.comparisons import ablations_figure, bag_boxes_figure, can
 from analysis.figures.curves import bag_overlap_figure, figure2, figure3, learning_curves, training_curves
 from analysis.figures.matching import figure1, figure4
 from analysis.figures.style import write_figure
-from analysis.table_lines import TableLayout
-from analysis.tables import write_table
+from analysis.tables.cells import TableLayout
+from analysis.tables.markup import write_table
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.ablation_frame import ablation_frame
 from experiments.bag_boxes import bag_box_frame

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.table_lines import table_rows
+from analysis.tables.cells import table_rows
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.config import Evaluation
 from experiments.frames import is_measured

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.table_lines import TIDY_COLUMNS, TableError, TableLayout, format_measure, table_rows
-from analysis.tables import to_latex, to_markdown, write_table
+from analysis.tables.cells import TIDY_COLUMNS, TableError, TableLayout, format_measure, table_rows
+from analysis.tables.markup import to_latex, to_markdown, write_table
 
 NAN = math.nan
 LAYOUT = TableLayout(

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from miniature import Mini
 
-from analysis.tables import to_markdown
+from analysis.tables.markup import to_markdown
 from experiments.ablation_frame import LAYOUT, ablation_frame
 from experiments.ablations import FACTORS
 from experiments.registry import build_profile

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.tables import to_markdown
+from analysis.tables.markup import to_markdown
 from experiments.headline import LAYOUT, ROWS, headline_frame
 from experiments.registry import build_profile
 from experiments.store import Store

@@ -19,13 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.table_lines import (
-    TableCell,
-    TableLayout,
-    TableLine,
-    table_notes,
-    table_rows,
-)
+from analysis.tables.cells import TableCell, TableLayout, TableLine, table_notes, table_rows
 from freeanchor.files import sibling, write_atomically
 
 KIND_HEADING = "Source"
