@@ -18,8 +18,8 @@ from torchvision.models.detection import RetinaNet
 from torchvision_free_anchor import INPUTS, as_torchvision, average_precision, small_retinanet, start_from_scratch
 from tqdm import tqdm, trange
 
-from experiments.config import Training
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.config import Training
 from experiments.stages import data_stage
 from experiments.store import Store
 from freeanchor.data.augmentation import TrainingStream

@@ -8,10 +8,9 @@ import math
 import pandas as pd
 
 from analysis.tables.cells import TableLayout
-from experiments.ablations import Ablation, Value
 from experiments.evidence import Evidence
 from experiments.frames import is_measured, measurements
-from experiments.profiles import Profile
+from experiments.registry.profile import Ablation, Profile, Value
 from experiments.store import Store
 
 METRICS = ("ap", "ap_50", "ap_75", "ap_slender", "ap_square", "nr", "nr_90")

@@ -16,10 +16,10 @@ import pandas as pd
 
 from analysis.bags.arrays import MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
 from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
-from experiments.config import Evaluation
 from experiments.frames import is_measured
 from experiments.matches import DIGITS, MAX_BAGS, first_pictures
-from experiments.profiles import Profile
+from experiments.registry.config import Evaluation
+from experiments.registry.profile import Profile
 from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.store import Store
 from freeanchor.checkpoints.native import load_model

@@ -12,10 +12,10 @@ import pandas as pd
 from analysis.bags.arrays import BAG_TABLE_COLUMNS
 from analysis.bags.summaries import POSITION_COLUMNS, concentration_frame, part_distance_frame
 from analysis.figures.bags import GROUP_NAMES
-from experiments.config import Evaluation
 from experiments.frames import is_measured
 from experiments.matches import STAGE_COLUMNS, bag_frames
-from experiments.profiles import Profile
+from experiments.registry.config import Evaluation
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from freeanchor.files import write_csv
 

@@ -17,8 +17,8 @@ import torch
 
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.breakdowns import AspectCuts
-from experiments.config import PublishedCheckpoint
-from experiments.profiles import Profile
+from experiments.registry.config import PublishedCheckpoint
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
 from freeanchor.boxes import pairwise_iou

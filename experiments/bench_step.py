@@ -19,8 +19,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from experiments.bench_rows import BenchRow, interleaved, medians
-from experiments.config import Training
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.config import Training
 from experiments.step_cost import make_batch, step_training, tame
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, Sample, collate, read_split

@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.claims import CLAIMS
-from experiments.classes import CLASSES
-from experiments.config import CLASSES_MARK
 from experiments.ledger import COLUMNS, rule_text
+from experiments.registry.classes import CLASSES
+from experiments.registry.config import CLASSES_MARK
 from experiments.verdicts import VERDICTS
 
 NUMBERS = ("value", "low", "high", "n_seeds", "seed_error", "seed_degrees")

@@ -9,9 +9,9 @@ REPRODUCING.md, *Results*).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from experiments.ablations import FACTORS
 from experiments.bag_evidence import BagEvidence
 from experiments.evidence import Evidence, Measured
+from experiments.registry.profile import FACTORS
 from experiments.training_cost import measured_cost
 from experiments.verdicts import Above, Below, Rule, Within
 

@@ -9,15 +9,15 @@ import json
 import sys
 from dataclasses import replace
 
-from experiments.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.frames import is_measured
 from experiments.index import write_index
 from experiments.kept_runs import pack_runs, unpack_runs
 from experiments.learning_curve import curve_stage
-from experiments.photos import Photographs
 from experiments.plan import make_rules
-from experiments.profiles import Profile
-from experiments.registry import PROFILES, build_profile
+from experiments.registry.build import PROFILES, build_profile
+from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
+from experiments.registry.profile import Profile
+from experiments.registry.sizes import Photographs
 from experiments.report import REPORTS, write_report
 from experiments.show import recipe_lines
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage

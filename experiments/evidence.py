@@ -20,7 +20,7 @@ import pandas as pd
 
 from analysis.evaluation.statistics import spread, t_quantile
 from experiments.frames import gains_frame, is_measured, measurements
-from experiments.profiles import Pair, Profile
+from experiments.registry.profile import Pair, Profile
 from experiments.store import Store
 
 LEVEL = 0.95

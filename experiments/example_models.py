@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.config import Training
 from experiments.evidence import Evidence
 from experiments.frames import measurements
-from experiments.profiles import Profile
+from experiments.registry.config import Training
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.files import write_csv

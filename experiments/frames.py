@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.config import CocoData, Evaluation, PublishedCheckpoint, Training
-from experiments.profiles import PEER, Pair, Profile, Row
-from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, published
+from experiments.registry.config import CocoData, Evaluation, PublishedCheckpoint, Training
+from experiments.registry.profile import PEER, Pair, Profile, Row
+from experiments.registry.published import AP_FAMILY, NMS_RECALL, SOURCES, published
 from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
 from experiments.stages import compare_stage
 from experiments.store import Store

@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 
 from analysis.figures.gallery import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
 from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
-from experiments.config import Evaluation
 from experiments.gallery_objects import (
     ALONE,
     BOTH,
@@ -40,7 +39,8 @@ from experiments.gallery_objects import (
     objects_frame,
 )
 from experiments.picture_credits import picture_credits
-from experiments.profiles import Profile
+from experiments.registry.config import Evaluation
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Picture

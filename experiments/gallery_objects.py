@@ -22,8 +22,8 @@ from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.evaluation.breakdowns import aspect_ratio, objects_per_image
 from analysis.evaluation.matching import MatchTable, find_overlaps, match
 from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
-from experiments.config import Evaluation, Training
-from experiments.profiles import Profile
+from experiments.registry.config import Evaluation, Training
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from freeanchor.data.coco import Picture, Split, locate_split, read_split
 from freeanchor.data.resizing import resized_size

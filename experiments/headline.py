@@ -9,10 +9,10 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.tables.cells import TableLayout
-from experiments.config import CocoData
 from experiments.frames import pair_frame
-from experiments.profiles import DETECTORS, Profile
-from experiments.published import SOURCES, published
+from experiments.registry.config import CocoData
+from experiments.registry.profile import DETECTORS, Profile
+from experiments.registry.published import SOURCES, published
 from experiments.seeds import NOT_RUN
 from experiments.store import Store
 

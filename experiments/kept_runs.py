@@ -19,10 +19,10 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from experiments.archive import DAMAGED, remove_leftovers, unpack
 from experiments.bag_boxes import bag_boxes_stage
 from experiments.bag_frames import bags_stage
-from experiments.config import PublishedCheckpoint, Training
 from experiments.frames import is_measured
 from experiments.gallery import gallery_stage
-from experiments.profiles import Profile
+from experiments.registry.config import PublishedCheckpoint, Training
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from experiments.training_cost import cost_file, timed_pairs
 from freeanchor.errors import UsageError

@@ -13,9 +13,9 @@ import pandas as pd
 from analysis.coco.columns import Detections
 from analysis.coco.reading import read_ground_truth
 from analysis.coco.record import coco_statistics
-from experiments.config import Evaluation
 from experiments.matches import snapshot_files
-from experiments.profiles import Profile
+from experiments.registry.config import Evaluation
+from experiments.registry.profile import Profile
 from experiments.results import result_rows
 from experiments.store import Store
 from freeanchor.checkpoints.native import load_model

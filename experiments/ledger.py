@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.claims import CLAIMS, Claim
-from experiments.config import FolderData
 from experiments.evidence import Evidence, Measured
-from experiments.profiles import Profile
+from experiments.registry.config import FolderData
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from experiments.verdicts import NOT_RUN, VERDICTS, judge
 from freeanchor.files import sibling, write_atomically

@@ -21,8 +21,8 @@ from analysis.bags.arrays import BAG_TABLE_COLUMNS, OFF_CENTRE, BagArrays, bag_t
 from analysis.bags.matches import MATCH_COLUMNS
 from analysis.bags.summaries import POSITION_COLUMNS, position_histograms
 from analysis.evaluation.breakdowns import AspectCuts
-from experiments.config import Evaluation, PublishedCheckpoint
-from experiments.profiles import SNAPSHOTS
+from experiments.registry.config import Evaluation, PublishedCheckpoint
+from experiments.registry.profile import SNAPSHOTS
 from experiments.store import Store
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import Picture, Split, locate_split, read_split

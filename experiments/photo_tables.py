@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.headline import ROWS
-from experiments.profiles import DETECTORS, PEER
+from experiments.registry.profile import DETECTORS, PEER
 
 GAINS = {"ap": "AP", "ap_slender": "slender", "ap_square": "square", "nr": "NMS recall"}  # columns of gains
 HEAD = ("Set", "Val. pictures with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss, seed 0")

@@ -6,8 +6,8 @@ print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
 from pathlib import Path
 
 from experiments.checkpoint_files import is_at_hand
-from experiments.config import Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.profiles import PEER, Profile
+from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
+from experiments.registry.profile import PEER, Profile
 from experiments.report import LAYOUTS, REPORTS
 from experiments.store import Store
 from experiments.training_cost import cost_file, timed_pairs

@@ -27,7 +27,6 @@ from experiments.bag_boxes import bag_box_frame
 from experiments.bag_frames import concentration, part_distance, stored_positions
 from experiments.bag_overlap import bag_overlap
 from experiments.candidate_budgets import budget_frame
-from experiments.config import CocoData
 from experiments.example_models import write_models
 from experiments.frames import (
     crowdedness_frame,
@@ -43,7 +42,8 @@ from experiments.headline import headline_frame, headline_layout
 from experiments.learning_curve import learning_curves as curves_of
 from experiments.ledger import ledger_frame, write_ledger
 from experiments.picture_credits import picture_credits
-from experiments.profiles import Profile
+from experiments.registry.config import CocoData
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from freeanchor.data.coco import read_split
 from freeanchor.data.pictures import open_image

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.evaluation.statistics import spread
-from experiments.profiles import Profile
+from experiments.registry.profile import Profile
 
 _Answer = TypeVar("_Answer")  # what is known of a run
 SEED_COLUMNS = ("n_seeds", "sd", "minimum", "maximum", "seed_low", "seed_high")

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.backbone_files import backbone_download, is_users_file
 from experiments.checkpoint_files import is_at_hand
-from experiments.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
+from experiments.registry.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
 from experiments.stages import COCO_PICTURES
 from experiments.store import Store
 

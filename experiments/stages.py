@@ -22,11 +22,18 @@ import pandas as pd
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.evaluation.evaluate import Measured, compare, measure
 from experiments.checkpoint_files import backbone_file, fetch_checkpoint
-from experiments.classes import write_merged
-from experiments.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.fingerprints import NUM_DIGITS
 from experiments.matches import matches_frame
 from experiments.provenance import provenance
+from experiments.registry.classes import write_merged
+from experiments.registry.config import (
+    NUM_DIGITS,
+    CocoData,
+    DrawnData,
+    Evaluation,
+    FolderData,
+    PublishedCheckpoint,
+    Training,
+)
 from experiments.results import BUDGET_COLUMNS, BUDGETS, RECALL_COLUMNS, budget_rows, recall_rows, result_rows
 from experiments.store import Store
 from freeanchor.checkpoints.native import DetectorConfig, load_model, save_model

@@ -7,7 +7,7 @@ store.data(training)
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.config import CocoData, PublishedCheckpoint, Training
+from experiments.registry.config import CocoData, PublishedCheckpoint, Training
 from freeanchor.errors import CheckpointError
 
 

@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 
 from analysis.evaluation.statistics import percentile_interval
-from experiments.config import Training
 from experiments.evidence import Evidence, Measured
-from experiments.profiles import Pair, Profile
+from experiments.registry.config import Training
+from experiments.registry.profile import Pair, Profile
 from experiments.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.augmentation import TrainingStream

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.profiles import Profile
-from experiments.published import AP_FAMILY, NMS_RECALL
+from experiments.registry.profile import Profile
+from experiments.registry.published import AP_FAMILY, NMS_RECALL
 from experiments.store import Store
 
 METRICS = ("training_seconds", *AP_FAMILY, *NMS_RECALL)

@@ -20,9 +20,9 @@ from oracles.foreign_states import authors_state, detectron2_state, miniature, m
 from test_end_to_end import OPTIONS, _make, _tree
 
 from experiments.cli import main
-from experiments.coco import coco_profile
-from experiments.config import PublishedCheckpoint
-from experiments.profiles import Profile
+from experiments.registry.coco import coco_profile
+from experiments.registry.config import PublishedCheckpoint
+from experiments.registry.profile import Profile
 from freeanchor.shapes.dataset import write_shapes
 from freeanchor.shapes.objects import CATEGORIES
 from freeanchor.shapes.scene import ShapesConfig

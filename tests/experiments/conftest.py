@@ -6,7 +6,7 @@ import pytest
 from miniature import Mini
 
 from experiments.learning_curve import curve_stage
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store
 from freeanchor.runtime import Runtime

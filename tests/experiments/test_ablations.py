@@ -7,8 +7,8 @@ from miniature import Mini
 
 from analysis.tables.markup import to_markdown
 from experiments.ablation_frame import LAYOUT, ablation_frame
-from experiments.ablations import FACTORS
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.profile import FACTORS
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 SECTION_4_3 = {

@@ -10,7 +10,7 @@ from miniature import Mini, fabricate
 
 from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, picture_means
 from experiments.bag_boxes import COLUMNS, bag_box_frame, bag_boxes_stage
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import read_split

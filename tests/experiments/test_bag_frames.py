@@ -9,7 +9,7 @@ from experiments import bag_evidence
 from experiments.bag_evidence import BagEvidence
 from experiments.bag_frames import bags_stage, concentration, part_distance, stored_bags, stored_positions
 from experiments.evidence import Evidence
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.store import Store
 
 

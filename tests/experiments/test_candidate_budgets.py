@@ -11,7 +11,7 @@ from miniature import Mini, fabricate
 from analysis.evaluation.nms_recall import TAUS
 from analysis.figures.comparisons import candidates_figure
 from experiments.candidate_budgets import ALL, COLUMNS, METRICS, budget_frame
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.results import BUDGETS
 from experiments.store import Store
 

@@ -9,10 +9,10 @@ from oracles.coco_folder import write_both
 
 from experiments.backbone_files import BACKBONE_FILES
 from experiments.checkpoint_files import download_of, is_at_hand
-from experiments.coco import coco_profile
-from experiments.config import PublishedCheckpoint, Training
-from experiments.profiles import Profile
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.coco import coco_profile
+from experiments.registry.config import PublishedCheckpoint, Training
+from experiments.registry.profile import Profile
 from experiments.show import recipe_lines
 from experiments.store import Store
 from freeanchor.detector.backbones import TorchvisionResNet

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from experiments.config import DrawnData, Evaluation, FolderData, Training
-from experiments.fingerprints import ADDED_LATER, fingerprint
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.config import ADDED_LATER, DrawnData, Evaluation, FolderData, Training, fingerprint
 from freeanchor.anchors import AnchorConfig
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.data.coco import InputConfig

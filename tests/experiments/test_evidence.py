@@ -9,7 +9,7 @@ from miniature import Mini, fabricate
 
 from experiments import frames
 from experiments.evidence import Evidence, SeedError, SeedNoise, error_of_difference, pooled_noise, seed_error, widened
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.store import Store
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from miniature import Mini
 
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from freeanchor.files import BusyError, alone_at, in_turn
 
 ROOT = Path(__file__).resolve().parents[2]

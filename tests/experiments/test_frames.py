@@ -20,9 +20,9 @@ from experiments.frames import (
     training_frame,
     trials_frame,
 )
-from experiments.profiles import PEER
-from experiments.published import AP_FAMILY, NMS_RECALL
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.profile import PEER
+from experiments.registry.published import AP_FAMILY, NMS_RECALL
 from experiments.report import comparison
 from experiments.store import Store
 

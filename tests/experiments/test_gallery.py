@@ -24,8 +24,8 @@ from experiments.gallery import (
     gallery_slender,
 )
 from experiments.gallery_objects import choose_alone, draw_pictures, find_objects, own_score
-from experiments.profiles import Profile
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.profile import Profile
 from experiments.store import Store
 from freeanchor.checkpoints.native import save_model
 

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.tables.markup import to_markdown
 from experiments.headline import LAYOUT, ROWS, headline_frame
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.store import Store
 
 NO_GAINS = pd.DataFrame(columns=["metric", "value", "low", "high"])

@@ -13,7 +13,7 @@ from miniature import Mini, fabricate
 from experiments.cli import main
 from experiments.frames import is_measured
 from experiments.kept_runs import FOLDER, pack_runs, unpack_runs
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.report import write_report
 from experiments.stages import predict_stage
 from experiments.store import Store

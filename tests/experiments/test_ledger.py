@@ -11,7 +11,7 @@ from experiments.claims import CLAIMS
 from experiments.evidence import Evidence, Measured
 from experiments.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
 from experiments.markdown_tables import parse_markdown
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.store import Store
 from experiments.verdicts import NOT_RUN, VERDICTS
 

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.headline import ROWS
 from experiments.photo_tables import photographs_table
-from experiments.profiles import PEER
+from experiments.registry.profile import PEER
 
 
 def write_report(folder: Path, peer: float | None) -> None:

@@ -13,11 +13,10 @@ from experiments.backbone_files import backbone_download, weights_of
 from experiments.cli import main
 from experiments.command_line import build_parser
 from experiments.commands import evaluation_of
-from experiments.photos import MOST_PICTURES, NUM_EPOCHS, Photographs
 from experiments.plan import make_rules
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.sizes import MOST_PICTURES, NUM_EPOCHS, Photographs, Size
 from experiments.report import picture_of
-from experiments.sizes import Size
 from experiments.store import Store
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.timm import TimmBackbone
@@ -67,7 +66,7 @@ def test_a_huge_set_is_seen_no_more_often_than_the_paper_saw_coco(
 ) -> None:
     """Sixty epochs of a huge set would be weeks."""
     assert MOST_PICTURES == 90_000 * 16
-    monkeypatch.setattr("experiments.photos.MOST_PICTURES", 40)
+    monkeypatch.setattr("experiments.registry.sizes.MOST_PICTURES", 40)
     assert recipe_of(folder).recipe.num_samples == 40
 
 
@@ -198,6 +197,6 @@ def test_another_file_than_the_run_was_named_for_is_refused(
 
 def test_the_size_is_that_of_a_profile(folder: Path) -> None:
     """A size asks for nothing that the registry does not know."""
-    from experiments.photos import photos
+    from experiments.registry.sizes import photos
 
     assert isinstance(photos(Photographs(folder=folder)), Size)

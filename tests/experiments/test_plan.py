@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from oracles.coco_folder import write_both
 
-from experiments.config import DrawnData
 from experiments.plan import make_rules, measured_file, shown_runs
-from experiments.profiles import PEER, Profile
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
+from experiments.registry.config import DrawnData
+from experiments.registry.profile import PEER, Profile
 from experiments.report import FIGURES, LAYOUTS, REPORTS
 from experiments.store import Store
 

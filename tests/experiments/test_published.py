@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.published import AP_FAMILY, NMS_RECALL, SOURCES, TABLE_3_ROWS, published
+from experiments.registry.published import AP_FAMILY, NMS_RECALL, SOURCES, TABLE_3_ROWS, published
 
 R50, R101, X101, HOURGLASS = "ResNet-50", "ResNet-101", "ResNeXt-101", "Hourglass-104"
 NR = {

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from oracles.coco_folder import write_both
 
-from experiments.profiles import Profile
-from experiments.published import published
-from experiments.registry import PROFILES, build_profile
+from experiments.registry.build import PROFILES, build_profile
+from experiments.registry.profile import Profile
+from experiments.registry.published import published
 from freeanchor.errors import DataError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss

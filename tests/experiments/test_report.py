@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments.command_line import build_parser
 from experiments.index import write_index
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.report import (
     FIGURES,
     LAYOUTS,

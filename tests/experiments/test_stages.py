@@ -14,8 +14,8 @@ from miniature import Mini
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.nms_recall import ObjectRecall
 from experiments import stages
-from experiments.config import Evaluation
 from experiments.matches import choose_objects
+from experiments.registry.config import Evaluation
 from experiments.results import RECALL_COLUMNS
 from experiments.stages import compare_stage, data_stage, measure_stage, predict_stage, train_stage
 from experiments.store import Store

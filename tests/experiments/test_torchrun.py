@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from experiments.cli import main
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.stages import predict_stage
 from experiments.store import Store
 from freeanchor.runtime import Runtime

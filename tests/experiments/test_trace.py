@@ -7,7 +7,7 @@ from pathlib import Path
 from miniature import Mini
 
 from experiments.index import write_index
-from experiments.registry import build_profile
+from experiments.registry.build import build_profile
 from experiments.report import REPORTS, write_report
 from experiments.store import Store
 from experiments.trace import line_runs, measured_runs, write_run

@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.ablations import FACTORS, Ablation, ablations_of
-from experiments.config import CocoData, DataSource, Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.profiles import DETECTORS, SNAPSHOTS, Pair, Profile, Row, compared_runs
-from experiments.published import TABLE_3_ROWS
-from experiments.zoo import PAIR, published_checkpoints
+from experiments.registry.config import CocoData, DataSource, Evaluation, FolderData, PublishedCheckpoint, Training
+from experiments.registry.profile import (
+    DETECTORS,
+    FACTORS,
+    SNAPSHOTS,
+    Ablation,
+    Pair,
+    Profile,
+    Row,
+    ablations_of,
+    compared_runs,
+)
+from experiments.registry.published import PAIR, TABLE_3_ROWS, published_checkpoints
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints.code_bases import Origin, inference_of, inputs_of
 from freeanchor.data.augmentation import AugmentConfig

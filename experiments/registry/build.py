@@ -12,13 +12,11 @@ else.
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.ablations import Ablation, ablations_of
-from experiments.coco import COCO_PROFILES, coco_profile
-from experiments.config import Evaluation, Training
-from experiments.photos import Photographs, photos
-from experiments.profiles import DETECTORS, PEER, Profile, Row, compared_runs
-from experiments.published import TABLE_3_ROWS
-from experiments.sizes import JITTER, WIDE_JITTER, Size, mini, shapes
+from experiments.registry.coco import COCO_PROFILES, coco_profile
+from experiments.registry.config import Evaluation, Training
+from experiments.registry.profile import DETECTORS, PEER, Ablation, Profile, Row, ablations_of, compared_runs
+from experiments.registry.published import TABLE_3_ROWS
+from experiments.registry.sizes import JITTER, WIDE_JITTER, Photographs, Size, mini, photos, shapes
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig

@@ -4,16 +4,19 @@ A `Training` says what to train on what; an `Evaluation` how to test it. Where a
 of either. A training stands in one folder, whatever tables it appears in.
 
     training.directory(Path("runs"))      # runs/shapes/freeanchor-small-s0-1f0c2a9b3d
+
+Short names for configurations: the same for equal values, whatever the machine, and as the project grows.
+
+fingerprint(TrainConfig(loss=FreeAnchorLoss()), InputConfig())      # "7b17435253"
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from experiments.classes import Classes
-from experiments.fingerprints import CONVERSION_VERSION, NUM_DIGITS, TEST_VERSION, fingerprint
+from experiments.registry.classes import Classes
 from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.data.coco import InputConfig, locate_split
 from freeanchor.detector.backbones import BackboneConfig
@@ -22,6 +25,46 @@ from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.shapes.dataset import VERSION as SHAPES_VERSION
 from freeanchor.shapes.scene import ShapesConfig
 from freeanchor.training.recipe import TrainConfig
+
+STAGE_VERSION = 1  # raise it when training computes something else from the same configuration: all is trained anew
+TEST_VERSION = 2  # raise it when testing or measuring does: runs are tested and measured anew, and not trained
+CONVERSION_VERSION = 1  # raise it when converting does: published checkpoints are converted and tested anew
+NUM_DIGITS = 10  # of a fingerprint: a billion configurations before two are likely to collide
+# Fields that came after runs had been stored. At their default they say what was silently so before: they are left out
+# then, and the stored runs keep their names.
+ADDED_LATER = {
+    "TrainConfig": {"bias_decays", "group_size", "aspect_groups"},
+    "InputConfig": {"resize", "box_convention"},
+    "TorchvisionResNet": {"norm_eps", "trained_affine"},
+    "InferenceConfig": {"limit_shrinkage", "clip", "drop_empty"},
+    "RetinaNetLoss": {"convention"},
+    "FreeAnchorLoss": {"likelihood", "excuse"},
+    "ModelConfig": {"plain_deltas"},
+}
+
+
+def fingerprint(*values: object) -> str:
+    """A short name for configuration values: ten hexadecimal digits."""
+    text = _text((STAGE_VERSION, values))
+    return hashlib.sha256(text.encode()).hexdigest()[:NUM_DIGITS]
+
+
+def _text(value: Any) -> str:
+    """A value's repr, that of a configuration without later fields at their default."""
+    if isinstance(value, tuple):
+        inner = ", ".join(_text(item) for item in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    name = type(value).__qualname__
+    later = ADDED_LATER.get(name, set())
+    shown = [
+        field.name
+        for field in fields(value)
+        if not (field.name in later and field.default is not MISSING and getattr(value, field.name) == field.default)
+    ]
+    return f"{name}({', '.join(f'{key}={_text(getattr(value, key))}' for key in shown)})"
+
 
 CLASSES_MARK = ", classes "  # in the identity of a folder whose classes are not its own
 
