@@ -9,11 +9,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.backbone_files import backbone_download, is_users_file, weights_of
-from experiments.download import fetch
+from experiments.fetch.backbones import backbone_download, is_users_file, weights_of
+from experiments.fetch.download import Download, fetch, mismatch
 from experiments.provenance import provenance
 from experiments.registry.config import CocoData, PublishedCheckpoint, Training
-from experiments.remote_file import Download, mismatch
 from experiments.store import Store
 from freeanchor.checkpoints.convert import convert_file
 from freeanchor.checkpoints.native import describe, read_model, save_tensors

@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from experiments.coco_data import fetch_coco
 from experiments.commands import evaluation_of, store_of
+from experiments.fetch.coco import fetch_coco
 from experiments.stages import data_stage
 from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.checkpoints.convert import convert_file, export_file

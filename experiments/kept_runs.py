@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from experiments.archive import DAMAGED, remove_leftovers, unpack
 from experiments.bag_boxes import bag_boxes_stage
 from experiments.bag_frames import bags_stage
+from experiments.fetch.coco import DAMAGED, remove_leftovers, unpack
 from experiments.frames import is_measured
 from experiments.gallery import gallery_stage
 from experiments.registry.config import PublishedCheckpoint, Training

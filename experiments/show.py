@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from experiments.backbone_files import backbone_download, is_users_file
 from experiments.checkpoint_files import is_at_hand
+from experiments.fetch.backbones import backbone_download, is_users_file
 from experiments.registry.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
 from experiments.stages import COCO_PICTURES
 from experiments.store import Store

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.backbone_files import weights_of
+from experiments.fetch.backbones import weights_of
 from experiments.registry.classes import Classes, merged
 from experiments.registry.config import DataSource, DrawnData, FolderData
 from experiments.registry.profile import FACTORS, SNAPSHOTS, Factor

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 from oracles.coco_archives import coco_files, zipped
 
-from experiments import archive
-from experiments.archive import remove_leftovers, unpack
+from experiments.fetch import coco as archive
+from experiments.fetch.coco import remove_leftovers, unpack
 from freeanchor.errors import DownloadError
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,10 @@ import pytest
 from oracles.coco_archives import coco_files, zipped
 from oracles.file_server import FileServer, Served
 
-from experiments import archive, coco_data
-from experiments.coco_data import COCO_2017, STAMP, Archive, fetch_coco
-from experiments.remote_file import Download
+from experiments.fetch import coco as archive
+from experiments.fetch import coco as coco_data
+from experiments.fetch.coco import COCO_2017, STAMP, Archive, fetch_coco
+from experiments.fetch.download import Download
 from freeanchor.data.coco import read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.errors import DownloadError

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.coco_data import COCO_2017, needed_room
+from experiments.fetch.coco import COCO_2017, needed_room
 
 
 def test_the_manifest_is_coco_s() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from oracles.coco_folder import write_both
 
-from experiments.backbone_files import BACKBONE_FILES
 from experiments.checkpoint_files import download_of, is_at_hand
+from experiments.fetch.backbones import BACKBONE_FILES
 from experiments.registry.build import build_profile
 from experiments.registry.coco import coco_profile
 from experiments.registry.config import PublishedCheckpoint, Training

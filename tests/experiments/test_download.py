@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from oracles.file_server import FileServer, Served
 
-from experiments import download
-from experiments.download import fetch
-from experiments.remote_file import Download
+from experiments.fetch import download
+from experiments.fetch.download import Download, fetch
 from freeanchor.errors import DownloadError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()

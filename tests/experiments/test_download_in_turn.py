@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from oracles.file_server import FileServer, Served
 
-from experiments.download import fetch
-from experiments.remote_file import Download
+from experiments.fetch.download import Download, fetch
 
 CONTENT = bytes(range(256)) * 12_000
 

@@ -9,10 +9,10 @@ import torch
 from oracles.coco_folder import write_both
 from safetensors.torch import save_file
 
-from experiments.backbone_files import backbone_download, weights_of
 from experiments.cli import main
 from experiments.command_line import build_parser
 from experiments.commands import evaluation_of
+from experiments.fetch.backbones import backbone_download, weights_of
 from experiments.plan import make_rules
 from experiments.registry.build import build_profile
 from experiments.registry.sizes import MOST_PICTURES, NUM_EPOCHS, Photographs, Size

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.remote_file import Download, disk_error, mismatch, readable
+from experiments.fetch.download import Download, disk_error, mismatch, readable
 from freeanchor.errors import DownloadError
 
 

@@ -12,7 +12,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from experiments.remote_file import Download
+from experiments.fetch.download import Download
 from freeanchor.detector.backbones import RESNETS
 from freeanchor.detector.timm import published_file, tagged
 from freeanchor.errors import CheckpointError
@@ -20,7 +20,6 @@ from freeanchor.errors import CheckpointError
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained"
 _TORCHVISION = "https://download.pytorch.org/models"
 _OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party"
-
 BACKBONE_FILES = {
     item.name: item
     for item in (
@@ -38,7 +37,6 @@ BACKBONE_FILES = {
         Download(url=f"{_DETECTRON}/FBResNeXt/X-101-64x4d.pkl", name="FBResNeXt-X-101-64x4d.pkl"),
     )
 }
-
 _TIMM = "timm/"
 _BY_DIGEST = " sha256:"  # between the name of a user's file and what it holds
 
