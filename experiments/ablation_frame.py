@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.tables.cells import TableLayout
 from experiments.evidence import Evidence
-from experiments.frames import is_measured, measurements
 from experiments.registry.profile import Ablation, Profile, Value
-from experiments.store import Store
+from experiments.runs.measured import measurements
+from experiments.runs.store import Store, is_measured
 
 METRICS = ("ap", "ap_50", "ap_75", "ap_slender", "ap_square", "nr", "nr_90")
 LAYOUT = TableLayout(

@@ -9,46 +9,21 @@ inclusive last pixel, a limit of shrinkage) is left out.
 """
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.bags.arrays import MEAN_COLUMNS, QUANTITIES, BagBoxes, picture_means
+from analysis.bags.arrays import QUANTITIES, BagBoxes
 from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
-from experiments.frames import is_measured
-from experiments.matches import DIGITS, MAX_BAGS, first_pictures
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
-from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
-from experiments.store import Store
-from freeanchor.checkpoints.native import load_model
-from freeanchor.data.coco import read_split
-from freeanchor.files import write_csv
-from freeanchor.inference.bags import object_bags
-from freeanchor.losses.free_anchor import FreeAnchorLoss
+from experiments.runs.bags import bag_boxes_stage
+from experiments.runs.measured import SEED_COLUMNS, over_seeds, seeds_of_pairs
+from experiments.runs.store import Store, is_measured
 
 COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)
 _KEYS = ("anchor", "quantity")
 _SEED = 0  # of the resampling: every run meets the same pictures
-
-
-def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
-    """Ask a trained run about its bags, once; the path of `bag_boxes.csv`: `image_id` and `MEAN_COLUMNS`.
-
-    Validation objects in whole pictures by the split's order, while they are at most `MAX_BAGS`.
-    """
-    path = evaluation.directory(store.runs) / "bag_boxes.csv"
-    if not path.exists():
-        model, detector = load_model(store.weights(evaluation.training))
-        pictures = first_pictures(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
-        frames = [pd.DataFrame(columns=["image_id", *MEAN_COLUMNS])]
-        for bags in object_bags(model, detector, pictures, FreeAnchorLoss()):
-            means = picture_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
-            frames.append(means.assign(image_id=bags.picture.image_id)[list(frames[0].columns)])
-        found = [frame for frame in frames if len(frame)]
-        write_csv(path, (pd.concat(found, ignore_index=True) if found else frames[0]).round(DIGITS))
-    return path
 
 
 def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.bags.summaries import is_acentric, matching_freed, object_mean
 from analysis.evaluation.statistics import bootstrap, spread
-from experiments.bag_frames import stored_bags
 from experiments.evidence import Evidence, Measured, SeedError, seed_error, widened
+from experiments.runs.bags import stored_bags
 
 Parts = dict[str, Measured | None]
 

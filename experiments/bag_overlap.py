@@ -19,7 +19,7 @@ from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.breakdowns import AspectCuts
 from experiments.registry.config import PublishedCheckpoint
 from experiments.registry.profile import Profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
 from freeanchor.boxes import pairwise_iou
 from freeanchor.data.coco import InputConfig, read_split

@@ -23,7 +23,7 @@ from experiments.bench_inference import bench_inference
 from experiments.bench_loss import bench_loss
 from experiments.bench_rows import BenchRow
 from experiments.bench_step import bench_shapes_step, bench_step
-from experiments.provenance import provenance
+from experiments.runs.store import provenance
 from freeanchor.files import write_atomically
 from freeanchor.runtime import Runtime
 

@@ -17,11 +17,10 @@ import pandas as pd
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
 from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
-from experiments.frames import is_measured
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
-from experiments.seeds import SEED_COLUMNS, over_seeds, seeds_of_pairs
-from experiments.store import Store
+from experiments.runs.measured import SEED_COLUMNS, over_seeds, seeds_of_pairs
+from experiments.runs.store import Store, is_measured
 from freeanchor.data.coco import locate_split
 from freeanchor.files import read_json
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from experiments.bag_evidence import BagEvidence
 from experiments.evidence import Evidence, Measured
 from experiments.registry.profile import FACTORS
-from experiments.training_cost import measured_cost
+from experiments.runs.cost import measured_cost
 from experiments.verdicts import Above, Below, Rule, Within
 
 Parts = Mapping[str, Measured | None]

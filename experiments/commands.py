@@ -9,20 +9,20 @@ import json
 import sys
 from dataclasses import replace
 
-from experiments.frames import is_measured
 from experiments.index import write_index
 from experiments.kept_runs import pack_runs, unpack_runs
-from experiments.learning_curve import curve_stage
 from experiments.plan import make_rules
 from experiments.registry.build import PROFILES, build_profile
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.registry.sizes import Photographs
 from experiments.report import REPORTS, write_report
+from experiments.runs.cost import cost_stage
+from experiments.runs.measured import measure_stage
+from experiments.runs.stages import data_stage, train_stage
+from experiments.runs.store import Store, is_measured
+from experiments.runs.testing import curve_stage, predict_stage
 from experiments.show import recipe_lines
-from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
-from experiments.store import Store
-from experiments.training_cost import cost_stage
 from experiments.usage import check_device, runtime_of
 from freeanchor.errors import CheckpointError, DataError, TimmError, UsageError
 from freeanchor.training.processes import process_group

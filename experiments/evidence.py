@@ -19,9 +19,9 @@ from functools import cache
 import pandas as pd
 
 from analysis.evaluation.statistics import spread, t_quantile
-from experiments.frames import gains_frame, is_measured, measurements
 from experiments.registry.profile import Pair, Profile
-from experiments.store import Store
+from experiments.runs.measured import gains_frame, measurements
+from experiments.runs.store import Store, is_measured
 
 LEVEL = 0.95
 

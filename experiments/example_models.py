@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 from experiments.evidence import Evidence
-from experiments.frames import measurements
 from experiments.registry.config import Training
 from experiments.registry.profile import Profile
-from experiments.store import Store
+from experiments.runs.measured import measurements
+from experiments.runs.store import Store
 from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.files import write_csv
 

@@ -5,7 +5,6 @@ frame = pair_frame(profile, store)          # every metric of the two compared d
 gains = gains_frame(profile, profile.pairs, store)         # and the gain between them
 """
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import pandas as pd
 
 from experiments.registry.config import CocoData, Evaluation, PublishedCheckpoint, Training
-from experiments.registry.profile import PEER, Pair, Profile, Row
+from experiments.registry.profile import Profile, Row
 from experiments.registry.published import AP_FAMILY, NMS_RECALL, SOURCES, published
-from experiments.seeds import NOT_RUN, SEED_COLUMNS, over_seeds
-from experiments.stages import compare_stage
-from experiments.store import Store
+from experiments.runs.measured import NOT_RUN, SEED_COLUMNS, measurements, over_seeds, pair_frame
+from experiments.runs.store import Store, is_measured
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.files import read_json
 
@@ -26,17 +24,6 @@ TABLE_METRICS = {
     "table2": ("training_seconds", *AP_FAMILY),
     "table3": AP_FAMILY,
 }
-MEASUREMENT_COLUMNS = ("metric", "value", "low", "high", "num_objects", "num_images", "label", "median_aspect")
-
-
-def is_measured(evaluation: Evaluation, store: Store) -> bool:
-    """Whether the run has been trained, tested and measured."""
-    return (evaluation.directory(store.runs) / "measurements.csv").exists()
-
-
-def measurements(evaluation: Evaluation, store: Store) -> pd.DataFrame:
-    """What was measured on a run: a row a metric."""
-    return pd.read_csv(evaluation.directory(store.runs) / "measurements.csv")
 
 
 def _published_values(table: str, row: Row, evaluations: Sequence[Evaluation]) -> tuple[dict[str, float], str]:
@@ -96,42 +83,6 @@ def table_frame(profile: Profile, table: str, store: Store) -> pd.DataFrame:
     return pd.DataFrame([cell for row in profile.tables[table] for cell in _row_cells(profile, table, row, store)])
 
 
-def pair_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Every metric of the two compared detectors over seeds, with `detector`; not-run detectors have no rows."""
-    frames = []
-    for runs in zip(*profile.pairs, strict=True):
-        evaluations = [profile.evaluations[name] for name in runs]
-        seeds = [measurements(evaluation, store) for evaluation in evaluations if is_measured(evaluation, store)]
-        if seeds:
-            detector = evaluations[0].training.detector
-            frames.append(over_seeds(seeds, ("metric", "label")).assign(detector=detector))
-    columns = ["detector", *MEASUREMENT_COLUMNS, *SEED_COLUMNS]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-
-
-def gains_frame(profile: Profile, pairs: Sequence[Pair], store: Store) -> pd.DataFrame:
-    """Second minus first of each pair in every metric, paired over pictures, then over seeds.
-
-    Columns metric, value, low, high and `SEED_COLUMNS`; empty where no pair has been run whole.
-    """
-    both = [[profile.evaluations[name] for name in pair] for pair in pairs]
-    done = [pair for pair in both if all(is_measured(run, store) for run in pair)]
-    return over_seeds([compare_stage(first, second, store) for first, second in done])
-
-
-def peer_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Seed 0 of both detectors less RetinaNet with torchvision's own loss, in every metric, paired over pictures.
-
-    Columns detector, metric, value, low, high; empty where the profile has no such peer, or it was not run.
-    """
-    peer, frames = profile.evaluations.get(PEER), []
-    if peer and is_measured(peer, store):
-        done = [run for run in (profile.evaluations[name] for name in profile.pair) if is_measured(run, store)]
-        frames = [compare_stage(peer, run, store).assign(detector=run.training.detector) for run in done]
-    columns = ["detector", "metric", "value", "low", "high"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-
-
 def slenderness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.DataFrame:
     """Fig. 5: AP on square and slender objects, and each category's AP against its median aspect ratio."""
     frame = pair_frame(profile, store)
@@ -152,21 +103,6 @@ def crowdedness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd
     counts = bins.groupby("metric")[["num_images", "num_objects"]].transform("max")
     columns = ["detector", "bin", "num_images", "num_objects", "value", "low", "high", *SEED_COLUMNS]
     return bins.assign(bin=label, **counts).reindex(columns=columns)
-
-
-def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Training curves of the compared runs: detector, run, step, metric, value."""
-    frames = []
-    for name in (run for pair in profile.pairs for run in pair):
-        training = profile.evaluations[name].training
-        path = training.directory(store.runs) / "metrics.jsonl"
-        if path.exists():
-            text = path.read_text(encoding="utf-8")
-            lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]  # it may be growing
-            frame = pd.DataFrame(lines, columns=None if lines else ["step"]).melt(id_vars="step", var_name="metric")
-            frames.append(frame.assign(detector=training.detector, run=name))
-    columns = ["detector", "run", "step", "metric", "value"]
-    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:

@@ -41,7 +41,7 @@ from experiments.gallery_objects import (
 from experiments.picture_credits import picture_credits
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Picture
 from freeanchor.data.pictures import open_image

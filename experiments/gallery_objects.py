@@ -24,7 +24,7 @@ from analysis.evaluation.matching import MatchTable, find_overlaps, match
 from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from freeanchor.data.coco import Picture, Split, locate_split, read_split
 from freeanchor.data.resizing import resized_size
 

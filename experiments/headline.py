@@ -9,12 +9,11 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.tables.cells import TableLayout
-from experiments.frames import pair_frame
 from experiments.registry.config import CocoData
 from experiments.registry.profile import DETECTORS, Profile
 from experiments.registry.published import SOURCES, published
-from experiments.seeds import NOT_RUN
-from experiments.store import Store
+from experiments.runs.measured import NOT_RUN, pair_frame
+from experiments.runs.store import Store
 
 ROWS = {
     "ap": "AP",

@@ -12,10 +12,9 @@ from experiments.gallery import FIGURE_TEXTS as GALLERY_TEXTS
 from experiments.headline import headline_layout
 from experiments.ledger import CAPTION as LEDGER_CAPTION
 from experiments.page import Section, build_page
-from experiments.provenance import provenance
 from experiments.registry.profile import Profile
 from experiments.report import LAYOUTS
-from experiments.store import Store
+from experiments.runs.store import Store, provenance
 from experiments.trace import line_runs, measured_runs, write_run
 
 FIRST = ("claims", "headline")  # above the table of contents: verdicts, then the numbers behind most of them

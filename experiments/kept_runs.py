@@ -16,15 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from experiments.bag_boxes import bag_boxes_stage
-from experiments.bag_frames import bags_stage
 from experiments.fetch.coco import DAMAGED, remove_leftovers, unpack
-from experiments.frames import is_measured
 from experiments.gallery import gallery_stage
 from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
-from experiments.store import Store
-from experiments.training_cost import cost_file, timed_pairs
+from experiments.runs.bags import bag_boxes_stage, bags_stage
+from experiments.runs.cost import cost_file, timed_pairs
+from experiments.runs.store import Store, is_measured
 from freeanchor.errors import UsageError
 from freeanchor.files import alone_at, in_turn, replacing
 

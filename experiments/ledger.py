@@ -14,7 +14,7 @@ from experiments.claims import CLAIMS, Claim
 from experiments.evidence import Evidence, Measured
 from experiments.registry.config import FolderData
 from experiments.registry.profile import Profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from experiments.verdicts import NOT_RUN, VERDICTS, judge
 from freeanchor.files import sibling, write_atomically
 

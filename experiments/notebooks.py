@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
-from experiments.provenance import ROOT
+from experiments.runs.store import ROOT
 from freeanchor.files import write_atomically
 
 FOLDER = ROOT / "reports" / "notebooks"

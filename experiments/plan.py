@@ -5,12 +5,12 @@ print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
 
 from pathlib import Path
 
-from experiments.checkpoint_files import is_at_hand
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import PEER, Profile
 from experiments.report import LAYOUTS, REPORTS
-from experiments.store import Store
-from experiments.training_cost import cost_file, timed_pairs
+from experiments.runs.cost import cost_file, timed_pairs
+from experiments.runs.store import Store
+from experiments.runs.weights import is_at_hand
 from freeanchor.data.coco import locate_split
 
 # What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.

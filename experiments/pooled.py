@@ -23,7 +23,7 @@ from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets
 from experiments.ledger import ONE_SEED, number_text, summary
 from experiments.page import PAGE_NAME, Section, build_page
 from experiments.pooling import ONE_SET, POOLED, pooled_frame, unpooled
-from experiments.provenance import provenance
+from experiments.runs.store import provenance
 from experiments.verdicts import NOT_RUN
 from freeanchor.files import write_atomically
 

@@ -24,27 +24,21 @@ from analysis.tables.markup import write_table
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
 from experiments.ablation_frame import ablation_frame
 from experiments.bag_boxes import bag_box_frame
-from experiments.bag_frames import concentration, part_distance, stored_positions
+from experiments.bag_frames import concentration, part_distance
 from experiments.bag_overlap import bag_overlap
 from experiments.candidate_budgets import budget_frame
 from experiments.example_models import write_models
-from experiments.frames import (
-    crowdedness_frame,
-    gains_frame,
-    peer_frame,
-    slenderness_frame,
-    table_frame,
-    training_frame,
-    trials_frame,
-)
+from experiments.frames import crowdedness_frame, slenderness_frame, table_frame, trials_frame
 from experiments.gallery import gallery_crowded, gallery_random, gallery_slender
 from experiments.headline import headline_frame, headline_layout
-from experiments.learning_curve import learning_curves as curves_of
 from experiments.ledger import ledger_frame, write_ledger
 from experiments.picture_credits import picture_credits
 from experiments.registry.config import CocoData
 from experiments.registry.profile import Profile
-from experiments.store import Store
+from experiments.runs.bags import stored_positions
+from experiments.runs.measured import gains_frame, peer_frame, training_frame
+from experiments.runs.store import Store
+from experiments.runs.testing import learning_curves as curves_of
 from freeanchor.data.coco import read_split
 from freeanchor.data.pictures import open_image
 from freeanchor.files import write_csv

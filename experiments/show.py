@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from experiments.checkpoint_files import is_at_hand
 from experiments.fetch.backbones import backbone_download, is_users_file
 from experiments.registry.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
-from experiments.stages import COCO_PICTURES
-from experiments.store import Store
+from experiments.runs.stages import COCO_PICTURES
+from experiments.runs.store import Store
+from experiments.runs.weights import is_at_hand
 
 COCO_TRAINED = 117_266  # of COCO 2017's training pictures, those with an object (FACTS A3)
 

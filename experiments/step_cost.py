@@ -25,10 +25,10 @@ from torchvision.models.resnet import Bottleneck
 from tqdm import tqdm
 
 from experiments.bench_rows import interleaved
-from experiments.provenance import provenance
 from experiments.registry.coco import coco_profile
 from experiments.registry.config import Training
 from experiments.registry.profile import DETECTORS
+from experiments.runs.store import provenance
 from freeanchor.data.coco import Batch, Picture, Sample
 from freeanchor.files import write_atomically, write_csv
 from freeanchor.runtime import Runtime

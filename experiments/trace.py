@@ -9,13 +9,12 @@ import pandas as pd
 
 from analysis.tables.cells import table_rows
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
-from experiments.frames import is_measured
 from experiments.headline import headline_layout
 from experiments.plan import shown_runs
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
 from experiments.report import LAYOUTS
-from experiments.store import Store
+from experiments.runs.store import Store, is_measured
 from freeanchor.files import read_json, write_json
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.registry.profile import Profile
 from experiments.registry.published import AP_FAMILY, NMS_RECALL
-from experiments.store import Store
+from experiments.runs.store import Store
 
 METRICS = ("training_seconds", *AP_FAMILY, *NMS_RECALL)
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from miniature import Mini
 
-from experiments.learning_curve import curve_stage
 from experiments.registry.build import build_profile
-from experiments.stages import data_stage, measure_stage, predict_stage, train_stage
-from experiments.store import Store
+from experiments.runs.measured import measure_stage
+from experiments.runs.stages import data_stage, train_stage
+from experiments.runs.store import Store
+from experiments.runs.testing import curve_stage, predict_stage
 from freeanchor.runtime import Runtime
 
 

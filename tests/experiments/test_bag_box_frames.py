@@ -9,9 +9,10 @@ import pytest
 from miniature import Mini, fabricate
 
 from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, picture_means
-from experiments.bag_boxes import COLUMNS, bag_box_frame, bag_boxes_stage
+from experiments.bag_boxes import COLUMNS, bag_box_frame
 from experiments.registry.build import build_profile
-from experiments.store import Store
+from experiments.runs.bags import bag_boxes_stage
+from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import read_split
 from freeanchor.inference.bags import object_bags

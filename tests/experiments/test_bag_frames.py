@@ -7,10 +7,11 @@ from miniature import Mini
 from analysis.bags.summaries import CONCENTRATION_METRICS
 from experiments import bag_evidence
 from experiments.bag_evidence import BagEvidence
-from experiments.bag_frames import bags_stage, concentration, part_distance, stored_bags, stored_positions
+from experiments.bag_frames import concentration, part_distance
 from experiments.evidence import Evidence
 from experiments.registry.build import build_profile
-from experiments.store import Store
+from experiments.runs.bags import bags_stage, stored_bags, stored_positions
+from experiments.runs.store import Store
 
 
 def test_bags_are_asked_for_once(mini: Mini) -> None:

@@ -12,7 +12,7 @@ from oracles.coco_folder import write_both
 from analysis.figures.curves import bag_overlap_figure
 from experiments.bag_overlap import COLUMNS, NUM_RANKS, REFERENCE, bag_overlap, overlap_frame
 from experiments.registry.build import build_profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.data.coco import InputConfig
 

@@ -12,8 +12,8 @@ from analysis.evaluation.nms_recall import TAUS
 from analysis.figures.comparisons import candidates_figure
 from experiments.candidate_budgets import ALL, COLUMNS, METRICS, budget_frame
 from experiments.registry.build import build_profile
-from experiments.results import BUDGETS
-from experiments.store import Store
+from experiments.runs.store import Store
+from experiments.runs.testing import BUDGETS
 
 # Best IoUs before and after NMS of four objects in three pictures, with one candidate a picture and with all.
 ONE = {"before": [0.95, 0.0, 0.0, 0.72], "after": [0.95, 0.0, 0.0, 0.72]}

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from oracles.coco_folder import write_both
 
-from experiments.checkpoint_files import download_of, is_at_hand
 from experiments.fetch.backbones import BACKBONE_FILES
 from experiments.registry.build import build_profile
 from experiments.registry.coco import coco_profile
 from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
+from experiments.runs.store import Store
+from experiments.runs.weights import download_of, is_at_hand
 from experiments.show import recipe_lines
-from experiments.store import Store
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss

@@ -8,7 +8,7 @@ import pytest
 from miniature import Mini
 
 from experiments.cli import main
-from experiments.frames import measurements
+from experiments.runs.measured import measurements
 from freeanchor.data.coco import locate_split
 
 

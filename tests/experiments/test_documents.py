@@ -7,7 +7,7 @@ import pytest
 from experiments import documents
 from experiments.deviations import DEVIATIONS, deviations_table, find_marks
 from experiments.documents import BLOCKS, DOCUMENTS, DocumentError, filled, main, stale_blocks
-from experiments.provenance import ROOT
+from experiments.runs.store import ROOT
 
 TEXT = "# Title\n\n<!-- begin deviations -->\nold\n<!-- end deviations -->\n\nafter\n"
 

@@ -10,7 +10,7 @@ from miniature import Mini, fabricate
 from experiments import frames
 from experiments.evidence import Evidence, SeedError, SeedNoise, error_of_difference, pooled_noise, seed_error, widened
 from experiments.registry.build import build_profile
-from experiments.store import Store
+from experiments.runs.store import Store
 
 
 def test_noise_is_pooled_within_groups() -> None:

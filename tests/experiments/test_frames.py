@@ -9,22 +9,13 @@ import numpy as np
 import pytest
 from miniature import Mini, fabricate
 
-from experiments.frames import (
-    crowdedness_frame,
-    is_measured,
-    pair_frame,
-    peer_frame,
-    run_records,
-    slenderness_frame,
-    table_frame,
-    training_frame,
-    trials_frame,
-)
+from experiments.frames import crowdedness_frame, run_records, slenderness_frame, table_frame, trials_frame
 from experiments.registry.build import build_profile
 from experiments.registry.profile import PEER
 from experiments.registry.published import AP_FAMILY, NMS_RECALL
 from experiments.report import comparison
-from experiments.store import Store
+from experiments.runs.measured import pair_frame, peer_frame, training_frame
+from experiments.runs.store import Store, is_measured
 
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table3"])

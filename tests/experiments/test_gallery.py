@@ -26,7 +26,7 @@ from experiments.gallery import (
 from experiments.gallery_objects import choose_alone, draw_pictures, find_objects, own_score
 from experiments.registry.build import build_profile
 from experiments.registry.profile import Profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from freeanchor.checkpoints.native import save_model
 
 BUILDERS = {"slender": gallery_slender, "crowded": gallery_crowded, "random": gallery_random}

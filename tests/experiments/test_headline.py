@@ -9,7 +9,7 @@ import pytest
 from analysis.tables.markup import to_markdown
 from experiments.headline import LAYOUT, ROWS, headline_frame
 from experiments.registry.build import build_profile
-from experiments.store import Store
+from experiments.runs.store import Store
 
 NO_GAINS = pd.DataFrame(columns=["metric", "value", "low", "high"])
 

@@ -11,13 +11,12 @@ import pytest
 from miniature import Mini, fabricate
 
 from experiments.cli import main
-from experiments.frames import is_measured
 from experiments.kept_runs import FOLDER, pack_runs, unpack_runs
 from experiments.registry.build import build_profile
 from experiments.report import write_report
-from experiments.stages import predict_stage
-from experiments.store import Store
-from experiments.training_cost import cost_file
+from experiments.runs.cost import cost_file
+from experiments.runs.store import Store, is_measured
+from experiments.runs.testing import predict_stage
 from freeanchor.errors import CheckpointError, DownloadError, UsageError
 from freeanchor.files import BusyError, alone_at
 from freeanchor.runtime import Runtime

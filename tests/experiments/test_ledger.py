@@ -12,7 +12,7 @@ from experiments.evidence import Evidence, Measured
 from experiments.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
 from experiments.markdown_tables import parse_markdown
 from experiments.registry.build import build_profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from experiments.verdicts import NOT_RUN, VERDICTS
 
 

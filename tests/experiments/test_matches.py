@@ -11,8 +11,8 @@ from miniature import Mini
 from analysis.bags.arrays import BAG_TABLE_COLUMNS
 from analysis.bags.matches import chosen_anchor, part_distance, summarize_bags
 from analysis.bags.summaries import POSITION_COLUMNS
-from experiments.matches import STAGE_COLUMNS, bag_frames, bags_frame, first_pictures, matches_frame, position_frame
 from experiments.registry.config import Evaluation
+from experiments.runs.bags import STAGE_COLUMNS, bag_frames, bags_frame, first_pictures, matches_frame, position_frame
 from freeanchor.data.coco import Picture, Split, read_split
 
 

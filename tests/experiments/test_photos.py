@@ -17,7 +17,7 @@ from experiments.plan import make_rules
 from experiments.registry.build import build_profile
 from experiments.registry.sizes import MOST_PICTURES, NUM_EPOCHS, Photographs, Size
 from experiments.report import picture_of
-from experiments.store import Store
+from experiments.runs.store import Store
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.timm import TimmBackbone
 from freeanchor.errors import CheckpointError
@@ -189,7 +189,7 @@ def test_another_file_than_the_run_was_named_for_is_refused(
     options = ["--profile", "photos", "--data", str(folder), *places, *small_backbone]
     arguments = build_parser().parse_args(["train", "retinanet-small-s0", *options])
     training = evaluation_of(arguments, "retinanet-small-s0").training
-    from experiments.checkpoint_files import backbone_file
+    from experiments.runs.weights import backbone_file
 
     with pytest.raises(CheckpointError, match="not the weights that retinanet-small-s0 starts from"):
         backbone_file(training, Store(folder=folder, backbone_weights=folder / "train.json"))

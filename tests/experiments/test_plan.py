@@ -11,7 +11,7 @@ from experiments.registry.build import build_profile
 from experiments.registry.config import DrawnData
 from experiments.registry.profile import PEER, Profile
 from experiments.report import FIGURES, LAYOUTS, REPORTS
-from experiments.store import Store
+from experiments.runs.store import Store
 
 HEAD = "FREEANCHOR := freeanchor\nLAUNCH := freeanchor\nWHERE := --where\nHOW := --how\nREPORT_NEEDS :=\n"
 

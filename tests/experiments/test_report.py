@@ -21,7 +21,7 @@ from experiments.report import (
     saturated_linear_frame,
     write_report,
 )
-from experiments.store import Store
+from experiments.runs.store import Store
 
 FROM_CODE = ("figure2", "figure3")
 

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from experiments.seeds import SEED_COLUMNS, over_seeds
+from experiments.runs.measured import SEED_COLUMNS, over_seeds
 
 
 def _frame(value: float) -> pd.DataFrame:

@@ -13,12 +13,13 @@ from miniature import Mini
 
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.nms_recall import ObjectRecall
-from experiments import stages
-from experiments.matches import choose_objects
 from experiments.registry.config import Evaluation
-from experiments.results import RECALL_COLUMNS
-from experiments.stages import compare_stage, data_stage, measure_stage, predict_stage, train_stage
-from experiments.store import Store
+from experiments.runs import stages
+from experiments.runs.bags import choose_objects
+from experiments.runs.measured import compare_stage, measure_stage
+from experiments.runs.stages import data_stage, train_stage
+from experiments.runs.store import Store
+from experiments.runs.testing import RECALL_COLUMNS, predict_stage
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Split, read_split
 from freeanchor.files import read_json

@@ -13,8 +13,8 @@ import pytest
 
 from experiments.cli import main
 from experiments.registry.build import build_profile
-from experiments.stages import predict_stage
-from experiments.store import Store
+from experiments.runs.store import Store
+from experiments.runs.testing import predict_stage
 from freeanchor.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[2]

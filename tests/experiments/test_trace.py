@@ -9,7 +9,7 @@ from miniature import Mini
 from experiments.index import write_index
 from experiments.registry.build import build_profile
 from experiments.report import REPORTS, write_report
-from experiments.store import Store
+from experiments.runs.store import Store
 from experiments.trace import line_runs, measured_runs, write_run
 
 

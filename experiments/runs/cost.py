@@ -19,7 +19,7 @@ from analysis.evaluation.statistics import percentile_interval
 from experiments.evidence import Evidence, Measured
 from experiments.registry.config import Training
 from experiments.registry.profile import Pair, Profile
-from experiments.store import Store
+from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, collate, read_split

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from experiments.fetch.backbones import backbone_download, is_users_file, weights_of
 from experiments.fetch.download import Download, fetch, mismatch
-from experiments.provenance import provenance
 from experiments.registry.config import CocoData, PublishedCheckpoint, Training
-from experiments.store import Store
+from experiments.runs.store import Store, provenance
 from freeanchor.checkpoints.convert import convert_file
 from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.data.coco import COCO_CATEGORIES, read_categories

@@ -17,15 +17,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.bags.arrays import BAG_TABLE_COLUMNS, OFF_CENTRE, BagArrays, bag_table, concatenate_bags
+from analysis.bags.arrays import (
+    BAG_TABLE_COLUMNS,
+    MEAN_COLUMNS,
+    OFF_CENTRE,
+    BagArrays,
+    bag_table,
+    concatenate_bags,
+    picture_means,
+)
 from analysis.bags.matches import MATCH_COLUMNS
 from analysis.bags.summaries import POSITION_COLUMNS, position_histograms
 from analysis.evaluation.breakdowns import AspectCuts
+from analysis.figures.bags import GROUP_NAMES
 from experiments.registry.config import Evaluation, PublishedCheckpoint
-from experiments.registry.profile import SNAPSHOTS
-from experiments.store import Store
+from experiments.registry.profile import SNAPSHOTS, Profile
+from experiments.runs.store import Store, is_measured
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import Picture, Split, locate_split, read_split
+from freeanchor.files import write_csv
 from freeanchor.inference.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
@@ -184,3 +194,54 @@ def bag_arrays(bags: ObjectBags, detector: DetectorConfig, parts: dict[int, tupl
         weight=bags.weight.numpy(),
         assigned=bags.assigned.numpy(),
     )
+
+
+def bags_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
+    """Ask a run's snapshots about the bags of all objects, once; leaves `positions.csv` and, last, `bags.csv`."""
+    directory = evaluation.directory(store.runs)
+    bags, positions = directory / "bags.csv", directory / "positions.csv"
+    if not bags.exists():
+        tables = bag_frames(evaluation, store)
+        write_csv(positions, tables[1])
+        write_csv(bags, tables[0])
+    return bags, positions
+
+
+def _of_pairs(profile: Profile, store: Store, file: int, columns: tuple[str, ...], *, sides: slice) -> pd.DataFrame:
+    """The bags (file 0) or positions (1) of the compared runs that have been measured."""
+    runs = [profile.evaluations[run] for pair in profile.pairs for run in pair[sides]]
+    frames = [pd.read_csv(bags_stage(run, store)[file]) for run in runs if is_measured(run, store)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns))
+
+
+def stored_bags(profile: Profile, store: Store) -> pd.DataFrame:
+    """Bags of both detectors, all seeds: `STAGE_COLUMNS` and `BAG_TABLE_COLUMNS`; empty where nothing was run."""
+    return _of_pairs(profile, store, 0, (*STAGE_COLUMNS, *BAG_TABLE_COLUMNS), sides=slice(None))
+
+
+def stored_positions(profile: Profile, store: Store) -> pd.DataFrame:
+    """Where the weight of FreeAnchor's bags lies, seed 0, first and last snapshot: what the figure draws.
+
+    Columns run, detector, step and `POSITION_COLUMNS`.
+    """
+    frame = _of_pairs(profile, store, 1, (*STAGE_COLUMNS[:3], *POSITION_COLUMNS), sides=slice(1, 2))
+    is_drawn = frame["step"].isin([frame["step"].min(), frame["step"].max()]) & frame["group"].isin(GROUP_NAMES)
+    return frame[is_drawn & (frame["run"] == profile.pair[1])]
+
+
+def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
+    """Ask a trained run about its bags, once; the path of `bag_boxes.csv`: `image_id` and `MEAN_COLUMNS`.
+
+    Validation objects in whole pictures by the split's order, while they are at most `MAX_BAGS`.
+    """
+    path = evaluation.directory(store.runs) / "bag_boxes.csv"
+    if not path.exists():
+        model, detector = load_model(store.weights(evaluation.training))
+        pictures = first_pictures(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
+        frames = [pd.DataFrame(columns=["image_id", *MEAN_COLUMNS])]
+        for bags in object_bags(model, detector, pictures, FreeAnchorLoss()):
+            means = picture_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
+            frames.append(means.assign(image_id=bags.picture.image_id)[list(frames[0].columns)])
+        found = [frame for frame in frames if len(frame)]
+        write_csv(path, (pd.concat(found, ignore_index=True) if found else frames[0]).round(DIGITS))
+    return path
