@@ -8,7 +8,7 @@ import math
 import pandas as pd
 
 from analysis.tables.cells import TableLayout
-from experiments.evidence import Evidence
+from experiments.claims.evidence import Evidence
 from experiments.registry.profile import Ablation, Profile, Value
 from experiments.runs.measured import measurements
 from experiments.runs.store import Store, is_measured

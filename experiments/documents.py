@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 
 from experiments.account import checklist_table, compute_table, read_photograph_records, read_records
+from experiments.claims.rules import VERDICTS
 from experiments.deviations import deviations_table
 from experiments.photo_tables import photographs_table
 from experiments.runs.store import ROOT
-from experiments.verdicts import VERDICTS
 from freeanchor.files import write_atomically
 from freeanchor.losses.matching import effective_anchors
 

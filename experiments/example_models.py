@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.evidence import Evidence
+from experiments.claims.evidence import Evidence
 from experiments.registry.config import Training
 from experiments.registry.profile import Profile
 from experiments.runs.measured import measurements

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
+from experiments.claims.ledger import CAPTION as LEDGER_CAPTION
 from experiments.frames import run_records
 from experiments.gallery import FIGURE_TEXTS as GALLERY_TEXTS
 from experiments.headline import headline_layout
-from experiments.ledger import CAPTION as LEDGER_CAPTION
 from experiments.page import Section, build_page
 from experiments.registry.profile import Profile
 from experiments.report import LAYOUTS

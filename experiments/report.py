@@ -27,11 +27,11 @@ from experiments.bag_boxes import bag_box_frame
 from experiments.bag_frames import concentration, part_distance
 from experiments.bag_overlap import bag_overlap
 from experiments.candidate_budgets import budget_frame
+from experiments.claims.ledger import ledger_frame, write_ledger
 from experiments.example_models import write_models
 from experiments.frames import crowdedness_frame, slenderness_frame, table_frame, trials_frame
 from experiments.gallery import gallery_crowded, gallery_random, gallery_slender
 from experiments.headline import headline_frame, headline_layout
-from experiments.ledger import ledger_frame, write_ledger
 from experiments.picture_credits import picture_credits
 from experiments.registry.config import CocoData
 from experiments.registry.profile import Profile

@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 from analysis.evaluation.statistics import percentile_interval
-from experiments.evidence import Evidence, Measured
 from experiments.registry.config import Training
 from experiments.registry.profile import Pair, Profile
 from experiments.runs.store import Store
@@ -112,17 +111,3 @@ def cost_ratio(frame: pd.DataFrame) -> tuple[float, float, float]:
     draws = np.random.default_rng(0).integers(len(times), size=(NUM_RESAMPLES, len(times)))
     low, high = percentile_interval(np.median(ours[draws], axis=1) / np.median(theirs[draws], axis=1))
     return float(np.median(ours) / np.median(theirs)), float(low), float(high)
-
-
-def measured_cost(evidence: Evidence) -> dict[str, Measured | None]:
-    """The ratio on each backbone, for the claims; None where it was not timed."""
-    profile = evidence.profile
-    parts: dict[str, Measured | None] = {}
-    for pairs in profile.comparisons.values():
-        backbone = profile.evaluations[pairs[0][0]].training.backbone_label
-        path = cost_file(profile, pairs[0], evidence.store)
-        parts[backbone] = None
-        if path.exists():
-            value, low, high = cost_ratio(pd.read_csv(path))
-            parts[backbone] = Measured(value=value, low=low, high=high, n_seeds=1, runs=pairs[0])
-    return parts

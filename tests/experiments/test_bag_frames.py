@@ -5,10 +5,9 @@ import pytest
 from miniature import Mini
 
 from analysis.bags.summaries import CONCENTRATION_METRICS
-from experiments import bag_evidence
-from experiments.bag_evidence import BagEvidence
 from experiments.bag_frames import concentration, part_distance
-from experiments.evidence import Evidence
+from experiments.claims import evidence as bag_evidence
+from experiments.claims.evidence import BagEvidence, Evidence
 from experiments.registry.build import build_profile
 from experiments.runs.bags import bags_stage, stored_bags, stored_positions
 from experiments.runs.store import Store

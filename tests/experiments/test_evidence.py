@@ -8,7 +8,15 @@ import pytest
 from miniature import Mini, fabricate
 
 from experiments import frames
-from experiments.evidence import Evidence, SeedError, SeedNoise, error_of_difference, pooled_noise, seed_error, widened
+from experiments.claims.evidence import (
+    Evidence,
+    SeedError,
+    SeedNoise,
+    error_of_difference,
+    pooled_noise,
+    seed_error,
+    widened,
+)
 from experiments.registry.build import build_profile
 from experiments.runs.store import Store
 

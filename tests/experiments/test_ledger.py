@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from miniature import Mini
 
-from experiments.claims import CLAIMS
-from experiments.evidence import Evidence, Measured
-from experiments.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
+from experiments.claims.claims import CLAIMS
+from experiments.claims.evidence import Evidence, Measured
+from experiments.claims.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
+from experiments.claims.rules import NOT_RUN, VERDICTS
 from experiments.markdown_tables import parse_markdown
 from experiments.registry.build import build_profile
 from experiments.runs.store import Store
-from experiments.verdicts import NOT_RUN, VERDICTS
 
 
 def test_without_runs_every_claim_is_not_run(empty_store: Store) -> None:

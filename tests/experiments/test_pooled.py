@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.claim_sets import ClaimSet, PooledError, read_claim_sets, read_claims
-from experiments.claims import CLAIMS
-from experiments.evidence import Measured
-from experiments.ledger import COLUMNS, rule_text, write_ledger
+from experiments.claims.claims import CLAIMS
+from experiments.claims.evidence import Measured
+from experiments.claims.ledger import COLUMNS, rule_text, write_ledger
+from experiments.claims.pooling import pooled_frame, unpooled
+from experiments.claims.rules import judge
+from experiments.claims.sets import ClaimSet, PooledError, read_claim_sets, read_claims
 from experiments.markdown_tables import parse_markdown
 from experiments.pooled import main, to_markdown
-from experiments.pooling import pooled_frame, unpooled
-from experiments.verdicts import judge
 
 Numbers = tuple[float, float, float]
 FILES = {"pooled.csv", "pooled.md", "pooled.png", "pooled.pdf", "index.html"}

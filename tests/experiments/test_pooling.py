@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from analysis.evaluation.statistics import t_quantile
-from experiments.evidence import Measured, SeedError, seed_error
-from experiments.pooling import pool
+from experiments.claims.evidence import Measured, SeedError, seed_error
+from experiments.claims.pooling import pool
 
 
 def _measured(value: float, low: float, high: float, n_seeds: int = 2) -> Measured:

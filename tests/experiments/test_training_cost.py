@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from miniature import Mini
 
+from experiments.claims.evidence import Evidence, measured_cost
 from experiments.cli import main
-from experiments.evidence import Evidence
 from experiments.runs import cost as training_cost
-from experiments.runs.cost import cost_file, cost_ratio, cost_stage, measured_cost
+from experiments.runs.cost import cost_file, cost_ratio, cost_stage
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.runtime import Runtime
 

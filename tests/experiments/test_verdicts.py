@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.evidence import Measured
-from experiments.verdicts import DOES_NOT_HOLD, HOLDS, NOT_RUN, UNDECIDED, Above, Below, Within, judge
+from experiments.claims.evidence import Measured
+from experiments.claims.rules import DOES_NOT_HOLD, HOLDS, NOT_RUN, UNDECIDED, Above, Below, Within, judge
 
 
 def _measured(low: float, high: float) -> Measured:

@@ -9,11 +9,9 @@ REPRODUCING.md, *Results*).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from experiments.bag_evidence import BagEvidence
-from experiments.evidence import Evidence, Measured
+from experiments.claims.evidence import BagEvidence, Evidence, Measured, measured_cost
+from experiments.claims.rules import Above, Below, Rule, Within
 from experiments.registry.profile import FACTORS
-from experiments.runs.cost import measured_cost
-from experiments.verdicts import Above, Below, Rule, Within
 
 Parts = Mapping[str, Measured | None]
 TABLE_1_METRICS = {"nr_50": "0.50", "nr_60": "0.60", "nr_70": "0.70", "nr_80": "0.80", "nr_90": "0.90"}

@@ -9,7 +9,7 @@ all parts do, *does not hold* where one does not, is *not run* where nothing was
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.evidence import Measured
+from experiments.claims.evidence import Measured
 
 HOLDS, DOES_NOT_HOLD, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, UNDECIDED, NOT_RUN)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.evaluation.statistics import spread
-from experiments.claim_sets import ClaimSet
-from experiments.claims import CLAIMS, Claim
-from experiments.evidence import Measured, SeedError, joint_degrees
-from experiments.ledger import rule_text
-from experiments.verdicts import NOT_RUN, Above, Rule, Within, judge
+from experiments.claims.claims import CLAIMS, Claim
+from experiments.claims.evidence import Measured, SeedError, joint_degrees
+from experiments.claims.ledger import rule_text
+from experiments.claims.rules import NOT_RUN, Above, Rule, Within, judge
+from experiments.claims.sets import ClaimSet
 
 COLUMNS = (
     "level", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high", "minimum",

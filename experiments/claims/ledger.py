@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.claims import CLAIMS, Claim
-from experiments.evidence import Evidence, Measured
+from experiments.claims.claims import CLAIMS, Claim
+from experiments.claims.evidence import Evidence, Measured
+from experiments.claims.rules import NOT_RUN, VERDICTS, judge
 from experiments.registry.config import FolderData
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
-from experiments.verdicts import NOT_RUN, VERDICTS, judge
 from freeanchor.files import sibling, write_atomically
 
 COLUMNS = (
@@ -29,7 +29,6 @@ CAPTION = (
     "figures are COCO's; here it is the profile's own data that decides, so a verdict is about the claim's direction, "
     "not its size."
 )
-
 ONE_SEED = (
     "Every run here has one seed: the intervals know the choice of pictures alone, another seed may turn a verdict. "
     "`SEEDS=3` tells."

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.claims import CLAIMS
-from experiments.ledger import COLUMNS, rule_text
+from experiments.claims.claims import CLAIMS
+from experiments.claims.ledger import COLUMNS, rule_text
+from experiments.claims.rules import VERDICTS
 from experiments.registry.classes import CLASSES
 from experiments.registry.config import CLASSES_MARK
-from experiments.verdicts import VERDICTS
 
 NUMBERS = ("value", "low", "high", "n_seeds", "seed_error", "seed_degrees")
 _AGAIN = "write it again: make claims PROFILE=photos DATA=DIR"
