@@ -169,19 +169,19 @@ test: $(READY) ## run the tests
 	$(VENV)/bin/python -m pytest -n $(JOBS)
 
 notebooks: $(READY) ## execute the notebooks into reports/notebooks/*.html
-	$(VENV)/bin/python -m experiments.notebooks
+	$(VENV)/bin/python -m experiments.reports.notebooks
 
 documents: $(READY) ## fill the tables of README.md and REPRODUCING.md in from the reports
-	$(VENV)/bin/python -m experiments.documents
+	$(VENV)/bin/python -m experiments.reports.documents
 
 pooled: $(READY) ## claims over all sets of photographs together: reports/photos/pooled.md and index.html
-	$(VENV)/bin/python -m experiments.pooled --reports reports/photos
+	$(VENV)/bin/python -m experiments.reports.pooled --reports reports/photos
 
 bench: $(READY) ## speed and memory against peers: reports/benchmarks.md (GT= a COCO json with the objects to evaluate)
 	$(VENV)/bin/python -m experiments.bench --device $(strip $(DEVICE))$(if $(value GT), --gt $(call quoted,$(value GT)))
 
 check: $(READY) test ## tests, ruff, mypy, and whether the documents' tables are the reports'
-	$(VENV)/bin/python -m experiments.documents --check
+	$(VENV)/bin/python -m experiments.reports.documents --check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy freeanchor analysis experiments examples

@@ -9,14 +9,14 @@ import json
 import sys
 from dataclasses import replace
 
-from experiments.index import write_index
-from experiments.kept_runs import pack_runs, unpack_runs
-from experiments.plan import make_rules
 from experiments.registry.build import PROFILES, build_profile
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.registry.sizes import Photographs
-from experiments.report import REPORTS, write_report
+from experiments.reports.catalogue import REPORTS, write_report
+from experiments.reports.index import write_index
+from experiments.reports.kept import pack_runs, unpack_runs
+from experiments.reports.plan import make_rules
 from experiments.runs.cost import cost_stage
 from experiments.runs.measured import measure_stage
 from experiments.runs.stages import data_stage, train_stage

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_end_to_end import ROOT, _environment, _make, _tree
 
-from experiments.plan import _escape, _rule
+from experiments.reports.plan import _escape, _rule
 
 # In place of the front door: writes down what it was given, and for `plan` and `report` leaves what they leave.
 STAND_IN = """#!/bin/sh

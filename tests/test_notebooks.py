@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from experiments.notebooks import FOLDER, main, publish
+from experiments.reports.notebooks import FOLDER, main, publish
 
 SOURCES = sorted(FOLDER.glob("*.ipynb"))
 

@@ -6,9 +6,9 @@ import pytest
 from miniature import Mini
 
 from analysis.tables.markup import to_markdown
-from experiments.ablation_frame import LAYOUT, ablation_frame
 from experiments.registry.build import build_profile
 from experiments.registry.profile import FACTORS
+from experiments.reports.frames import ABLATION_LAYOUT, ablation_frame
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 SECTION_4_3 = {
@@ -58,5 +58,5 @@ def test_the_frame_has_every_value_run_or_not(mini: Mini) -> None:
     assert own[:, False].isna().all()
     differences = frame[frame["metric"] == "gain_ap"].set_index(["symbol", "is_default"])["value"]
     assert differences["n", True] == 0
-    text = to_markdown(frame, LAYOUT)
+    text = to_markdown(frame, ABLATION_LAYOUT)
     assert "50 (default)" in text and "none" in text and "not run" in text

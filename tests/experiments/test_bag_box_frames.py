@@ -9,8 +9,8 @@ import pytest
 from miniature import Mini, fabricate
 
 from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, picture_means
-from experiments.bag_boxes import COLUMNS, bag_box_frame
 from experiments.registry.build import build_profile
+from experiments.reports.bags import COLUMNS, bag_box_frame
 from experiments.runs.bags import bag_boxes_stage
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model

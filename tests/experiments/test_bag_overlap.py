@@ -10,8 +10,8 @@ from oracles.boxes import iou
 from oracles.coco_folder import write_both
 
 from analysis.figures.curves import bag_overlap_figure
-from experiments.bag_overlap import COLUMNS, NUM_RANKS, REFERENCE, bag_overlap, overlap_frame
 from experiments.registry.build import build_profile
+from experiments.reports.bags import NUM_RANKS, OVERLAP_COLUMNS, REFERENCE, bag_overlap, overlap_frame
 from experiments.runs.store import Store
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.data.coco import InputConfig
@@ -48,7 +48,7 @@ def test_quartiles_are_over_objects_and_groups_by_aspect() -> None:
 def test_a_split_without_objects_gives_no_rows() -> None:
     """Nothing to say, in the right columns."""
     frame = overlap_frame("own", [(64, 64, torch.zeros(0, 4))], INPUTS, ANCHORS)
-    assert frame.empty and tuple(frame.columns) == COLUMNS
+    assert frame.empty and tuple(frame.columns) == OVERLAP_COLUMNS
 
 
 def test_the_reference_stands_beside_the_profiles_own(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from miniature import Mini, fabricate
 
 from analysis.evaluation.nms_recall import TAUS
 from analysis.figures.comparisons import candidates_figure
-from experiments.candidate_budgets import ALL, COLUMNS, METRICS, budget_frame
 from experiments.registry.build import build_profile
+from experiments.reports.budgets import ALL, COLUMNS, METRICS, budget_frame
 from experiments.runs.store import Store
 from experiments.runs.testing import BUDGETS
 

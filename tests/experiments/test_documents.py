@@ -4,9 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from experiments import documents
-from experiments.deviations import DEVIATIONS, deviations_table, find_marks
-from experiments.documents import BLOCKS, DOCUMENTS, DocumentError, filled, main, stale_blocks
+from experiments.reports import documents
+from experiments.reports.documents import (
+    BLOCKS,
+    DEVIATIONS,
+    DOCUMENTS,
+    DocumentError,
+    deviations_table,
+    filled,
+    find_marks,
+    main,
+    stale_blocks,
+)
 from experiments.runs.store import ROOT
 
 TEXT = "# Title\n\n<!-- begin deviations -->\nold\n<!-- end deviations -->\n\nafter\n"

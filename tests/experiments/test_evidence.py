@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
-from experiments import frames
 from experiments.claims.evidence import (
     Evidence,
     SeedError,
@@ -18,6 +17,7 @@ from experiments.claims.evidence import (
     widened,
 )
 from experiments.registry.build import build_profile
+from experiments.reports import frames
 from experiments.runs.store import Store
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from miniature import Mini
 
-from experiments.example_models import write_models
+from experiments.reports.models import write_models
 from freeanchor.checkpoints.native import load_model
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from miniature import Mini, fabricate
 
-from experiments.frames import crowdedness_frame, run_records, slenderness_frame, table_frame, trials_frame
 from experiments.registry.build import build_profile
 from experiments.registry.profile import PEER
 from experiments.registry.published import AP_FAMILY, NMS_RECALL
-from experiments.report import comparison
+from experiments.reports.catalogue import comparison
+from experiments.reports.frames import crowdedness_frame, run_records, slenderness_frame, table_frame, trials_frame
 from experiments.runs.measured import pair_frame, peer_frame, training_frame
 from experiments.runs.store import Store, is_measured
 

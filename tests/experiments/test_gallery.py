@@ -13,7 +13,9 @@ from oracles.detection_metrics import iou, match_all
 from oracles.detection_sets import detection_sets
 from tiny import tiny_detector, tiny_model
 
-from experiments.gallery import (
+from experiments.registry.build import build_profile
+from experiments.registry.profile import Profile
+from experiments.reports.gallery import (
     CAPTION,
     COLUMNS,
     FIGURE_TEXTS,
@@ -23,9 +25,7 @@ from experiments.gallery import (
     gallery_random,
     gallery_slender,
 )
-from experiments.gallery_objects import choose_alone, draw_pictures, find_objects, own_score
-from experiments.registry.build import build_profile
-from experiments.registry.profile import Profile
+from experiments.reports.gallery_objects import choose_alone, draw_pictures, find_objects, own_score
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import save_model
 

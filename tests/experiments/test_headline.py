@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis.tables.markup import to_markdown
-from experiments.headline import LAYOUT, ROWS, headline_frame
 from experiments.registry.build import build_profile
+from experiments.reports.frames import HEADLINE_LAYOUT, HEADLINE_ROWS, headline_frame
 from experiments.runs.store import Store
 
 NO_GAINS = pd.DataFrame(columns=["metric", "value", "low", "high"])
@@ -22,7 +22,7 @@ def frame(tmp_path: Path) -> pd.DataFrame:
 
 def test_every_row_has_both_detectors_and_their_difference(frame: pd.DataFrame) -> None:
     """Three cells a row, in the order of the rows declared."""
-    assert list(frame["metric"]) == ["retinanet", "freeanchor", "gain"] * len(ROWS)
+    assert list(frame["metric"]) == ["retinanet", "freeanchor", "gain"] * len(HEADLINE_ROWS)
 
 
 @pytest.mark.parametrize(("what", "gain"), [("AP", 0.030), ("AP50", 0.023), ("NMS recall at 0.70", 0.025)])
@@ -34,6 +34,6 @@ def test_the_papers_gain_is_the_difference_of_its_rows(frame: pd.DataFrame, what
 
 def test_what_was_not_run_says_so(frame: pd.DataFrame) -> None:
     """No measured cell is blank, and none carries the paper's number."""
-    lines = [line for line in to_markdown(frame, LAYOUT).splitlines() if "| here |" in line]
-    assert len(lines) == len(ROWS)
+    lines = [line for line in to_markdown(frame, HEADLINE_LAYOUT).splitlines() if "| here |" in line]
+    assert len(lines) == len(HEADLINE_ROWS)
     assert all(line.count("not run") == 3 for line in lines)

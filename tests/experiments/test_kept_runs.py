@@ -11,9 +11,9 @@ import pytest
 from miniature import Mini, fabricate
 
 from experiments.cli import main
-from experiments.kept_runs import FOLDER, pack_runs, unpack_runs
 from experiments.registry.build import build_profile
-from experiments.report import write_report
+from experiments.reports.catalogue import write_report
+from experiments.reports.kept import FOLDER, pack_runs, unpack_runs
 from experiments.runs.cost import cost_file
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import predict_stage

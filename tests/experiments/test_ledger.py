@@ -11,8 +11,8 @@ from experiments.claims.claims import CLAIMS
 from experiments.claims.evidence import Evidence, Measured
 from experiments.claims.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
 from experiments.claims.rules import NOT_RUN, VERDICTS
-from experiments.markdown_tables import parse_markdown
 from experiments.registry.build import build_profile
+from experiments.reports.page import parse_markdown
 from experiments.runs.store import Store
 
 

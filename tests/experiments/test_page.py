@@ -8,8 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.markdown_tables import inline_html, parse_markdown
-from experiments.page import PageError, Section, build_page
+from experiments.reports.page import PageError, Section, build_page, inline_html, parse_markdown
 
 TABLE = """**Table 2**
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.headline import ROWS
-from experiments.photo_tables import photographs_table
 from experiments.registry.profile import PEER
+from experiments.reports.documents import photographs_table
+from experiments.reports.frames import HEADLINE_ROWS
 
 
 def write_report(folder: Path, peer: float | None) -> None:
@@ -15,7 +15,7 @@ def write_report(folder: Path, peer: float | None) -> None:
     folder.mkdir(parents=True)
     cells = [
         {"what": what, "metric": metric, "value": value, "low": value - 0.01, "high": value + 0.02, "n_seeds": 2}
-        for place, what in enumerate(ROWS.values())
+        for place, what in enumerate(HEADLINE_ROWS.values())
         for metric, value in (("retinanet", 0.2 + place), ("freeanchor", 0.25 + place), ("gain", 0.05 + place))
     ]
     pd.DataFrame(cells).to_csv(folder / "headline.csv", index=False)
@@ -37,7 +37,7 @@ def test_a_line_a_set(tmp_path: Path, peer: float | None, shown: list[str]) -> N
     head, rule, line = photographs_table(tmp_path).splitlines()
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:7] == ["[ponds](reports/photos/ponds/claims.md)", "12", "2", "20.0", "25.0", *shown]
-    places = [list(ROWS).index(metric) for metric in ("ap", "ap_slender", "ap_square", "nr")]
+    places = [list(HEADLINE_ROWS).index(metric) for metric in ("ap", "ap_slender", "ap_square", "nr")]
     assert cells[7:] == [f"+{5 + 100 * at}.0 [+{4 + 100 * at}.0, +{7 + 100 * at}.0]" for at in places]
     assert head.count("|") == rule.count("|") == line.count("|")
 

@@ -13,10 +13,10 @@ from experiments.cli import main
 from experiments.command_line import build_parser
 from experiments.commands import evaluation_of
 from experiments.fetch.backbones import backbone_download, weights_of
-from experiments.plan import make_rules
 from experiments.registry.build import build_profile
 from experiments.registry.sizes import MOST_PICTURES, NUM_EPOCHS, Photographs, Size
-from experiments.report import picture_of
+from experiments.reports.catalogue import picture_of
+from experiments.reports.plan import make_rules
 from experiments.runs.store import Store
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.timm import TimmBackbone

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.picture_credits import picture_credits
+from experiments.reports.gallery_objects import picture_credits
 
 LICENCES = [{"id": 1, "name": "Attribution License", "url": "http://creativecommons.org/licenses/by/2.0/"}]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from oracles.coco_folder import write_both
 
-from experiments.plan import make_rules, measured_file, shown_runs
 from experiments.registry.build import build_profile
 from experiments.registry.config import DrawnData
 from experiments.registry.profile import PEER, Profile
-from experiments.report import FIGURES, LAYOUTS, REPORTS
+from experiments.reports.catalogue import FIGURES, LAYOUTS, REPORTS
+from experiments.reports.plan import make_rules, measured_file, shown_runs
 from experiments.runs.store import Store
 
 HEAD = "FREEANCHOR := freeanchor\nLAUNCH := freeanchor\nWHERE := --where\nHOW := --how\nREPORT_NEEDS :=\n"

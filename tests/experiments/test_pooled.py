@@ -14,8 +14,8 @@ from experiments.claims.ledger import COLUMNS, rule_text, write_ledger
 from experiments.claims.pooling import pooled_frame, unpooled
 from experiments.claims.rules import judge
 from experiments.claims.sets import ClaimSet, PooledError, read_claim_sets, read_claims
-from experiments.markdown_tables import parse_markdown
-from experiments.pooled import main, to_markdown
+from experiments.reports.page import parse_markdown
+from experiments.reports.pooled import main, to_markdown
 
 Numbers = tuple[float, float, float]
 FILES = {"pooled.csv", "pooled.md", "pooled.png", "pooled.pdf", "index.html"}

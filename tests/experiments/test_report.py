@@ -9,9 +9,8 @@ from miniature import Mini, fabricate
 from PIL import Image
 
 from experiments.command_line import build_parser
-from experiments.index import write_index
 from experiments.registry.build import build_profile
-from experiments.report import (
+from experiments.reports.catalogue import (
     FIGURES,
     LAYOUTS,
     REPORTS,
@@ -21,6 +20,7 @@ from experiments.report import (
     saturated_linear_frame,
     write_report,
 )
+from experiments.reports.index import write_index
 from experiments.runs.store import Store
 
 FROM_CODE = ("figure2", "figure3")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from miniature import Mini
 
-from experiments.index import write_index
 from experiments.registry.build import build_profile
-from experiments.report import REPORTS, write_report
+from experiments.reports.catalogue import REPORTS, write_report
+from experiments.reports.index import line_runs, measured_runs, write_index, write_run
 from experiments.runs.store import Store
-from experiments.trace import line_runs, measured_runs, write_run
 
 
 def test_every_number_leads_to_its_runs_provenance(mini: Mini, tmp_path: Path) -> None:

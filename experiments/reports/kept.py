@@ -17,9 +17,9 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from experiments.fetch.coco import DAMAGED, remove_leftovers, unpack
-from experiments.gallery import gallery_stage
 from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
+from experiments.reports.gallery import gallery_stage
 from experiments.runs.bags import bag_boxes_stage, bags_stage
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store, is_measured

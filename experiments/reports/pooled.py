@@ -23,7 +23,7 @@ from experiments.claims.ledger import ONE_SEED, number_text, summary
 from experiments.claims.pooling import ONE_SET, POOLED, pooled_frame, unpooled
 from experiments.claims.rules import NOT_RUN
 from experiments.claims.sets import ClaimSet, PooledError, read_claim_sets
-from experiments.page import PAGE_NAME, Section, build_page
+from experiments.reports.page import PAGE_NAME, Section, build_page
 from experiments.runs.store import provenance
 from freeanchor.files import write_atomically
 

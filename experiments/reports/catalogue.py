@@ -21,20 +21,24 @@ from analysis.figures.matching import figure1, figure4
 from analysis.figures.style import write_figure
 from analysis.tables.cells import TableLayout
 from analysis.tables.markup import write_table
-from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
-from experiments.ablation_frame import ablation_frame
-from experiments.bag_boxes import bag_box_frame
-from experiments.bag_frames import concentration, part_distance
-from experiments.bag_overlap import bag_overlap
-from experiments.candidate_budgets import budget_frame
 from experiments.claims.ledger import ledger_frame, write_ledger
-from experiments.example_models import write_models
-from experiments.frames import crowdedness_frame, slenderness_frame, table_frame, trials_frame
-from experiments.gallery import gallery_crowded, gallery_random, gallery_slender
-from experiments.headline import headline_frame, headline_layout
-from experiments.picture_credits import picture_credits
 from experiments.registry.config import CocoData
 from experiments.registry.profile import Profile
+from experiments.reports.bags import bag_box_frame, bag_overlap, concentration, part_distance
+from experiments.reports.budgets import budget_frame
+from experiments.reports.frames import ABLATION_LAYOUT as ABLATIONS_LAYOUT
+from experiments.reports.frames import (
+    ablation_frame,
+    crowdedness_frame,
+    headline_frame,
+    headline_layout,
+    slenderness_frame,
+    table_frame,
+    trials_frame,
+)
+from experiments.reports.gallery import gallery_crowded, gallery_random, gallery_slender
+from experiments.reports.gallery_objects import picture_credits
+from experiments.reports.models import write_models
 from experiments.runs.bags import stored_positions
 from experiments.runs.measured import gains_frame, peer_frame, training_frame
 from experiments.runs.store import Store
@@ -66,7 +70,6 @@ TRAINING_TIME = (
     "Training time: the paper's on eight V100; ours as clocked beside whatever else ran, by default another training "
     "on the other half of the cores (hardware and threads: table of runs)."
 )
-
 LAYOUTS = {
     "table1": TableLayout(
         title="Table 1. NMS recall",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import PEER, Profile
-from experiments.report import LAYOUTS, REPORTS
+from experiments.reports.catalogue import LAYOUTS, REPORTS
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store
 from experiments.runs.weights import is_at_hand

@@ -25,7 +25,9 @@ from matplotlib.figure import Figure
 
 from analysis.figures.gallery import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
 from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
-from experiments.gallery_objects import (
+from experiments.registry.config import Evaluation
+from experiments.registry.profile import Profile
+from experiments.reports.gallery_objects import (
     ALONE,
     BOTH,
     LEAST_SIZE,
@@ -37,10 +39,8 @@ from experiments.gallery_objects import (
     compare_found,
     draw_pictures,
     objects_frame,
+    picture_credits,
 )
-from experiments.picture_credits import picture_credits
-from experiments.registry.config import Evaluation
-from experiments.registry.profile import Profile
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Picture

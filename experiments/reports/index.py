@@ -1,21 +1,68 @@
 """The page that shows every table and figure of a profile, with where each comes from.
 
 write_index(profile, store, Path("reports"))      # reports/shapes/index.html
+
+From a number on the page to the run it was measured on, and to that run's provenance.
+
+write_run(evaluation, store, Path("reports/shapes"))        # "runs/freeanchor-small-s0.json"
 """
 
 from pathlib import Path
 from typing import Literal
 
-from experiments.ablation_frame import LAYOUT as ABLATIONS_LAYOUT
+import pandas as pd
+
+from analysis.tables.cells import table_rows
 from experiments.claims.ledger import CAPTION as LEDGER_CAPTION
-from experiments.frames import run_records
-from experiments.gallery import FIGURE_TEXTS as GALLERY_TEXTS
-from experiments.headline import headline_layout
-from experiments.page import Section, build_page
+from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
-from experiments.report import LAYOUTS
-from experiments.runs.store import Store, provenance
-from experiments.trace import line_runs, measured_runs, write_run
+from experiments.reports.catalogue import LAYOUTS
+from experiments.reports.frames import ABLATION_LAYOUT as ABLATIONS_LAYOUT
+from experiments.reports.frames import headline_layout, run_records
+from experiments.reports.gallery import FIGURE_TEXTS as GALLERY_TEXTS
+from experiments.reports.page import Section, build_page
+from experiments.reports.plan import shown_runs
+from experiments.runs.store import Store, is_measured, provenance
+from freeanchor.files import read_json, write_json
+
+
+def measured_runs(report: str, profile: Profile, store: Store) -> tuple[str, ...]:
+    """The runs that a report is made from, as far as they have been measured."""
+    return tuple(run for run in dict.fromkeys(shown_runs(profile, report)) if _is_there(run, profile, store))
+
+
+def line_runs(report: str, profile: Profile, store: Store, directory: Path) -> tuple[tuple[str, ...], ...]:
+    """For each line of a table's Markdown, the runs that its numbers are of; from the csv beside it."""
+    path = directory / f"{report}.csv"
+    if not path.exists():
+        return ()
+    frame = pd.read_csv(path)
+    if report == "claims":
+        names = frame.groupby("id", sort=False)["runs"].agg(lambda own: " ".join(own.dropna()))
+        lines = [tuple(dict.fromkeys(runs.split())) for runs in names]
+    else:
+        layout = {**LAYOUTS, "ablations": ABLATIONS_LAYOUT, "headline": headline_layout(profile)}[report]
+        lines = [line.runs for line in table_rows(frame.assign(run=frame["run"].fillna("")), layout)]
+    return tuple(tuple(run for run in line if _is_there(run, profile, store)) for line in lines)
+
+
+def _is_there(run: str, profile: Profile, store: Store) -> bool:
+    """Whether a run is registered and measured: the csv may be older than the store."""
+    return run in profile.evaluations and is_measured(profile.evaluations[run], store)
+
+
+def write_run(evaluation: Evaluation, store: Store, directory: Path) -> str:
+    """Write how a run was made: configuration, times, commit, hardware, versions; the path from the page."""
+    record = {
+        "run": evaluation.name,
+        "directory": str(evaluation.directory(Path("runs"))),
+        "training": read_json(evaluation.training.directory(store.runs) / "train.json"),
+        "test": read_json(evaluation.directory(store.runs) / "predict.json"),
+    }
+    path = directory / "runs" / f"{evaluation.name}.json"
+    write_json(path, record)
+    return str(path.relative_to(directory))
+
 
 FIRST = ("claims", "headline")  # above the table of contents: verdicts, then the numbers behind most of them
 TABLE_TEXTS = {
