@@ -178,7 +178,7 @@ pooled: $(READY) ## claims over all sets of photographs together: reports/photos
 	$(VENV)/bin/python -m experiments.reports.pooled --reports reports/photos
 
 bench: $(READY) ## speed and memory against peers: reports/benchmarks.md (GT= a COCO json with the objects to evaluate)
-	$(VENV)/bin/python -m experiments.bench --device $(strip $(DEVICE))$(if $(value GT), --gt $(call quoted,$(value GT)))
+	$(VENV)/bin/python -m experiments.bench.main --device $(strip $(DEVICE))$(if $(value GT), --gt $(call quoted,$(value GT)))
 
 check: $(READY) test ## tests, ruff, mypy, and whether the documents' tables are the reports'
 	$(VENV)/bin/python -m experiments.reports.documents --check

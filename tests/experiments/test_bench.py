@@ -7,9 +7,9 @@ import pytest
 import torch
 from oracles.inputs import random_inputs
 
-from experiments import bench
-from experiments.bench_loss import bench_loss
-from experiments.bench_rows import BenchRow, growth_exponent, interleaved, peak_tensor_bytes
+from experiments.bench import main as bench
+from experiments.bench.loss import bench_loss
+from experiments.bench.rows import BenchRow, growth_exponent, interleaved, peak_tensor_bytes
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.reference import dense_loss
 from freeanchor.runtime import Runtime
@@ -109,7 +109,7 @@ def test_an_unknown_subject_is_refused(capsys) -> None:
 
 def test_a_steps_parts_add_up_to_its_rate() -> None:
     """On `shapes` the pictures a second are the batch over the sum of the parts."""
-    from experiments.bench_step import bench_shapes_step
+    from experiments.bench.step import bench_shapes_step
 
     rate, *parts = bench_shapes_step(Runtime(threads=1, precision="float32"), 1)
     assert rate.ours == pytest.approx(8 / sum(row.ours for row in parts))
@@ -118,7 +118,7 @@ def test_a_steps_parts_add_up_to_its_rate() -> None:
 
 def test_inference_is_timed_on_equal_detectors() -> None:
     """Both rows are about the same call of ours, in seconds a picture."""
-    from experiments.bench_inference import bench_inference
+    from experiments.bench.inference import bench_inference
 
     rows = bench_inference(Runtime(threads=1, precision="float32"), 1, scale=0.1)
     assert {row.peer for row in rows} == {"torchvision's retinanet_resnet50_fpn", "ours without NMS recall"}

@@ -11,10 +11,16 @@ from statistics import median
 import numpy as np
 import pytest
 
-from experiments import bench_evaluation as module
-from experiments import bench_task
-from experiments.bench_evaluation import QUICK, bench_evaluation, evaluation_rows
-from experiments.bench_objects import first_pictures, made_up_detections, made_up_ground_truth
+from experiments.bench import evaluation as module
+from experiments.bench import task as bench_task
+from experiments.bench.evaluation import (
+    QUICK,
+    bench_evaluation,
+    evaluation_rows,
+    first_pictures,
+    made_up_detections,
+    made_up_ground_truth,
+)
 from freeanchor.errors import DataError
 
 KEYS = {"name", "what", "unit", "ours", "peer", "ratio", "aim", "repetitions", "note"}

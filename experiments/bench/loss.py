@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from experiments.bench_rows import BenchRow, growth_exponent, interleaved, medians, peak_tensor_bytes
+from experiments.bench.rows import BenchRow, growth_exponent, interleaved, medians, peak_tensor_bytes
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.boxes import encode_boxes
 from freeanchor.losses.free_anchor import FreeAnchorLoss

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn
 from torchvision.transforms.functional import pil_to_tensor
 
-from experiments.bench_rows import BenchRow, interleaved, medians
-from experiments.step_cost import tame
+from experiments.bench.rows import BenchRow, interleaved, medians
+from experiments.bench.step import tame
 from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.checkpoints.convert import convert_tensors
 from freeanchor.checkpoints.native import DetectorConfig

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from analysis.figures.comparisons import benchmarks_figure
 from analysis.figures.style import write_figure
-from experiments.bench_evaluation import bench_evaluation
-from experiments.bench_inference import bench_inference
-from experiments.bench_loss import bench_loss
-from experiments.bench_rows import BenchRow
-from experiments.bench_step import bench_shapes_step, bench_step
+from experiments.bench.evaluation import bench_evaluation
+from experiments.bench.inference import bench_inference
+from experiments.bench.loss import bench_loss
+from experiments.bench.rows import BenchRow
+from experiments.bench.step import bench_shapes_step, bench_step
 from experiments.runs.store import provenance
 from freeanchor.files import write_atomically
 from freeanchor.runtime import Runtime
