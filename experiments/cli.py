@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from experiments.command_line import build_parser
+from experiments.commands.options import build_parser
 
 Handler = Callable[[argparse.Namespace], None]
 

@@ -277,7 +277,7 @@ def test_bugs_show_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_arguments: object) -> None:
         raise ValueError("ours")
 
-    monkeypatch.setattr("experiments.commands.show", fail)
+    monkeypatch.setattr("experiments.commands.runs.show", fail)
     with pytest.raises(ValueError, match="ours"):
         main(["show", "freeanchor-small-s0"])
 
@@ -288,6 +288,6 @@ def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: 
     def interrupt(_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.commands.show", interrupt)
+    monkeypatch.setattr("experiments.commands.runs.show", interrupt)
     assert main(["show", "freeanchor-small-s0"]) == 130
     assert "goes on" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from oracles.coco_folder import write_both
 
+from experiments.commands.show import recipe_lines
 from experiments.fetch.backbones import BACKBONE_FILES
 from experiments.registry.build import build_profile
 from experiments.registry.coco import coco_profile
@@ -14,7 +15,6 @@ from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
 from experiments.runs.weights import download_of, is_at_hand
-from experiments.show import recipe_lines
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss

@@ -12,9 +12,8 @@ from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
 
 from experiments.cli import main
-from experiments.detect import detect
-from experiments.drawing import draw_detections
-from experiments.torch_detections import picture_at
+from experiments.commands.detect import detect, draw_detections
+from experiments.commands.detect_torch import picture_at
 from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import InputConfig, load_sample
 from freeanchor.data.pictures import open_image, upright

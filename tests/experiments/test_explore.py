@@ -14,7 +14,7 @@ from tiny import tiny_detector, tiny_model
 
 from analysis.bags.matches import MATCH_COLUMNS
 from experiments.cli import main
-from experiments.explore import checkpoint_names, stage_labels
+from experiments.commands.matches import checkpoint_names, stage_labels
 from freeanchor.checkpoints.native import save_model
 from freeanchor.data.pictures import open_image
 

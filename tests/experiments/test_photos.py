@@ -10,8 +10,8 @@ from oracles.coco_folder import write_both
 from safetensors.torch import save_file
 
 from experiments.cli import main
-from experiments.command_line import build_parser
-from experiments.commands import evaluation_of
+from experiments.commands.options import build_parser
+from experiments.commands.runs import evaluation_of
 from experiments.fetch.backbones import backbone_download, weights_of
 from experiments.registry.build import build_profile
 from experiments.registry.sizes import MOST_PICTURES, NUM_EPOCHS, Photographs, Size

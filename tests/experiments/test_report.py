@@ -8,7 +8,7 @@ import pytest
 from miniature import Mini, fabricate
 from PIL import Image
 
-from experiments.command_line import build_parser
+from experiments.commands.options import build_parser
 from experiments.registry.build import build_profile
 from experiments.reports.catalogue import (
     FIGURES,

@@ -9,6 +9,8 @@ import json
 import sys
 from dataclasses import replace
 
+from experiments.commands.options import check_device, runtime_of
+from experiments.commands.show import recipe_lines
 from experiments.registry.build import PROFILES, build_profile
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
@@ -22,8 +24,6 @@ from experiments.runs.measured import measure_stage
 from experiments.runs.stages import data_stage, train_stage
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import curve_stage, predict_stage
-from experiments.show import recipe_lines
-from experiments.usage import check_device, runtime_of
 from freeanchor.errors import CheckpointError, DataError, TimmError, UsageError
 from freeanchor.training.processes import process_group
 

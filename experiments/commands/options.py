@@ -1,14 +1,54 @@
 """The command line: which commands there are, and what each takes. What they do is in the modules of commands.
 
 arguments = build_parser().parse_args()
+
+argparse's parser, whose refusals say what may have been meant.
+
+parser = Parser(prog="freeanchor")
+
+What every command takes from its command line: where and how fast to compute; and what to say of bad options.
+
+runtime = runtime_of(arguments)
 """
 
 import argparse
+import difflib
 import math
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from experiments.parser import Parser
+from freeanchor.errors import UsageError
+
+if TYPE_CHECKING:
+    from freeanchor.runtime import Runtime
+    from freeanchor.training.processes import Processes
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose refusals name the nearest command, option or choice where one was misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message with what may have been meant, and exit with status 2."""
+        choice = re.match(r".*invalid choice: '(.*)' \(choose from (.*)\)", message)
+        stray = re.match(r"unrecognized arguments: (-[^\s=]*)", message)
+        near: list[str] = []
+        if choice:
+            near = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1, cutoff=0.5)
+        elif stray:
+            near = difflib.get_close_matches(stray[1], sorted(set(self._options())), n=1, cutoff=0.6)
+        super().error(f"{message}; did you mean {near[0]}?" if near else message)
+
+    def _options(self) -> Iterator[str]:
+        """Every option of this parser and of its commands."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    yield from command._options()
+
 
 CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -296,3 +336,52 @@ def build_parser() -> argparse.ArgumentParser:
     _add_matches(add)
     _add_weights(add)
     return parser
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError where it is neither the CPU nor a GPU of CUDA, or torchrun's processes here outnumber those."""
+    import torch
+
+    try:
+        parsed = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
+    if parsed.type not in ("cpu", "cuda"):  # mps, xpu, meta: names of torch's that nothing here was written for
+        raise UsageError(f"--device {device}: only CPUs and CUDA's GPUs are supported; give cpu, cuda or cuda:1")
+    if parsed.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    if parsed.type == "cuda":
+        _check_gpus(device, parsed.index, torch.cuda.device_count())
+
+
+def _check_gpus(device: str, index: int | None, num_gpus: int) -> None:
+    """Raise UsageError where a GPU of that number, or one for each process on this host, is not there."""
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if num_processes > 1 and index is not None:
+        raise UsageError(f"--device {device}: {num_processes} processes cannot share one GPU; give --device cuda")
+    if max(num_processes, (index or 0) + 1) > num_gpus:
+        raise UsageError(
+            f"--device {device}: {num_processes} process(es) on a host with {num_gpus} GPU(s); start as many as there "
+            "are, and count them from cuda:0"
+        )
+
+
+def check_counts(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where threads or workers are fewer than none."""
+    for option in ("threads", "workers"):
+        if getattr(arguments, option, 0) < 0:
+            raise UsageError(f"--{option} must not be negative, got {getattr(arguments, option)}")
+
+
+def runtime_of(arguments: argparse.Namespace, processes: "Processes | None" = None) -> "Runtime":
+    """Device, threads and precision of the command line, put into force; each process has a GPU of its own."""
+    from freeanchor.runtime import Runtime
+
+    check_device(arguments.device)
+    check_counts(arguments)
+    device = processes.device if processes is not None and processes.count > 1 else arguments.device
+    runtime = Runtime(
+        device=device, threads=arguments.threads, precision=arguments.precision, num_workers=arguments.workers
+    )
+    runtime.prepare()
+    return runtime

@@ -27,7 +27,7 @@ import pandas as pd
 from analysis.bags.matches import MATCH_COLUMNS, chosen_anchor, preferred_by_iou, summarize_bags
 from analysis.figures.heatmaps import HEATMAP_COLUMNS, match_heatmaps
 from analysis.figures.style import STYLE
-from experiments.picture_objects import (
+from experiments.commands.objects import (
     PictureObjects,
     annotated_objects,
     boxed_object,
@@ -35,7 +35,7 @@ from experiments.picture_objects import (
     picture_for,
     select_object,
 )
-from experiments.usage import runtime_of
+from experiments.commands.options import runtime_of
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.pictures import open_image
 from freeanchor.detector.retinanet import RetinaNet

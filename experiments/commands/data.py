@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments.commands import evaluation_of, store_of
+from experiments.commands.runs import evaluation_of, store_of
 from experiments.fetch.coco import fetch_coco
 from experiments.runs.stages import data_stage
 from freeanchor.checkpoints.code_bases import Origin

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from analysis.coco.reading import read_ground_truth
-from experiments.torch_detections import picture_at
+from experiments.commands.detect_torch import picture_at
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Picture
 from freeanchor.detector.retinanet import RetinaNet

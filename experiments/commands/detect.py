@@ -5,19 +5,23 @@ them to the pixels as the file has them. A `model.onnx` is run by onnxruntime, a
 
 detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
 detect([Path("photo.jpg")], Path("model.onnx"), Path("out"), min_score=0.3)
+
+Photographs with a detector's boxes drawn on copies of them, turned as viewers show them. Nothing here needs torch.
+
+draw_detections(upright(image), rows, category_ids).save("drawn.png")
 """
 
 import argparse
+import colorsys
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from experiments.drawing import draw_detections
-from experiments.usage import check_counts, runtime_of
+from experiments.commands.options import check_counts, runtime_of
 from freeanchor.data.pictures import open_image, upright
 from freeanchor.errors import DataError, UsageError
 from freeanchor.files import replacing, write_json
@@ -27,6 +31,38 @@ if TYPE_CHECKING:
     from freeanchor.checkpoints.native import DetectorConfig
     from freeanchor.detector.postprocess import Candidates
     from freeanchor.runtime import Runtime
+
+
+SHOWN_SIDE = 960  # px, the least long side of a drawn picture
+
+
+def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
+    """One of `num_labels` colours spread evenly over the hues."""
+    red, green, blue = colorsys.hsv_to_rgb(label / num_labels, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> Image.Image:
+    """A copy of the picture with each box in its class's colour, its name and score above it.
+
+    A picture below `SHOWN_SIDE` is enlarged to it, so that the labels leave room for what they name.
+    """
+    zoom = max(1.0, SHOWN_SIDE / max(image.size))
+    drawn = image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BICUBIC)
+    canvas = ImageDraw.Draw(drawn)
+    line = max(1, round(max(drawn.size) / 400))
+    font = ImageFont.load_default(size=round(max(drawn.size) / 70))
+    for row in sorted(rows, key=lambda row: row["score"]):  # the surest on top
+        x, y, width, height = (value * zoom for value in row["bbox"])
+        colour = _colour(category_ids.index(row["category_id"]), len(category_ids))
+        canvas.rectangle((x, y, x + width, y + height), outline=colour, width=line)
+        text = f"{row['category']} {row['score']:.2f}"
+        left, top, right, bottom = canvas.textbbox((x, y), text, font=font, anchor="lb")
+        shift = max(0, 1 - top)  # a label above the picture's edge moves inside
+        canvas.rectangle((left - 1, top + shift - 1, right + 1, bottom + shift), fill=colour)
+        canvas.text((x, y + shift), text, fill="black", font=font, anchor="lb")
+    return drawn
+
 
 ONNX = ".onnx"
 
@@ -88,7 +124,7 @@ def _found(
     """The detector, and each picture with what is found in it, by whichever runtime the file is for."""
     if checkpoint.suffix.lower() == ONNX:
         return _found_by_onnx(paths, checkpoint, min_score, threads)
-    from experiments.torch_detections import found_by_torch
+    from experiments.commands.detect_torch import found_by_torch
     from freeanchor.runtime import Runtime
 
     return found_by_torch(paths, checkpoint, min_score=min_score, runtime=runtime or Runtime())
