@@ -20,32 +20,32 @@ Handler = Callable[[argparse.Namespace], None]
 
 
 HANDLERS = {
-    "train": "commands.train",
-    "predict": "commands.predict",
-    "cost": "commands.cost",
-    "show": "commands.show",
-    "report": "commands.report",
-    "list": "commands.list_runs",
-    "plan": "commands.plan",
-    "pack": "commands.pack",
-    "unpack": "commands.unpack",
-    "data": "data_commands.data",
-    "convert": "data_commands.convert",
-    "export": "data_commands.export",
-    "replay": "data_commands.replay",
+    "train": "runs.train",
+    "predict": "runs.predict",
+    "cost": "runs.cost",
+    "show": "runs.show",
+    "report": "runs.report",
+    "list": "runs.list_runs",
+    "plan": "runs.plan",
+    "pack": "runs.pack",
+    "unpack": "runs.unpack",
+    "data": "data.data",
+    "convert": "data.convert",
+    "export": "data.export",
+    "replay": "data.replay",
     "detect": "detect.command",
-    "matches": "explore.matches",
-    "evaluate": "plain.evaluate",
-    "compare": "plain.compare",
-    "nms-recall": "plain.nms_recall",
-    "nms": "plain.nms",
+    "matches": "matches.matches",
+    "evaluate": "evaluate.evaluate",
+    "compare": "evaluate.compare",
+    "nms-recall": "evaluate.nms_recall",
+    "nms": "evaluate.nms",
 }
 
 
 def _handler(command: str) -> Handler:
     """The function behind a command; imported late, and alone, so that nobody waits for what they do not use."""
     module, _, name = HANDLERS[command].partition(".")
-    handler: Handler = getattr(import_module(f"experiments.{module}"), name)
+    handler: Handler = getattr(import_module(f"experiments.commands.{module}"), name)
     return handler
 
 

@@ -25,4 +25,4 @@ def __getattr__(name: str) -> Any:
     """The public names, imported when asked for: parts that do without torch need not wait for its import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("freeanchor.losses.free_anchor"), name)
+    return getattr(import_module("freeanchor.losses"), name)

@@ -3,7 +3,7 @@
 Times are medians of repetitions in turn with the peer's, of which `bench_rows` and `bench_evaluation` say what they
 count; nothing here is a test.
 
-    python -m experiments.bench --out reports --only loss,inference
+    python -m experiments.bench.main --out reports --only loss,inference
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
 What it is: a program that reads COCO files, evaluates them and prints one line of json. What it is not: for people.
 
-    python -m experiments.bench_task ours gt.json detections.json
-    python -m experiments.bench_task pycocotools gt.json detections.json
-    python -m experiments.bench_task intervals gt.json first.json second.json 1000
+    python -m experiments.bench.task ours gt.json detections.json
+    python -m experiments.bench.task pycocotools gt.json detections.json
+    python -m experiments.bench.task intervals gt.json first.json second.json 1000
 
 `reading` and `evaluating` are seconds of processor time (of `intervals`, by the clock), imports left out; `peak` is the
 most memory in bytes over what the imports hold. Each task imports what it needs, lest one pay for the other.

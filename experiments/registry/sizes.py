@@ -49,7 +49,7 @@ class Trial:
     recipe: TrainConfig
 
 
-SNAPSHOTS = (0.02, 0.1, 0.3, 0.5, 2 / 3, 0.8, 8 / 9, 1.0)  # to draw AP over training, too
+PHOTO_SNAPSHOTS = (0.02, 0.1, 0.3, 0.5, 2 / 3, 0.8, 8 / 9, 1.0)  # to draw AP over training, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ def _recipe(
         warmup_steps=min(100, steps // 4),
         max_grad_norm=10.0,  # as on `shapes`
         augment=AugmentConfig(short_sides=tuple(round(SHORT_SIDE * fraction) for fraction in jitter)),
-        snapshots=SNAPSHOTS,
+        snapshots=PHOTO_SNAPSHOTS,
         aspect_groups=True,  # upright and lying pictures in one batch are half padding
     )
 

@@ -17,7 +17,7 @@ What a bag can hold at a profile's picture size: IoU of an object's anchors by r
 No detector is asked. A bag of 50 means something else where pictures are small: strides stay what they are, and the
 fiftieth anchor of an object overlaps it less. COCO at the paper's 800 px stands beside as the reference, measured once:
 
-    python -m experiments.bag_overlap --gt instances_val2017.json       # experiments/coco_bag_overlap.csv
+    python -m experiments.reports.bags --gt instances_val2017.json       # experiments/reports/coco_bag_overlap.csv
     frame = bag_overlap(profile, store)         # object, group, rank, low, value, high: quartiles over objects
 """
 

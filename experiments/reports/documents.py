@@ -2,8 +2,8 @@
 
 A block is everything between `<!-- begin NAME -->` and `<!-- end NAME -->`, on lines of their own.
 
-    python -m experiments.documents             # fill in every block
-    python -m experiments.documents --check     # exit status 1, and the names, where one is not as the reports are
+    python -m experiments.reports.documents             # fill in every block
+    python -m experiments.reports.documents --check     # exit status 1, naming the blocks that differ from the reports
 
 What came out on photographs, a line a data set: a block of the documents, from the committed reports alone.
 

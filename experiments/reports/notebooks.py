@@ -1,6 +1,6 @@
 """Executing the notebooks: sources without outputs in, pages out.
 
-    python -m experiments.notebooks             # reports/notebooks/*.ipynb -> *.html
+    python -m experiments.reports.notebooks             # reports/notebooks/*.ipynb -> *.html
 
 A notebook that fails stops with the cell's own error, and no page of it is written.
 """

@@ -3,7 +3,7 @@
 What it is: the table, the figure and the page of `experiments.pooling`'s frame. Reports of single sets are the input;
 nothing is trained or measured here.
 
-    python -m experiments.pooled --reports reports/photos     # pooled.csv, .md, .png, .pdf and index.html in it
+    python -m experiments.reports.pooled --reports reports/photos     # pooled.csv, .md, .png, .pdf and index.html in it
 """
 
 import argparse

@@ -1,0 +1,1 @@
+"""One run's stages: train, predict, measure; and where its results are stored."""

@@ -71,7 +71,7 @@ def is_measured(evaluation: Evaluation, store: Store) -> bool:
     return (evaluation.directory(store.runs) / "measurements.csv").exists()
 
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "pandas", "matplotlib")
 
 

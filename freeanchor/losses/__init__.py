@@ -1,0 +1,6 @@
+"""The training losses behind one signature: RetinaNet's (Eq. 1) and FreeAnchor's (Eq. 7)."""
+
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
+
+__all__ = ["FreeAnchorLoss", "RetinaNetLoss"]
