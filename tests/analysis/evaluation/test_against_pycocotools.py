@@ -28,7 +28,7 @@ from analysis.evaluation.precision import (
 )
 from analysis.evaluation.statistics import paired_bootstrap
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 NUM_WORLDS = 250
 TRAITS = {
     "no detections", "crowd region that is found", "scores tied within a picture", "scores tied across pictures",

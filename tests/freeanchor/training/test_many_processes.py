@@ -23,7 +23,7 @@ from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.training.loop import train
 from freeanchor.training.recipe import TrainConfig, TrainingError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Trains RECIPES[name] in a folder; the name "slow" waits in each step, so that a process can be killed in one.
 SCRIPT = """
 import sys, time

@@ -18,7 +18,7 @@ from experiments.fetch import coco as archive
 from experiments.fetch.coco import remove_leftovers, unpack
 from freeanchor.errors import DownloadError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = coco_files()["val2017"]
 
 
@@ -182,5 +182,5 @@ def test_a_bad_archive(zip_path: Path, name: str) -> None:
     zip_path.write_bytes(change(zip_path.read_bytes()))
     _refused(zip_path, "val2017.zip", word)
     assert zip_path.exists() == (word != "is damaged")
-    assert not list(zip_path.parents[1].rglob("out.png"))
+    assert not list(zip_path.parents[2].rglob("out.png"))
     assert not Path("/tmp/freeanchor-out.png").exists()

@@ -80,7 +80,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_front_door_opens_without_torch() -> None:
     """Help must not wait for the seconds that torch takes to load."""
     code = "import sys; from experiments.cli import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["paint"], ["train"], ["detect", "a.jpg"], ["list", "--profle", "mini"]])

@@ -13,7 +13,7 @@ import pytest
 
 from analysis.evaluation.processes import map_in_processes, usable_processors
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NEEDS_FORK = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks on Linux only")
 # prints the process ids of both workers, then works on; the result is larger than what a pipe holds
 PROGRAM = """

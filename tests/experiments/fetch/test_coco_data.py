@@ -26,7 +26,7 @@ from freeanchor.data.coco import read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.errors import DownloadError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLDERS = ("annotations", "val2017", "train2017")
 FILES = {"annotations": 2, "val2017": 4, "train2017": 6}
 

@@ -23,7 +23,7 @@ from freeanchor.training import loop as training
 from freeanchor.training.loop import train
 from freeanchor.training.recipe import TrainConfig, TrainingError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECIPES = {
     "RetinaNet": tiny_recipe(RetinaNetLoss(), snapshots=(0.5, 1.0), seed=5),
     "FreeAnchor": tiny_recipe(FreeAnchorLoss(), snapshots=(0.5, 1.0), seed=5),

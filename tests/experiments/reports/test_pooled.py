@@ -257,7 +257,7 @@ def test_damaged_claims_are_refused_in_one_line(reports: Path, damage: str, caps
 
 def test_a_real_ledger_is_read() -> None:
     """The committed ledger of `shapes`, with its parts named 0.50 to 0.90 as they are written."""
-    claims = read_claims(Path(__file__).parents[2] / "reports/shapes/claims.csv")
+    claims = read_claims(Path(__file__).parents[3] / "reports/shapes/claims.csv")
     shapes = ClaimSet(name="shapes", claims=claims)
     assert shapes.parts("nms-recall-all") == ["0.50", "0.60", "0.70", "0.80", "0.90"]
     row = shapes.row("ap-small", "")

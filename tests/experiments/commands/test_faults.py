@@ -20,7 +20,7 @@ from miniature import Mini
 from experiments.registry.build import build_profile
 from freeanchor.files import BusyError, alone_at, in_turn
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RUN = "freeanchor-small-s0"
 DROP_CAPABILITY, CAP_DAC_OVERRIDE = 24, 1  # Linux: of prctl; without it root minds permissions as others do
 HOLD = "import sys, time; from pathlib import Path; from freeanchor.files import alone_at\n" + (

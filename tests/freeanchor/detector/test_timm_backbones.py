@@ -17,7 +17,7 @@ from freeanchor.detector.timm import TimmBackbone, TimmFeatures, check_backbone,
 from freeanchor.errors import CheckpointError, TimmError
 
 LITE = "tf_efficientnet_lite0"
-SHARED = Path(__file__).parents[3] / "shared" / "weights" / f"{LITE}.safetensors"
+SHARED = Path(__file__).parents[4] / "shared" / "weights" / f"{LITE}.safetensors"
 
 
 def weights_file(path: Path, name: str) -> Path:

@@ -10,8 +10,8 @@ from oracles.losses import detection_customized_loss
 
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
-COMMITTED = Path(__file__).resolve().parents[1] / "golden" / "free_anchor_loss.npz"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "golden" / "free_anchor_loss.npz"
+COMMITTED = Path(__file__).resolve().parents[2] / "golden" / "free_anchor_loss.npz"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "golden" / "free_anchor_loss.npz"
 NUM_COMMITTED, NUM_SHARED = 2, 6
 CASES = [pytest.param(COMMITTED, case, id=f"committed-{case}") for case in range(NUM_COMMITTED)]
 CASES += [pytest.param(SHARED, case, id=f"reference-{case}") for case in range(NUM_SHARED)]

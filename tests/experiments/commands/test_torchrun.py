@@ -17,7 +17,7 @@ from experiments.runs.store import Store
 from experiments.runs.testing import predict_stage
 from freeanchor.runtime import Runtime
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RUN = "freeanchor-small-s0"
 # The front door with a slow training behind it, so that a signal can hit it.
 SLOWLY = """

@@ -25,7 +25,7 @@ from analysis.evaluation.precision import (
     precision_curves,
 )
 
-PHOTOS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "coco-photos"
+PHOTOS = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "coco-photos"
 
 
 def assert_parity(ground_truth, detections):
