@@ -19,7 +19,7 @@ from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import STATISTICS, coco_statistics
 from freeanchor.errors import DataError
 
-pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.DataNote")  # tests/analysis/test_coco_traps.py
+pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.reading.DataNote")  # tests/analysis/test_coco_traps.py
 OBJECT = {"id": 5, "image_id": 2, "category_id": 7, "bbox": [10.1, 20, 30, 40.3], "area": 600, "iscrowd": 0}
 CONTENT = {
     "images": [{"id": 2, "file_name": "two.jpg"}, {"id": 1, "file_name": "one.jpg"}],

@@ -20,7 +20,7 @@ from analysis.evaluation.matching import match_detections
 from analysis.evaluation.precision import average_precision, average_recall, detection_statistics, precision_curves
 from freeanchor.errors import DataError
 
-pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.DataNote")
+pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.reading.DataNote")
 OBJECTS = [
     {"id": i, "image_id": 1 + i % 2, "category_id": 7, "bbox": [40 * i, 0, 30, 40], "area": 1200, "iscrowd": 0}
     for i in range(4)

@@ -22,7 +22,7 @@ from analysis.evaluation.matching import match_detections
 from analysis.evaluation.precision import average_precision, detection_statistics, precision_curves
 from freeanchor.errors import DataError
 
-pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.DataNote")
+pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.reading.DataNote")
 
 
 @settings(max_examples=60, deadline=None)
