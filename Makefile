@@ -6,19 +6,19 @@
 MAKEFLAGS += --no-print-directory
 
 PROFILE ?= shapes#   shapes, photos (with DATA=DIR), coco, coco-mmdetection, mini
-DATA ?=#             folder of your own pictures: train.json, val.json, images/; for coco, where COCO lies
-CLASSES ?=#          of your own pictures: own, supercategory, one
-BACKBONE ?=#         for your own pictures: resnet18, … or any of timm with maps
+DATA ?=#             folder of your own images: train.json, val.json, images/; for coco, where COCO lies
+CLASSES ?=#          of your own images: own, supercategory, one
+BACKBONE ?=#         for your own images: resnet18, … or any of timm with maps
 BACKBONE_WEIGHTS ?=# a file of ImageNet weights for it, in place of the published ones
-CREDIT ?=#           whose pictures they are, and under which licence: shown beside them
-PICTURES ?= shown#   hidden: keep them out of reports
+CREDIT ?=#           whose images they are, and under which licence: shown beside them
+IMAGES ?= shown#   hidden: keep them out of reports
 SEEDS ?= 1#          seeds a run
 JOBS ?= 2#           runs side by side
 DEVICE ?= cpu#       cpu, cuda, cuda:1 …
 PROCESSES ?= 1#      processes a training is shared by, one a GPU: started by torchrun
-BATCH ?=#            pictures a step in place of the recipe's; rate and schedule follow (linear rule)
+BATCH ?=#            images a step in place of the recipe's; rate and schedule follow (linear rule)
 SPLITS ?= train,val# of COCO, those that make data fetches; val alone is enough for make zoo
-WORKERS ?= 0#        further processes that load pictures, for each of those
+WORKERS ?= 0#        further processes that load images, for each of those
 PYTHON ?= python3#   the Python (3.11 or later) that .venv is made from
 PRECISION ?= auto#   auto, float32, bfloat16, float16: of the network; losses are float32 always
 
@@ -48,14 +48,14 @@ ODD := $(strip $(foreach mark,: ; | = * ? \ $(hash),$(if $(findstring $(mark),$(
 ifneq ($(ODD),)
 $(error DATA: the name of the folder, $(NAME), must not hold $(ODD); rename the folder)
 endif
-ifneq ($(filter-out shown hidden,$(PICTURES)),)
-$(error PICTURES=$(PICTURES): give shown or hidden)
+ifneq ($(filter-out shown hidden,$(IMAGES)),)
+$(error IMAGES=$(IMAGES): give shown or hidden)
 endif
-OWN_PICTURES = $(if $(strip $(CLASSES)), --classes $(strip $(CLASSES)))$(if $(strip $(BACKBONE)), --backbone $(strip \
+OWN_IMAGES = $(if $(strip $(CLASSES)), --classes $(strip $(CLASSES)))$(if $(strip $(BACKBONE)), --backbone $(strip \
 	$(BACKBONE)))$(if $(QUOTED_WEIGHTS), --backbone-weights $(QUOTED_WEIGHTS))$(if \
-	$(value CREDIT), --credit $(call quoted,$(value CREDIT)))$(if $(filter hidden,$(PICTURES)), --hide-pictures)
+	$(value CREDIT), --credit $(call quoted,$(value CREDIT)))$(if $(filter hidden,$(IMAGES)), --hide-images)
 WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(QUOTED_DATA), --data $(QUOTED_DATA))$(if $(strip \
-	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_PICTURES)
+	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_IMAGES)
 HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION)) \
 	--workers $(strip $(WORKERS))
 
@@ -73,7 +73,7 @@ REPORT_GOALS := demo paper zoo table1 table2 table3 figure1 figure2 figure3 figu
 # Published checkpoints that only a person can fetch are evaluated once they lie here.
 BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
-PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(QUOTED_DATA),-$(shell printf '%s' $(call quoted,$(QUOTED_DATA)$(OWN_PICTURES)) | cksum | cut -d ' ' -f 1)).mk
+PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(QUOTED_DATA),-$(shell printf '%s' $(call quoted,$(QUOTED_DATA)$(OWN_IMAGES)) | cksum | cut -d ' ' -f 1)).mk
 SOURCES := $(shell find freeanchor analysis experiments -name '*.py')
 # A user's files may have names that no rule can spell: find says whether they are younger than the plan, once a make.
 YOUNGER := $(if $(MAKE_RESTARTS),,$(if $(QUOTED_DATA),$(shell find -L $(QUOTED_DATA)/ -maxdepth 2 -name '*.json' -newer $(PLAN) 2>/dev/null))$(if \
@@ -94,7 +94,7 @@ PAGE = $(call quoted,$(subst \$(space),$(space),$(REPORT)))
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=shapes|photos|coco|coco-mmdetection|mini] [DATA=DIR] [SEEDS=1] [JOBS=2]"
-	@echo "            [CLASSES=own] [BACKBONE=] [BACKBONE_WEIGHTS=FILE] [CREDIT=TEXT] [PICTURES=shown]"
+	@echo "            [CLASSES=own] [BACKBONE=] [BACKBONE_WEIGHTS=FILE] [CREDIT=TEXT] [IMAGES=shown]"
 	@echo "            [DEVICE=cpu] [PROCESSES=1] [BATCH=] [PRECISION=auto] [WORKERS=0]"
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sort -u | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
@@ -143,9 +143,9 @@ training: ## loss terms, learning rate and effective anchors over training
 candidates: ## NMS recall from equally many candidates of both detectors
 convergence: ## AP at snapshots over training
 bag_overlap: ## IoU of an object's anchors by rank, beside COCO's
-gallery_slender: ## pictures: slender objects that one detector alone finds
-gallery_crowded: ## pictures: objects among many that one detector alone finds
-gallery_random: ## pictures: drawn at random, under both detectors
+gallery_slender: ## images: slender objects that one detector alone finds
+gallery_crowded: ## images: objects among many that one detector alone finds
+gallery_random: ## images: drawn at random, under both detectors
 headline: ## both detectors and their difference in one table
 peer: ## both detectors less RetinaNet with torchvision's own loss (PROFILE=photos)
 comparison: ## FreeAnchor minus RetinaNet in every metric, with paired intervals

@@ -67,7 +67,7 @@ def main() -> None:
         use_free_anchor(model)
     start_from_scratch(model.head)
     train(model.train(), TrainingStream(split, inputs, recipe.augment, recipe.seed), recipe, runtime)
-    print(f"{arguments.loss}: AP {100 * average_precision(model, val, inputs):.1f} on {len(val.pictures)} pictures")
+    print(f"{arguments.loss}: AP {100 * average_precision(model, val, inputs):.1f} on {len(val.images)} images")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The anchor grid: boxes laid over every cell of every pyramid level.
 
-Strides are fixed numbers (8 to 128), never picture size over grid size, but for one geometry: torchvision derives them
-and gets 61 and 114 at P6 and P7 of an 800 px picture, and a detector trained so needs its anchors there. Order within a
+Strides are fixed numbers (8 to 128), never image size over grid size, but for one geometry: torchvision derives them
+and gets 61 and 114 at P6 and P7 of an 800 px image, and a detector trained so needs its anchors there. Order within a
 cell is ratio-major, scale-minor; then row-major cells; then levels.
 
     anchors = grid_anchors(AnchorConfig(), [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)])  # [201600, 4]
@@ -22,7 +22,7 @@ class AnchorConfig:
 
     `geometry="legacy"` rounds each base width and height to whole pixels before scaling, as maskrcnn-benchmark does;
     `"exact"` does not. `"torchvision"` cuts sizes to whole pixels, rounds the corners, and takes strides from the
-    padded picture, so that the anchors of P6 and P7 depend on its size (FACTS G2). `centre_offset` is in strides: 0.5
+    padded image, so that the anchors of P6 and P7 depend on its size (FACTS G2). `centre_offset` is in strides: 0.5
     in the authors' code, 0 in mmdetection, detectron2 and torchvision.
     """
 
@@ -92,7 +92,7 @@ def _level_strides(
     if config.geometry != "torchvision":
         return [(stride, stride) for stride in config.strides]
     if image_size is None:
-        raise ValueError("geometry 'torchvision' takes its strides from the picture; give image_size")
+        raise ValueError("geometry 'torchvision' takes its strides from the image; give image_size")
     return [(image_size[0] // rows, image_size[1] // columns) for rows, columns in grid_sizes]
 
 
@@ -101,7 +101,7 @@ def grid_anchors(
 ) -> Float[Tensor, "A 4"]:
     """Anchors of a whole pyramid whose levels have `grid_sizes` (rows, columns), in float32.
 
-    A = sum over levels of rows * columns * num_per_cell. `image_size` is (height, width) of the padded picture, which
+    A = sum over levels of rows * columns * num_per_cell. `image_size` is (height, width) of the padded image, which
     only the geometry "torchvision" needs. Raises ValueError without it there, and when the levels do not pair with
     strides.
     """
@@ -118,4 +118,4 @@ def grid_anchors(
     return torch.cat(levels).float()
 
 
-SIZE_DIVISOR = 32  # pictures are padded to a multiple of it, so that the pyramid's upsampling meets its laterals
+SIZE_DIVISOR = 32  # images are padded to a multiple of it, so that the pyramid's upsampling meets its laterals

@@ -58,7 +58,7 @@ def encode_boxes(boxes: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"])
 
 
 def decode_boxes(deltas: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N 4"]:
-    """Boxes that `deltas` make of `anchors`, not clipped to any picture.
+    """Boxes that `deltas` make of `anchors`, not clipped to any image.
 
     Growth is clamped from above only, as in the authors' code (modeling/box_coder.py): a side is at most 62.5 times
     the anchor's.
@@ -71,7 +71,7 @@ def decode_boxes(deltas: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]
 
 
 def clip_boxes(boxes: Float[Tensor, "*N 4"], height: float, width: float) -> Float[Tensor, "*N 4"]:
-    """Boxes cut at the borders of a picture of `height` by `width` pixels."""
+    """Boxes cut at the borders of an image of `height` by `width` pixels."""
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
 

@@ -1,6 +1,6 @@
 """The whole coco profile in miniature: a folder in COCO's layout, checkpoints in their formats, make's plan to the end.
 
-The recipes are the paper's, shrunk by the profile alone: a few steps, small pictures, a narrow network. The published
+The recipes are the paper's, shrunk by the profile alone: a few steps, small images, a narrow network. The published
 checkpoints are stand-ins with random weights in each code base's own names, made by the oracles of the converters.
 """
 
@@ -49,7 +49,7 @@ def _coco_folder(directory: Path) -> Path:
 
 
 def _shy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state with lower scores: random ones would give a hundred thousand candidates a picture."""
+    """The state with lower scores: random ones would give a hundred thousand candidates per image."""
     (bias,) = (name for name in state if re.search(r"(retina_cls|cls_logits|cls_score)\.bias$", name))
     return {**state, bias: state[bias] - SHYNESS}
 

@@ -66,7 +66,7 @@ def desk(tmp_path: Path) -> Path:
 
 
 def _asked(desk: Path, data: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """`make demo` of a user's own pictures."""
+    """`make demo` of a user's own images."""
     page = Path("reports", "photos", data.name, "index.html")
     (desk / "page.txt").write_text(str(page))
     rule = _rule(page, [], "@$(FREEANCHOR) report index $(WHERE)", also=" $(REPORT_NEEDS)")
@@ -100,7 +100,7 @@ def _given(desk: Path) -> dict[str, list[str]]:
         "5%",
     ],
 )
-def test_pictures_may_lie_in_folders_of_common_names(tmp_path: Path, desk: Path, name: str) -> None:
+def test_images_may_lie_in_folders_of_common_names(tmp_path: Path, desk: Path, name: str) -> None:
     """The front door is given the folder's name, the weights' and the credit as they are, and reports are made once."""
     data, weights = tmp_path / "up | #1 *;" / name, tmp_path / "w;eights | #2 (1).pth"
     data.mkdir(parents=True)
@@ -149,11 +149,11 @@ def test_a_changed_json_or_weights_ask_for_another_plan(tmp_path: Path, desk: Pa
 
 def test_a_home_is_found_behind_its_tilde(tmp_path: Path, desk: Path) -> None:
     """Not every shell puts it in place after DATA=; blanks behind it are no obstacle."""
-    (tmp_path / "my pictures").mkdir()
-    command = ["make", "-n", "data", "PROFILE=coco", "DATA=~/my pictures"]
+    (tmp_path / "my images").mkdir()
+    command = ["make", "-n", "data", "PROFILE=coco", "DATA=~/my images"]
     environment = {**_environment(desk), "HOME": str(tmp_path)}
     answer = subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, check=True)
-    assert "data coco ~/'my pictures' " in answer.stdout
+    assert "data coco ~/'my images' " in answer.stdout
 
 
 @pytest.mark.parametrize("goals", [("unpack", "demo"), ("paper", "pack"), ("pack", "unpack")])

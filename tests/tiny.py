@@ -53,7 +53,7 @@ def tiny_model(seed: int = 0, **model: Any) -> RetinaNet:
 
 
 def tiny_recipe(loss: Loss, **changes: Any) -> TrainConfig:
-    """Eight steps of three pictures at a rate that a tiny network stands."""
+    """Eight steps of three images at a rate that a tiny network stands."""
     values = {"num_steps": 8, "batch_size": 3, "lr": 0.02, "warmup_steps": 2, "max_grad_norm": 10.0, **changes}
     return TrainConfig(loss=loss, **values)
 
@@ -80,7 +80,7 @@ def written_candidates(path: Path, predictions: Sequence[Prediction], split: Spl
     """The ground truth, and the candidates as COCO results on disk, read again."""
     rows = [
         {
-            "image_id": prediction.picture.image_id,
+            "image_id": prediction.image.image_id,
             "category_id": split.category_ids[label],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,

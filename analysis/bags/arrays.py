@@ -8,9 +8,9 @@ summing the rows up over objects (`analysis.bag_summaries`), or where weight lie
 
 What a detector makes of the anchors of a bag: the box predicted from each and its class score, by the anchor's rank.
 
-What it is: means over the objects of pictures. What it is not: asking a detector (`freeanchor.bags`), or drawing them.
+What it is: means over the objects of images. What it is not: asking a detector (`freeanchor.bags`), or drawing them.
 
-    means = picture_means(anchor_iou, box_iou, score)       # of one picture's bags [G, n]; a row an anchor
+    means = image_means(anchor_iou, box_iou, score)       # of one image's bags [G, n]; a row an anchor
     boxes = BagBoxes.of(means_of_all)                       # with a column image_id
     boxes.values(np.ones((1, len(boxes.image_ids))))        # [1, names, quantities]
 
@@ -48,7 +48,7 @@ class BagArrays:
     image_id: Int[np.ndarray, " G"]
     annotation_id: Int[np.ndarray, " G"]
     category: Shaped[np.ndarray, " G"]  # names
-    num_objects: Int[np.ndarray, " G"]  # in the object's picture, this one included
+    num_objects: Int[np.ndarray, " G"]  # in the object's image, this one included
     gt_boxes: Float[np.ndarray, "G 4"]
     parts: Float[np.ndarray, "G 2"]  # centre of the part that tells the class; nan where unknown
     boxes: Float[np.ndarray, "G n 4"]  # the anchors
@@ -163,10 +163,10 @@ QUANTITIES = ("anchor_iou", "box_iou", "score")  # IoU of the anchor, of its pre
 MEAN_COLUMNS = ("anchor", "num_objects", *QUANTITIES)
 
 
-def picture_means(
+def image_means(
     anchor_iou: Float[np.ndarray, "G n"], box_iou: Float[np.ndarray, "G n"], score: Float[np.ndarray, "G n"]
 ) -> pd.DataFrame:
-    """Means over a picture's G objects: a row for each rank, then for the two picked; no row where G is 0.
+    """Means over an image's G objects: a row for each rank, then for the two picked; no row where G is 0.
 
     Anchors by falling IoU with their object; of equal ones, the first is picked. Columns `MEAN_COLUMNS`.
     """
@@ -183,7 +183,7 @@ def picture_means(
 
 @dataclass(frozen=True, kw_only=True)
 class BagBoxes:
-    """The means of I pictures: A anchors, the `QUANTITIES` of each, over `num_objects` (0 where a bag has no such)."""
+    """The means of I images: A anchors, the `QUANTITIES` of each, over `num_objects` (0 where a bag has no such)."""
 
     image_ids: np.ndarray
     anchors: tuple[str, ...]
@@ -192,7 +192,7 @@ class BagBoxes:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, anchors: Sequence[str] | None = None) -> "BagBoxes":
-        """From rows of `picture_means` with their `image_id`; of the `anchors` named, or of all, in their order.
+        """From rows of `image_means` with their `image_id`; of the `anchors` named, or of all, in their order.
 
         The two picked must be among them.
         """
@@ -216,7 +216,7 @@ class BagBoxes:
         return (*self.anchors, REGRET)
 
     def values(self, weights: Float[np.ndarray, "R I"]) -> Float[np.ndarray, "R N Q"]:
-        """Means over objects of each of `names` under each of R weightings of the pictures; nan where none is drawn."""
+        """Means over objects of each of `names` under each of R weightings of the images; nan where none is drawn."""
         count = (weights @ self.num_objects)[..., None]
         total = np.einsum("ri,ia,iaq->raq", weights, self.num_objects, self.means, optimize=True)
         values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -50,7 +50,7 @@ def concentration_frame(bags: pd.DataFrame, split: Literal["aspect", "crowdednes
 
     Columns `CONCENTRATION_COLUMNS`; a row each detector, step, group and metric, bags of several seeds together.
     Groups are `all`, `slender` and `square` (`AspectCuts`) by the object's box; or two by the number of objects in its
-    picture, of about as many objects each: `objects_1_9` and `objects_10_plus`, say. A group without objects has no
+    image, of about as many objects each: `objects_1_9` and `objects_10_plus`, say. A group without objects has no
     rows.
     """
     groups = _aspect_groups(bags) if split == "aspect" else _crowdedness_groups(bags)
@@ -70,7 +70,7 @@ def part_distance_frame(
 
     Columns `DISTANCE_COLUMNS`; a row each detector, step, matching ("learned": the anchor of greatest weight, "iou":
     that of highest IoU) and target ("part", "centre"), over objects whose part lies off their centre (`OFF_CENTRE`);
-    `low` and `high` bound the mean by bootstrap over pictures (95 %). No such object gives no rows.
+    `low` and `high` bound the mean by bootstrap over images (95 %). No such object gives no rows.
     """
     rows = []
     acentric = bags[is_acentric(bags)]
@@ -107,9 +107,9 @@ def is_acentric(bags: pd.DataFrame) -> Bool[np.ndarray, " G"]:
 
 
 def object_mean(objects: pd.DataFrame, column: str) -> tuple[Metric, int]:
-    """The mean of a column over objects as a metric for `analysis.statistics.bootstrap`, and the number of pictures.
+    """The mean of a column over objects as a metric for `analysis.statistics.bootstrap`, and the number of images.
 
-    Pictures are those that `objects` (column `image_id`) names, so a picture is drawn with all its objects; a mean over
+    Images are those that `objects` (column `image_id`) names, so an image is drawn with all its objects; a mean over
     no objects is nan.
     """
     images, place = np.unique(objects.image_id, return_inverse=True)
@@ -130,7 +130,7 @@ def _aspect_groups(bags: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _crowdedness_groups(bags: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Objects in pictures of up to as many objects as the median object's has, and beyond."""
+    """Objects in images of up to as many objects as the median object's has, and beyond."""
     if bags.empty:
         return {}
     counts = bags.num_objects.to_numpy(dtype=np.int64)

@@ -37,11 +37,11 @@ def _no_sizes() -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruth:
-    """All pictures, categories and objects of a data set; N pictures, K categories, G objects, one row an object.
+    """All images, categories and objects of a data set; N images, K categories, G objects, one row an object.
 
-    Pictures and categories are held in the order of their ids, as pycocotools walks them, whatever order they come in;
-    objects keep the order of the file. Pictures without objects are pictures too. Raises `DataError` where an id is
-    doubled, an object points to an unknown picture or category, or a box is not finite or is turned inside out.
+    Images and categories are held in the order of their ids, as pycocotools walks them, whatever order they come in;
+    objects keep the order of the file. Images without objects are images too. Raises `DataError` where an id is
+    doubled, an object points to an unknown image or category, or a box is not finite or is turned inside out.
     Boxes without extent stand (COCO's rounded ones have some): they count as objects, and nothing can find them.
     """
 
@@ -67,7 +67,7 @@ class GroundTruth:
         object.__setattr__(self, "category_ids", self.category_ids[order])
         object.__setattr__(self, "image_ids", np.sort(self.image_ids))
         for what, ids in (
-            ("picture", self.image_ids),
+            ("image", self.image_ids),
             ("category", self.category_ids),
             ("annotation", self.annotation_id),
         ):
@@ -77,8 +77,8 @@ class GroundTruth:
 
     @property
     def image_index(self) -> Int[np.ndarray, " G"]:
-        """Each object's picture as a position in `image_ids`."""
-        return positions(self.image_id, self.image_ids, what="annotations", kind="picture")
+        """Each object's image as a position in `image_ids`."""
+        return positions(self.image_id, self.image_ids, what="annotations", kind="image")
 
     @property
     def category_index(self) -> Int[np.ndarray, " G"]:

@@ -1,7 +1,7 @@
 """COCO files: reading ground truth and detections, and pycocotools' twelve statistics, the AP of record.
 
 What it is: the border between COCO's files (xywh, dicts) and the columns of `analysis.columns` (re-exported here). What
-it is not: a matcher of our own (`analysis.matching`), or a loader of pictures.
+it is not: a matcher of our own (`analysis.matching`), or a loader of images.
 
     ground_truth = read_ground_truth(Path("instances_val2017.json.gz"))
     detections = read_detections(Path("detections.json"), ground_truth)
@@ -23,8 +23,8 @@ COCO's json: reading it, and taking checked columns from its lists of items.
 What it is: fields of dicts turned into arrays, each defect one line that names the item and the remedy. What it is not:
 what the columns mean (`analysis.coco`).
 
-    items = list_of(read_json(path), "images", path, "list every picture with its id")
-    integers(items, "id", "picture")
+    items = list_of(read_json(path), "images", path, "list every image with its id")
+    integers(items, "id", "image")
 
 Every function raises `DataError`; `named` puts the file's name before it.
 
@@ -282,7 +282,7 @@ def read_ground_truth(path: Path, *, area: Area = "annotation") -> GroundTruth:
     content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {json_name(content)}, not an object; give a COCO instances file")
-    images = list_of(content, "images", path, "list every picture with its id")
+    images = list_of(content, "images", path, "list every image with its id")
     categories = list_of(content, "categories", path, "list every category with its id and name")
     if not content.get("annotations"):
         raise DataError(
@@ -301,7 +301,7 @@ def _ground_truth(images: list[dict], categories: list[dict], annotations: list[
     category_ids = integers(categories, "id", "category")
     names = tuple(_text(item.get("name", i)) for item, i in zip(categories, category_ids.tolist(), strict=True))
     return GroundTruth(
-        image_ids=integers(images, "id", "picture"),
+        image_ids=integers(images, "id", "image"),
         category_ids=category_ids,
         category_names=names,
         image_id=integers(annotations, "image_id", "annotation"),
@@ -369,7 +369,7 @@ def read_detections(path: Path, ground_truth: GroundTruth | None = None) -> Dete
     """The detections or candidates in a COCO results file (a list of image_id, category_id, bbox, score).
 
     `.json`, `.json.gz`, or a `.parquet` table of these columns (`analysis.parquet`). An empty list is no detections,
-    with a `DataNote`. Raises `DataError` for picture or category ids that `ground_truth` does not have (None: any will
+    with a `DataNote`. Raises `DataError` for image or category ids that `ground_truth` does not have (None: any will
     do), boxes that are not finite, negative widths and heights, and scores that are not finite. Scores outside 0 to 1
     are taken as they are, with a `DataNote`: COCO asks for their order alone, thresholds of scores for more.
     """
@@ -405,8 +405,8 @@ def _json_detections(path: Path) -> Detections:
 
 
 def check_ids(detections: Detections, ground_truth: GroundTruth) -> None:
-    """Raises `DataError` where a detection's picture or category is not one of the ground truth's."""
-    positions(detections.image_id, ground_truth.image_ids, what="detections", kind="picture")
+    """Raises `DataError` where a detection's image or category is not one of the ground truth's."""
+    positions(detections.image_id, ground_truth.image_ids, what="detections", kind="image")
     positions(detections.category_id, ground_truth.category_ids, what="detections", kind="category")
 
 

@@ -1,8 +1,8 @@
-"""AP by the shape of objects and by how crowded their pictures are (Figs. 5 and 6).
+"""AP by the shape of objects and by how crowded their images are (Figs. 5 and 6).
 
 What it is: slender against square objects, category AP against the category's aspect ratio, and AP by the number of
-objects in a picture, with the gain of one detector over another. What it is not: drawing (`analysis.figures`), or
-intervals (`analysis.statistics`, which takes the curves and picture weights offered here).
+objects in an image, with the gain of one detector over another. What it is not: drawing (`analysis.figures`), or
+intervals (`analysis.statistics`, which takes the curves and image weights offered here).
 
     slenderness(ground_truth, detections)               # ap_square, ap_middle, ap_slender
     category_aspects(ground_truth, detections)          # one row a category
@@ -80,7 +80,7 @@ def slenderness_tables(
 def slenderness(ground_truth: GroundTruth, detections: Detections, cuts: AspectCuts = AspectCuts()) -> pd.DataFrame:
     """AP of square, middle and slender objects: metric, value, num_objects, num_images, low, high (aspect ratios).
 
-    `num_images` are the pictures with such an object. A group without objects has value nan.
+    `num_images` are the images with such an object. A group without objects has value nan.
     """
     rows = []
     for name, table in slenderness_tables(ground_truth, detections, cuts).items():
@@ -118,16 +118,16 @@ def category_counts(ground_truth: GroundTruth) -> pd.DataFrame:
 
 
 def objects_per_image(ground_truth: GroundTruth) -> Int[np.ndarray, " N"]:
-    """Number of objects in each picture, crowd regions left out, in the order of `image_ids`."""
+    """Number of objects in each image, crowd regions left out, in the order of `image_ids`."""
     return np.bincount(ground_truth.image_index[~ground_truth.iscrowd], minlength=len(ground_truth.image_ids))
 
 
 def crowdedness_bins(
     ground_truth: GroundTruth, edges: tuple[int, ...] = CROWDEDNESS_EDGES
 ) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Which pictures fall into each bin, by name: edges (1, 4, 8, 13) give `objects_1_3` … `objects_13_plus`.
+    """Which images fall into each bin, by name: edges (1, 4, 8, 13) give `objects_1_3` … `objects_13_plus`.
 
-    Pictures with fewer objects than the first edge fall into none.
+    Images with fewer objects than the first edge fall into none.
     """
     if not edges or list(edges) != sorted(set(edges)):
         raise ValueError(f"edges must grow strictly, got {edges}; give the lowest number of objects of each bin")
@@ -142,15 +142,15 @@ def crowdedness_bins(
 def crowdedness(
     ground_truth: GroundTruth, detections: Detections, edges: tuple[int, ...] = CROWDEDNESS_EDGES
 ) -> pd.DataFrame:
-    """AP over the pictures of each bin alone: metric, value, num_objects, num_images.
+    """AP over the images of each bin alone: metric, value, num_objects, num_images.
 
     The classes averaged are those with an object in the bin; an empty bin has value nan.
     """
     curves = precision_curves(match_detections(ground_truth, detections))
     counts = objects_per_image(ground_truth)
     rows = [
-        (f"ap_{name}", _ap_within(curves, pictures), int(counts[pictures].sum()), int(pictures.sum()))
-        for name, pictures in crowdedness_bins(ground_truth, edges).items()
+        (f"ap_{name}", _ap_within(curves, images), int(counts[images].sum()), int(images.sum()))
+        for name, images in crowdedness_bins(ground_truth, edges).items()
     ]
     return pd.DataFrame(rows, columns=["metric", "value", "num_objects", "num_images"])
 
@@ -175,5 +175,5 @@ def crowdedness_gain(
     )
 
 
-def _ap_within(curves: PrecisionCurves, pictures: np.ndarray) -> float:
-    return float(average_precision(curves, pictures.astype(np.float64)))
+def _ap_within(curves: PrecisionCurves, images: np.ndarray) -> float:
+    return float(average_precision(curves, images.astype(np.float64)))

@@ -1,13 +1,13 @@
-"""One category's ranked detections, and its precision and recall under many weights of the pictures at once.
+"""One category's ranked detections, and its precision and recall under many weights of the images at once.
 
 What it is: the arithmetic behind `analysis.precision`, which is what to call. What it is not: choosing rows, classes or
 means. This is where a bootstrap spends its time.
 
     curve = boil_down(images=..., right=..., ignored=..., object_images=...)
     interpolated_precisions(curve, by_image, num_objects)       # [T, R], weights by_image [N, R]
-    precisions_at_levels(curve, num_images)                     # [T, 101], every picture once
+    precisions_at_levels(curve, num_images)                     # [T, 101], every image once
 
-Weights lie a picture a row: a step from one detection to the next is then one vector operation over all resamplings.
+Weights lie an image a row: a step from one detection to the next is then one vector operation over all resamplings.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ _WIDE = 100  # resamplings from which on a Python step a row costs less than num
 class ClassCurve:
     """Ranked detections of a class, as far as precision needs them; S rows, a tuple entry an IoU threshold."""
 
-    images: Int[np.ndarray, " S"]  # picture of every row that counts at some threshold, best first
+    images: Int[np.ndarray, " S"]  # image of every row that counts at some threshold, best first
     landmarks: Int[np.ndarray, " U"]  # rows that are right at some threshold: precision peaks nowhere else
     right: tuple[Int[np.ndarray, " _"], ...]  # positions among the landmarks that are right
     ignored: tuple[Int[np.ndarray, " _"], ...]  # rows that do not count at this threshold, though at others
-    object_images: Int[np.ndarray, " _"]  # picture of every object that counts
+    object_images: Int[np.ndarray, " _"]  # image of every object that counts
 
 
 def boil_down(
@@ -38,7 +38,7 @@ def boil_down(
     ignored: Bool[np.ndarray, "T D"],
     object_images: Int[np.ndarray, " G"],
 ) -> ClassCurve:
-    """The curve of ranked rows: their pictures, and at which thresholds each is right, or does not count."""
+    """The curve of ranked rows: their images, and at which thresholds each is right, or does not count."""
     landmarks = np.flatnonzero(right.any(axis=0))
     end = int(landmarks[-1]) + 1 if len(landmarks) else 0  # what follows the last right one changes nothing
     return ClassCurve(
@@ -78,7 +78,7 @@ def interpolated_precisions(
 
 
 def precisions_at_levels(curve: ClassCurve, num_images: int) -> Float[np.ndarray, "T 101"]:
-    """The best precision at each of the 101 levels of recall or beyond, every picture counted once.
+    """The best precision at each of the 101 levels of recall or beyond, every image counted once.
 
     pycocotools' `eval["precision"]` of a class, to the bit. The class must have objects.
     """

@@ -1,4 +1,4 @@
-"""Everything measured on one evaluation, each number with its interval over pictures; and the difference of two.
+"""Everything measured on one evaluation, each number with its interval over images; and the difference of two.
 
 The number, its bootstrap interval and the paired interval of a difference all come from one definition
 (`experiments.metrics`), and all metrics are resampled together. AP, AR and their size groups are pycocotools'.
@@ -7,7 +7,7 @@ The number, its bootstrap interval and the paired interval of a difference all c
     gains = compare((ground_truth, one, recall_one), (ground_truth, two, recall_two))
     gains = compare_detections(ground_truth, one, two)         # anybody's detections, without candidates
 
-One detector's numbers from its detections alone, each with its interval over pictures and what it rests on.
+One detector's numbers from its detections alone, each with its interval over images and what it rests on.
 
 What it is: the frame behind `freeanchor evaluate`. What it is not: the metrics (`experiments.metrics`), the measurement
 of a run of ours (`experiments.measure`, which has candidates too), or two detectors compared.
@@ -48,13 +48,13 @@ from analysis.evaluation.processes import usable_processors
 from analysis.evaluation.statistics import bootstrap, paired_bootstrap
 
 NUM_RESAMPLES = 1000
-SEED = 0  # of the resampling of pictures: the same pictures for every detector
+SEED = 0  # of the resampling of images: the same images for every detector
 _SMALL = 100_000  # detections; fewer are done before other processes are worth their start
 Measured = tuple[GroundTruth, Detections, pd.DataFrame]
 
 
 def metric_functions(ground_truth: GroundTruth, detections: Detections, recall: pd.DataFrame) -> dict[str, Metric]:
-    """Metric name -> function from picture weights [R, N] to values [R]."""
+    """Metric name -> function from image weights [R, N] to values [R]."""
     return _metrics((ground_truth, detections, recall)).functions()
 
 
@@ -69,7 +69,7 @@ def detection_functions(ground_truth: GroundTruth, detections: Detections) -> di
 def measure(
     ground_truth: GroundTruth, detections: Detections, recall: pd.DataFrame, *, num_processes: int | None = None
 ) -> pd.DataFrame:
-    """One row a metric: metric, value, low, high (95 % over pictures), num_objects, num_images, label, median_aspect.
+    """One row a metric: metric, value, low, high (95 % over images), num_objects, num_images, label, median_aspect.
 
     The twelve COCO statistics are pycocotools' own numbers; `recall` has a row an object with the columns of
     `RECALL_DEFINITIONS`. Categories (`ap_category`, one row a class) come last. Intervals are centred on the value
@@ -89,7 +89,7 @@ def measure(
 
 
 def compare(first: Measured, second: Measured, *, num_processes: int | None = None) -> pd.DataFrame:
-    """Second minus first in every metric, paired over pictures: metric, value, low, high (95 %)."""
+    """Second minus first in every metric, paired over images: metric, value, low, high (95 %)."""
     ones, twos = _metrics(first), _metrics(second)
     num_processes = num_processes or _processes(first[1], second[1])
     return _differences(ones, twos, len(first[0].image_ids), NUM_RESAMPLES, num_processes)
@@ -103,9 +103,9 @@ def compare_detections(
     num_resamples: int = NUM_RESAMPLES,
     num_processes: int | None = None,
 ) -> pd.DataFrame:
-    """Anybody's two detectors on the same pictures: metric, first, second, value (second minus first), low, high.
+    """Anybody's two detectors on the same images: metric, first, second, value (second minus first), low, high.
 
-    The interval is the 95 % percentile interval of the paired bootstrap over pictures; nan where a metric is undefined.
+    The interval is the 95 % percentile interval of the paired bootstrap over images; nan where a metric is undefined.
     `num_processes` (None chooses) changes no number.
     """
     ones, twos = detection_metrics(ground_truth, first), detection_metrics(ground_truth, second)
@@ -144,7 +144,7 @@ def _intervals(metrics: JointMetrics, num_images: int, num_processes: int) -> pd
 
 
 def _counts(ground_truth: GroundTruth, detections: Detections) -> pd.DataFrame:
-    """Objects and pictures behind each breakdown, and the categories' APs."""
+    """Objects and images behind each breakdown, and the categories' APs."""
     groups = pd.concat([slenderness(ground_truth, detections, AspectCuts()), crowdedness(ground_truth, detections)])
     categories = category_aspects(ground_truth, detections)
     categories = categories.rename(columns={"ap": "value", "name": "label"})
@@ -170,7 +170,7 @@ def _differences(
 
 
 COLUMNS = ("metric", "label", "value", "low", "high", "num_objects", "num_images")
-_SEED = 0  # of the resampling: every metric, and every detector, meets the same pictures
+_SEED = 0  # of the resampling: every metric, and every detector, meets the same images
 
 
 def evaluation_frame(
@@ -186,9 +186,9 @@ def evaluation_frame(
     The twelve COCO statistics equal pycocotools' to the bit, which the tests hold, and `check` here and now: it takes
     pycocotools' time (a minute at COCO's size) and raises `ArithmeticError` should one differ. Then AP of slender,
     middle and square objects and by crowdedness, and differences of these; `per_category` adds a row `ap_category` a
-    class, its name in `label`. `low` and `high` bound the value by centred percentile bootstrap over pictures (95 %),
+    class, its name in `label`. `low` and `high` bound the value by centred percentile bootstrap over images (95 %),
     clipped to what the metric can be; nan with `num_resamples` 0. Counts are of the objects that a metric is about,
-    crowd regions left out, and of the pictures it looks at (for a subset of objects: those that hold one).
+    crowd regions left out, and of the images it looks at (for a subset of objects: those that hold one).
     """
     curves = detection_curves(ground_truth, detections)
     metrics = metrics_of(curves, ground_truth, per_category=per_category)
@@ -266,6 +266,6 @@ def _evaluation_counts(ground_truth: GroundTruth) -> pd.DataFrame:
         inside = counting & (aspects >= low) & (aspects <= high)
         rows.append((f"ap_{name}", int(inside.sum()), len(np.unique(ground_truth.image_id[inside]))))
     counts = objects_per_image(ground_truth)
-    for name, pictures in crowdedness_bins(ground_truth).items():
-        rows.append((f"ap_{name}", int(counts[pictures].sum()), int(pictures.sum())))
+    for name, images in crowdedness_bins(ground_truth).items():
+        rows.append((f"ap_{name}", int(counts[images].sum()), int(images.sum())))
     return pd.DataFrame(rows, columns=["metric", "num_objects", "num_images"])

@@ -7,7 +7,7 @@ COCO's ignore rules. What it is not: precision or recall, which are read off the
     everything = match(overlaps)
     large = match(overlaps, Subset(objects=areas_in_range, detections=detection_areas_in_range))
 
-The rules, a picture and category at a time: of the detections the 100 best scored count (equal scores in the order of
+The rules, an image and category at a time: of the detections the 100 best scored count (equal scores in the order of
 the file); from the best score down, each takes the object that it overlaps most, if the IoU reaches the threshold, the
 last of them where several are equal; a taken object is gone, unless it is a crowd region, whose IoU is the share of the
 detection inside it. Objects that do not count (crowd regions, objects outside the subset) are *ignored*: a detection
@@ -43,9 +43,9 @@ class Subset:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlaps:
-    """Ranked detections (E of the D given) and the P pairs that can match: same picture, same category, IoU >= 0.5.
+    """Ranked detections (E of the D given) and the P pairs that can match: same image, same category, IoU >= 0.5.
 
-    Detections are sorted by category, then score, best first; ties by picture, then by row.
+    Detections are sorted by category, then score, best first; ties by image, then by row.
     """
 
     ground_truth: GroundTruth
@@ -53,7 +53,7 @@ class Overlaps:
     image_index: Int[np.ndarray, " E"]
     category_index: Int[np.ndarray, " E"]
     score: Float[np.ndarray, " E"]
-    rank: Int[np.ndarray, " E"]  # 0 for the best of its picture and category
+    rank: Int[np.ndarray, " E"]  # 0 for the best of its image and category
     box: Float[np.ndarray, "E 4"]
     num_detections: int  # D
     # pairs stand in the order of their detection's rank, then detection, then object: the order in which they are taken
@@ -66,7 +66,7 @@ class Overlaps:
 class MatchTable:
     """What every detection matched at every IoU threshold; E detections, T thresholds, G objects.
 
-    Rows are sorted by category, then score, best first; ties by picture, then by the detector's order. Right:
+    Rows are sorted by category, then score, best first; ties by image, then by the detector's order. Right:
     `(matched >= 0) & ~ignored`; wrong: `(matched < 0) & ~ignored`.
     """
 
@@ -77,7 +77,7 @@ class MatchTable:
     image_index: Int[np.ndarray, " E"]
     category_index: Int[np.ndarray, " E"]
     score: Float[np.ndarray, " E"]
-    rank: Int[np.ndarray, " E"]  # 0 for the best of its picture and category
+    rank: Int[np.ndarray, " E"]  # 0 for the best of its image and category
     box: Float[np.ndarray, "E 4"]
     matched: Int[np.ndarray, "T E"]  # row of the object, -1 for none
     ignored: Bool[np.ndarray, "T E"]
@@ -87,7 +87,7 @@ class MatchTable:
 
     @property
     def num_images(self) -> int:
-        """Number of pictures, those without objects and detections included."""
+        """Number of images, those without objects and detections included."""
         return len(self.image_ids)
 
 
@@ -101,9 +101,9 @@ def find_overlaps(
 ) -> Overlaps:
     """Ranks the detections and finds every pair of detection and object that could match at IoU 0.5 or more.
 
-    At most `max_detections` of a picture and category are kept. Raises `DataError` for unknown pictures or categories.
+    At most `max_detections` of an image and category are kept. Raises `DataError` for unknown images or categories.
     """
-    image = positions(detections.image_id, ground_truth.image_ids, what="detections", kind="picture")
+    image = positions(detections.image_id, ground_truth.image_ids, what="detections", kind="image")
     category = positions(detections.category_id, ground_truth.category_ids, what="detections", kind="category")
     rows = np.lexsort((image, -detections.scores, category))
     rank = _ranks(category[rows] * len(ground_truth.image_ids) + image[rows])
@@ -142,7 +142,7 @@ def _pairs(
     image: np.ndarray,
     category: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of one picture and category with IoU >= 0.5: position among `rows`, object row, IoU."""
+    """Pairs of one image and category with IoU >= 0.5: position among `rows`, object row, IoU."""
     num_images = len(ground_truth.image_ids)
     object_group = ground_truth.category_index * num_images + ground_truth.image_index
     objects = np.argsort(object_group, kind="stable")
@@ -235,8 +235,8 @@ def _checked(subset: Subset | None, overlaps: Overlaps) -> Subset:
 def _greedy(overlaps: Overlaps, object_ignored: np.ndarray) -> np.ndarray:
     """The object that each detection takes, [T, E], -1 for none.
 
-    Detections of different pictures or categories never compete, so the first ones of all groups choose together, then
-    the second ones, and so on: at most 100 rounds of array work, however many pictures there are.
+    Detections of different images or categories never compete, so the first ones of all groups choose together, then
+    the second ones, and so on: at most 100 rounds of array work, however many images there are.
     """
     crowd = overlaps.ground_truth.iscrowd
     matched = np.full((len(IOU_THRESHOLDS), len(overlaps.score)), -1, dtype=np.int32)

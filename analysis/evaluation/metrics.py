@@ -1,4 +1,4 @@
-"""The metrics of an evaluation as functions of picture weights, evaluated together.
+"""The metrics of an evaluation as functions of image weights, evaluated together.
 
 What it is: which metrics there are, under which names, from detections and from each object's best IoUs. What it is
 not: intervals (`experiments.measure`), or the definitions (`analysis`).
@@ -69,7 +69,7 @@ class JointMetrics:
         return (*(name for group in self.groups for name in group.names), *self.differences)
 
     def __call__(self, weights: Float[np.ndarray, "R N"]) -> Float[np.ndarray, "R M"]:
-        """Every metric under every weighting of the pictures; nan where undefined."""
+        """Every metric under every weighting of the images; nan where undefined."""
         values = np.concatenate([group.values(weights) for group in self.groups], axis=1)
         place = {name: column for column, name in enumerate(self.names)}
         gaps = [values[:, [place[one]]] - values[:, [place[other]]] for one, other in self.differences.values()]
@@ -94,10 +94,10 @@ class DetectionCurves:
     """What a detector's metrics are read off: curves of all objects, and of each part of them, by name."""
 
     overall: PrecisionCurves
-    limited: dict[int, PrecisionCurves]  # detections of a picture and category -> curves
+    limited: dict[int, PrecisionCurves]  # detections of an image and category -> curves
     sized: dict[str, PrecisionCurves]
     shaped: dict[str, PrecisionCurves]
-    crowded: dict[str, PrecisionCurves]  # of the pictures of each bin alone
+    crowded: dict[str, PrecisionCurves]  # of the images of each bin alone
 
     def twelve(self) -> dict[str, float]:
         """COCO's twelve statistics, equal to pycocotools' to the bit."""
@@ -124,8 +124,7 @@ def detection_curves(ground_truth: GroundTruth, detections: Detections) -> Detec
             for shape, bounds in AspectCuts().ranges().items()
         },
         crowded={
-            name: precision_curves(table, pictures=pictures)
-            for name, pictures in crowdedness_bins(ground_truth).items()
+            name: precision_curves(table, images=images) for name, images in crowdedness_bins(ground_truth).items()
         },
     )
 

@@ -8,9 +8,9 @@ the more candidates it has, so the two recalls stand beside the ratio, and `max_
     nms_recall(recall, 0.7)                         # nr_70
     nms_recall_table(recall).nr.mean()              # nr
     counts = found_by_image(recall, ground_truth.image_ids)
-    bootstrap(partial(nms_recall_values, counts), num_images=..., generator=...)    # intervals over pictures
+    bootstrap(partial(nms_recall_values, counts), num_images=..., generator=...)    # intervals over images
 
-A detector can stream the same columns, one picture at a time, and never hold all candidates.
+A detector can stream the same columns, one image at a time, and never hold all candidates.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from freeanchor.errors import DataError
 
 TAUS = tuple(round(0.50 + 0.05 * step, 2) for step in range(9))  # authors' code: tools/eval_NR.py, .50, .55 ... .90
 AUTHORS_NMS = HardNms(nms_iou=0.5)
-MAX_DETECTIONS = 100  # of a picture, where a definition caps: COCO's number
+MAX_DETECTIONS = 100  # of an image, where a definition caps: COCO's number
 _ROUNDING = 1e-6  # a detector may stream its IoUs in float32
 _PAIRS_AT_ONCE = 2_000_000  # candidates times objects whose IoU is held at once
 
@@ -37,14 +37,14 @@ class NmsRecallDefinition:
     """What counts as a candidate, and when it has found an object. The defaults are the authors' (nms_recall/*.py).
 
     - `score_threshold`: candidates score more than this; the authors' 0.05. After soft-NMS they must do so still.
-    - `max_candidates`: so many of a picture's candidates count, best first, before NMS. The authors take all.
+    - `max_candidates`: so many of an image's candidates count, best first, before NMS. The authors take all.
     - `nms`: what removes candidates, class by class: the authors' NMS at IoU 0.5, or see `analysis.suppression`.
     - `class_aware`: only candidates of the object's own class can find it. The authors ignore classes.
-    - `max_detections`: keep this many of a picture after NMS, best first (100 as COCO does). The authors keep all.
+    - `max_detections`: keep this many of an image after NMS, best first (100 as COCO does). The authors keep all.
     - `include_crowd`: count crowd regions as objects. The authors leave them out.
     - `strict`: found means IoU > tau, as in the authors' code; False means IoU >= tau, as COCO has it.
 
-    In all of them one candidate may find several objects. The authors take boxes clipped to the resized picture.
+    In all of them one candidate may find several objects. The authors take boxes clipped to the resized image.
     """
 
     score_threshold: float = 0.05
@@ -135,7 +135,7 @@ def mean_nms_recall(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundByImage:
-    """Objects found in each picture before and after NMS, at each tau: all that NR under picture weights takes."""
+    """Objects found in each image before and after NMS, at each tau: all that NR under image weights takes."""
 
     before: Float[np.ndarray, "N T"]
     after: Float[np.ndarray, "N T"]
@@ -148,11 +148,11 @@ def found_by_image(
     *,
     strict: bool = True,
 ) -> FoundByImage:
-    """Counts the objects found, a row a picture of `image_ids` (sorted, as `GroundTruth` has them).
+    """Counts the objects found, a row per image of `image_ids` (sorted, as `GroundTruth` has them).
 
-    Raises `DataError` where an object's picture is not among them.
+    Raises `DataError` where an object's image is not among them.
     """
-    place = positions(recall.image_id, image_ids, what="objects", kind="picture")
+    place = positions(recall.image_id, image_ids, what="objects", kind="image")
     sides = []
     for iou in (recall.iou_before, recall.iou_after):
         counts = np.zeros((len(image_ids), len(taus)))
@@ -162,7 +162,7 @@ def found_by_image(
 
 
 def nms_recall_values(found: FoundByImage, weights: Float[np.ndarray, "R N"]) -> Float[np.ndarray, "R T+1"]:
-    """NR_tau at each tau, then NR, their mean, when each picture counts `weights` times; R weightings at once.
+    """NR_tau at each tau, then NR, their mean, when each image counts `weights` times; R weightings at once.
 
     As `nms_recall` and `mean_nms_recall`: nan where nothing was found before NMS, the mean where any tau is nan.
     """
@@ -174,10 +174,10 @@ def nms_recall_values(found: FoundByImage, weights: Float[np.ndarray, "R N"]) ->
 def object_recall(
     ground_truth: GroundTruth, candidates: Detections, *, definition: NmsRecallDefinition = NmsRecallDefinition()
 ) -> ObjectRecall:
-    """Each object's best IoU with the candidates, before and after per-class NMS, a picture at a time.
+    """Each object's best IoU with the candidates, before and after per-class NMS, an image at a time.
 
     `candidates` are boxes before NMS. Objects keep the order of the ground truth, crowd regions left out unless the
-    definition says otherwise (their IoU is the plain one). Raises `DataError` for unknown pictures or categories.
+    definition says otherwise (their IoU is the plain one). Raises `DataError` for unknown images or categories.
     """
     return object_recall_under(ground_truth, candidates, [definition])[0]
 
@@ -190,26 +190,26 @@ def object_recall_under(
     Progress on stderr where it is a terminal.
     """
     positions(candidates.category_id, ground_truth.category_ids, what="candidates", kind="category")
-    image = positions(candidates.image_id, ground_truth.image_ids, what="candidates", kind="picture")
+    image = positions(candidates.image_id, ground_truth.image_ids, what="candidates", kind="image")
     num_images, num_objects = len(ground_truth.image_ids), len(ground_truth.boxes)
     found_in = rows_by_image(np.arange(len(candidates)), image, num_images)
     objects_in = rows_by_image(np.arange(num_objects), ground_truth.image_index, num_images)
     best = np.zeros((len(definitions), 2, num_objects))
-    pictures = zip(objects_in, found_in, strict=True)
-    for objects, found in tqdm(pictures, total=num_images, desc="nms-recall", unit="picture", disable=None):
+    images = zip(objects_in, found_in, strict=True)
+    for objects, found in tqdm(images, total=num_images, desc="nms-recall", unit="image", disable=None):
         if len(objects) and len(found):
-            best[:, :, objects] = _picture_recall(ground_truth, objects, candidates, found, definitions)
+            best[:, :, objects] = _image_recall(ground_truth, objects, candidates, found, definitions)
     return [_columns(ground_truth, ious, definition) for ious, definition in zip(best, definitions, strict=True)]
 
 
-def _picture_recall(
+def _image_recall(
     ground_truth: GroundTruth,
     objects: np.ndarray,
     candidates: Detections,
     found: np.ndarray,
     definitions: Sequence[NmsRecallDefinition],
 ) -> np.ndarray:
-    """Best IoUs of one picture's objects, [definition, before and after, object]."""
+    """Best IoUs of one image's objects, [definition, before and after, object]."""
     best = np.zeros((len(definitions), 2, len(objects)))
     kept: dict[tuple[Suppression, float, int | None], np.ndarray] = {}
     for d, definition in enumerate(definitions):
@@ -223,7 +223,7 @@ def _picture_recall(
 
 
 def _before_nms(candidates: Detections, found: np.ndarray, definition: NmsRecallDefinition) -> np.ndarray:
-    """Those of one picture's rows that NMS is given: above the threshold, and the best of them where there is a cap."""
+    """Those of one image's rows that NMS is given: above the threshold, and the best of them where there is a cap."""
     rows = found[candidates.scores[found] > definition.score_threshold]
     if definition.max_candidates is None:
         return rows
@@ -263,7 +263,7 @@ def _is_found(iou: np.ndarray, tau: float, *, strict: bool) -> Bool[np.ndarray, 
 def _best_iou(
     ground_truth: GroundTruth, objects: np.ndarray, candidates: Detections, rows: np.ndarray, class_aware: bool
 ) -> np.ndarray:
-    """Highest IoU of each of a picture's objects with the candidates in `rows`, blocks of candidates at a time."""
+    """Highest IoU of each of an image's objects with the candidates in `rows`, blocks of candidates at a time."""
     best = np.zeros(len(objects))
     block = max(1, _PAIRS_AT_ONCE // len(objects))
     for start in range(0, len(rows), block):

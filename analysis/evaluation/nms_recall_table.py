@@ -37,7 +37,7 @@ DEFINITION_NAMES = {
     "_class_aware_capped": f"class-aware, best {MAX_DETECTIONS}",
 }  # suffix of metric names -> what tables say; the first is the authors' definition
 AUTHORS = NmsRecallDefinition()
-_SEED = 0  # of the resampling: every definition and suppression meets the same pictures
+_SEED = 0  # of the resampling: every definition and suppression meets the same images
 
 
 def recall_frame(
@@ -52,7 +52,7 @@ def recall_frame(
 
     Columns: nms, definition, tau, metric (`nr_50` … `nr`, with the definition's suffix), recall_before, recall_after,
     nr, low, high; then `difference`, `difference_low`, `difference_high`: NR less that of the first suppression, paired
-    over pictures (nan for the first itself). Intervals: 95 %, percentile bootstrap over pictures, those of NR inside
+    over images (nan for the first itself). Intervals: 95 %, percentile bootstrap over images, those of NR inside
     [0, 1]; nan with `num_resamples` 0. All but suppression, classes and cap is as `base` says.
     """
     definitions = {

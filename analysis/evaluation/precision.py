@@ -1,15 +1,15 @@
 """Average precision and average recall, read off a match table.
 
-What it is: COCO's AP (101 recall levels) and AR, by class and overall, under weights of the pictures; equal to the AP
+What it is: COCO's AP (101 recall levels) and AR, by class and overall, under weights of the images; equal to the AP
 of record (`analysis.coco`). What it is not: matching (`analysis.matching`) or intervals (`analysis.statistics`).
 
     curves = precision_curves(match_detections(ground_truth, detections))
     average_precision(curves)                       # ap
     average_precision(curves, iou=0.5)              # ap_50
-    average_precision(curves, weights)              # weights [R, N]: R resamplings of the N pictures at once -> [R]
+    average_precision(curves, weights)              # weights [R, N]: R resamplings of the N images at once -> [R]
 
-A picture of weight w counts as w copies of it. That is evaluating the repeated pictures, exactly so where no two scores
-of one picture and category are equal; copies of tied detections follow each other row by row. Ranking and matching
+An image of weight w counts as w copies of it. That is evaluating the repeated images, exactly so where no two scores
+of one image and category are equal; copies of tied detections follow each other row by row. Ranking and matching
 happen once, so an evaluation under new weights costs sums only.
 """
 
@@ -33,7 +33,7 @@ from analysis.evaluation.curves import (
 from analysis.evaluation.matching import MatchTable, Subset, find_overlaps, match
 
 AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # both ends included
-DETECTION_LIMITS = (1, 10, 100)  # of a picture and category, for AR
+DETECTION_LIMITS = (1, 10, 100)  # of an image and category, for AR
 _VALUES_AT_ONCE = 4_000_000  # of a class's objects times resamplings: 32 MB an array
 
 
@@ -47,14 +47,14 @@ class PrecisionCurves:
 
 
 def precision_curves(
-    table: MatchTable, *, max_detections: int = 100, pictures: Bool[np.ndarray, " N"] | None = None
+    table: MatchTable, *, max_detections: int = 100, images: Bool[np.ndarray, " N"] | None = None
 ) -> PrecisionCurves:
-    """Boils a match table down; of each picture and category only the first `max_detections` detections count.
+    """Boils a match table down; of each image and category only the first `max_detections` detections count.
 
-    Only the objects and detections of `pictures` are kept where given: as if the other pictures had weight 0, but
-    faster. Weights are still a number for each of all N pictures.
+    Only the objects and detections of `images` are kept where given: as if the other images had weight 0, but
+    faster. Weights are still a number for each of all N images.
     """
-    within = np.ones(table.num_images, bool) if pictures is None else pictures
+    within = np.ones(table.num_images, bool) if images is None else images
     counts = (table.rank < max_detections) & ~table.ignored.all(axis=0) & within[table.image_index]
     right = (table.matched >= 0) & ~table.ignored
     num_classes = len(table.category_ids)
@@ -80,7 +80,7 @@ def class_precision(
 ) -> Float[np.ndarray, "*R T K"]:
     """AP of every class at every IoU threshold; nan for a class without objects (of any weight).
 
-    `weights` are a number a picture (ones when None), with an axis in front for many resamplings at once. COCO's AP: at
+    `weights` are a number an image (ones when None), with an axis in front for many resamplings at once. COCO's AP: at
     101 levels of recall the best precision reached at that recall or beyond, averaged (pycocotools' `accumulate`).
     """
     return _by_class(curves, weights, interpolated_precisions)
@@ -147,7 +147,7 @@ def detection_statistics(ground_truth: GroundTruth, detections: Detections) -> d
 def twelve_statistics(
     *, overall: PrecisionCurves, limited: dict[int, PrecisionCurves], sized: dict[str, PrecisionCurves]
 ) -> dict[str, float]:
-    """COCO's twelve statistics, by name, from curves of all objects, of few detections a picture, and of each size.
+    """COCO's twelve statistics, by name, from curves of all objects, of few detections per image, and of each size.
 
     Values are averaged in pycocotools' order (`COCOeval.summarize`), so that the last bit agrees; nan where undefined.
     """
@@ -198,9 +198,7 @@ def _by_class(curves: PrecisionCurves, weights: np.ndarray | None, measure: Call
     """`measure(curve, by_image [N, R], num_objects [R]) -> [T, R]` for every class, blocks of resamplings at a time."""
     weights = np.ones(curves.num_images) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.shape[-1] != curves.num_images:
-        raise ValueError(
-            f"weights must have a number for each of {curves.num_images} pictures, got {weights.shape[-1]}"
-        )
+        raise ValueError(f"weights must have a number for each of {curves.num_images} images, got {weights.shape[-1]}")
     num_resamplings = math.prod(weights.shape[:-1])
     by_image = weights.reshape(num_resamplings, curves.num_images).T
     by_image = np.ascontiguousarray(by_image, dtype=_narrowest(weights, curves))  # sums run over whole rows

@@ -1,7 +1,7 @@
-"""Uncertainty: paired bootstrap over pictures, and spread over seeds.
+"""Uncertainty: paired bootstrap over images, and spread over seeds.
 
-What it is: intervals for any metric that can be evaluated under picture weights, and for the difference of two
-detectors on the same pictures. What it is not: the metrics (`analysis.precision`, `analysis.nms_recall`).
+What it is: intervals for any metric that can be evaluated under image weights, and for the difference of two
+detectors on the same images. What it is not: the metrics (`analysis.precision`, `analysis.nms_recall`).
 
     generator = np.random.default_rng(0)
     curves = precision_curves(match_detections(ground_truth, detections))
@@ -10,8 +10,8 @@ detectors on the same pictures. What it is not: the metrics (`analysis.precision
     spread([0.412, 0.405, 0.418])                   # over seeds
     paired_spread(baseline_by_seed, improved_by_seed)                                       # improved - baseline
 
-A metric is a function of weights [R, N] (R resamplings of N pictures) that returns [R], or [R, M] for M values at once:
-M metrics stacked draw the pictures once, and share them.
+A metric is a function of weights [R, N] (R resamplings of N images) that returns [R], or [R, M] for M values at once:
+M metrics stacked draw the images once, and share them.
 """
 
 import math
@@ -33,7 +33,7 @@ _WEIGHTS_AT_ONCE = 4_000_000  # 32 MB
 class Interval:
     """A value with its bootstrap percentile interval; arrays of M where the metric returns M values at once."""
 
-    value: Values  # on the pictures as they are
+    value: Values  # on the images as they are
     low: Values
     high: Values
     bias: Values  # mean over resamplings less the value
@@ -63,17 +63,17 @@ def bootstrap(
     centred: bool = False,
     num_processes: int = 1,
 ) -> Interval:
-    """Percentile interval of a metric under resampling of pictures with replacement.
+    """Percentile interval of a metric under resampling of images with replacement.
 
-    Resamplings where the metric is nan (no object drawn) are left out; all nan gives nan. AP grows when pictures are
-    drawn twice, the more so the rarer the classes are, so with few pictures a percentile interval can lie above the
+    Resamplings where the metric is nan (no object drawn) are left out; all nan gives nan. AP grows when images are
+    drawn twice, the more so the rarer the classes are, so with few images a percentile interval can lie above the
     value: `bias` tells by how much, and `centred` takes it off. Differences of two detectors have little of it, up to a
     third of the half-width where classes are many and rare; they are not centred, so that their sign is the resamples'.
     It is the bias that resampling adds, not that of the data set itself: with 100 objects a class or fewer an interval
     of AP covers about 90 to 93 times in 100, and none of the usual variants mends that (simulated).
 
     The resamplings are shared out over `num_processes` (`analysis.processes`), whose number changes no result. Raises
-    `ValueError` for a level outside (0, 1) or fewer than one picture, resampling or process.
+    `ValueError` for a level outside (0, 1) or fewer than one image, resampling or process.
     """
     _check(num_images, num_resamples, level)
     value = np.asarray(metric(np.ones((1, num_images))))[0]
@@ -100,7 +100,7 @@ def paired_bootstrap(
     centred: bool = False,
     num_processes: int = 1,
 ) -> Interval:
-    """Percentile interval of `second - first`, both evaluated on the same resampled pictures; see `bootstrap`."""
+    """Percentile interval of `second - first`, both evaluated on the same resampled images; see `bootstrap`."""
 
     def difference(weights: np.ndarray) -> np.ndarray:
         return np.asarray(second(weights)) - np.asarray(first(weights))
@@ -207,7 +207,7 @@ def _t_cdf_between(t: float, degrees: float) -> float:
 def _resamplings(
     num_images: int, num_resamples: int, generator: np.random.Generator, num_processes: int
 ) -> Iterator[np.ndarray]:
-    """Blocks of weights [R, N]: how often each picture is drawn in N draws with replacement."""
+    """Blocks of weights [R, N]: how often each image is drawn in N draws with replacement."""
     for size in _block_sizes(num_images, num_resamples, num_processes):
         draws = generator.integers(num_images, size=(size, num_images))
         flat = draws + num_images * np.arange(size)[:, None]
@@ -228,7 +228,7 @@ def _block_sizes(num_images: int, num_resamples: int, num_processes: int) -> lis
 def _check(num_images: int, num_resamples: int, level: float) -> None:
     if num_images < 1 or num_resamples < 1:
         raise ValueError(
-            f"need pictures and resamplings, got {num_images} and {num_resamples}; give at least one of each"
+            f"need images and resamplings, got {num_images} and {num_resamples}; give at least one of each"
         )
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}; pass a fraction, not a percentage")

@@ -1,6 +1,6 @@
 """Suppression of boxes that another box of their class says already: NMS, and soft-NMS in its two forms.
 
-What it is: from a detector's candidates to its detections, a picture and class at a time, as columns. What it is not:
+What it is: from a detector's candidates to its detections, an image and class at a time, as columns. What it is not:
 our detector's own (`freeanchor.postprocess`, on tensors), or what suppression costs (`analysis.nms_recall`).
 
     suppress(candidates, HardNms(nms_iou=0.5))
@@ -111,14 +111,14 @@ def suppress(
 ) -> Detections:
     """What a suppression keeps of the candidates that score more than `score_threshold`, with their scores thereafter.
 
-    Of each picture at most `max_detections`, best first (None: all); pictures in the order of their ids. Soft-NMS needs
+    Of each image at most `max_detections`, best first (None: all); images in the order of their ids. Soft-NMS needs
     a threshold of 0 or more, since it multiplies scores: `ValueError` otherwise. Progress on stderr where it is a
     terminal.
     """
     image_ids, image = np.unique(candidates.image_id, return_inverse=True)
     every = np.arange(len(candidates))
     rows, scores = [np.empty(0, np.int64)], [np.empty(0)]
-    for found in tqdm(rows_by_image(every, image, len(image_ids)), desc="nms", unit="picture", disable=None):
+    for found in tqdm(rows_by_image(every, image, len(image_ids)), desc="nms", unit="image", disable=None):
         kept, left = survivors(candidates, found, suppression, score_threshold=score_threshold)
         rows.append(kept[:max_detections])
         scores.append(left[:max_detections])
@@ -135,7 +135,7 @@ def suppress(
 def survivors(
     candidates: Detections, rows: Int[np.ndarray, " D"], suppression: Suppression, *, score_threshold: float
 ) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, " M"]]:
-    """Which of one picture's `rows` are kept, and their scores then; best first. The rules are those of `suppress`."""
+    """Which of one image's `rows` are kept, and their scores then; best first. The rules are those of `suppress`."""
     rows = rows[candidates.scores[rows] > score_threshold]
     if isinstance(suppression, HardNms):
         kept = rows[_hard(candidates, rows, suppression.nms_iou)]
@@ -155,7 +155,7 @@ def survivors(
 def rows_by_image(
     rows: Int[np.ndarray, " D"], image: Int[np.ndarray, " D"], num_images: int
 ) -> list[Int[np.ndarray, " _"]]:
-    """The rows of each picture, in their own order; `image` is each row's picture, counted from 0."""
+    """The rows of each image, in their own order; `image` is each row's image, counted from 0."""
     order = np.argsort(image, kind="stable")
     return np.split(rows[order], np.searchsorted(image[order], np.arange(1, num_images)))
 
@@ -172,7 +172,7 @@ def _hard(candidates: Detections, rows: np.ndarray, nms_iou: float) -> np.ndarra
 def _soft(
     boxes: np.ndarray, scores: np.ndarray, suppression: LinearSoftNms | GaussianSoftNms, score_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions kept of one picture and class, in the order they are taken, and their scores; ties by position."""
+    """Positions kept of one image and class, in the order they are taken, and their scores; ties by position."""
     kept: list[int] = []
     final: list[float] = []
     rows = np.arange(len(scores))

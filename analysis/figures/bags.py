@@ -105,7 +105,7 @@ def match_positions_figure(frame: pd.DataFrame) -> Figure:
 
 
 def mass_grid(rows: pd.DataFrame) -> Float[np.ndarray, "N N"]:
-    """The bins of one group, matching and step as a picture: rows from top to bottom; the mean over runs."""
+    """The bins of one group, matching and step as an image: rows from top to bottom; the mean over runs."""
     grid = np.zeros((NUM_BINS, NUM_BINS))
     width = (REACH[1] - REACH[0]) / NUM_BINS
     column, line = (((rows[name] - REACH[0]) / width).astype(int).to_numpy() for name in ("u", "v"))
@@ -142,7 +142,7 @@ def part_distance_figure(frame: pd.DataFrame) -> Figure:
     """Distance of the matched anchor from the part that tells the class (left) and from the box's centre (right).
 
     Over the steps of training, for the objects whose part lies off their centre: learned in the detector's colour, by
-    IoU dashed. Bars and band are 95 % intervals over pictures.
+    IoU dashed. Bars and band are 95 % intervals over images.
     """
     if frame.empty:
         return _not_run()
@@ -163,8 +163,8 @@ def part_distance_figure(frame: pd.DataFrame) -> Figure:
         axes.margins(y=0.12)
         _use_steps(axes, frame)
     panels[0].set_ylabel("mean distance (object diagonals)")
-    counts = f"{int(frame.num_objects.max()):,} objects in {int(frame.num_images.max()):,} pictures"
-    figure.supxlabel(f"{counts}; 95 % intervals over pictures", fontsize=9, color=FAINT_INK)
+    counts = f"{int(frame.num_objects.max()):,} objects in {int(frame.num_images.max()):,} images"
+    figure.supxlabel(f"{counts}; 95 % intervals over images", fontsize=9, color=FAINT_INK)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
@@ -227,7 +227,7 @@ def _use_steps(axes: Axes, frame: pd.DataFrame) -> None:
 
 
 def _group_title(group: str, num_objects: int) -> str:
-    name = f"{bin_label(group)} in a picture" if group.startswith("objects_") else group
+    name = f"{bin_label(group)} in an image" if group.startswith("objects_") else group
     return f"{name.capitalize()} ({num_objects:,} objects)"
 
 

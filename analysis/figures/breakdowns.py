@@ -1,4 +1,4 @@
-"""Figs. 5 and 6: both detectors on square and slender objects, and in pictures of growing crowdedness.
+"""Figs. 5 and 6: both detectors on square and slender objects, and in images of growing crowdedness.
 
 What it is: drawing measured values. What it is not: measuring them (`analysis.breakdowns`, `analysis.statistics`).
 
@@ -58,7 +58,7 @@ def figure5(frame: pd.DataFrame) -> Figure:
 
 @styled
 def figure6(frame: pd.DataFrame) -> Figure:
-    """Fig. 6: AP against the number of objects in a picture, and below it what FreeAnchor gains in each bin.
+    """Fig. 6: AP against the number of objects in an image, and below it what FreeAnchor gains in each bin.
 
     Rows of detector "gain" hold the difference; where there are none it is taken from the two detectors, without
     interval. `bin` is a label such as `3-7`, or a metric's `objects_3_7`; bins keep the frame's order.
@@ -175,14 +175,14 @@ def _draw_crowdedness(axes: Axes, frame: pd.DataFrame, bins: list[str]) -> None:
 def _draw_gains(axes: Axes, frame: pd.DataFrame, bins: pd.DataFrame) -> None:
     gains = _gains(frame, list(bins.bin))
     labels = [
-        f"{bin_label(name)}\n{'no' if math.isnan(count) or not count else f'{int(count):,}'} pictures"
+        f"{bin_label(name)}\n{'no' if math.isnan(count) or not count else f'{int(count):,}'} images"
         for name, count in zip(bins.bin, bins.num_images, strict=True)
     ]
     places = np.arange(len(bins))
     axes.set_xticks(places, labels)
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
-    axes.set(xlabel="objects in a picture", ylabel="gain (points)")
+    axes.set(xlabel="objects in an image", ylabel="gain (points)")
     if not gains.value.notna().any():
         say_not_run(axes, keeps_x=True)
         return
@@ -198,7 +198,7 @@ def _draw_gains(axes: Axes, frame: pd.DataFrame, bins: pd.DataFrame) -> None:
 
 
 def _draw_seed_range(axes: Axes, places: np.ndarray, rows: pd.DataFrame) -> None:
-    """From the lowest to the highest of several seeds, a broad faint line behind the interval over pictures."""
+    """From the lowest to the highest of several seeds, a broad faint line behind the interval over images."""
     if {"minimum", "maximum"} <= set(rows.columns):
         several = rows.maximum.to_numpy(dtype=np.float64) > rows.minimum.to_numpy(dtype=np.float64)
         axes.vlines(

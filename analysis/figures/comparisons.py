@@ -12,7 +12,7 @@ What it is: drawing measured values. What it is not: measuring them (`analysis.b
 
     bag_boxes_figure(frame)     # columns detector, anchor, quantity, value, low, high
 
-NMS recall from equally many candidates of a picture: both detectors, before NMS, after it, and their ratio.
+NMS recall from equally many candidates of an image: both detectors, before NMS, after it, and their ratio.
 
 What it is: drawing measured values. What it is not: measuring them (`analysis.nms_recall`, `max_candidates`).
 
@@ -210,14 +210,14 @@ def _draw_picked(axes: Axes, frame: pd.DataFrame) -> None:
 _TITLES = {"recall_before": "Found before NMS", "recall_after": "Found after NMS", "nr": "NMS recall"}
 _BUDGET_LOOK: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "capthick": 1.2, "markeredgecolor": "white"}
 _BUDGET_SHIFT = 0.06  # to either side, so that error bars stand side by side
-_SPENT = 0.95  # of a budget: where pictures have fewer candidates than that, a point is hollow
+_SPENT = 0.95  # of a budget: where images have fewer candidates than that, a point is hollow
 
 
 @styled
 def candidates_figure(frame: pd.DataFrame) -> Figure:
-    """Objects found before and after NMS, and NMS recall, against the most candidates of a picture; the last is all.
+    """Objects found before and after NMS, and NMS recall, against the most candidates of an image; the last is all.
 
-    Each is the mean over IoU thresholds. Budgets stand side by side in the frame's order, hollow where many pictures
+    Each is the mean over IoU thresholds. Budgets stand side by side in the frame's order, hollow where many images
     have fewer candidates; rows of other detectors than the two (the gain) are not drawn.
     """
     figure = new_figure(7.4, 3.0)
@@ -228,7 +228,7 @@ def candidates_figure(frame: pd.DataFrame) -> Figure:
     panels[0].set_ylabel("percent, mean over IoU 0.50 to 0.90", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        note = "at most so many candidates of a picture, the best-scored (hollow: pictures have fewer)"
+        note = "at most so many candidates of an image, the best-scored (hollow: images have fewer)"
         figure.supxlabel(note, fontsize=9.5)
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
@@ -243,7 +243,7 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
         own = rows[rows.detector == detector].set_index("budget").reindex(budgets)
         places = np.arange(len(budgets)) + shift
         lengths = np.nan_to_num(error_lengths(own))
-        label = f"{detector} (all: {own.num_given.iloc[-1]:,.0f} a picture)"
+        label = f"{detector} (all: {own.num_given.iloc[-1]:,.0f} an image)"
         look = {
             "color": COLOURS[detector],
             "marker": MARKERS[detector],

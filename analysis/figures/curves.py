@@ -5,7 +5,7 @@ What it is: drawing a training log. What it is not: a figure of the paper, which
     training_curves(frame)      # columns detector, step, metric, value, and run where there are several seeds
     learning_curves(frame)      # AP over training: columns detector, run, step, num_steps, metric, value
 
-Metrics drawn are `loss_*`, `lr` and `effective_anchors`; others (pictures per second) are passed over.
+Metrics drawn are `loss_*`, `lr` and `effective_anchors`; others (images per second) are passed over.
 
 Figs. 2 and 3: the two functions that FreeAnchor is made of, as curves.
 

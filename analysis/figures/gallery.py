@@ -1,13 +1,13 @@
 """Photographs under both detectors, and the match maps of an object in them.
 
-What it is: drawing pictures, boxes and bags that are given. What it is not: choosing or reading them, or the layout
-(`analysis.picture_sheet`).
+What it is: drawing images, boxes and bags that are given. What it is not: choosing or reading them, or the layout
+(`analysis.image_sheet`).
 
     sheet = gallery_figure([exhibit, …], "Found by one alone", "FreeAnchor 61, RetinaNet 48")   # match maps beside
-    sheet = photographs_figure([exhibit, …], "Four pictures drawn by lot", "")                  # two pictures a row
+    sheet = photographs_figure([exhibit, …], "Four images drawn by lot", "")                  # two images a row
     sheet = message_figure("not run")
 
-In a row of the first stand the picture's boxes under RetinaNet, those under FreeAnchor, then the object's match map
+In a row of the first stand the image's boxes under RetinaNet, those under FreeAnchor, then the object's match map
 under either: the anchors of its bag, as opaque as their weight in Mean-max is large, in the same window for both.
 """
 
@@ -25,8 +25,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from analysis.bags.matches import anchor_centres, chosen_anchor, summarize_bags
+from analysis.figures.images import WIDTH, Cell, Panel, View, draw_box, image_sheet, show_image, view_around
 from analysis.figures.matching import LEARNED_COLOUR
-from analysis.figures.pictures import WIDTH, Cell, Panel, View, draw_box, picture_sheet, show_picture, view_around
 from analysis.figures.style import COLOURS, DETECTORS, FAINT_INK, new_figure, styled
 
 OBJECT_COLOUR, CORRECT_COLOUR, OTHER_COLOUR = "#FFFFFF", "#FFD21F", "#FF7AD9"  # light, each with a dark rim
@@ -36,7 +36,7 @@ _LEAST_OPACITY = 0.05  # of an anchor of no weight: the bag as a whole should sh
 
 @dataclass(frozen=True, kw_only=True)
 class ShownDetections:
-    """The B boxes that a detector shows in a picture, which of them are correct, and M objects it misses."""
+    """The B boxes that a detector shows in an image, which of them are correct, and M objects it misses."""
 
     boxes: Float[np.ndarray, "B 4"]
     is_correct: Bool[np.ndarray, " B"]
@@ -45,7 +45,7 @@ class ShownDetections:
 
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
-    """A picture with what there is to say and to draw; boxes are xyxy in its pixels, mappings go by detector.
+    """An image with what there is to say and to draw; boxes are xyxy in its pixels, mappings go by detector.
 
     `gt_box` is the object in question, outlined in every panel. `bags` are frames of matches (`analysis.bags`) of that
     one object; the map of a detector that has none, or an empty one, shows the object alone.
@@ -69,7 +69,7 @@ def gallery_figure(exhibits: Sequence[Exhibit], title: str, subtitle: str) -> Fi
     legend.append(
         Line2D([], [], color=LEARNED_COLOUR, linewidth=2.0, marker="o", markersize=4, label="of greatest weight")
     )
-    return picture_sheet(title, subtitle, cells, legend=legend, ncols=5, fontsize=8, columnspacing=1.3)
+    return image_sheet(title, subtitle, cells, legend=legend, ncols=5, fontsize=8, columnspacing=1.3)
 
 
 @styled
@@ -77,12 +77,12 @@ def photographs_figure(exhibits: Sequence[Exhibit], title: str, subtitle: str) -
     """Two exhibits a row: the boxes of each under RetinaNet and FreeAnchor."""
     cells = [_cell(exhibit, _photographs(exhibit)) for exhibit in exhibits]
     legend = [*_BOXES, _line("missed object", OBJECT_COLOUR, 0.9, linestyle=_DASHES)]
-    return picture_sheet(title, subtitle, cells, num_columns=2, legend=legend, ncols=3, fontsize=8)
+    return image_sheet(title, subtitle, cells, num_columns=2, legend=legend, ncols=3, fontsize=8)
 
 
 @styled
 def message_figure(message: str, title: str = "", subtitle: str = "") -> Figure:
-    """A small figure of words alone, where there are no pictures to show."""
+    """A small figure of words alone, where there are no images to show."""
     figure = new_figure(WIDTH, 1.4)
     axes = figure.subplots()
     axes.set_axis_off()
@@ -95,7 +95,7 @@ def message_figure(message: str, title: str = "", subtitle: str = "") -> Figure:
 def map_view(bags: Mapping[str, pd.DataFrame], gt_box: Float[np.ndarray, " 4"], image_shape: tuple[int, ...]) -> View:
     """The window of the match maps: around the object and each detector's anchor of greatest weight.
 
-    Square, so far as the picture is large enough: a slender window would leave its photograph too little room.
+    Square, so far as the image is large enough: a slender window would leave its photograph too little room.
     """
     boxes = [chosen_anchor(bag)[_CORNERS].to_numpy(dtype=np.float64) for bag in bags.values() if len(bag)]
     corners = np.concatenate([gt_box[None], *boxes]).reshape(-1, 2).clip(0, image_shape[1::-1])
@@ -109,7 +109,7 @@ def _cell(exhibit: Exhibit, panels: Sequence[Panel]) -> Cell:
 
 
 def _photographs(exhibit: Exhibit) -> list[Panel]:
-    """The whole picture under each detector."""
+    """The whole image under each detector."""
     height, width = exhibit.image.shape[:2]
     view = View(left=0, top=0, right=width, bottom=height)
     panels = []
@@ -148,7 +148,7 @@ def _concentration(bag: pd.DataFrame) -> str:
 
 def _draw_photograph(axes: Axes, *, exhibit: Exhibit, shown: ShownDetections, view: View) -> None:
     """The object in question, what is missed, other boxes thin, correct ones on top."""
-    show_picture(axes, exhibit.image, view)
+    show_image(axes, exhibit.image, view)
     if exhibit.gt_box is not None:
         _outline(axes, exhibit.gt_box, OBJECT_COLOUR, 2.8, zorder=3)
     for box in shown.missed:
@@ -161,7 +161,7 @@ def _draw_photograph(axes: Axes, *, exhibit: Exhibit, shown: ShownDetections, vi
 
 def _draw_map(axes: Axes, *, exhibit: Exhibit, bag: pd.DataFrame, view: View) -> None:
     """The bag's anchors with their centres, opaque by weight, the heaviest thick; the object above them."""
-    show_picture(axes, exhibit.image, view, fade=0.45)
+    show_image(axes, exhibit.image, view, fade=0.45)
     assert exhibit.gt_box is not None, "a match map is of an object"
     _outline(axes, exhibit.gt_box, OBJECT_COLOUR, 1.6, zorder=6)
     if bag.empty:

@@ -1,7 +1,7 @@
-"""The bag of one object as heatmaps on the picture: what a detector learned beside IoU, a row of panels a level.
+"""The bag of one object as heatmaps on the image: what a detector learned beside IoU, a row of panels a level.
 
 What it is: drawing a frame of matches with two columns more, `stride_x` and `stride_y` (width and height of a cell of
-the anchor's level, in pixels of the picture). What it is not: making one (`analysis.bags` says what it holds).
+the anchor's level, in pixels of the image). What it is not: making one (`analysis.bags` says what it holds).
 
     match_heatmaps(matches, image)                                  # one detector: confidence, IoU, cls, loc
     match_heatmaps(matches, image, labels=["step 70", "step 350"])  # several, or one over training: confidence of each
@@ -34,8 +34,8 @@ from analysis.bags.matches import (
     preferred_by_iou,
     summarize_bags,
 )
+from analysis.figures.images import View, draw_box, show_image, view_around
 from analysis.figures.matching import ASSIGNED_COLOUR, GT_COLOUR, LEARNED_COLOUR, LIKELIHOOD_MAP, PART_COLOUR
-from analysis.figures.pictures import View, draw_box, show_picture, view_around
 from analysis.figures.style import FAINT_INK, new_figure, say_not_run, styled
 
 HEATMAP_COLUMNS = ("stride_x", "stride_y")
@@ -64,7 +64,7 @@ class _Column:
 def match_heatmaps(
     matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"], labels: Sequence[str] | None = None
 ) -> Figure:
-    """One object's bag on the picture, a row of panels for each level that it touches.
+    """One object's bag on the image, a row of panels for each level that it touches.
 
     One detector: columns for confidence (classification times localization), IoU, class score and localization, each
     with its own colour scale. Several: confidence of each under its label on one scale, then IoU, that of the last
@@ -134,7 +134,7 @@ def _scale(columns: Sequence[_Column], metric: str) -> Normalize:
 
 
 def _draw_level(axes: Axes, column: _Column, level: int, scale: Normalize, image: np.ndarray, view: View) -> None:
-    show_picture(axes, image, view, fade=0.35)
+    show_image(axes, image, view, fade=0.35)
     rows = column.rows[column.rows.level == level]
     cells, values = cell_values(rows, column.metric)
     tiles = [Rectangle((x1, y1), x2 - x1, y2 - y1) for x1, y1, x2, y2 in cells.tolist()]

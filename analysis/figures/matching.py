@@ -1,8 +1,8 @@
-"""Figs. 1 and 4: which anchors an object is matched with, by hand and learned, on the picture itself.
+"""Figs. 1 and 4: which anchors an object is matched with, by hand and learned, on the image itself.
 
 What it is: drawing a frame of matches (see `analysis.bags` for its columns). What it is not: making one.
 
-    figure1(matches, image)     # one picture, last step in the frame: assignment by IoU above, learned below
+    figure1(matches, image)     # one image, last step in the frame: assignment by IoU above, learned below
     figure4(matches, image)     # one object, every step in the frame: learned on the left, by IoU on the right
 
 Rows of FreeAnchor are drawn where the frame holds several detectors. `image` is [H, W, 3] uint8, the anchors and boxes
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.bags.matches import MatchesError, anchor_centres, anchors_of_ratio, chosen_anchor
-from analysis.figures.pictures import View, draw_box, show_picture, view_around
+from analysis.figures.images import View, draw_box, show_image, view_around
 from analysis.figures.style import FAINT_INK, FREEANCHOR, INK, new_figure, say_not_run, styled
 
 GT_COLOUR, ASSIGNED_COLOUR, LEARNED_COLOUR, PART_COLOUR = "#18B548", "#2E86DE", "#E8380D", "#0B6FD6"
@@ -37,7 +37,7 @@ _LEAST_OPACITY = 0.05  # of an anchor of no weight: the bag as a whole should sh
 def figure1(matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"]) -> Figure:
     """Fig. 1: the anchors that IoU assigns, all equal (top), and the bag by learned weight, the chosen thick (bottom).
 
-    One object or several of one picture; of several steps the last. The opacity of an anchor is its weight over the
+    One object or several of one image; of several steps the last. The opacity of an anchor is its weight over the
     largest in its bag. Says *not run* for an empty frame.
     """
     rows = _learned_rows(matches)
@@ -49,7 +49,7 @@ def figure1(matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"]) -> Figure:
     figure = new_figure(3.7, 2 * 3.4 * view.height / view.width + 1.0)
     by_hand, learned = figure.subplots(2, 1)
     for axes in (by_hand, learned):
-        show_picture(axes, image, view, fade=0.2)
+        show_image(axes, image, view, fade=0.2)
     _draw_assigned(by_hand, assigned)
     _draw_bag(learned, rows, chosen)
     for axes in (by_hand, learned):
@@ -86,7 +86,7 @@ def figure4(
     for (learned, by_hand), step in zip(panels, steps, strict=True):
         own = anchors[anchors.step == step]
         for axes, metric, scale in ((learned, likelihood, scales[0]), (by_hand, "iou", scales[1])):
-            show_picture(axes, image, view, fade=0.42)
+            show_image(axes, image, view, fade=0.42)
             _draw_objects(axes, own)
             _draw_dots(axes, own, metric, scale, view)
         learned.set_ylabel(_stage(step, own), fontsize=10)

@@ -19,7 +19,7 @@ objects and strays. What it is not: anything that a detector said; no score made
 
     content = made_up_ground_truth(num_images=5000, num_objects=36_781, generator=np.random.default_rng(0))
     found = made_up_detections(content, 500_000, np.random.default_rng(1))
-    part = first_pictures(content, 2500)
+    part = first_images(content, 2500)
 """
 
 import json
@@ -40,15 +40,15 @@ from experiments.bench.rows import BenchRow, growth_exponent
 
 NUM_CATEGORIES = 80
 _CROWD_SHARE = 0.007  # of val2017's annotations
-_STRAYS = 0.5  # share of detections that lie in a picture drawn anew
+_STRAYS = 0.5  # share of detections that lie in an image drawn anew
 _MISLABELLED = 0.2
 _JITTERS = (0.02, 0.08, 0.25)  # of an object's sides, each for a third: sharp, fair and poor boxes
 
 
 def made_up_ground_truth(*, num_images: int, num_objects: int, generator: np.random.Generator) -> dict[str, Any]:
-    """A COCO instances file with much of val2017's spread of objects a picture, categories, sizes and aspect ratios.
+    """A COCO instances file with much of val2017's spread of objects per image, categories, sizes and aspect ratios.
 
-    Pictures are of 640 x 480; a third of the objects each is small, medium and large, 13 % are slender.
+    Images are of 640 x 480; a third of the objects each is small, medium and large, 13 % are slender.
     """
     crowdedness = generator.gamma(1.2, size=num_images)  # val2017: standard deviation 7.4 where the mean is 7.4
     image = generator.choice(num_images, size=num_objects, p=crowdedness / crowdedness.sum())
@@ -70,7 +70,7 @@ def made_up_ground_truth(*, num_images: int, num_objects: int, generator: np.ran
 
 
 def made_up_detections(content: dict[str, Any], count: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """COCO results: `count` boxes jittered around objects drawn anew, half of them in another picture.
+    """COCO results: `count` boxes jittered around objects drawn anew, half of them in another image.
 
     Those that stay score somewhat more, so that precision falls with recall as a detector's does.
     """
@@ -90,8 +90,8 @@ def made_up_detections(content: dict[str, Any], count: int, generator: np.random
     return _rows(("image_id", "category_id", "bbox", "score"), columns)
 
 
-def first_pictures(content: dict[str, Any], count: int) -> dict[str, Any]:
-    """The data set of the first `count` pictures alone."""
+def first_images(content: dict[str, Any], count: int) -> dict[str, Any]:
+    """The data set of the first `count` images alone."""
     images = content["images"][:count]
     ids = {item["id"] for item in images}
     annotations = [item for item in content["annotations"] if item["image_id"] in ids]
@@ -128,7 +128,7 @@ QUICK = Setting(
 
 
 def evaluation_rows(setting: Setting = FULL, *, gt: Path | None = None) -> list[Row]:
-    """Measures everything; `gt` is a COCO instances file (its first pictures are taken), None draws the objects.
+    """Measures everything; `gt` is a COCO instances file (its first images are taken), None draws the objects.
 
     Raises `ArithmeticError` where a statistic of ours is not pycocotools', `subprocess.CalledProcessError` where a
     process fails, `DataError` for a file that cannot be read.
@@ -168,7 +168,7 @@ def _content(setting: Setting, gt: Path | None) -> dict[str, Any]:
             generator=np.random.default_rng(setting.seed),
         )
     read_ground_truth(gt)  # for its refusals
-    return first_pictures(read_json(gt), setting.num_images)
+    return first_images(read_json(gt), setting.num_images)
 
 
 def _found(content: dict[str, Any], setting: Setting, generator: np.random.Generator) -> list[dict[str, Any]]:
@@ -192,7 +192,7 @@ def _speed_rows(files: list[Path], setting: Setting) -> list[Row]:
     far = max(_difference(one["statistics"], other["statistics"]) for one, other in zip(ours, theirs, strict=True))
     if far > _LARGEST_DIFFERENCE:
         raise ArithmeticError(f"a statistic differs from pycocotools' by {far}; the times are of no use")
-    size = f"{setting.num_images} pictures, {setting.num_detections} detections"
+    size = f"{setting.num_images} images, {setting.num_detections} detections"
     note = f"{size}; processor time; largest difference of a statistic {far:g}"
     whats = {"from files": ("reading", "evaluating"), "in memory": ("evaluating",)}
     rows = []
@@ -222,14 +222,14 @@ def _interval_row(files: list[Path], setting: Setting) -> Row:
 
 
 def _growth_rows(content: dict[str, Any], setting: Setting, generator: np.random.Generator) -> list[Row]:
-    """Exponents of time and memory, read and evaluated, against pictures (with all on them) and detections alone."""
+    """Exponents of time and memory, read and evaluated, against images (with all on them) and detections alone."""
     shares = [2.0 ** (i - setting.num_doublings) for i in range(setting.num_doublings + 1)]
-    pictures, detections = (
+    images, detections = (
         [int(total * share) for share in shares] for total in (setting.num_images, setting.num_detections)
     )
-    sets = [first_pictures(content, count) for count in pictures]
+    sets = [first_images(content, count) for count in images]
     rows = []
-    for name, counts, contents in (("pictures", pictures, sets), ("detections", detections, sets[:1] * len(shares))):
+    for name, counts, contents in (("pictures", images, sets), ("detections", detections, sets[:1] * len(shares))):
         costs = [_costs(own, count, generator, setting) for own, count in zip(contents, detections, strict=True)]
         for kind, unit in (("time", "s"), ("memory", "MB")):
             values = [cost[kind] for cost in costs]

@@ -21,36 +21,36 @@ from experiments.bench.step import tame
 from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.checkpoints.convert import convert_tensors
 from freeanchor.checkpoints.native import DetectorConfig
-from freeanchor.data.coco import Picture, collate, load_sample
+from freeanchor.data.coco import ImageRecord, collate, load_sample
 from freeanchor.detector.postprocess import InferenceConfig, select_candidates, suppress
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
-HEIGHT, WIDTH, NUM_PICTURES, NUM_OBJECTS = 800, 1216, 2, 7
-NUM_CANDIDATES = 5000  # above 0.05 a picture: a trained detector has one to ten thousand
+HEIGHT, WIDTH, NUM_IMAGES, NUM_OBJECTS = 800, 1216, 2, 7
+NUM_CANDIDATES = 5000  # above 0.05 an image: a trained detector has one to ten thousand
 CATEGORIES = {number: f"category {number}" for number in range(1, 91)}
 
 
 def bench_inference(runtime: Runtime, repetitions: int, scale: float = 1.0) -> list[BenchRow]:
-    """Pictures read from files to detections, one at a time; `scale` shrinks them, for tests."""
+    """Images read from files to detections, one at a time; `scale` shrinks them, for tests."""
     with TemporaryDirectory() as folder:
-        pictures = _pictures(Path(folder), scale)
-        theirs = _foreign_detector(pictures[0], scale)
+        images = _images(Path(folder), scale)
+        theirs = _foreign_detector(images[0], scale)
         ours, detector = _converted(theirs, scale)
         ours, theirs = ours.to(runtime.device).eval(), theirs.to(runtime.device)
-        num_candidates = sum(len(found.candidates) for found in predict(ours, detector, pictures, _config(), runtime))
+        num_candidates = sum(len(found.candidates) for found in predict(ours, detector, images, _config(), runtime))
         calls = {
-            "ours": lambda: list(predict(ours, detector, pictures, _config(), runtime)),
-            "ours without NMS recall": lambda: [_plain(ours, detector, it, runtime) for it in pictures],
-            "torchvision's retinanet_resnet50_fpn": _foreign_call(theirs, pictures, runtime),
+            "ours": lambda: list(predict(ours, detector, images, _config(), runtime)),
+            "ours without NMS recall": lambda: [_plain(ours, detector, it, runtime) for it in images],
+            "torchvision's retinanet_resnet50_fpn": _foreign_call(theirs, images, runtime),
         }
         seconds = medians(interleaved(calls, repetitions, runtime.device))
-    each = {name: own / len(pictures) for name, own in seconds.items()}
-    what = f"ResNet-50, {pictures[0].width}x{pictures[0].height}, file to detections"
-    note = f"{num_candidates / len(pictures):,.0f} candidates a picture"
+    each = {name: own / len(images) for name, own in seconds.items()}
+    what = f"ResNet-50, {images[0].width}x{images[0].height}, file to detections"
+    note = f"{num_candidates / len(images):,.0f} candidates per image"
     return [
-        BenchRow(subject="inference", what=f"{what}, a picture", unit="s", ours=each["ours"], peer=peer,
+        BenchRow(subject="inference", what=f"{what}, an image", unit="s", ours=each["ours"], peer=peer,
                  theirs=each[peer], aim=aim, repetitions=repetitions, note=note)
         for peer, aim in (("torchvision's retinanet_resnet50_fpn", 1.0), ("ours without NMS recall", 1.1))
     ]  # fmt: skip
@@ -61,7 +61,7 @@ def _config() -> InferenceConfig:
     return InferenceConfig()
 
 
-def _foreign_detector(picture: Picture, scale: float) -> nn.Module:
+def _foreign_detector(image: ImageRecord, scale: float) -> nn.Module:
     """torchvision's detector with random weights, its scores shifted until some thousand pass, as trained ones do."""
     torch.manual_seed(0)
     height, num_classes = int(HEIGHT * scale), len(CATEGORIES) + 1
@@ -70,7 +70,7 @@ def _foreign_detector(picture: Picture, scale: float) -> nn.Module:
     head = model.head.classification_head.cls_logits
     nn.init.normal_(head.weight, std=0.05)
     with torch.no_grad():
-        images, _ = model.transform([_decoded(picture)])
+        images, _ = model.transform([_decoded(image)])
         logits = model.head.classification_head(list(model.backbone(images.tensors).values())).flatten()
         least = logits.topk(int(NUM_CANDIDATES * scale**2)).values[-1]
         head.bias += math.log(0.05 / 0.95) - least
@@ -86,18 +86,18 @@ def _converted(model: nn.Module, scale: float) -> tuple[RetinaNet, DetectorConfi
     return ours, replace(detector, inputs=replace(detector.inputs, short_side=int(HEIGHT * scale)))
 
 
-def _decoded(picture: Picture) -> Tensor:
-    """A picture's pixels in [0, 1], as torchvision's detectors take them."""
-    with Image.open(picture.path) as image:
+def _decoded(record: ImageRecord) -> Tensor:
+    """An image's pixels in [0, 1], as torchvision's detectors take them."""
+    with Image.open(record.path) as image:
         return pil_to_tensor(image).float() / 255
 
 
-def _pictures(folder: Path, scale: float) -> list[Picture]:
-    """Pictures of coarse noise in files, with a few boxes each."""
+def _images(folder: Path, scale: float) -> list[ImageRecord]:
+    """Images of coarse noise in files, with a few boxes each."""
     generator = np.random.default_rng(0)
     height, width = int(HEIGHT * scale), int(WIDTH * scale)
-    pictures = []
-    for number in range(NUM_PICTURES):
+    images = []
+    for number in range(NUM_IMAGES):
         path = folder / f"{number}.jpg"
         coarse = Image.fromarray(generator.integers(0, 255, (25, 38, 3), dtype=np.uint8))
         coarse.resize((width, height), Image.Resampling.BICUBIC).save(path, quality=92)
@@ -105,17 +105,17 @@ def _pictures(folder: Path, scale: float) -> list[Picture]:
         extent = torch.from_numpy(generator.uniform(0.05, 0.3, (NUM_OBJECTS, 2))).float()
         boxes = torch.cat([corner, corner + extent], dim=1) * torch.tensor([width, height, width, height])
         labels = torch.from_numpy(generator.integers(0, len(CATEGORIES), NUM_OBJECTS))
-        pictures.append(
-            Picture(image_id=number, path=path, width=width, height=height, boxes=boxes, labels=labels,
+        images.append(
+            ImageRecord(image_id=number, path=path, width=width, height=height, boxes=boxes, labels=labels,
                     annotation_ids=labels)
         )  # fmt: skip
-    return pictures
+    return images
 
 
 @torch.no_grad()
-def _plain(model: RetinaNet, detector: DetectorConfig, picture: Picture, runtime: Runtime) -> Tensor:
+def _plain(model: RetinaNet, detector: DetectorConfig, image: ImageRecord, runtime: Runtime) -> Tensor:
     """What a detector does that keeps nothing for NMS recall: capped candidates, NMS, the hundred best."""
-    batch = collate([load_sample(picture, detector.inputs)])
+    batch = collate([load_sample(image, detector.inputs)])
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
     config = _config()
@@ -131,16 +131,16 @@ def _plain(model: RetinaNet, detector: DetectorConfig, picture: Picture, runtime
     return suppress(found, nms_iou=config.nms_iou, max_detections=config.max_detections).boxes
 
 
-def _foreign_call(model: nn.Module, pictures: list[Picture], runtime: Runtime) -> Callable[[], object]:
+def _foreign_call(model: nn.Module, images: list[ImageRecord], runtime: Runtime) -> Callable[[], object]:
     """torchvision's own way from files to detections."""
 
     @torch.no_grad()
     def call() -> list[dict[str, Tensor]]:
-        """All pictures, one at a time."""
+        """All images, one at a time."""
         found = []
-        for picture in pictures:
+        for image in images:
             with runtime.autocast():
-                found += model([_decoded(picture).to(runtime.device)])
+                found += model([_decoded(image).to(runtime.device)])
         return found
 
     return call

@@ -1,7 +1,7 @@
 """The losses at COCO's size, against the authors' dense layout and torchvision's focal loss.
 
-Two pictures of 800x1216 (182,403 anchors), 80 classes, forward and backward, for few objects and for many; crowds of
-up to 1,000 objects in a picture; and how time and memory grow.
+Two images of 800x1216 (182,403 anchors), 80 classes, forward and backward, for few objects and for many; crowds of
+up to 1,000 objects in an image; and how time and memory grow.
 
     rows = bench_loss(device="cpu", repetitions=5)
 """
@@ -47,7 +47,7 @@ class _Scene:
 
 
 def bench_loss(device: str = "cpu", repetitions: int = 5, scale: float = 1.0) -> list[BenchRow]:
-    """All rows; `scale` shrinks the picture's sides, for tests."""
+    """All rows; `scale` shrinks the image's sides, for tests."""
     rows = []
     for num_objects in (7, 60):
         rows += _compare(_scene(2, num_objects, NUM_CLASSES, device, scale), num_objects, device, repetitions)
@@ -87,7 +87,7 @@ def _compare(scene: _Scene, num_objects: int, device: str, repetitions: int) -> 
 
 
 def _crowds(device: str, repetitions: int, scale: float) -> list[BenchRow]:
-    """One picture with 125 to 1,000 objects: memory at the most, and growth of time and memory."""
+    """One image with 125 to 1,000 objects: memory at the most, and growth of time and memory."""
     counts = [125, 250, 500, 1000]
     seconds, peaks = [], []
     for count in counts:
@@ -96,7 +96,7 @@ def _crowds(device: str, repetitions: int, scale: float) -> list[BenchRow]:
         seconds.append(medians(interleaved({"ours": call}, repetitions, device))["ours"])
         peaks.append(peak_tensor_bytes(call, device))
     told = ", ".join(f"{count}: {own:.2f} s" for count, own in zip(counts, seconds, strict=True))
-    what = f"{len(scene.anchors):,} anchors, {counts[-1]:,} objects in one picture"
+    what = f"{len(scene.anchors):,} anchors, {counts[-1]:,} objects in one image"
     return [
         BenchRow(subject="crowds", what=f"{what}: memory beyond the inputs", unit="MB", ours=peaks[-1] / 1e6,
                  aim=CROWD_LIMIT / 1e6),
@@ -110,7 +110,7 @@ def _crowds(device: str, repetitions: int, scale: float) -> list[BenchRow]:
 
 
 def _growth_in_anchors(device: str, repetitions: int, scale: float) -> list[BenchRow]:
-    """Seven objects on pictures whose number of anchors doubles three times."""
+    """Seven objects on images whose number of anchors doubles three times."""
     sizes, seconds, peaks = [], [], []
     for factor in (0.125, 0.25, 0.5, 1.0):
         scene = _scene(2, 7, NUM_CLASSES, device, scale * factor**0.5)
@@ -148,19 +148,19 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum()
 
 
-def _scene(num_pictures: int, num_objects: int, num_classes: int, device: str, scale: float) -> _Scene:
+def _scene(num_images: int, num_objects: int, num_classes: int, device: str, scale: float) -> _Scene:
     """Noise for scores, and boxes drawn to the objects that they overlap most, as a trained detector's are."""
     generator = torch.Generator().manual_seed(0)
     height, width = (max(64, int(side * scale)) for side in (HEIGHT, WIDTH))
     anchors = _anchors(height, width)
-    logits = torch.randn(num_pictures, len(anchors), num_classes, generator=generator) - 4
-    deltas = 0.5 * torch.randn(num_pictures, len(anchors), 4, generator=generator)
+    logits = torch.randn(num_images, len(anchors), num_classes, generator=generator) - 4
+    deltas = 0.5 * torch.randn(num_images, len(anchors), 4, generator=generator)
     gt_boxes, gt_labels = [], []
-    for picture in range(num_pictures):
+    for image in range(num_images):
         boxes = _objects(num_objects, height, width, generator)
         bags = anchor_bags(anchors, boxes, PER_OBJECT)
         noise = 0.7 * torch.randn(*bags.shape, 4, generator=generator)
-        deltas[picture][bags] = encode_boxes(boxes[:, None], anchors[bags]) + noise
+        deltas[image][bags] = encode_boxes(boxes[:, None], anchors[bags]) + noise
         gt_boxes.append(boxes.to(device))
         gt_labels.append(torch.randint(num_classes, (num_objects,), generator=generator).to(device))
     return _Scene(
@@ -173,7 +173,7 @@ def _scene(num_pictures: int, num_objects: int, num_classes: int, device: str, s
 
 
 def _anchors(height: int, width: int) -> Tensor:
-    """The anchors of a picture of that size."""
+    """The anchors of an image of that size."""
     config = AnchorConfig()
     sizes = [(-(-height // stride), -(-width // stride)) for stride in config.strides]
     return grid_anchors(config, sizes)

@@ -1,6 +1,6 @@
 """What one training step costs: time and memory of both detectors on the full-size backbones, one process a cell.
 
-Each cell is measured in a process of its own, so that its peak of memory is its own. Pictures are noise with a fixed
+Each cell is measured in a process of its own, so that its peak of memory is its own. Images are noise with a fixed
 number of objects: nothing here learns. On a GPU also several batch sizes and precisions.
 
     frame = step_costs(device="cpu", sizes=(2,), precisions=("float32",), repeats=3)
@@ -8,7 +8,7 @@ number of objects: nothing here learns. On a GPU also several batch sizes and pr
 
 A training step against peers: ResNet-50 at 800 px, and where the time of a step on `shapes` goes.
 
-At 800 px three detectors step in turn on the same picture: FreeAnchor, RetinaNet, and torchvision's
+At 800 px three detectors step in turn on the same image: FreeAnchor, RetinaNet, and torchvision's
 `retinanet_resnet50_fpn`, with the stem and the first stage frozen in all of them.
 
     rows = bench_step(repetitions=5) + bench_shapes_step(repetitions=20)
@@ -45,7 +45,7 @@ from experiments.registry.config import Training
 from experiments.registry.profile import DETECTORS
 from experiments.runs.store import provenance
 from freeanchor.data.augmentation import TrainingStream
-from freeanchor.data.coco import Batch, Picture, Sample, collate, read_split
+from freeanchor.data.coco import Batch, ImageRecord, Sample, collate, read_split
 from freeanchor.files import write_atomically, write_csv
 from freeanchor.runtime import Runtime
 from freeanchor.shapes.dataset import write_shapes
@@ -71,15 +71,15 @@ def step_training(detector: str, key: str) -> Training:
     return replace(training, detector=detector, model=model, recipe=replace(training.recipe, loss=other.recipe.loss))
 
 
-def make_batch(num_pictures: int, num_classes: int) -> Batch:
+def make_batch(num_images: int, num_classes: int) -> Batch:
     """Noise of full size with a few objects each."""
     generator = torch.Generator().manual_seed(0)
     samples = []
-    for number in range(num_pictures):
+    for number in range(num_images):
         corner = torch.rand(NUM_OBJECTS, 2, generator=generator) * torch.tensor([WIDTH * 0.7, HEIGHT * 0.7])
         boxes = torch.cat([corner, corner + 40 + 150 * torch.rand(NUM_OBJECTS, 2, generator=generator)], dim=1)
         labels = torch.randint(num_classes, (NUM_OBJECTS,), generator=generator)
-        picture = Picture(
+        record = ImageRecord(
             image_id=number,
             path=Path("noise"),
             width=WIDTH,
@@ -89,12 +89,12 @@ def make_batch(num_pictures: int, num_classes: int) -> Batch:
             annotation_ids=labels,
         )
         image = torch.randn(3, HEIGHT, WIDTH, generator=generator)
-        samples.append(Sample(picture=picture, image=image, boxes=boxes, scale=(1.0, 1.0)))
+        samples.append(Sample(record=record, image=image, boxes=boxes, scale=(1.0, 1.0)))
     return Batch(
         images=torch.stack([sample.image for sample in samples]),
-        sizes=((HEIGHT, WIDTH),) * num_pictures,
+        sizes=((HEIGHT, WIDTH),) * num_images,
         gt_boxes=tuple(sample.boxes for sample in samples),
-        gt_labels=tuple(sample.picture.labels for sample in samples),
+        gt_labels=tuple(sample.record.labels for sample in samples),
         samples=tuple(samples),
     )
 
@@ -113,7 +113,7 @@ def _peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure_step(detector: str, key: str, num_pictures: int, runtime: Runtime, repeats: int) -> dict[str, Any]:
+def measure_step(detector: str, key: str, num_images: int, runtime: Runtime, repeats: int) -> dict[str, Any]:
     """Median seconds of a step after one to warm up, and the peak of memory, in this very process."""
     runtime.prepare()
     training = step_training(detector, key)
@@ -121,7 +121,7 @@ def measure_step(detector: str, key: str, num_pictures: int, runtime: Runtime, r
     empty = _peak_bytes(device)
     state = start(training.model, training.recipe, runtime)
     tame(state.model)
-    batch = make_batch(num_pictures, training.model.num_classes)
+    batch = make_batch(num_images, training.model.num_classes)
     seconds = interleaved(
         {detector: lambda: training_step(state, [batch], training.recipe, runtime)}, repeats, runtime.device
     )[detector]
@@ -129,11 +129,11 @@ def measure_step(detector: str, key: str, num_pictures: int, runtime: Runtime, r
     return {
         "detector": detector,
         "backbone": training.backbone_label,
-        "pictures": num_pictures,
+        "pictures": num_images,
         "precision": str(runtime.dtype).removeprefix("torch."),
         "seconds": median,
         "slowest": max(seconds),
-        "images_per_second": num_pictures / median,
+        "images_per_second": num_images / median,
         "peak_gigabytes": (_peak_bytes(device) - (empty if device.type == "cpu" else 0)) / 1e9,
         "repeats": repeats,
         "threads": torch.get_num_threads(),
@@ -189,7 +189,7 @@ def write_step_costs(frame: pd.DataFrame, directory: Path) -> None:
     """`step_cost.csv` and `step_cost.md`."""
     frame = with_ratios(frame)
     lines = [
-        "| Backbone | Pictures | Precision | Detector | s a step | pictures/s | Peak GB | Ratio |",
+        "| Backbone | Images | Precision | Detector | s a step | images/s | Peak GB | Ratio |",
         f"|{' --- |' * 8}",
     ]
     for row in frame.itertuples():
@@ -200,12 +200,12 @@ def write_step_costs(frame: pd.DataFrame, directory: Path) -> None:
             f"{row.ratio:.3f}",
         ]
         numbers = [str(row.failed), "–", "–", "–"] if row.failed else numbers
-        cells = [str(row.backbone), str(row.pictures), str(row.precision), str(row.detector), *numbers]
+        cells = [str(row.backbone), str(row.images), str(row.precision), str(row.detector), *numbers]
         lines.append(f"| {' | '.join(cells)} |")
     first = frame.iloc[0]
     notes = [
         "**One training step at 800x1333**",
-        "Forward, backward and update on noise with seven objects a picture (201,600 anchors, 80 classes), median of "
+        "Forward, backward and update on noise with seven objects per image (201,600 anchors, 80 classes), median of "
         f"{first.repeats:.0f} steps after one; memory above that of the empty process. Ratio: FreeAnchor over "
         "RetinaNet (the paper's, on eight V100 and ResNet-50: 1.050).",
         "\n".join(lines),
@@ -220,7 +220,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description="What one training step costs.")
     parser.add_argument("--cell", nargs=7, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sizes", default="2", help="pictures a step, with commas (default: 2)")
+    parser.add_argument("--sizes", default="2", help="images a step, with commas (default: 2)")
     parser.add_argument("--precisions", default="float32", help="with commas (default: float32)")
     parser.add_argument("--backbones", default=",".join(BACKBONES))
     parser.add_argument("--repeats", type=int, default=3)
@@ -251,14 +251,14 @@ NUM_CLASSES = 80
 PARTS = ("data", "network", "loss", "optimizer")
 
 
-def bench_step(runtime: Runtime, repetitions: int, num_pictures: int = 1, key: str = "r50") -> list[BenchRow]:
-    """FreeAnchor over RetinaNet, and both over torchvision's, a step at 800x1344 with seven objects a picture."""
-    batch = make_batch(num_pictures, NUM_CLASSES)
+def bench_step(runtime: Runtime, repetitions: int, num_images: int = 1, key: str = "r50") -> list[BenchRow]:
+    """FreeAnchor over RetinaNet, and both over torchvision's, a step at 800x1344 with seven objects per image."""
+    batch = make_batch(num_images, NUM_CLASSES)
     calls = {detector: _our_step(detector, key, batch, runtime) for detector in ("FreeAnchor", "RetinaNet")}
     calls["torchvision's retinanet_resnet50_fpn"] = _torchvision_step(batch, runtime)
     seconds = medians(interleaved(calls, repetitions, runtime.device))
     precision = str(runtime.dtype).removeprefix("torch.")
-    what = f"ResNet-50, {num_pictures} picture(s) of 800x1344, {precision}"
+    what = f"ResNet-50, {num_images} image(s) of 800x1344, {precision}"
     pairs = [("FreeAnchor", "RetinaNet", 1.0), *((ours, list(calls)[2], 0.9) for ours in ("FreeAnchor", "RetinaNet"))]
     return [
         BenchRow(subject="training step", what=f"{what}: {ours}", unit="s", ours=seconds[ours], peer=peer,
@@ -276,7 +276,7 @@ def _our_step(detector: str, key: str, batch: Batch, runtime: Runtime) -> Callab
 
 
 def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], None]:
-    """A step of torchvision's detector with the same optimizer, from pictures in [0, 1]."""
+    """A step of torchvision's detector with the same optimizer, from images in [0, 1]."""
     # as `retinanet_resnet50_fpn` builds it around pretrained weights: batch norm, the stem and layer1 frozen
     levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(2048, 256)}
     body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3, **levels)
@@ -302,7 +302,7 @@ def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], None]:
 
 
 def bench_shapes_step(runtime: Runtime, repetitions: int) -> list[BenchRow]:
-    """Pictures a second of FreeAnchor's small training on `shapes`, and the share of each part of a step."""
+    """Images a second of FreeAnchor's small training on `shapes`, and the share of each part of a step."""
     training = build_profile("shapes").evaluations["freeanchor-small-s0"].training
     assert isinstance(training, Training)
     recipe, size = training.recipe, training.recipe.batch_size
@@ -317,9 +317,9 @@ def bench_shapes_step(runtime: Runtime, repetitions: int) -> list[BenchRow]:
             timings.append(_timed_parts(state, training, partial(_load, stream, positions), runtime))
     seconds = {part: median([own[part] for own in timings[2:]]) for part in PARTS}
     whole = sum(seconds.values())
-    what = f"shapes, small backbone, {size} pictures of {training.inputs.short_side} px"
+    what = f"shapes, small backbone, {size} images of {training.inputs.short_side} px"
     share = ", ".join(f"{part} {seconds[part] / whole:.0%}" for part in PARTS)
-    rate = BenchRow(subject="shapes step", what=f"{what}: pictures a second", unit="1/s", ours=size / whole,
+    rate = BenchRow(subject="shapes step", what=f"{what}: images a second", unit="1/s", ours=size / whole,
                     repetitions=repetitions, note=share)  # fmt: skip
     parts = [
         BenchRow(subject="shapes step", what=f"{what}: {part}", unit="s", ours=seconds[part], repetitions=repetitions)

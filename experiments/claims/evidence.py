@@ -1,9 +1,9 @@
-"""Differences between runs with all that is known of their chance: pictures and seeds in one interval.
+"""Differences between runs with all that is known of their chance: images and seeds in one interval.
 
-A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over pictures and that of
+A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over images and that of
 the t interval over paired seeds; one seed apiece borrows the seeds' noise of its detector from the runs that were
 repeated (standard deviations pooled over backbones: FreeAnchor's is not RetinaNet's). The two are independent, so they
-add in quadrature. Where a detector's runs were not repeated, the interval knows pictures alone; so it does where one
+add in quadrature. Where a detector's runs were not repeated, the interval knows images alone; so it does where one
 trained model is tested in two ways, which share its seed.
 
     evidence = Evidence(profile, store)
@@ -12,7 +12,7 @@ trained model is tested in two ways, which share its seed.
 
 What the bags of all validation objects say about matching, for the claims: means with intervals.
 
-An interval over pictures is a bootstrap of the mean over objects, pictures drawn whole; several seeds are averaged.
+An interval over images is a bootstrap of the mean over objects, images drawn whole; several seeds are averaged.
 
     BagEvidence(evidence).concentration()       # {"": Measured}
 """
@@ -233,7 +233,7 @@ class BagEvidence:
 
     def _over_seeds(self, frames: list[pd.DataFrame], runs: tuple[str, ...] = ()) -> Parts:
         """The mean over objects, then over seeds, of frames of (image_id, value); `runs` if not FreeAnchor's alone."""
-        intervals = [_mean_over_pictures(frame) for frame in frames if len(frame)]
+        intervals = [_mean_over_images(frame) for frame in frames if len(frame)]
         if not intervals:
             return {"": None}
         seeds = spread([value for value, _, _ in intervals])
@@ -263,8 +263,8 @@ def _change(bags: pd.DataFrame, column: str) -> pd.DataFrame:
     ).dropna()
 
 
-def _mean_over_pictures(frame: pd.DataFrame) -> tuple[float, float, float]:
-    """Mean of the second column over objects, with its 95 % bootstrap interval over pictures."""
+def _mean_over_images(frame: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean of the second column over objects, with its 95 % bootstrap interval over images."""
     metric, num_images = object_mean(frame, str(frame.columns[1]))
     interval = bootstrap(metric, num_images=num_images, generator=np.random.default_rng(0))
     return float(interval.value), float(interval.low), float(interval.high)

@@ -25,12 +25,12 @@ COLUMNS = (
 CAPTION = (
     "Each claim is judged by the 95 % interval of what was measured: *holds* where all of it lies where the claim "
     "says, *does not hold* where none of it does, else *undecided*; with several parts, all must hold and none may "
-    "fail. Intervals know chance in the choice of pictures and, where runs were repeated, of the seed. The paper's "
+    "fail. Intervals know chance in the choice of images and, where runs were repeated, of the seed. The paper's "
     "figures are COCO's; here it is the profile's own data that decides, so a verdict is about the claim's direction, "
     "not its size."
 )
 ONE_SEED = (
-    "Every run here has one seed: the intervals know the choice of pictures alone, another seed may turn a verdict. "
+    "Every run here has one seed: the intervals know the choice of images alone, another seed may turn a verdict. "
     "`SEEDS=3` tells."
 )
 

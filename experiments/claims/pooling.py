@@ -29,7 +29,7 @@ FEWEST = 2  # sets that make a pool
 def pool(measured: Sequence[Measured]) -> Measured:
     """The unweighted mean of independent values, with the interval that their own intervals give it.
 
-    Chance in pictures: each limit lies as far from the mean as the root of the summed squares of the values' distances
+    Chance in images: each limit lies as far from the mean as the root of the summed squares of the values' distances
     to their limits on that side, over their number: MOVER for a sum, scaled (Zou and Donner, "Construction of
     confidence limits about effect measures: a general approach", Statistics in Medicine 27, 1693-1702, 2008; doi
     10.1002/sim.3095). Skewed intervals stay skewed. Chance in seeds, which is added in quadrature: a t interval with
@@ -40,8 +40,8 @@ def pool(measured: Sequence[Measured]) -> Measured:
     if not measured:
         raise ValueError("pool needs at least one value, got none; give one a set")
     mean = math.fsum(one.value for one in measured) / len(measured)
-    below = math.hypot(*(_over_pictures(one.value - one.low, one) for one in measured)) / len(measured)
-    above = math.hypot(*(_over_pictures(one.high - one.value, one) for one in measured)) / len(measured)
+    below = math.hypot(*(_over_images(one.value - one.low, one) for one in measured)) / len(measured)
+    above = math.hypot(*(_over_images(one.high - one.value, one) for one in measured)) / len(measured)
     seeds = _joint_error(measured)
     return Measured(
         value=mean,
@@ -53,8 +53,8 @@ def pool(measured: Sequence[Measured]) -> Measured:
     )
 
 
-def _over_pictures(reach: float, measured: Measured) -> float:
-    """What pictures alone give of a value's distance to a limit."""
+def _over_images(reach: float, measured: Measured) -> float:
+    """What images alone give of a value's distance to a limit."""
     return math.sqrt(max(0.0, max(0.0, reach) ** 2 - measured.seeds.half**2))
 
 

@@ -38,8 +38,8 @@ class ClaimSet:
     claims: pd.DataFrame
 
     @property
-    def pictures(self) -> str:
-        """Which pictures they are, whatever classes were made of their categories."""
+    def images(self) -> str:
+        """Which images they are, whatever classes were made of their categories."""
         return str(self.claims["data"].iloc[0]).partition(CLASSES_MARK)[0]
 
     @property
@@ -63,9 +63,9 @@ class ClaimSet:
 
 
 def read_claim_sets(reports: Path) -> tuple[list[ClaimSet], list[str]]:
-    """The sets of photographs under `reports`, by name, and the names of those that show the pictures of another.
+    """The sets of photographs under `reports`, by name, and the names of those that show the images of another.
 
-    A report on other classes of the same pictures (`doors-one` beside `doors`), or with another backbone, says nothing
+    A report on other classes of the same images (`doors-one` beside `doors`), or with another backbone, says nothing
     new about photographs and would pass for another sample of them: it is left out. Raises PooledError where there is
     no claims.csv, or one is damaged.
     """
@@ -78,10 +78,10 @@ def read_claim_sets(reports: Path) -> tuple[list[ClaimSet], list[str]]:
 
 
 def _one_of_each(sets: Sequence[ClaimSet]) -> list[ClaimSet]:
-    """One report for the same pictures: that with their own classes where there is one, else with the finer ones."""
+    """One report for the same images: that with their own classes where there is one, else with the finer ones."""
     chosen: dict[str, ClaimSet] = {}
     for one in sorted(sets, key=lambda one: (CLASSES.index(one.classes), one.name)):
-        chosen.setdefault(one.pictures, one)
+        chosen.setdefault(one.images, one)
     return list(chosen.values())
 
 

@@ -1,6 +1,6 @@
-"""`freeanchor detect`: a checkpoint on single pictures, boxes drawn on copies of them.
+"""`freeanchor detect`: a checkpoint on single images, boxes drawn on copies of them.
 
-Pictures are seen as viewers show them, turned by their EXIF orientation: unlike a data set's, no stored boxes bind
+Images are seen as viewers show them, turned by their EXIF orientation: unlike a data set's, no stored boxes bind
 them to the pixels as the file has them. A `model.onnx` is run by onnxruntime, and torch is not even imported.
 
 detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.commands.options import check_counts, runtime_of
-from freeanchor.data.pictures import open_image, upright
+from freeanchor.data.images import open_image, upright
 from freeanchor.errors import DataError, UsageError
 from freeanchor.files import replacing, write_json
 from freeanchor.inference.onnx_detector import Found, OnnxDetector, load_onnx
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from freeanchor.runtime import Runtime
 
 
-SHOWN_SIDE = 960  # px, the least long side of a drawn picture
+SHOWN_SIDE = 960  # px, the least long side of a drawn image
 
 
 def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
@@ -43,9 +43,9 @@ def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
 
 
 def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> Image.Image:
-    """A copy of the picture with each box in its class's colour, its name and score above it.
+    """A copy of the image with each box in its class's colour, its name and score above it.
 
-    A picture below `SHOWN_SIDE` is enlarged to it, so that the labels leave room for what they name.
+    An image below `SHOWN_SIDE` is enlarged to it, so that the labels leave room for what they name.
     """
     zoom = max(1.0, SHOWN_SIDE / max(image.size))
     drawn = image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BICUBIC)
@@ -58,7 +58,7 @@ def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category
         canvas.rectangle((x, y, x + width, y + height), outline=colour, width=line)
         text = f"{row['category']} {row['score']:.2f}"
         left, top, right, bottom = canvas.textbbox((x, y), text, font=font, anchor="lb")
-        shift = max(0, 1 - top)  # a label above the picture's edge moves inside
+        shift = max(0, 1 - top)  # a label above the image's edge moves inside
         canvas.rectangle((left - 1, top + shift - 1, right + 1, bottom + shift), fill=colour)
         canvas.text((x, y + shift), text, fill="black", font=font, anchor="lb")
     return drawn
@@ -68,9 +68,9 @@ ONNX = ".onnx"
 
 
 def check_out(paths: Sequence[Path], out: Path) -> None:
-    """Refuse an `out` that is no folder, and results that would replace a picture, a folder or each other.
+    """Refuse an `out` that is no folder, and results that would replace an image, a folder or each other.
 
-    Pictures of one stem, `a/x.jpg` and `b/x.jpg`, are refused rather than named apart: `x.png` is always `x`'s drawing.
+    Images of one stem, `a/x.jpg` and `b/x.jpg`, are refused rather than named apart: `x.png` is always `x`'s drawing.
     Raises UsageError or DataError.
     """
     by_stem: dict[str, Path] = {}
@@ -95,7 +95,7 @@ def check_out(paths: Sequence[Path], out: Path) -> None:
 def _rows(
     path: Path, found: "Candidates | Found", detector: "DetectorConfig | OnnxDetector"
 ) -> Iterator[dict[str, Any]]:
-    """One picture's detections, boxes as x, y, width, height."""
+    """One image's detections, boxes as x, y, width, height."""
     each = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     for (x1, y1, x2, y2), score, label in each:
         yield {
@@ -110,7 +110,7 @@ def _rows(
 def _found_by_onnx(
     paths: Sequence[Path], model: Path, min_score: float, threads: int
 ) -> tuple[OnnxDetector, Iterable[tuple[Image.Image, Found]]]:
-    """The detector, and each picture, upright, with what is found in it; every picture has been read once before."""
+    """The detector, and each image, upright, with what is found in it; every image has been read once before."""
     detector = load_onnx(model, threads)
     for path in paths:
         open_image(path)
@@ -121,7 +121,7 @@ def _found_by_onnx(
 def _found(
     paths: Sequence[Path], checkpoint: Path, min_score: float, runtime: "Runtime | None", threads: int
 ) -> "tuple[DetectorConfig | OnnxDetector, Iterable[tuple[Image.Image, Candidates | Found]]]":
-    """The detector, and each picture with what is found in it, by whichever runtime the file is for."""
+    """The detector, and each image with what is found in it, by whichever runtime the file is for."""
     if checkpoint.suffix.lower() == ONNX:
         return _found_by_onnx(paths, checkpoint, min_score, threads)
     from experiments.commands.detect_torch import found_by_torch
@@ -139,9 +139,9 @@ def detect(
     runtime: "Runtime | None" = None,
     threads: int = 0,
 ) -> list[dict[str, Any]]:
-    """Detections of every picture, best first, also as `out`/detections.json and one drawn png a picture.
+    """Detections of every image, best first, also as `out`/detections.json and one drawn png an image.
 
-    A row has file, category_id, category, score and bbox [x, y, width, height] in pixels of the upright picture, as
+    A row has file, category_id, category, score and bbox [x, y, width, height] in pixels of the upright image, as
     viewers show it and as it is drawn. `runtime` is for torch, `threads` for a `checkpoint` that ends in .onnx. Raises
     UsageError, DataError or CheckpointError, before anything is written, where an input cannot be read or would be
     overwritten (`check_out`).
@@ -169,7 +169,7 @@ def _check_onnx(arguments: argparse.Namespace) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    """`freeanchor detect IMAGE… --checkpoint C --out DIR`; boxes are in the pictures as viewers turn them (EXIF)."""
+    """`freeanchor detect IMAGE… --checkpoint C --out DIR`; boxes are in the images as viewers turn them (EXIF)."""
     if not 0 <= arguments.min_score <= 1:
         raise UsageError(f"--min-score must lie in [0, 1], got {arguments.min_score}; it is a fraction")
     started = time.perf_counter()
@@ -190,4 +190,4 @@ def command(arguments: argparse.Namespace) -> None:
     for row in rows:
         print(f"{row['file']}: {row['category']} {row['score']:.2f} at {row['bbox']}")
     seconds = time.perf_counter() - started
-    print(f"{len(rows)} detections in {len(arguments.images)} pictures, drawn in {arguments.out}, {seconds:.2f} s")
+    print(f"{len(rows)} detections in {len(arguments.images)} images, drawn in {arguments.out}, {seconds:.2f} s")

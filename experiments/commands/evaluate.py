@@ -96,7 +96,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """`freeanchor compare --gt G A B`: B minus A, paired over pictures."""
+    """`freeanchor compare --gt G A B`: B minus A, paired over images."""
     _check_resamples(arguments, allow_none=False)
     with notes_on_stderr():
         ground_truth = read_ground_truth(arguments.gt, area=arguments.area)
@@ -123,7 +123,7 @@ def nms_recall(arguments: argparse.Namespace) -> None:
         ground_truth = read_ground_truth(arguments.gt)
         candidates = read_detections(arguments.candidates, ground_truth)
     frame = recall_frame(ground_truth, candidates, suppressions, base=base, num_resamples=arguments.resamples)
-    limit = f"at most {base.max_candidates} candidates of a picture\n" if base.max_candidates else ""
+    limit = f"at most {base.max_candidates} candidates of an image\n" if base.max_candidates else ""
     answer(frame, arguments, limit + recall_text(frame))
 
 

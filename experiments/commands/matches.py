@@ -1,7 +1,7 @@
-"""`freeanchor matches`: heatmaps of the bags of one picture's objects, by one detector or several.
+"""`freeanchor matches`: heatmaps of the bags of one image's objects, by one detector or several.
 
 What it is: asking the detectors, and writing figures and a csv. What it is not: which objects there are
-(`experiments.picture_objects`), what is asked (`freeanchor.bags`), or the drawing (`analysis.explorer_figures`).
+(`experiments.image_objects`), what is asked (`freeanchor.bags`), or the drawing (`analysis.explorer_figures`).
 
     asked = ask_for([Path("snapshots/step-000070.safetensors"), Path("model.safetensors")], runtime)
     frame = explore(objects, asked, bag_size=50, runtime=runtime)
@@ -28,16 +28,16 @@ from analysis.bags.matches import MATCH_COLUMNS, chosen_anchor, preferred_by_iou
 from analysis.figures.heatmaps import HEATMAP_COLUMNS, match_heatmaps
 from analysis.figures.style import STYLE
 from experiments.commands.objects import (
-    PictureObjects,
+    ImageObjects,
     annotated_objects,
     boxed_object,
     detected_objects,
-    picture_for,
+    image_for,
     select_object,
 )
 from experiments.commands.options import runtime_of
 from freeanchor.checkpoints.native import DetectorConfig, load_model
-from freeanchor.data.pictures import open_image
+from freeanchor.data.images import open_image
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
 from freeanchor.files import replacing, write_csv
@@ -109,7 +109,7 @@ def checkpoint_names(paths: Sequence[Path]) -> list[tuple[str, float]]:
     ]
 
 
-def explore(objects: PictureObjects, asked: Sequence[Asked], *, bag_size: int, runtime: Runtime) -> pd.DataFrame:
+def explore(objects: ImageObjects, asked: Sequence[Asked], *, bag_size: int, runtime: Runtime) -> pd.DataFrame:
     """A row an anchor of each object's bag and each detector: `MATCH_COLUMNS`, then `HEATMAP_COLUMNS`.
 
     `num_steps` is nan: a model file does not know it. Raises UsageError for an object that a detector has no category
@@ -117,8 +117,8 @@ def explore(objects: PictureObjects, asked: Sequence[Asked], *, bag_size: int, r
     """
     frames = []
     for one in asked:
-        picture = picture_for(objects, one.detector, str(one.path))
-        rows = bag_rows(one.model, one.detector, picture, FreeAnchorLoss(bag_size=bag_size), runtime=runtime)
+        image = image_for(objects, one.detector, str(one.path))
+        rows = bag_rows(one.model, one.detector, image, FreeAnchorLoss(bag_size=bag_size), runtime=runtime)
         if len({row["annotation_id"] for row in rows}) < len(objects.annotation_ids):
             raise UsageError(f"{one.path}: knows no boxes of a pixel's width or less; select another with --object")
         named = one.detector.detector or one.run
@@ -129,9 +129,9 @@ def explore(objects: PictureObjects, asked: Sequence[Asked], *, bag_size: int, r
     return frame[[*MATCH_COLUMNS, *HEATMAP_COLUMNS]]
 
 
-def write_matches(frame: pd.DataFrame, objects: PictureObjects, out: Path) -> dict[int, Path]:
+def write_matches(frame: pd.DataFrame, objects: ImageObjects, out: Path) -> dict[int, Path]:
     """A figure an object (IMAGE-N.png), then matches.csv; the figures' files by annotation id."""
-    path = objects.picture.path
+    path = objects.image.path
     image = np.array(open_image(path))
     files = {}
     for number, annotation_id in zip(objects.numbers, objects.annotation_ids, strict=True):
@@ -156,7 +156,7 @@ def stage_labels(stages: Sequence[tuple[str, float]]) -> list[str]:
     return [run if math.isnan(step) else f"{run}, {_step_label(step)}" for run, step in stages]
 
 
-def summaries(frame: pd.DataFrame, objects: PictureObjects, files: dict[int, Path]) -> list[dict[str, Any]]:
+def summaries(frame: pd.DataFrame, objects: ImageObjects, files: dict[int, Path]) -> list[dict[str, Any]]:
     """Each bag in numbers, ready for json: its concentration, the chosen anchor and the one that IoU prefers."""
     rows = []
     numbers = dict(zip(objects.annotation_ids, objects.numbers, strict=True))
@@ -210,7 +210,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--checkpoint: a figure holds {MAX_CHECKPOINTS} detectors, got {len(paths)}; give fewer")
 
 
-def _objects(arguments: argparse.Namespace, last: Asked, runtime: Runtime) -> PictureObjects:
+def _objects(arguments: argparse.Namespace, last: Asked, runtime: Runtime) -> ImageObjects:
     """The objects that the command line asks for; detections are those of the last checkpoint."""
     if arguments.gt is not None:
         objects = annotated_objects(arguments.image, arguments.gt)

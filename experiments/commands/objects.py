@@ -1,11 +1,11 @@
-"""The objects of one picture whose matching is asked for: annotated, given by hand, or detected.
+"""The objects of one image whose matching is asked for: annotated, given by hand, or detected.
 
-What it is: any picture with boxes and category names, so that detectors with other category ids can be asked about the
+What it is: any image with boxes and category names, so that detectors with other category ids can be asked about the
 same objects. What it is not: asking them (`experiments.explore`).
 
     objects = annotated_objects(Path("photos/images/1.jpg"), Path("photos/val.json"))
     objects = boxed_object(Path("1.jpg"), (10.0, 20.0, 60.0, 30.0), "door")
-    picture = picture_for(objects, detector, "model.safetensors")
+    image = image_for(objects, detector, "model.safetensors")
 """
 
 import difflib
@@ -21,26 +21,26 @@ import torch
 from torch import Tensor
 
 from analysis.coco.reading import read_ground_truth
-from experiments.commands.detect_torch import picture_at
+from experiments.commands.detect_torch import image_at
 from freeanchor.checkpoints.native import DetectorConfig
-from freeanchor.data.coco import Picture
+from freeanchor.data.coco import ImageRecord
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
 from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
 Part = tuple[float, float]
-EDGE = 1.0  # px that a given box may reach beyond the picture, as rounded ones do
+EDGE = 1.0  # px that a given box may reach beyond the image, as rounded ones do
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureObjects:
-    """A picture without labels, and its G objects: boxes xyxy in its pixels, category names, ids, telling parts by id.
+class ImageObjects:
+    """An image without labels, and its G objects: boxes xyxy in its pixels, category names, ids, telling parts by id.
 
     `numbers` counts the objects from 1; of a selection they are those that its objects had before.
     """
 
-    picture: Picture
+    image: ImageRecord
     boxes: Tensor
     categories: tuple[str, ...]
     annotation_ids: tuple[int, ...]
@@ -48,32 +48,32 @@ class PictureObjects:
     parts: dict[int, Part]
 
 
-def annotated_objects(path: Path, annotations: Path) -> PictureObjects:
-    """The objects that a COCO json (or .gz) has in the picture of that file name, crowd regions left out.
+def annotated_objects(path: Path, annotations: Path) -> ImageObjects:
+    """The objects that a COCO json (or .gz) has in the image of that file name, crowd regions left out.
 
-    Boxes are cut at the picture's borders. Raises UsageError where the json has no such picture, several, or no object
+    Boxes are cut at the image's borders. Raises UsageError where the json has no such image, several, or no object
     in it, or says another size; DataError where a file cannot be read.
     """
-    picture = picture_at(path, 0)
+    image = image_at(path, 0)
     ground_truth = read_ground_truth(annotations)
     content = _read(annotations)
-    image = _entry(content["images"], path, annotations)
-    size = image.get("width", picture.width), image.get("height", picture.height)
-    if size != (picture.width, picture.height):
+    entry = _entry(content["images"], path, annotations)
+    size = entry.get("width", image.width), entry.get("height", image.height)
+    if size != (image.width, image.height):
         raise UsageError(
-            f"{path}: is {picture.width}x{picture.height} pixels, {annotations} says {size[0]}x{size[1]}; give the "
-            "picture that the boxes were drawn on"
+            f"{path}: is {image.width}x{image.height} pixels, {annotations} says {size[0]}x{size[1]}; give the "
+            "image that the boxes were drawn on"
         )
     limits = np.array([*size, *size])
     boxes = ground_truth.boxes.clip(0, limits)
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    own = np.flatnonzero((ground_truth.image_id == image["id"]) & ~ground_truth.iscrowd & has_area)
+    own = np.flatnonzero((ground_truth.image_id == entry["id"]) & ~ground_truth.iscrowd & has_area)
     if not len(own):
         raise UsageError(f"{annotations}: has no object in {path.name}; name one with --box and --category")
     ids = ground_truth.annotation_id[own].tolist()
     known = {item["id"]: tuple(item["part"]) for item in content["annotations"] if _is_point(item.get("part"))}
-    return PictureObjects(
-        picture=replace(picture, image_id=int(image["id"])),
+    return ImageObjects(
+        image=replace(image, image_id=int(entry["id"])),
         boxes=torch.tensor(boxes[own], dtype=torch.float32),
         categories=tuple(ground_truth.category_names[place] for place in ground_truth.category_index[own]),
         annotation_ids=tuple(ids),
@@ -87,20 +87,20 @@ def _is_point(part: object) -> bool:
     return isinstance(part, list) and len(part) == 2 and all(isinstance(it, int | float) for it in part)
 
 
-def boxed_object(path: Path, box: tuple[float, float, float, float], category: str) -> PictureObjects:
-    """One object by hand, its box as x, y, width, height in pixels; raises UsageError where it leaves the picture."""
-    picture = picture_at(path, 0)
+def boxed_object(path: Path, box: tuple[float, float, float, float], category: str) -> ImageObjects:
+    """One object by hand, its box as x, y, width, height in pixels; raises UsageError where it leaves the image."""
+    image = image_at(path, 0)
     x, y, width, height = box
     if not all(map(math.isfinite, box)) or min(width, height) <= 0:
         raise UsageError(f"--box {_words(box)}: width and height must be above 0; give X Y W H in pixels")
-    if min(x, y) < -EDGE or x + width > picture.width + EDGE or y + height > picture.height + EDGE:
+    if min(x, y) < -EDGE or x + width > image.width + EDGE or y + height > image.height + EDGE:
         raise UsageError(
-            f"--box {_words(box)}: leaves the picture, which is {picture.width}x{picture.height} pixels; give X Y W H"
+            f"--box {_words(box)}: leaves the image, which is {image.width}x{image.height} pixels; give X Y W H"
         )
-    limits = torch.tensor([picture.width, picture.height] * 2, dtype=torch.float32)
+    limits = torch.tensor([image.width, image.height] * 2, dtype=torch.float32)
     corners = torch.tensor([[x, y, x + width, y + height]], dtype=torch.float32).clamp(min=0)
-    return PictureObjects(
-        picture=picture,
+    return ImageObjects(
+        image=image,
         boxes=torch.minimum(corners, limits),
         categories=(category,),
         annotation_ids=(1,),
@@ -111,14 +111,14 @@ def boxed_object(path: Path, box: tuple[float, float, float, float], category: s
 
 def detected_objects(
     path: Path, model: RetinaNet, detector: DetectorConfig, min_score: float, runtime: Runtime
-) -> PictureObjects:
+) -> ImageObjects:
     """A detector's own detections that score above `min_score`, the surest first, numbered from 1.
 
     Raises UsageError where there are none.
     """
-    picture = picture_at(path, 0)
+    image = image_at(path, 0)
     inference = replace(detector.inference, score_threshold=min_score)
-    (prediction,) = predict(model, detector, [picture], inference, runtime, batch_size=1)
+    (prediction,) = predict(model, detector, [image], inference, runtime, batch_size=1)
     found = prediction.detections
     has_area = (found.boxes[:, 2:] > found.boxes[:, :2]).all(dim=1)
     boxes, labels = found.boxes[has_area].float().cpu(), found.labels[has_area].tolist()
@@ -126,8 +126,8 @@ def detected_objects(
         raise UsageError(
             f"{path}: nothing scores above {min_score:g}; lower --min-score, or name an object with --box, --category"
         )
-    return PictureObjects(
-        picture=picture,
+    return ImageObjects(
+        image=image,
         boxes=boxes,
         categories=tuple(detector.category_names[label] for label in labels),
         annotation_ids=tuple(range(1, len(labels) + 1)),
@@ -136,11 +136,11 @@ def detected_objects(
     )
 
 
-def select_object(objects: PictureObjects, number: int) -> PictureObjects:
+def select_object(objects: ImageObjects, number: int) -> ImageObjects:
     """The object of that number alone, counted from 1; raises UsageError where there are fewer."""
     count = len(objects.categories)
     if not 1 <= number <= count:
-        raise UsageError(f"--object {number}: {objects.picture.path.name} has {count} object(s), numbered from 1")
+        raise UsageError(f"--object {number}: {objects.image.path.name} has {count} object(s), numbered from 1")
     place = number - 1
     return replace(
         objects,
@@ -151,8 +151,8 @@ def select_object(objects: PictureObjects, number: int) -> PictureObjects:
     )
 
 
-def picture_for(objects: PictureObjects, detector: DetectorConfig, checkpoint: str) -> Picture:
-    """The picture with a detector's own labels of the objects; raises UsageError for a category it does not know."""
+def image_for(objects: ImageObjects, detector: DetectorConfig, checkpoint: str) -> ImageRecord:
+    """The image with a detector's own labels of the objects; raises UsageError for a category it does not know."""
     names = detector.category_names
     for category in objects.categories:
         if category not in names:
@@ -160,7 +160,7 @@ def picture_for(objects: PictureObjects, detector: DetectorConfig, checkpoint: s
             known = ", ".join(near) + (" …" if near == names[:12] and len(names) > 12 else "")
             raise UsageError(f"{checkpoint}: knows no category {category!r}; of those it knows: {known}")
     return replace(
-        objects.picture,
+        objects.image,
         boxes=objects.boxes,
         labels=torch.tensor([names.index(category) for category in objects.categories]),
         annotation_ids=torch.tensor(objects.annotation_ids),
@@ -175,14 +175,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _entry(images: list[dict[str, Any]], path: Path, annotations: Path) -> dict[str, Any]:
-    """The json's picture of that file; of several with its name, the one whose folders agree, too."""
+    """The json's image of that file; of several with its name, the one whose folders agree, too."""
     named = [image for image in images if Path(str(image.get("file_name", ""))).name == path.name]
     if len(named) > 1:
         parts = path.resolve().parts
         named = [image for image in named if parts[-len(own := Path(image["file_name"]).parts) :] == own]
     if len(named) != 1:
-        found = "several pictures" if named else "no picture"
-        raise UsageError(f"{annotations}: lists {found} {path.name}; give the ground truth that the picture is of")
+        found = "several images" if named else "no image"
+        raise UsageError(f"{annotations}: lists {found} {path.name}; give the ground truth that the image is of")
     return named[0]
 
 

@@ -67,22 +67,22 @@ def _eps(text: str) -> float:
 def _add_where(parser: argparse.ArgumentParser) -> None:
     """Options that say which profile, and where things lie."""
     parser.add_argument("--profile", default="shapes", help="shapes, photos, coco … (default: shapes)")
-    parser.add_argument("--data", type=Path, help="folder of your own pictures (profile photos)")
+    parser.add_argument("--data", type=Path, help="folder of your own images (profile photos)")
     parser.add_argument(
-        "--classes", choices=CLASSES, help="of your own pictures: as they are, by supercategory, or all as one"
+        "--classes", choices=CLASSES, help="of your own images: as they are, by supercategory, or all as one"
     )
     parser.add_argument(
         "--backbone",
         dest="backbone_name",
         metavar="NAME",
-        help="for your own pictures: resnet18, resnet34, resnet50 … or any that timm has maps of",
+        help="for your own images: resnet18, resnet34, resnet50 … or any that timm has maps of",
     )
     parser.add_argument(
         "--backbone-weights", type=Path, metavar="FILE", help="ImageNet weights for it, in place of the published ones"
     )
-    parser.add_argument("--credit", default="", metavar="TEXT", help="whose pictures they are, and under which licence")
+    parser.add_argument("--credit", default="", metavar="TEXT", help="whose images they are, and under which licence")
     parser.add_argument(
-        "--hide-pictures", action="store_true", help="keep them out of reports: numbers and drawings alone"
+        "--hide-images", action="store_true", help="keep them out of reports: numbers and drawings alone"
     )
     parser.add_argument("--seeds", type=int, default=1, help="seeds a run (default: 1)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="run store (default: runs)")
@@ -90,13 +90,13 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--downloads", type=Path, default=Path("downloads"), help="folder of fetched weights (default: downloads)"
     )
-    parser.add_argument("--batch-size", type=int, help="pictures a step in place of the recipe's, by the linear rule")
+    parser.add_argument("--batch-size", type=int, help="images a step in place of the recipe's, by the linear rule")
     parser.add_argument(
         "--chosen",
         choices=("demo", "paper", "zoo", "trials", "models", "ablations"),
         default="paper",
         help="runs that reports wait for; zoo: published checkpoints, compared with each other; trials, models, "
-        "ablations: for your own pictures, those besides",
+        "ablations: for your own images, those besides",
     )
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder of reports (default: reports)")
 
@@ -106,7 +106,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 is torch's own choice")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the network")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load pictures (default: 0)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0)")
 
 
 def _add_data(add: Add) -> None:
@@ -159,8 +159,8 @@ def _add_weights(add: Add) -> None:
 
 def _add_files(add: Add) -> None:
     """The commands on plain files, which need no registry."""
-    detect = add("detect", "draw a detector's boxes on pictures", "freeanchor detect a.jpg --checkpoint m.safetensors")
-    detect.add_argument("images", nargs="+", type=Path, help="picture files; turned upright where they say how (EXIF)")
+    detect = add("detect", "draw a detector's boxes on images", "freeanchor detect a.jpg --checkpoint m.safetensors")
+    detect.add_argument("images", nargs="+", type=Path, help="image files; turned upright where they say how (EXIF)")
     detect.add_argument(
         "--checkpoint", type=Path, required=True, help="a model.safetensors of ours, or a model.onnx made of it"
     )
@@ -185,18 +185,18 @@ def _add_answer(parser: argparse.ArgumentParser, num_resamples: str) -> None:
 
 
 def _add_matches(add: Add) -> None:
-    """The command that takes the matching of one picture's objects apart."""
+    """The command that takes the matching of one image's objects apart."""
     matches = add(
         "matches",
         "draw which anchors of an object's bag a detector, or several, would match with it, beside IoU",
         "freeanchor matches a.jpg --checkpoint m.safetensors --box 10 20 60 30 --category door",
     )
-    matches.add_argument("image", type=Path, help="a picture file")
+    matches.add_argument("image", type=Path, help="an image file")
     matches.add_argument(
         "--checkpoint", type=Path, nargs="+", required=True, help="a model.safetensors of ours; several are compared"
     )
     objects = matches.add_mutually_exclusive_group()
-    objects.add_argument("--gt", type=Path, help="COCO json (or .gz) with the picture's objects")
+    objects.add_argument("--gt", type=Path, help="COCO json (or .gz) with the image's objects")
     objects.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="an object's box in pixels")
     matches.add_argument("--category", help="the category of --box")
     matches.add_argument("--object", type=int, metavar="N", help="only the Nth of the objects, counted from 1")
@@ -216,7 +216,7 @@ def _add_evaluations(add: Add) -> None:
     """The commands on detections after NMS."""
     evaluate = add(
         "evaluate",
-        "COCO statistics and breakdowns of any detections, with intervals over pictures",
+        "COCO statistics and breakdowns of any detections, with intervals over images",
         "freeanchor evaluate --gt G.json --detections D.json",
     )
     evaluate.add_argument("--gt", type=Path, required=True, help=_GT)
@@ -225,7 +225,7 @@ def _add_evaluations(add: Add) -> None:
     evaluate.add_argument("--check", action="store_true", help="compute the twelve with pycocotools too, and compare")
     compare = add(
         "compare",
-        "two detectors on the same pictures, with paired intervals",
+        "two detectors on the same images, with paired intervals",
         "freeanchor compare --gt G.json one.json two.json",
     )
     compare.add_argument("--gt", type=Path, required=True, help=_GT)
@@ -238,7 +238,7 @@ def _add_evaluations(add: Add) -> None:
             default="annotation",
             help="what makes an object small, medium or large: its area in the file (COCO: the mask's), or its box's",
         )
-        _add_answer(parser, f"resamplings of the pictures{none}")
+        _add_answer(parser, f"resamplings of the images{none}")
 
 
 def _add_suppressions(add: Add) -> None:
@@ -262,11 +262,11 @@ def _add_suppressions(add: Add) -> None:
         "--soft-nms", nargs="+", default=[], choices=("linear", "gaussian"), help="beside them; linear at each IoU"
     )
     recall.add_argument(
-        "--max-candidates", type=int, default=0, help="of a picture, the best, before NMS; 0: all (default: 0)"
+        "--max-candidates", type=int, default=0, help="of an image, the best, before NMS; 0: all (default: 0)"
     )
     recall.add_argument("--include-crowd", action="store_true", help="count crowd regions as objects")
     recall.add_argument("--inclusive", action="store_true", help="found means IoU >= tau (the authors: IoU > tau)")
-    _add_answer(recall, "resamplings of the pictures; 0: no intervals")
+    _add_answer(recall, "resamplings of the images; 0: no intervals")
     nms = add(
         "nms",
         "turn candidates into detections, by NMS or soft-NMS",
@@ -274,12 +274,12 @@ def _add_suppressions(add: Add) -> None:
     )
     nms.add_argument("--candidates", type=Path, required=True, help=_CANDIDATES)
     nms.add_argument("--out", type=Path, required=True, help="COCO results to write, .json or .json.gz")
-    nms.add_argument("--gt", type=Path, help="check picture and category ids against this ground truth")
+    nms.add_argument("--gt", type=Path, help="check image and category ids against this ground truth")
     nms.add_argument(
         "--nms", type=float, nargs=1, default=[0.5], metavar="IOU", help="IoU above which NMS suppresses (default: 0.5)"
     )
     nms.add_argument("--soft-nms", choices=("linear", "gaussian"), help="let scores fall instead (linear: above --nms)")
-    nms.add_argument("--max-detections", type=int, default=100, help="of a picture; 0: all (default: 100)")
+    nms.add_argument("--max-detections", type=int, default=100, help="of an image; 0: all (default: 100)")
     for parser in (recall, nms):
         parser.add_argument("--sigma", type=float, default=0.5, help="width of gaussian soft-NMS (default: 0.5)")
         parser.add_argument(

@@ -66,7 +66,7 @@ def _photographs(arguments: argparse.Namespace) -> Photographs | None:
     given = {name: value for name, value in chosen.items() if value is not None}
     if given and arguments.profile != "photos":
         options = {"classes": "--classes", "backbone": "--backbone", "weights": "--backbone-weights"}
-        raise UsageError(f"{options[next(iter(given))]} is for your own pictures; give --profile photos --data DIR")
+        raise UsageError(f"{options[next(iter(given))]} is for your own images; give --profile photos --data DIR")
     return Photographs(folder=arguments.data, **given) if arguments.data and arguments.profile == "photos" else None
 
 
@@ -78,7 +78,7 @@ def store_of(arguments: argparse.Namespace) -> Store:
         downloads=arguments.downloads,
         folder=arguments.data,
         backbone_weights=arguments.backbone_weights,
-        pictures=not arguments.hide_pictures,
+        images=not arguments.hide_images,
         credit=arguments.credit,
     )
 
@@ -97,7 +97,7 @@ def _run_of(profile: Profile, name: str) -> Evaluation:
 
 
 def make_data(profile: Profile, store: Store) -> None:
-    """See that a folder with other classes is there, and leads to the pictures where they lie now."""
+    """See that a folder with other classes is there, and leads to the images where they lie now."""
     if isinstance(profile.data, FolderData) and profile.data.is_made:
         data_stage(profile.evaluations[profile.pair[0]].training, store)
 

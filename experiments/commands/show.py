@@ -1,4 +1,4 @@
-"""A run in words: the whole recipe, what it costs in pictures, what it needs before it can start.
+"""A run in words: the whole recipe, what it costs in images, what it needs before it can start.
 
 for line in recipe_lines(evaluation, store): print(line)
 """
@@ -9,11 +9,11 @@ from typing import Any
 
 from experiments.fetch.backbones import backbone_download, is_users_file
 from experiments.registry.config import CocoData, DrawnData, Evaluation, PublishedCheckpoint, Training
-from experiments.runs.stages import COCO_PICTURES
+from experiments.runs.stages import COCO_IMAGES
 from experiments.runs.store import Store
 from experiments.runs.weights import is_at_hand
 
-COCO_TRAINED = 117_266  # of COCO 2017's training pictures, those with an object (FACTS A3)
+COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object (FACTS A3)
 
 
 def _fields(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -71,20 +71,20 @@ def _own(training: Training, store: Store) -> Iterator[str]:
     yield from _block("input", training.inputs)
     yield from _block("recipe", recipe)
     yield f"in words: {recipe.summary()}"
-    yield f"cost: {recipe.num_samples:,} pictures{_epochs(training)}"
+    yield f"cost: {recipe.num_samples:,} images{_epochs(training)}"
     yield f"needs: {_data_needed(training, store)}; {_weights_needed(training, store)}; {_processes_fitting(training)}"
 
 
 def _epochs(training: Training) -> str:
     """The cost in epochs, where the size of the data is known without reading it."""
     if isinstance(training.data, CocoData):
-        num_pictures, what = COCO_TRAINED, f"the {COCO_TRAINED:,} of {COCO_PICTURES['train']:,} that have an object"
+        num_images, what = COCO_TRAINED, f"the {COCO_TRAINED:,} of {COCO_IMAGES['train']:,} that have an object"
     elif isinstance(training.data, DrawnData):
-        num_pictures = training.data.shapes.num_train
-        what = f"{num_pictures:,} drawn ones"
+        num_images = training.data.shapes.num_train
+        what = f"{num_images:,} drawn ones"
     else:
         return ""
-    return f" = {training.recipe.num_samples / num_pictures:.2f} epochs of {what}"
+    return f" = {training.recipe.num_samples / num_images:.2f} epochs of {what}"
 
 
 def _data_needed(training: Training, store: Store) -> str:

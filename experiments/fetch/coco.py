@@ -147,7 +147,7 @@ def coco_manifest() -> tuple[Archive, ...]:
 
     Source: COCO publishes no checksums. The sizes are those that its server announces; the SHA-256 are the ones that
     torchvision's prototype data sets pin, and public mirrors record the same. Unpacked sizes: of the annotations, the
-    two json files that are kept; pictures do not compress, so the zip's size and half a disk block a file.
+    two json files that are kept; images do not compress, so the zip's size and half a disk block a file.
     """
     host = "http://images.cocodataset.org"  # its certificate is not for that name, so no https
     annotations = Download(
@@ -192,7 +192,7 @@ def fetch_coco(
 
     Each archive is fetched beside its folder, unpacked under a hidden name, renamed, and removed, so that a folder
     under its final name is whole, whatever happened. A folder that is there and complete is left alone: as many
-    files as were unpacked, or, where it is of other origin, every picture that the json lists. A zip that lies in
+    files as were unpacked, or, where it is of other origin, every image that the json lists. A zip that lies in
     `directory` already is used. Raises DownloadError in one line where the disk is too small, a folder is there but
     not whole, another process is at work here, or as `fetch` does; the same command goes on where it stopped.
     """
@@ -206,7 +206,7 @@ def fetch_coco(
         missing = [archive for archive in wanted if archive not in present]
         if missing:
             _announce(directory, missing, say)
-        # The json first, by which pictures are counted; then what is there, before anything large is fetched.
+        # The json first, by which images are counted; then what is there, before anything large is fetched.
         for archive in sorted(wanted, key=lambda archive: (archive.split != "", archive in missing)):
             if archive in present:
                 num_files = _confirmed(directory, archive)
@@ -304,7 +304,7 @@ def _confirmed(directory: Path, archive: Archive) -> int:
 
 
 def _listed(directory: Path, archive: Archive) -> set[str]:
-    """Names of the pictures that the json of an archive's split lists."""
+    """Names of the images that the json of an archive's split lists."""
     path = directory / "annotations" / f"instances_{archive.split}2017.json"
     try:
         return {str(image["file_name"]) for image in read_json(path)["images"]}

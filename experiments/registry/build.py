@@ -194,7 +194,7 @@ def build_profile(
     if photographs is None and data is not None:
         photographs = Photographs(folder=data)
     if name == "photos" and photographs is None:
-        raise DataError("profile photos needs the folder of your pictures; give it with --data DIR (make: DATA=DIR)")
+        raise DataError("profile photos needs the folder of your images; give it with --data DIR (make: DATA=DIR)")
     size = photos(photographs) if name == "photos" and photographs else {"shapes": shapes, "mini": mini}[name]()
     if batch_size is not None:
         size = replace(size, recipe=size.recipe.at_batch_size(batch_size), trials=())

@@ -1,6 +1,6 @@
 """Classes made of a data set's categories: as they are, by supercategory, or all as one.
 
-What is trained on is then a folder of ours: both annotation files rewritten, the pictures linked to.
+What is trained on is then a folder of ours: both annotation files rewritten, the images linked to.
 
     merged(content, "supercategory")["categories"]
     write_merged(Path("coco"), Path("data/coco-one-1f0c2a9b3d"), "one")
@@ -50,7 +50,7 @@ def merged(content: Mapping[str, Any], classes: Classes, ids: Mapping[str, int] 
 
 
 def write_merged(source: Path, target: Path, classes: Classes) -> None:
-    """Write both annotation files with those classes into `target`, in the layout of `source`, whose pictures it links.
+    """Write both annotation files with those classes into `target`, in the layout of `source`, whose images it links.
 
     Raises DataError where a split of `source` cannot be read. What is there already is only linked anew.
     """
@@ -69,7 +69,7 @@ def write_merged(source: Path, target: Path, classes: Classes) -> None:
 
 
 def _link(link: Path, images: Path) -> None:
-    """Let `link` lead to the pictures, also where the set was moved."""
+    """Let `link` lead to the images, also where the set was moved."""
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink() and link.resolve() != images.resolve():
         link.unlink()

@@ -59,7 +59,7 @@ class Scale:
     data: DataSource
     num_classes: int
     recipe: str  # "authors" or "mmdetection"
-    pixels: float = 1.0  # of the paper's picture size
+    pixels: float = 1.0  # of the paper's image size
     steps: float = 1.0  # of the paper's number
     batch_size: int = 16
     pyramid_channels: int = 256
@@ -103,7 +103,7 @@ def _model(scale: Scale, detector: str, key: str) -> ModelConfig:
 
 
 def _recipe(scale: Scale, detector: str, seed: int) -> TrainConfig:
-    """The 1x schedule: 90k steps of 8 x 2 pictures (FACTS A4, A8)."""
+    """The 1x schedule: 90k steps of 8 x 2 images (FACTS A4, A8)."""
     loss = DETECTORS[detector][0]
     paper = TrainConfig(loss=loss, snapshots=SNAPSHOTS, seed=seed, group_size=2, aspect_groups=True)
     if scale.recipe == "mmdetection":

@@ -90,7 +90,7 @@ class DrawnData:
 class FolderData:
     """A folder that the user brings: `train.json`, `val.json` and `images/`, or COCO's own layout.
 
-    `digest` covers both annotation files, not where they lie, nor the pictures: other pictures under the same json are
+    `digest` covers both annotation files, not where they lie, nor the images: other images under the same json are
     taken for the same data. `classes` are made of the categories (`classes.py`): what is trained on is then a folder
     of ours.
     """
@@ -237,5 +237,5 @@ class Evaluation:
 
     @property
     def num_scales(self) -> int:
-        """How many sizes each picture is tested at."""
+        """How many sizes each image is tested at."""
         return max(1, len(self.inference.short_sides))

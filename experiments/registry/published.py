@@ -115,7 +115,7 @@ retinanet-r50-3x  | RetinaNet | ResNet-50  | 3x, jitter 640-800 | 38.7 | retinan
 retinanet-r101-3x | RetinaNet | ResNet-101 | 3x, jitter 640-800 | 40.4 | retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl
 """
 # The authors' lie on Google Drive, by these ids; their file names are ours. AP on the
-# 5,000 pictures of val2017, then at six test scales where the README has it.
+# 5,000 images of val2017, then at six test scales where the README has it.
 _AUTHORS = """
 free-anchor-r50          | FreeAnchor | ResNet-50         | 90k                  | 38.7 | 1o-VvpOIwYCPxyas8n6OngpOznlVy0T6k
 free-anchor-r101         | FreeAnchor | ResNet-101        | 90k                  | 40.5 | 1jc5ncxuuuG3-sm-4OpkOfr51ClwCWHu0

@@ -139,9 +139,9 @@ def mini() -> Size:
 BACKBONE = "tf_efficientnet_lite0"  # the lightest of timm's that CPUs train well: 4 million weights, no gates
 SHORT_SIDE, MAX_LONG_SIDE = 224, 336  # pixels; what two CPU cores train on in an hour or two
 BATCH_SIZE = 8
-MOST_PICTURES = 90_000 * 16  # that a training sees: the paper's own number
+MOST_IMAGES = 90_000 * 16  # that a training sees: the paper's own number
 NUM_EPOCHS, HALF_TRIAL, SHORT_TRIAL = 60, 30, 10
-BAG_SIZES = (12, 25, 50)  # the paper's fiftieth anchor hardly touches its object at this picture size
+BAG_SIZES = (12, 25, 50)  # the paper's fiftieth anchor hardly touches its object at this image size
 LR, LR_TRIALS = 0.02, (0.01, 0.02, 0.04)
 # DEVIATION(D20): sizes of 2 strides a level, 16 to 101 px on P3 to P5. At 224 px, half of the objects of photographs
 # are smaller than the paper's 32 px anchors: an IoU of 0.5 with some anchor is reached by 40 % of the objects of doors
@@ -172,7 +172,7 @@ def _backbone(name: str) -> BackboneConfig:
 
 
 def _inputs(name: str) -> InputConfig:
-    """Pictures normalised as the backbone's weights were trained: ImageNet's statistics, or what timm says."""
+    """Images normalised as the backbone's weights were trained: ImageNet's statistics, or what timm says."""
     inputs = InputConfig(short_side=SHORT_SIDE, max_long_side=MAX_LONG_SIDE)
     if name in RESNETS:
         return inputs
@@ -181,10 +181,10 @@ def _inputs(name: str) -> InputConfig:
 
 
 def _recipe(
-    num_pictures: int, num_epochs: int = NUM_EPOCHS, lr: float = LR, jitter: tuple[float, ...] = JITTER
+    num_images: int, num_epochs: int = NUM_EPOCHS, lr: float = LR, jitter: tuple[float, ...] = JITTER
 ) -> TrainConfig:
-    """The recipe for a set of that many pictures; the loss is replaced by each detector's."""
-    samples = min(num_epochs * max(1, num_pictures), MOST_PICTURES)
+    """The recipe for a set of that many images; the loss is replaced by each detector's."""
+    samples = min(num_epochs * max(1, num_images), MOST_IMAGES)
     steps = math.ceil(samples / BATCH_SIZE)
     return TrainConfig(
         loss=RetinaNetLoss(),
@@ -195,28 +195,28 @@ def _recipe(
         max_grad_norm=10.0,  # as on `shapes`
         augment=AugmentConfig(short_sides=tuple(round(SHORT_SIDE * fraction) for fraction in jitter)),
         snapshots=PHOTO_SNAPSHOTS,
-        aspect_groups=True,  # upright and lying pictures in one batch are half padding
+        aspect_groups=True,  # upright and lying images in one batch are half padding
     )
 
 
-def _trials(num_pictures: int) -> tuple[Trial, ...]:
+def _trials(num_images: int) -> tuple[Trial, ...]:
     """What the recipe was chosen from: three rates, then three augmentations, each for ten epochs; then the epochs."""
-    short = {f"-lr{lr:g}": _recipe(num_pictures, SHORT_TRIAL, lr) for lr in LR_TRIALS}
+    short = {f"-lr{lr:g}": _recipe(num_images, SHORT_TRIAL, lr) for lr in LR_TRIALS}
     short |= {
-        "-flips": _recipe(num_pictures, SHORT_TRIAL, jitter=()),
-        "-wide": _recipe(num_pictures, SHORT_TRIAL, jitter=WIDE_JITTER),
+        "-flips": _recipe(num_images, SHORT_TRIAL, jitter=()),
+        "-wide": _recipe(num_images, SHORT_TRIAL, jitter=WIDE_JITTER),
     }
     tried = [Trial(suffix=suffix, recipe=replace(recipe, snapshots=(1.0,))) for suffix, recipe in short.items()]
-    half = Trial(suffix=f"-{HALF_TRIAL}epochs", recipe=_recipe(num_pictures, HALF_TRIAL))
-    return (*tried, half, Trial(suffix="", recipe=_recipe(num_pictures)))
+    half = Trial(suffix=f"-{HALF_TRIAL}epochs", recipe=_recipe(num_images, HALF_TRIAL))
+    return (*tried, half, Trial(suffix="", recipe=_recipe(num_images)))
 
 
 def photos(chosen: Photographs) -> Size:
     """The size for the user's photographs; raises DataError, TimmError or CheckpointError where it cannot be."""
     if chosen.weights is not None and chosen.weights.suffix == ".pkl":
-        raise CheckpointError(f"{chosen.weights}: Caffe2's weights want BGR pictures; give torchvision's or timm's")
+        raise CheckpointError(f"{chosen.weights}: Caffe2's weights want BGR images; give torchvision's or timm's")
     split = read_split(chosen.folder, "train")
-    num_pictures = sum(len(picture.boxes) > 0 for picture in split.pictures)
+    num_images = sum(len(image.boxes) > 0 for image in split.images)
     num_classes = len(split.category_ids)
     if chosen.classes != "own":
         num_classes = len(merged(read_json(split.annotations), chosen.classes)["categories"])
@@ -227,13 +227,13 @@ def photos(chosen: Photographs) -> Size:
         num_classes=num_classes,
         inputs=_inputs(chosen.backbone),
         backbones={"small": network},
-        recipe=_recipe(num_pictures),
+        recipe=_recipe(num_images),
         anchors=_ANCHORS,
         pyramid_channels=96,
         example=replace(network, strided_c5=True) if isinstance(network, TimmBackbone) else None,
         example_snapshots=(1.0,),
         backbone_weights=weights_of(chosen.backbone, chosen.weights),
-        trials=_trials(num_pictures),
+        trials=_trials(num_images),
         tried=("RetinaNet", "FreeAnchor"),
         factors=(replace(FACTORS[0], values=BAG_SIZES, is_papers=False),),
         has_peer=True,

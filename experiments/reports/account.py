@@ -62,7 +62,7 @@ def compute_table(records: Sequence[Record]) -> str:
         return "Nothing has been run yet."
     trainings = _trainings(records)
     lines = [
-        "| network | steps x pictures | trainings | minutes each (median, range) | core hours |",
+        "| network | steps x images | trainings | minutes each (median, range) | core hours |",
         f"|{' --- |' * 5}",
     ]
     for (network, steps, batch), own in trainings.groupby(["network", "steps", "batch"], sort=False):
@@ -85,9 +85,9 @@ def checklist_table(records: Sequence[Record]) -> str:
     rows = [
         ("Model and algorithm described", "README, *Layout*; equations in the docstrings of `freeanchor/losses.py`"),
         ("Assumptions and choices stated", "*Deviations* above, each marked in the code"),
-        ("Data: statistics, split, how to get it", "`shapes`: 2,000 pictures to train, 500 to validate, drawn from a "
+        ("Data: statistics, split, how to get it", "`shapes`: 2,000 images to train, 500 to validate, drawn from a "
          "seed by `make data`; the drawing's version is part of every run's fingerprint"),
-        ("Pre-processing, exclusions", "none; pictures without objects take no part in training (authors' code)"),
+        ("Pre-processing, exclusions", "none; images without objects take no part in training (authors' code)"),
         ("Dependencies pinned", f"`requirements.lock`; the runs had {packages}"),
         ("Training and evaluation code", "`make paper SEEDS=3`; `make table2` and others one by one"),
         ("Trained models", "`reports/shapes/models/` (small ones); all others by `make paper`"),
@@ -99,7 +99,7 @@ def checklist_table(records: Sequence[Record]) -> str:
             "`analysis/precision.py` equals to the bit",
         ),
         ("Central tendency and variation", "mean, standard deviation, range, t interval over seeds; 95 % paired "
-         "bootstrap over pictures, 1,000 resamples"),
+         "bootstrap over images, 1,000 resamples"),
         ("Run time", f"training {trainings['minutes'].median():.0f} min, test and measuring "
          f"{pd.Series(tests).median():.1f} min (medians)"),
         ("Computing infrastructure", "; ".join(sorted(set(trainings["hardware"])))

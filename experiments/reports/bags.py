@@ -12,9 +12,9 @@ Frames of the bags of a whole validation split, for the figures of the matching 
 bags = stored_bags(profile, store)                   # a row an object, run and snapshot
 positions = stored_positions(profile, store)         # where FreeAnchor's weight lies in objects' boxes
 
-What a bag can hold at a profile's picture size: IoU of an object's anchors by rank, the best first.
+What a bag can hold at a profile's image size: IoU of an object's anchors by rank, the best first.
 
-No detector is asked. A bag of 50 means something else where pictures are small: strides stay what they are, and the
+No detector is asked. A bag of 50 means something else where images are small: strides stay what they are, and the
 fiftieth anchor of an object overlaps it less. COCO at the paper's 800 px stands beside as the reference, measured once:
 
     python -m experiments.reports.bags --gt instances_val2017.json       # experiments/reports/coco_bag_overlap.csv
@@ -48,14 +48,14 @@ from freeanchor.files import read_json, write_csv
 
 COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)
 _KEYS = ("anchor", "quantity")
-_SEED = 0  # of the resampling: every run meets the same pictures
+_SEED = 0  # of the resampling: every run meets the same images
 
 
 def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """A row a detector, anchor and quantity, over seeds; then the gain, paired over pictures, where both were run.
+    """A row a detector, anchor and quantity, over seeds; then the gain, paired over images, where both were run.
 
     `anchor` is a rank in the bag, one of the two picked, or their "regret" (`analysis.bag_boxes`). Intervals: 95 %,
-    bootstrap over the pictures with objects; gains over those that both runs were asked about.
+    bootstrap over the images with objects; gains over those that both runs were asked about.
     """
     runs = [profile.evaluations[name] for pair in profile.pairs for name in pair]
     answers = {run.name: _asked(run, store) for run in runs if _is_there(run, store)}
@@ -96,10 +96,10 @@ def _own(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """The second run's means less the first's, paired over pictures, for the pictures and anchors that both have."""
+    """The second run's means less the first's, paired over images, for the images and anchors that both have."""
     first, second = (one[one["image_id"].isin(other["image_id"])] for one, other in ((first, second), (second, first)))
     if first.empty:
-        raise ValueError("two runs to compare were asked about no common picture; both need one validation split")
+        raise ValueError("two runs to compare were asked about no common image; both need one validation split")
     common = [anchor for anchor in first["anchor"].unique() if anchor in set(second["anchor"])]
     boxes = [BagBoxes.of(frame, common) for frame in (first, second)]
     metrics = [partial(_flat, one) for one in boxes]
@@ -118,7 +118,7 @@ def part_distance(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 NUM_RANKS = 100  # the largest bag that the paper tries
-MAX_PICTURES = 300  # by the split's order: quartiles need no more
+MAX_IMAGES = 300  # by the split's order: quartiles need no more
 REFERENCE = Path(__file__).parent / "coco_bag_overlap.csv"
 OVERLAP_COLUMNS = ("data", "group", "rank", "low", "value", "high", "num_objects")
 DIGITS = 4
@@ -126,10 +126,10 @@ Boxes = tuple[int, int, torch.Tensor]  # width, height, objects as xyxy in the f
 
 
 def _ious(
-    pictures: Sequence[Boxes], inputs: InputConfig, anchors: AnchorConfig
+    images: Sequence[Boxes], inputs: InputConfig, anchors: AnchorConfig
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each picture, its objects' aspects [G] and the IoUs of their best anchors [G, NUM_RANKS]."""
-    for width, height, boxes in pictures[:MAX_PICTURES]:
+    """For each image, its objects' aspects [G] and the IoUs of their best anchors [G, NUM_RANKS]."""
+    for width, height, boxes in images[:MAX_IMAGES]:
         w, h = resized_size(width, height, inputs.short_side, inputs.max_long_side, rule=inputs.resize)
         padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in (h, w))
         grids = tuple((-(-padded[0] // stride), -(-padded[1] // stride)) for stride in anchors.strides)
@@ -141,9 +141,9 @@ def _ious(
         yield aspects.numpy(), torch.nn.functional.pad(best, (0, NUM_RANKS - best.shape[1])).numpy()
 
 
-def overlap_frame(data: str, pictures: Sequence[Boxes], inputs: InputConfig, anchors: AnchorConfig) -> pd.DataFrame:
+def overlap_frame(data: str, images: Sequence[Boxes], inputs: InputConfig, anchors: AnchorConfig) -> pd.DataFrame:
     """Quartiles over objects of the IoU at each rank, for all objects and for slender and square ones."""
-    found = [pair for pair in _ious(pictures, inputs, anchors) if len(pair[0])]
+    found = [pair for pair in _ious(images, inputs, anchors) if len(pair[0])]
     if not found:
         return pd.DataFrame(columns=list(OVERLAP_COLUMNS))
     aspects, ious = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -166,8 +166,8 @@ def bag_overlap(profile: Profile, store: Store) -> pd.DataFrame:
     if isinstance(training, PublishedCheckpoint) or not folder.exists():
         return reference
     split = read_split(folder, "val")
-    pictures = [(picture.width, picture.height, picture.boxes) for picture in split.pictures]
-    own = overlap_frame(str(profile.report_name), pictures, training.inputs, training.model.anchors)
+    images = [(image.width, image.height, image.boxes) for image in split.images]
+    own = overlap_frame(str(profile.report_name), images, training.inputs, training.model.anchors)
     return pd.concat([own, reference], ignore_index=True) if len(own) else reference  # empty, it has no types
 
 
@@ -178,11 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = parser.parse_args(arguments).gt
     truth = read_ground_truth(path)
     sizes = {item["id"]: (item["width"], item["height"]) for item in read_json(path)["images"]}
-    pictures = []
+    images = []
     for image_id in truth.image_ids.tolist():
         chosen = (truth.image_id == image_id) & ~truth.iscrowd
-        pictures.append((*sizes[image_id], torch.tensor(truth.boxes[chosen], dtype=torch.float32).reshape(-1, 4)))
-    write_csv(REFERENCE, overlap_frame("COCO val2017 at 800 px", pictures, InputConfig(), AnchorConfig()))
+        images.append((*sizes[image_id], torch.tensor(truth.boxes[chosen], dtype=torch.float32).reshape(-1, 4)))
+    write_csv(REFERENCE, overlap_frame("COCO val2017 at 800 px", images, InputConfig(), AnchorConfig()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""NMS recall of the compared detectors from equally many candidates of a picture, beside what the paper's takes.
+"""NMS recall of the compared detectors from equally many candidates of an image, beside what the paper's takes.
 
 Table 1 counts all candidates above score 0.05, and one detector may have several times as many of them as another; with
 their number objects found before NMS grow, and NR changes. Here both have at most so many, the best-scored.
@@ -28,19 +28,19 @@ ALL = "all"  # the budget of the paper: every candidate
 METRICS = ("nr", "recall_before", "recall_after")  # means over tau = 0.50, 0.55 … 0.90
 COLUMNS = ("detector", "budget", "num_given", "metric", "value", "low", "high", *SEED_COLUMNS)
 _KEYS = ("budget", "metric")
-_SEED = 0  # of the resampling: every run and budget meets the same pictures
+_SEED = 0  # of the resampling: every run and budget meets the same images
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tested:
-    """One run's test: objects found a picture and budget, the mean number of candidates given, objects a picture."""
+    """One run's test: objects found an image and budget, the mean number of candidates given, objects per image."""
 
     found: dict[str, FoundByImage]
     num_given: dict[str, float]
     num_objects: np.ndarray
 
     def values(self, budgets: list[str], weights: np.ndarray) -> np.ndarray:
-        """Under each of R weightings of the pictures, `METRICS` at the first budget, then at the second, and so on."""
+        """Under each of R weightings of the images, `METRICS` at the first budget, then at the second, and so on."""
         total = (weights @ self.num_objects)[:, None] * len(TAUS)
         columns = []
         for own in (self.found[budget] for budget in budgets):
@@ -52,11 +52,11 @@ class _Tested:
 
 
 def budget_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """A row a detector, budget and metric, over seeds; then the gain, paired over pictures, where both were run.
+    """A row a detector, budget and metric, over seeds; then the gain, paired over images, where both were run.
 
-    `budget` is the most candidates of a picture that NMS is given, or "all"; `num_given` how many that were: the mean
-    over pictures, under a budget over those with objects; less than the budget where pictures have no more; nan for the
-    gain. Intervals: 95 %, bootstrap over pictures, those of a single detector centred. Runs tested by an earlier
+    `budget` is the most candidates of an image that NMS is given, or "all"; `num_given` how many that were: the mean
+    over images, under a budget over those with objects; less than the budget where images have no more; nan for the
+    gain. Intervals: 95 %, bootstrap over images, those of a single detector centred. Runs tested by an earlier
     version are named on stderr and left out.
     """
     runs = [profile.evaluations[name] for pair in profile.pairs for name in pair]
@@ -128,7 +128,7 @@ def _own(run: _Tested) -> pd.DataFrame:
 
 
 def _gain(first: _Tested, second: _Tested) -> pd.DataFrame:
-    """The second run's metrics less the first's, paired over pictures, at the budgets that both have."""
+    """The second run's metrics less the first's, paired over images, at the budgets that both have."""
     budgets = [budget for budget in first.found if budget in second.found]
     metrics = [partial(run.values, budgets) for run in (first, second)]
     generator = np.random.default_rng(_SEED)

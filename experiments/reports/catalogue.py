@@ -37,14 +37,14 @@ from experiments.reports.frames import (
     trials_frame,
 )
 from experiments.reports.gallery import gallery_crowded, gallery_random, gallery_slender
-from experiments.reports.gallery_objects import picture_credits
+from experiments.reports.gallery_objects import image_credits
 from experiments.reports.models import write_models
 from experiments.runs.bags import stored_positions
 from experiments.runs.measured import gains_frame, peer_frame, training_frame
 from experiments.runs.store import Store
 from experiments.runs.testing import learning_curves as curves_of
 from freeanchor.data.coco import read_split
-from freeanchor.data.pictures import open_image
+from freeanchor.data.images import open_image
 from freeanchor.files import write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.matching import mean_max, saturated_linear
@@ -58,7 +58,7 @@ AP_HEADINGS = {
     "ap_large": "APL",
 }
 INTERVALS = (
-    "In brackets: 95 % interval over validation pictures (bootstrap); ± the standard deviation over seeds, where there "
+    "In brackets: 95 % interval over validation images (bootstrap); ± the standard deviation over seeds, where there "
     "are several. The csv has range and t interval over seeds too."
 )
 OWN_SPLIT = "Lines marked here are this profile's own validation split, the paper's are COCO: not comparable in height."
@@ -99,7 +99,7 @@ LAYOUTS = {
 
 
 def comparison(profile: Profile, store: Store) -> pd.DataFrame:
-    """FreeAnchor minus RetinaNet in every metric, paired over pictures and seeds; empty unless both have been run."""
+    """FreeAnchor minus RetinaNet in every metric, paired over images and seeds; empty unless both have been run."""
     return gains_frame(profile, profile.pairs, store)
 
 
@@ -112,20 +112,20 @@ def matches(profile: Profile, store: Store) -> pd.DataFrame:
     return frame[frame["annotation_id"] == frame["annotation_id"].iloc[0]] if len(frame) else frame
 
 
-def picture_of(frame: pd.DataFrame, profile: Profile, store: Store) -> tuple[np.ndarray, str]:
-    """Pixels [H, W, 3] of the picture that a frame of matches is about, and whose it is.
+def image_of(frame: pd.DataFrame, profile: Profile, store: Store) -> tuple[np.ndarray, str]:
+    """Pixels [H, W, 3] of the image that a frame of matches is about, and whose it is.
 
-    One grey pixel for an empty frame; all grey where the data set's pictures, or this one, are not to be shown.
+    One grey pixel for an empty frame; all grey where the data set's images, or this one, are not to be shown.
     """
     if frame.empty:
         return np.full((1, 1, 3), 128, dtype=np.uint8), ""
     split = read_split(store.data(profile.evaluations[profile.pair[-1]].training), "val")
     image_id = int(frame["image_id"].iloc[0])
-    picture = next(picture for picture in split.pictures if picture.image_id == image_id)
-    credit = picture_credits(split.annotations, store.credit).get(image_id)
-    if not store.pictures or credit is None:
-        return np.full((picture.height, picture.width, 3), 128, dtype=np.uint8), ""
-    return np.array(open_image(picture.path)), credit
+    image = next(image for image in split.images if image.image_id == image_id)
+    credit = image_credits(split.annotations, store.credit).get(image_id)
+    if not store.images or credit is None:
+        return np.full((image.height, image.width, 3), 128, dtype=np.uint8), ""
+    return np.array(open_image(image.path)), credit
 
 
 def saturated_linear_frame(match_iou: float, best_iou: tuple[float, ...] = (0.75, 0.9)) -> pd.DataFrame:
@@ -154,14 +154,14 @@ def mean_max_frame(bag_size: int, rest: tuple[float, ...] = (0.1, 0.5)) -> pd.Da
 
 
 def _matching_figure(draw: Callable[..., Figure]) -> Callable[[Profile, Store], tuple[Figure, pd.DataFrame]]:
-    """A figure of the stored matches over their picture."""
+    """A figure of the stored matches over their image."""
 
     def build(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
         frame = matches(profile, store)
-        pixels, credit = picture_of(frame, profile, store)
+        pixels, credit = image_of(frame, profile, store)
         figure = draw(frame, pixels)
         if credit:
-            figure.supxlabel(f"Picture: {credit}", fontsize=6, x=0.99, ha="right", parse_math=False)
+            figure.supxlabel(f"Image: {credit}", fontsize=6, x=0.99, ha="right", parse_math=False)
         return figure, frame
 
     return build
@@ -225,7 +225,7 @@ REPORTS = (*LAYOUTS, *FIGURES, *FRAMES, *WRITERS)
 
 
 def _layout(name: str, profile: Profile) -> TableLayout:
-    """A table's layout with the note on which pictures it was measured."""
+    """A table's layout with the note on which images it was measured."""
     layout = LAYOUTS[name]
     own = COCO_SPLIT if isinstance(profile.data, CocoData) else OWN_SPLIT
     return replace(layout, notes=tuple(own if note == OWN_SPLIT else note for note in layout.notes))

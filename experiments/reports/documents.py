@@ -87,7 +87,7 @@ DEVIATIONS = {
     ),
     "D8": Deviation(
         "the norm of B counts ground-truth boxes",
-        "those of a group that is normalised together (`group_size`, two pictures on COCO; else the batch), at least 1",
+        "those of a group that is normalised together (`group_size`, two images on COCO; else the batch), at least 1",
         "authors' code",
     ),
     "D10": Deviation(
@@ -107,7 +107,7 @@ DEVIATIONS = {
     ),
     "D16": Deviation(
         "",
-        "multi-scale testing resizes the picture; the authors resize the tensor already resized to 800 px",
+        "multi-scale testing resizes the image; the authors resize the tensor already resized to 800 px",
         "ours: larger scales then show more",
     ),
     "D17": Deviation(
@@ -138,7 +138,7 @@ DEVIATIONS = {
     "D22": Deviation(
         "",
         "batches are not grouped by aspect ratio on `shapes`; the authors always group theirs",
-        "all its pictures are square",
+        "all its images are square",
     ),
     "D23": Deviation(
         "",
@@ -176,14 +176,14 @@ def deviations_table(root: Path) -> str:
 
 
 GAINS = {"ap": "AP", "ap_slender": "slender", "ap_square": "square", "nr": "NMS recall"}  # columns of gains
-HEAD = ("Set", "Val. pictures with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss, seed 0")
+HEAD = ("Set", "Val. images with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss, seed 0")
 ABOVE_PEER = "above it, seed 0: RetinaNet; FreeAnchor"
 
 
 def photographs_table(root: Path) -> str:
     """A Markdown table of every set that has a report: AP of each detector, and gains with their intervals.
 
-    Percent. The gains' intervals are over pictures, paired, and do not know the seed; verdicts (`claims.md`) know both.
+    Percent. The gains' intervals are over images, paired, and do not know the seed; verdicts (`claims.md`) know both.
     """
     head = [*HEAD, ABOVE_PEER, *(f"gain: {name}" for name in GAINS.values())]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]

@@ -106,7 +106,7 @@ def slenderness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd
 
 
 def crowdedness_frame(profile: Profile, store: Store, gains: pd.DataFrame) -> pd.DataFrame:
-    """Fig. 6: AP by objects per picture for both detectors, and the gain in each bin."""
+    """Fig. 6: AP by objects per image for both detectors, and the gain in each bin."""
     frame = pair_frame(profile, store)
     frame = pd.concat([frame, gains.assign(detector="gain")], ignore_index=True) if len(gains) else frame
     bins = frame[frame["metric"].str.startswith("ap_objects_")]
@@ -134,7 +134,7 @@ def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def _augmentation(augment: AugmentConfig) -> str:
-    """What is changed at random about training pictures, in words."""
+    """What is changed at random about training images, in words."""
     sides = augment.short_sides
     scales = f", short side {min(sides)} to {max(sides)} px" if sides else ""
     return f"flips{scales}" if augment.flip_probability else f"none{scales}"
@@ -171,7 +171,7 @@ HEADLINE_ROWS = {
     "ap_75": "AP75",
     "ap_slender": "AP, slender objects (3:1 and beyond)",
     "ap_square": "AP, square objects (up to 4:3)",
-    "ap_objects_1_3": "AP, 1 to 3 objects a picture",
+    "ap_objects_1_3": "AP, 1 to 3 objects per image",
     "ap_objects_4_7": "AP, 4 to 7 objects",
     "ap_objects_8_12": "AP, 8 to 12 objects",
     "ap_objects_13_plus": "AP, 13 objects and more",
@@ -183,7 +183,7 @@ HEADLINE_LAYOUT = TableLayout(
     title="In one table",
     labels={"what": "Metric (percent)"},
     metrics={"retinanet": "RetinaNet", "freeanchor": "FreeAnchor", "gain": "Gain"},
-    caption="Small backbone; in brackets 95 % intervals over validation pictures, paired for the gain; ± the standard "
+    caption="Small backbone; in brackets 95 % intervals over validation images, paired for the gain; ± the standard "
     "deviation over seeds, where there are several. The paper's lines are ResNet-50 on COCO, for the metrics that it "
     "gives as numbers.",
 )
@@ -234,7 +234,7 @@ ABLATION_LAYOUT = TableLayout(
         "ap": "AP", "gain_ap": "Difference", "ap_50": "AP50", "ap_75": "AP75", "ap_slender": "AP slender", "nr": "NR"
     },
     caption="FreeAnchor on the small backbone, seed 0, with one field of its loss changed at a time; the default of "
-    "each factor is the run of the other tables. Difference: AP less the default's, paired over pictures; its brackets "
+    "each factor is the run of the other tables. Difference: AP less the default's, paired over images; its brackets "
     "include what another seed would change (standard deviation over FreeAnchor's seeds, pooled over backbones). The "
     "paper gives the values it tried for n, t, α and γ, and no numbers; the values beside β = 0.75 and the last two "
     "factors are ours.",
@@ -250,7 +250,7 @@ def _text(value: Value) -> str:
 def ablation_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """A row a (factor, value, metric): value, low, high, n_seeds; nan where not run.
 
-    Metric `gain_ap` is the AP less that of the factor's default, its interval over pictures and seeds; 0 without one
+    Metric `gain_ap` is the AP less that of the factor's default, its interval over images and seeds; 0 without one
     for the default itself. `seed_sd` is the standard deviation over FreeAnchor's seeds, pooled over backbones.
     """
     evidence = Evidence(profile, store)

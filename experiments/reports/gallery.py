@@ -1,18 +1,18 @@
-"""The gallery: the same pictures under both detectors, objects that only one of them finds, and their match maps.
+"""The gallery: the same images under both detectors, objects that only one of them finds, and their match maps.
 
 What it is: three figures of the first compared pair of runs, with the frames behind them. What it is not: the rules by
-which objects are chosen (`experiments.gallery_objects`), credits (`picture_credits`) or drawing
+which objects are chosen (`experiments.gallery_objects`), credits (`image_credits`) or drawing
 (`analysis.gallery_figures`).
 
     figure, frame = gallery_slender(profile, store)     # the most slender objects that one detector alone finds
-    figure, frame = gallery_crowded(profile, store)     # those of the most crowded pictures
-    figure, frame = gallery_random(profile, store)      # pictures drawn by lot
+    figure, frame = gallery_crowded(profile, store)     # those of the most crowded images
+    figure, frame = gallery_random(profile, store)      # images drawn by lot
     frame = gallery_frame(profile, store)               # the rows of all three
 
 A detector finds an object where COCO's greedy matching at IoU 0.5 gives it a detection of its class with at least the
 detector's own score, at which it has as many detections in the whole split as the split has objects. Nothing is picked
-by eye; `CAPTION` says the rules on the page. Where `store.pictures` is false the figures hold no pictures, and the
-frames hold no labelled boxes; pictures whose own licence forbids derivatives are passed over everywhere.
+by eye; `CAPTION` says the rules on the page. Where `store.images` is false the figures hold no images, and the
+frames hold no labelled boxes; images whose own licence forbids derivatives are passed over everywhere.
 """
 
 import math
@@ -32,19 +32,19 @@ from experiments.reports.gallery_objects import (
     BOTH,
     LEAST_SIZE,
     N_EACH,
-    NUM_PICTURES,
+    NUM_IMAGES,
     OBJECT_COLUMNS,
     Compared,
     choose_alone,
     compare_found,
-    draw_pictures,
+    draw_images,
+    image_credits,
     objects_frame,
-    picture_credits,
 )
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model
-from freeanchor.data.coco import Picture
-from freeanchor.data.pictures import open_image
+from freeanchor.data.coco import ImageRecord
+from freeanchor.data.images import open_image
 from freeanchor.files import write_csv
 from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
@@ -55,15 +55,15 @@ COLUMNS = (
     "credit",
 )  # fmt: skip
 DIGITS = 5  # decimals kept in the frames
-NO_PICTURES = "The licence of this data set does not allow its pictures to be shown here."
+NO_IMAGES = "The licence of this data set does not allow its images to be shown here."
 CAPTION = (
     "A detector finds an object where COCO's greedy matching at IoU 0.5 gives it a detection of its class whose score "
     "is at least the detector's own: the score at which it has as many detections in the whole split as the split has "
-    "objects. So both show about equally many boxes, and calibration plays no part. Seed 0. Pictures whose licence "
+    "objects. So both show about equally many boxes, and calibration plays no part. Seed 0. Images whose licence "
     "forbids derivatives are passed over."
 )
 _ALONE_CAPTION = (
-    f"Up to {N_EACH} objects that FreeAnchor alone finds and as many that RetinaNet alone finds, one a picture; left "
+    f"Up to {N_EACH} objects that FreeAnchor alone finds and as many that RetinaNet alone finds, one per image; left "
     f"out are boxes smaller than {LEAST_SIZE:g} x {LEAST_SIZE:g} px by area in the network's input, which nobody can "
     "see. Right: the object's bag of 50 anchors, opacity by share in Mean-max; above it, how many of them Mean-max "
     "really uses. "
@@ -75,32 +75,32 @@ FIGURE_TEXTS = {
     ),
     "gallery_crowded": (
         "Gallery: objects in crowds that one detector alone finds",
-        f"Those of the pictures with most objects first, ties by annotation id. {_ALONE_CAPTION}{CAPTION}",
+        f"Those of the images with most objects first, ties by annotation id. {_ALONE_CAPTION}{CAPTION}",
     ),
     "gallery_random": (
-        "Gallery: pictures drawn by lot",
-        f"{NUM_PICTURES} pictures drawn with a fixed seed from all with an object, nothing chosen. {CAPTION}",
+        "Gallery: images drawn by lot",
+        f"{NUM_IMAGES} images drawn with a fixed seed from all with an object, nothing chosen. {CAPTION}",
     ),
 }
 _TITLES = {
     SLENDER: "The most slender objects that one detector alone finds",
-    CROWDED: "Objects of the most crowded pictures that one detector alone finds",
-    RANDOM: "Pictures drawn by lot",
+    CROWDED: "Objects of the most crowded images that one detector alone finds",
+    RANDOM: "Images drawn by lot",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """All that the figures draw on: the split under both detectors, its objects, and the credits of its pictures."""
+    """All that the figures draw on: the split under both detectors, its objects, and the credits of its images."""
 
     compared: Compared
     objects: pd.DataFrame
     credits: dict[int, str]
     store: Store
 
-    def picture(self, image_id: int) -> Picture:
-        """The picture of that id."""
-        return next(picture for picture in self.compared.split.pictures if picture.image_id == image_id)
+    def image(self, image_id: int) -> ImageRecord:
+        """The image of that id."""
+        return next(image for image in self.compared.split.images if image.image_id == image_id)
 
     def counts(self) -> str:
         """How many objects of the split each detector alone finds, and both do, in words."""
@@ -130,12 +130,12 @@ def gallery_slender(profile: Profile, store: Store) -> tuple[Figure, pd.DataFram
 
 
 def gallery_crowded(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
-    """Objects of the most crowded pictures that one detector alone finds, with their match maps, and their rows."""
+    """Objects of the most crowded images that one detector alone finds, with their match maps, and their rows."""
     return _build(CROWDED, profile, store)
 
 
 def gallery_random(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
-    """A few pictures drawn by lot under both detectors, and the rows of all their objects."""
+    """A few images drawn by lot under both detectors, and the rows of all their objects."""
     return _build(RANDOM, profile, store)
 
 
@@ -144,14 +144,14 @@ def _look(profile: Profile, store: Store) -> _Seen | None:
     compared = compare_found(profile, store)
     if compared is None:
         return None
-    credits = picture_credits(compared.split.annotations, store.credit)
+    credits = image_credits(compared.split.annotations, store.credit)
     return _Seen(compared=compared, objects=objects_frame(compared), credits=credits, store=store)
 
 
 def _chosen(seen: _Seen, gallery: str) -> pd.DataFrame:
     """The rows of one gallery."""
     if gallery == RANDOM:
-        frame = draw_pictures(seen.objects, seen.credits)
+        frame = draw_images(seen.objects, seen.credits)
         place = pd.factorize(frame["image_id"])[0] + 1
     else:
         order = {SLENDER: "aspect", CROWDED: "num_objects"}[gallery]
@@ -171,8 +171,8 @@ def _chosen(seen: _Seen, gallery: str) -> pd.DataFrame:
 
 
 def gallery_stage(profile: Profile, store: Store) -> None:
-    """Ask both models about the bags that the galleries show, where their pictures may be shown; once."""
-    seen = _look(profile, store) if store.pictures else None
+    """Ask both models about the bags that the galleries show, where their images may be shown; once."""
+    seen = _look(profile, store) if store.images else None
     if seen is not None:
         for gallery in (SLENDER, CROWDED):
             frame = _chosen(seen, gallery)
@@ -187,11 +187,11 @@ def _build(gallery: str, profile: Profile, store: Store) -> tuple[Figure, pd.Dat
         return message_figure("not run"), pd.DataFrame(columns=list(COLUMNS))
     frame = _chosen(seen, gallery)
     title = _TITLES[gallery], seen.counts()
-    if not store.pictures:
-        boxes = dict.fromkeys(("x1", "y1", "x2", "y2"), math.nan)  # labels belong to whom the pictures do
-        return message_figure(NO_PICTURES, *title), frame.assign(**boxes)
+    if not store.images:
+        boxes = dict.fromkeys(("x1", "y1", "x2", "y2"), math.nan)  # labels belong to whom the images do
+        return message_figure(NO_IMAGES, *title), frame.assign(**boxes)
     if frame.empty:
-        return message_figure("There is no such object in a picture that may be shown.", *title), frame
+        return message_figure("There is no such object in an image that may be shown.", *title), frame
     if gallery == RANDOM:
         drawn = [_drawn_exhibit(seen, rows) for _, rows in frame.groupby("place")]
         return photographs_figure(drawn, *title), frame
@@ -202,8 +202,8 @@ def _build(gallery: str, profile: Profile, store: Store) -> tuple[Figure, pd.Dat
 def _object_exhibit(seen: _Seen, row: dict[Any, Any], bags: dict[str, dict[int, pd.DataFrame]]) -> Exhibit:
     """An object that one detector alone finds."""
     return Exhibit(
-        image=np.array(open_image(seen.picture(row["image_id"]).path)),
-        title=f"{row['category']}, {row['aspect']:.1f}:1, {_count(row['num_objects'])} in the picture",
+        image=np.array(open_image(seen.image(row["image_id"]).path)),
+        title=f"{row['category']}, {row['aspect']:.1f}:1, {_count(row['num_objects'])} in the image",
         subtitle=_finding(row),
         credit=row["credit"],
         shown={detector: _shown(seen.compared, detector, row["image_id"]) for detector in DETECTORS},
@@ -213,12 +213,12 @@ def _object_exhibit(seen: _Seen, row: dict[Any, Any], bags: dict[str, dict[int, 
 
 
 def _drawn_exhibit(seen: _Seen, rows: pd.DataFrame) -> Exhibit:
-    """A picture drawn by lot, with all its objects."""
+    """An image drawn by lot, with all its objects."""
     image_id, counts = int(rows["image_id"].iloc[0]), rows["found_by"].value_counts()
     retinanet, freeanchor = (int(counts.get(ALONE[name], 0) + counts.get(BOTH, 0)) for name in DETECTORS)
     names = rows["category"].value_counts()
     return Exhibit(
-        image=np.array(open_image(seen.picture(image_id).path)),
+        image=np.array(open_image(seen.image(image_id).path)),
         title=f"{_count(len(rows))}: {', '.join(f'{count} {name}' for name, count in names.head(3).items())}"
         + (" …" if len(names) > 3 else ""),
         subtitle=f"RetinaNet finds {retinanet}, FreeAnchor {freeanchor}",
@@ -246,7 +246,7 @@ def _finding(row: dict[Any, Any]) -> str:
 
 
 def _shown(compared: Compared, detector: str, image_id: int, *, with_missed: bool = False) -> ShownDetections:
-    """The boxes that a detector shows in a picture, at its own score."""
+    """The boxes that a detector shows in an image, at its own score."""
     ground_truth, found = compared.ground_truth, compared.found[detector]
     table = found.table
     own = table.score >= found.least_score
@@ -281,6 +281,6 @@ def _asked(seen: _Seen, run: Evaluation, frame: pd.DataFrame) -> pd.DataFrame:
     model, config = load_model(seen.store.weights(run.training))
     frames = []
     for image_id in frame["image_id"].unique().tolist():
-        rows = pd.DataFrame(bag_rows(model, config, seen.picture(image_id), FreeAnchorLoss()))
+        rows = pd.DataFrame(bag_rows(model, config, seen.image(image_id), FreeAnchorLoss()))
         frames.append(rows[rows["annotation_id"].isin(frame["annotation_id"])])
     return pd.concat(frames, ignore_index=True)

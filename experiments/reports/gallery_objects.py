@@ -7,14 +7,14 @@ lowest, where it has fewer). So both detectors show equally many boxes, and cali
     compared = compare_found(profile, store)                        # None where either was not run
     objects = objects_frame(compared)                               # a row an object of the split
     slender = choose_alone(objects, "aspect", shown=set(credits))   # the most slender that one detector alone finds
-    lot = draw_pictures(objects, shown=set(credits))                # pictures drawn by lot
+    lot = draw_images(objects, shown=set(credits))                # images drawn by lot
 
-Whose picture is it: the licence and source of each picture of a data set, as a line to stand below it.
+Whose image is it: the licence and source of each image of a data set, as a line to stand below it.
 
 What it is: the fields `license`, `flickr_url` and `coco_url` of a COCO json, looked up in its `licenses`. What it is
-not: leave to show a data set's pictures at all, which its user gives.
+not: leave to show a data set's images at all, which its user gives.
 
-    credits = picture_credits(Path("photos/val.json"), overall="Aquarium, Roboflow, CC BY 4.0")
+    credits = image_credits(Path("photos/val.json"), overall="Aquarium, Roboflow, CC BY 4.0")
     credits[776]        # "Attribution License, http://farm2…"; no entry: must not be shown
 """
 
@@ -37,12 +37,12 @@ from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
-from freeanchor.data.coco import Picture, Split, locate_split, read_split
+from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.data.resizing import resized_size
 from freeanchor.errors import printable
 
 N_EACH = 3  # objects shown that one detector alone finds, of either detector
-NUM_PICTURES = 4  # drawn by lot
+NUM_IMAGES = 4  # drawn by lot
 SEED = 0  # of the lot
 LEAST_SIZE = 12.0  # px in the network's input, the side of a square of the box's area; smaller, nobody can see it
 ALONE = {FREEANCHOR: f"{FREEANCHOR} alone", RETINANET: f"{RETINANET} alone"}  # in the order of the rows
@@ -123,7 +123,7 @@ def objects_frame(compared: Compared) -> pd.DataFrame:
     """A row an object of the split, crowd regions left out: `OBJECT_COLUMNS`.
 
     `size` is the square root of the box's area in the network's input, `aspect` max(w / h, h / w), `num_objects` those
-    of its picture, `found_by` the detector that alone finds it ("FreeAnchor alone"), "both" or "neither".
+    of its image, `found_by` the detector that alone finds it ("FreeAnchor alone"), "both" or "neither".
     """
     ground_truth = compared.ground_truth
     training = compared.runs[RETINANET].training
@@ -132,7 +132,7 @@ def objects_frame(compared: Compared) -> pd.DataFrame:
         if isinstance(training, Training)
         else (training.short_side, training.max_long_side)
     )
-    scales = {picture.image_id: _scale(picture, *limits) for picture in compared.split.pictures}
+    scales = {image.image_id: _scale(image, *limits) for image in compared.split.images}
     scale = np.array([scales[image_id] for image_id in ground_truth.image_id.tolist()])
     columns = {
         "image_id": ground_truth.image_id,
@@ -153,8 +153,8 @@ def objects_frame(compared: Compared) -> pd.DataFrame:
 def choose_alone(objects: pd.DataFrame, order: str, shown: Collection[int], count: int = N_EACH) -> pd.DataFrame:
     """Of the objects that one detector alone finds, the `count` with the greatest `order`, for either detector.
 
-    FreeAnchor's first; ties go to the lower annotation id; one object a picture and detector. Left out are objects
-    below `LEAST_SIZE` and pictures that are not in `shown`. Fewer where there are no more.
+    FreeAnchor's first; ties go to the lower annotation id; one object an image and detector. Left out are objects
+    below `LEAST_SIZE` and images that are not in `shown`. Fewer where there are no more.
     """
     visible = objects[(objects["size"] >= LEAST_SIZE) & objects["image_id"].isin(list(shown))]
     ordered = visible.sort_values([order, "annotation_id"], ascending=[False, True])
@@ -162,17 +162,17 @@ def choose_alone(objects: pd.DataFrame, order: str, shown: Collection[int], coun
     return pd.concat(chosen, ignore_index=True)
 
 
-def draw_pictures(objects: pd.DataFrame, shown: Collection[int], count: int = NUM_PICTURES) -> pd.DataFrame:
-    """All objects of `count` pictures in `shown`, drawn by lot from those with an object, in the order of the draw."""
-    pictures = np.unique(objects.loc[objects["image_id"].isin(list(shown)), "image_id"])
-    drawn = np.random.default_rng(SEED).permutation(pictures)[:count].tolist()
+def draw_images(objects: pd.DataFrame, shown: Collection[int], count: int = NUM_IMAGES) -> pd.DataFrame:
+    """All objects of `count` images in `shown`, drawn by lot from those with an object, in the order of the draw."""
+    images = np.unique(objects.loc[objects["image_id"].isin(list(shown)), "image_id"])
+    drawn = np.random.default_rng(SEED).permutation(images)[:count].tolist()
     chosen = [objects[objects["image_id"] == image_id] for image_id in drawn]
     return pd.concat([objects.iloc[:0], *chosen], ignore_index=True)
 
 
-def _scale(picture: Picture, short_side: int, max_long_side: int) -> float:
+def _scale(image: ImageRecord, short_side: int, max_long_side: int) -> float:
     """From the file's pixels to the network's input."""
-    return resized_size(picture.width, picture.height, short_side, max_long_side)[0] / picture.width
+    return resized_size(image.width, image.height, short_side, max_long_side)[0] / image.width
 
 
 def _finders(found: dict[str, Found]) -> np.ndarray:
@@ -182,20 +182,20 @@ def _finders(found: dict[str, Found]) -> np.ndarray:
     return np.select(cases, [BOTH, ALONE[RETINANET], ALONE[FREEANCHOR]], default=NEITHER).astype(object)
 
 
-# Boxes drawn on a picture make a derivative of it. "Attribution-NoDerivs License", "CC BY-ND 2.0", ".../by-nd/2.0/"
+# Boxes drawn on an image make a derivative of it. "Attribution-NoDerivs License", "CC BY-ND 2.0", ".../by-nd/2.0/"
 _NO_DERIVATIVES = re.compile(r"no[- ]?deriv|\bnd\b|bynd|all rights reserved", re.IGNORECASE)
 
 
-def picture_credits(annotations: Path, overall: str) -> dict[int, str]:
-    """The credit line of every picture that may be shown, by image id.
+def image_credits(annotations: Path, overall: str) -> dict[int, str]:
+    """The credit line of every image that may be shown, by image id.
 
-    "<licence name>, <flickr_url or coco_url>" where the picture has a licence of its own that the json lists,
-    `overall` (the whole data set's) where not. Pictures whose licence, by its name or address, forbids derivatives
+    "<licence name>, <flickr_url or coco_url>" where the image has a licence of its own that the json lists,
+    `overall` (the whole data set's) where not. Images whose licence, by its name or address, forbids derivatives
     have no entry.
     """
     content = json.loads(annotations.read_text(encoding="utf-8"))
     licences = content.get("licenses")
-    # ids as text: a picture that says "3" where the list says 3 means that licence all the same
+    # ids as text: an image that says "3" where the list says 3 means that licence all the same
     known = {str(item["id"]): item for item in licences or [] if isinstance(item, dict) and "id" in item}
     credits = {
         image["id"]: _credit(image, known.get(str(image.get("license"))), overall) for image in content["images"]
@@ -204,7 +204,7 @@ def picture_credits(annotations: Path, overall: str) -> dict[int, str]:
 
 
 def _credit(image: dict[str, Any], licence: dict[str, Any] | None, overall: str) -> str | None:
-    """One picture's line; None where it must not be shown."""
+    """One image's line; None where it must not be shown."""
     if licence is None:
         return overall
     name, address = str(licence.get("name", "")), str(licence.get("url", ""))

@@ -89,7 +89,7 @@ FIGURE_TEXTS = {
         "Left: confidence of the 16 square anchors of highest IoU under FreeAnchor, darker is likelier. Right: the "
         "same anchors by IoU, as hand-crafted assignment ranks them. One row a stage of training. The object is "
         "chosen by a rule on the ground truth: of objects with their class at one end and a box no longer than 4:3, "
-        "the largest in a picture of few objects.",
+        "the largest in an image of few objects.",
     ),
     "figure5": (
         "Figure 5. Slender and square objects",
@@ -99,7 +99,7 @@ FIGURE_TEXTS = {
     ),
     "figure6": (
         "Figure 6. Crowdedness",
-        "AP on the pictures with so many objects, and what FreeAnchor gains, paired over pictures. The paper's bins "
+        "AP on the images with so many objects, and what FreeAnchor gains, paired over images. The paper's bins "
         "are unpublished, these are ours.",
     ),
     "positions": (
@@ -124,19 +124,19 @@ FIGURE_TEXTS = {
         "anchor's rank in its object's bag: the same anchors for both detectors. Right: the box of the anchor that "
         "overlaps the object most; then, each detector's own, of the anchor that scores highest, and the best box in "
         "the bag. Means over the validation objects (of COCO's the first 5,000) and over seeds, 95 % intervals over "
-        "pictures.",
+        "images.",
     ),
     "candidates": (
         "NMS recall from equally many candidates",
         "Table 1 takes every candidate above score 0.05, however many a detector has. Here NMS is given at most so "
-        "many of a picture's candidates, the best-scored, of either detector; at the right, all of them. Hollow "
-        "points: pictures have fewer than that (num_given in the csv). Authors' definition, mean over IoU thresholds "
-        "0.50 to 0.90, 95 % intervals over pictures.",
+        "many of an image's candidates, the best-scored, of either detector; at the right, all of them. Hollow "
+        "points: images have fewer than that (num_given in the csv). Authors' definition, mean over IoU thresholds "
+        "0.50 to 0.90, 95 % intervals over images.",
     ),
     "ablations_figure": (
         "Ablations, drawn",
         "AP with one factor changed at a time, seed 0. The filled point is the default; error bars are 95 % intervals "
-        "over pictures, the band one standard deviation over seeds to either side.",
+        "over images, the band one standard deviation over seeds to either side.",
     ),
     "training": (
         "Training",
@@ -151,7 +151,7 @@ FIGURE_TEXTS = {
     "bag_overlap": (
         "What a bag can hold",
         "IoU of an object's anchors by rank, the best first: median and quartiles over the validation objects under "
-        "this profile's anchors, beside COCO's under the paper's. No detector is asked. Where pictures are small, the "
+        "this profile's anchors, beside COCO's under the paper's. No detector is asked. Where images are small, the "
         "paper's 50 (dotted) reaches down to anchors that hardly touch their object.",
     ),
     **GALLERY_TEXTS,

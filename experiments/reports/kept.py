@@ -36,7 +36,7 @@ def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
     """Keep every measured run of a profile; a line a file, written anew only where what it holds has changed.
 
     Compared runs are asked about their bags first, should no report have done so. Tests that an earlier zip of the same
-    training holds, and the store does not, stay in it. Where the store's pictures are not to be shown, the boxes of the
+    training holds, and the store does not, stay in it. Where the store's images are not to be shown, the boxes of the
     galleries' objects are left out. Raises UsageError where nothing has been measured.
     """
     measured = [run for run in profile.evaluations.values() if is_measured(run, store)]
@@ -50,7 +50,7 @@ def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
     folder = reports / profile.report_name / FOLDER
     for training in dict.fromkeys(run.training for run in measured):
         tests = {run.directory(store.runs) for run in measured if run.training == training}
-        files = _files(training.directory(store.runs), tests, with_galleries=store.pictures)
+        files = _files(training.directory(store.runs), tests, with_galleries=store.images)
         path = _pack(training.directory(store.runs).name, dict(sorted(files)), folder, store)
         yield f"{path}: {path.stat().st_size:,} bytes"
         yield from (f"{other}: of another configuration or other data, left" for other in _namesakes(training, folder))
@@ -75,7 +75,7 @@ def _pack(name: str, content: dict[str, bytes], folder: Path, store: Store) -> P
     target, record = folder / f"{name}.zip", f"{name}/train.json"
     earlier = _content(target)
     if earlier.get(record) == content[record]:
-        shown = {key: data for key, data in earlier.items() if store.pictures or "/gallery_" not in key}
+        shown = {key: data for key, data in earlier.items() if store.images or "/gallery_" not in key}
         content = dict(sorted((shown | content).items()))
     if content == earlier:
         return target

@@ -6,7 +6,7 @@ What it is: files that lie in a report's folder, put on one page. What it is not
     build_page(Path("reports/shapes"), {"profile": "shapes", "commit": "0f3c…"}, sections)
 
 A table is read from its Markdown (`<stem>.md`), a figure from its png. What is missing shows as *not run*. The page
-loads nothing: pictures are embedded, styles are inline, there are no scripts; only links to sibling files are relative.
+loads nothing: images are embedded, styles are inline, there are no scripts; only links to sibling files are relative.
 
 Tables of a Markdown file, read for the report page.
 
@@ -152,7 +152,7 @@ _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
 _POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
 _PNG_DPI = 200
 _QUALITIES = ((85, 1.0), (55, 1.0), (25, 1.0), (25, 0.75))  # of webp, share of the width; drawings pass at once
-_LARGEST_PICTURE = 200_000  # bytes, if any quality allows
+_LARGEST_IMAGE = 200_000  # bytes, if any quality allows
 _TEMPLATE_FOLDER = Path(__file__).parent
 
 
@@ -175,7 +175,7 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class ImageRecord:
     """A png as the page shows it."""
 
     data_uri: str
@@ -250,7 +250,7 @@ def _shown(section: Section, report_dir: Path) -> dict[str, Any]:
     return {
         "section": section,
         "tables": _read_tables(section) if section.kind == "table" else [],
-        "picture": _read_picture(section) if section.kind == "figure" else None,
+        "image": _read_image(section) if section.kind == "figure" else None,
         "downloads": {
             suffix: quote(os.path.relpath(sibling(section.stem, suffix), report_dir))
             for suffix in _DOWNLOADS
@@ -264,7 +264,7 @@ def _read_tables(section: Section) -> list[MarkdownTable]:
     return parse_markdown(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
-def _read_picture(section: Section) -> Picture | None:
+def _read_image(section: Section) -> ImageRecord | None:
     """The section's png as webp, a tenth of its size, so that the page stays small enough to commit and to mail."""
     path = sibling(section.stem, "png")
     if not path.exists():
@@ -273,7 +273,7 @@ def _read_picture(section: Section) -> Picture | None:
         width, height = image.size
         encoded = _webp(image.convert("RGB"))
     scale = _POINTS_AN_INCH / _PNG_DPI
-    return Picture(
+    return ImageRecord(
         data_uri=f"data:image/webp;base64,{base64.b64encode(encoded).decode()}",
         width=round(width * scale),
         height=round(height * scale),
@@ -281,11 +281,11 @@ def _read_picture(section: Section) -> Picture | None:
 
 
 def _webp(image: Image.Image) -> bytes:
-    """A picture as webp, the more coarsely the larger it comes out: figures of photographs, above all."""
+    """An image as webp, the more coarsely the larger it comes out: figures of photographs, above all."""
     for quality, share in _QUALITIES:
         buffer = io.BytesIO()
         size = round(image.width * share), round(image.height * share)
         (image if share == 1 else image.resize(size)).save(buffer, format="WEBP", quality=quality)
-        if buffer.tell() <= _LARGEST_PICTURE:
+        if buffer.tell() <= _LARGEST_IMAGE:
             break
     return buffer.getvalue()

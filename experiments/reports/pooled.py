@@ -29,7 +29,7 @@ from freeanchor.files import write_atomically
 
 CAPTION = (
     "Each pooled value is the plain mean over the sets that have it, every set alike: the question is about "
-    "photographs, not about the biggest folder. Its 95 % interval joins the sets' own as independent ones (pictures: "
+    "photographs, not about the biggest folder. Its 95 % interval joins the sets' own as independent ones (images: "
     "MOVER, Zou and Donner 2008; seeds: t, degrees after Welch and Satterthwaite; a set with one seed is lent the "
     "others' noise) and is judged by the same rules. It is about these sets, not about all that there are: what "
     "another set might give is seen from the range, lowest to highest of the sets' values, chance included. There is "
@@ -57,7 +57,7 @@ def to_markdown(frame: pd.DataFrame, sets: Sequence[ClaimSet], left_out: Sequenc
         notes.append(f"- Measured, but no part of it in two sets: {said}.")
     if left_out:
         names = ", ".join(map(escape_markdown, left_out))
-        notes.append(f"- Left out, since their pictures are already counted: {names}.")
+        notes.append(f"- Left out, since their images are already counted: {names}.")
     return "\n\n".join([title, CAPTION, body, "\n".join(notes)]) + "\n"
 
 

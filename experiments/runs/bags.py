@@ -1,7 +1,7 @@
 """Bags over training: of the few objects whose matching is shown (Figs. 1 and 4), and of a data set's.
 
 The few are chosen by a rule on the ground truth, before any detector is asked: of objects with a box no longer than
-4:3, so that their bags hold anchors of ratio 1:1 as in the paper's Fig. 4, in pictures of at most `MAX_OBJECTS`
+4:3, so that their bags hold anchors of ratio 1:1 as in the paper's Fig. 4, in images of at most `MAX_OBJECTS`
 objects, the largest; those first whose discriminative part lies off their centre, where the data say so.
 
     frame = matches_frame(evaluation, store)            # a row an anchor: analysis.bags.MATCH_COLUMNS
@@ -24,7 +24,7 @@ from analysis.bags.arrays import (
     BagArrays,
     bag_table,
     concatenate_bags,
-    picture_means,
+    image_means,
 )
 from analysis.bags.matches import MATCH_COLUMNS
 from analysis.bags.summaries import POSITION_COLUMNS, position_histograms
@@ -34,14 +34,14 @@ from experiments.registry.config import Evaluation, PublishedCheckpoint
 from experiments.registry.profile import SNAPSHOTS, Profile
 from experiments.runs.store import Store, is_measured
 from freeanchor.checkpoints.native import DetectorConfig, load_model
-from freeanchor.data.coco import Picture, Split, locate_split, read_split
+from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.files import write_csv
 from freeanchor.inference.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
-MAX_OBJECTS = 6  # a picture with more is hard to read
+MAX_OBJECTS = 6  # an image with more is hard to read
 NUM_OBJECTS = 4
-MAX_BAGS = 5000  # objects of a data set, in whole pictures by the split's order: all of the drawn sets'
+MAX_BAGS = 5000  # objects of a data set, in whole images by the split's order: all of the drawn sets'
 DIGITS = 5  # decimals kept of what is stored
 STAGE_COLUMNS = ("run", "detector", "step", "num_steps")
 
@@ -53,13 +53,11 @@ def _parts(annotations: Path) -> dict[int, tuple[float, float]]:
 
 
 def _objects(split: Split) -> pd.DataFrame:
-    """Every object of a split: picture's place, annotation id, corners, area, aspect, objects in its picture."""
+    """Every object of a split: image's place, annotation id, corners, area, aspect, objects in its image."""
     rows = []
-    for place, picture in enumerate(split.pictures):
-        for annotation_id, (x1, y1, x2, y2) in zip(
-            picture.annotation_ids.tolist(), picture.boxes.tolist(), strict=True
-        ):
-            rows.append((place, annotation_id, x1, y1, x2, y2, len(picture.boxes)))
+    for place, image in enumerate(split.images):
+        for annotation_id, (x1, y1, x2, y2) in zip(image.annotation_ids.tolist(), image.boxes.tolist(), strict=True):
+            rows.append((place, annotation_id, x1, y1, x2, y2, len(image.boxes)))
     frame = pd.DataFrame(rows, columns=["place", "annotation_id", "x1", "y1", "x2", "y2", "num_objects"])
     width, height = frame["x2"] - frame["x1"], frame["y2"] - frame["y1"]
     return frame.assign(
@@ -77,15 +75,15 @@ def _is_acentric(objects: pd.DataFrame, parts: dict[int, tuple[float, float]]) -
 
 def choose_objects(
     split: Split, parts: dict[int, tuple[float, float]], count: int = NUM_OBJECTS
-) -> list[tuple[Picture, int]]:
-    """The objects to show, each with its picture, by the rule above; where no picture is so empty, of all of them."""
+) -> list[tuple[ImageRecord, int]]:
+    """The objects to show, each with its image, by the rule above; where no image is so empty, of all of them."""
     objects = _objects(split)
     objects = objects.assign(is_acentric=_is_acentric(objects, parts))
     for condition in (objects["num_objects"] <= MAX_OBJECTS, objects["aspect"] <= AspectCuts().square):
         objects = objects[condition.loc[objects.index]] if condition.loc[objects.index].any() else objects
     order = ["is_acentric", "area", "annotation_id"]
     best = objects.sort_values(order, ascending=[False, False, True]).drop_duplicates("place").head(count)
-    return [(split.pictures[place], number) for place, number in best[["place", "annotation_id"]].to_numpy().tolist()]
+    return [(split.images[place], number) for place, number in best[["place", "annotation_id"]].to_numpy().tolist()]
 
 
 def snapshot_files(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int, Path]], int]:
@@ -120,9 +118,9 @@ def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     for step, path in stages:
         model, detector = load_model(path)
         head = {"run": evaluation.name, "detector": training.detector, "step": step, "num_steps": num_steps}
-        for picture, annotation_id in chosen:
+        for image, annotation_id in chosen:
             part = dict(zip(("part_x", "part_y"), parts.get(annotation_id, (math.nan, math.nan)), strict=True))
-            bags = bag_rows(model, detector, picture, FreeAnchorLoss())
+            bags = bag_rows(model, detector, image, FreeAnchorLoss())
             rows += [{**head, **row, **part} for row in bags if row["annotation_id"] == annotation_id]
     return pd.DataFrame(rows, columns=list(MATCH_COLUMNS))
 
@@ -130,7 +128,7 @@ def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
 def bags_frame(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS) -> pd.DataFrame:
     """The bags of a data set's objects at each snapshot: `STAGE_COLUMNS`, then `BAG_TABLE_COLUMNS`; a row a bag.
 
-    Objects of the validation split, in whole pictures by its order while they hold at most `max_objects`.
+    Objects of the validation split, in whole images by its order while they hold at most `max_objects`.
     """
     return bag_frames(evaluation, store, max_objects)[0]
 
@@ -141,7 +139,7 @@ def position_frame(evaluation: Evaluation, store: Store, max_objects: int = MAX_
 
 
 def bag_frames(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`bags_frame` and `position_frame` from one pass of each snapshot over the pictures; rounded to `DIGITS`."""
+    """`bags_frame` and `position_frame` from one pass of each snapshot over the images; rounded to `DIGITS`."""
     tables = [pd.DataFrame(columns=[*STAGE_COLUMNS, *BAG_TABLE_COLUMNS])]
     positions = [pd.DataFrame(columns=[*STAGE_COLUMNS[:3], *POSITION_COLUMNS])]
     for head, bags in _stage_bags(evaluation, store, max_objects):
@@ -158,34 +156,34 @@ def _stage_bags(evaluation: Evaluation, store: Store, max_objects: int) -> Itera
     training = evaluation.training
     directory = store.data(training)
     parts = _parts(locate_split(directory, "val")[0])
-    pictures = first_pictures(read_split(directory, "val"), max_objects)
+    images = first_images(read_split(directory, "val"), max_objects)
     stages, num_steps = _stages(evaluation, store)
     for step, path in stages:
         model, detector = load_model(path)
-        found = [bag_arrays(bags, detector, parts) for bags in object_bags(model, detector, pictures, FreeAnchorLoss())]
+        found = [bag_arrays(bags, detector, parts) for bags in object_bags(model, detector, images, FreeAnchorLoss())]
         if found:
             names = evaluation.name, training.detector, step, num_steps
             yield dict(zip(STAGE_COLUMNS, names, strict=True)), concatenate_bags(found)
 
 
-def first_pictures(split: Split, max_objects: int) -> list[Picture]:
-    """The first pictures with objects that hold at most `max_objects` together, and at least one picture."""
-    pictures = [picture for picture in split.pictures if len(picture.boxes)]
-    totals = np.cumsum([len(picture.boxes) for picture in pictures], dtype=np.int64)
-    return pictures[: max(1, int((totals <= max_objects).sum()))]
+def first_images(split: Split, max_objects: int) -> list[ImageRecord]:
+    """The first images with objects that hold at most `max_objects` together, and at least one image."""
+    images = [image for image in split.images if len(image.boxes)]
+    totals = np.cumsum([len(image.boxes) for image in images], dtype=np.int64)
+    return images[: max(1, int((totals <= max_objects).sum()))]
 
 
 def bag_arrays(bags: ObjectBags, detector: DetectorConfig, parts: dict[int, tuple[float, float]]) -> BagArrays:
-    """One picture's bags as the analysis takes them."""
-    picture, missing = bags.picture, (math.nan, math.nan)
-    ids = picture.annotation_ids.numpy()
+    """One image's bags as the analysis takes them."""
+    image, missing = bags.image, (math.nan, math.nan)
+    ids = image.annotation_ids.numpy()
     names = np.array(detector.category_names, dtype=object)
     return BagArrays(
-        image_id=np.full(len(ids), picture.image_id),
+        image_id=np.full(len(ids), image.image_id),
         annotation_id=ids,
-        category=names[picture.labels.numpy()],
+        category=names[image.labels.numpy()],
         num_objects=np.full(len(ids), len(ids)),
-        gt_boxes=picture.boxes.numpy().astype(np.float64),
+        gt_boxes=image.boxes.numpy().astype(np.float64),
         parts=np.array([parts.get(number, missing) for number in ids.tolist()], dtype=np.float64).reshape(-1, 2),
         boxes=bags.boxes.numpy().astype(np.float64),
         level=bags.level.numpy(),
@@ -232,16 +230,16 @@ def stored_positions(profile: Profile, store: Store) -> pd.DataFrame:
 def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
     """Ask a trained run about its bags, once; the path of `bag_boxes.csv`: `image_id` and `MEAN_COLUMNS`.
 
-    Validation objects in whole pictures by the split's order, while they are at most `MAX_BAGS`.
+    Validation objects in whole images by the split's order, while they are at most `MAX_BAGS`.
     """
     path = evaluation.directory(store.runs) / "bag_boxes.csv"
     if not path.exists():
         model, detector = load_model(store.weights(evaluation.training))
-        pictures = first_pictures(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
+        images = first_images(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
         frames = [pd.DataFrame(columns=["image_id", *MEAN_COLUMNS])]
-        for bags in object_bags(model, detector, pictures, FreeAnchorLoss()):
-            means = picture_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
-            frames.append(means.assign(image_id=bags.picture.image_id)[list(frames[0].columns)])
+        for bags in object_bags(model, detector, images, FreeAnchorLoss()):
+            means = image_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
+            frames.append(means.assign(image_id=bags.image.image_id)[list(frames[0].columns)])
         found = [frame for frame in frames if len(frame)]
         write_csv(path, (pd.concat(found, ignore_index=True) if found else frames[0]).round(DIGITS))
     return path

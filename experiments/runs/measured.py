@@ -1,7 +1,7 @@
-"""The same measurements of several seeds as one: means, intervals over pictures, spread over seeds.
+"""The same measurements of several seeds as one: means, intervals over images, spread over seeds.
 
-Two sources of chance stand side by side in every row, since neither contains the other: which pictures were drawn for
-validation (`low`, `high`: the mean of the seeds' bootstrap intervals; the pictures are the same, so more seeds do not
+Two sources of chance stand side by side in every row, since neither contains the other: which images were drawn for
+validation (`low`, `high`: the mean of the seeds' bootstrap intervals; the images are the same, so more seeds do not
 narrow it), and the seed of the training (`sd`, `minimum`, `maximum`, and `seed_low`, `seed_high`: the t interval of the
 mean over seeds; nan for one seed).
 
@@ -107,7 +107,7 @@ def pair_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def gains_frame(profile: Profile, pairs: Sequence[Pair], store: Store) -> pd.DataFrame:
-    """Second minus first of each pair in every metric, paired over pictures, then over seeds.
+    """Second minus first of each pair in every metric, paired over images, then over seeds.
 
     Columns metric, value, low, high and `SEED_COLUMNS`; empty where no pair has been run whole.
     """
@@ -117,7 +117,7 @@ def gains_frame(profile: Profile, pairs: Sequence[Pair], store: Store) -> pd.Dat
 
 
 def peer_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Seed 0 of both detectors less RetinaNet with torchvision's own loss, in every metric, paired over pictures.
+    """Seed 0 of both detectors less RetinaNet with torchvision's own loss, in every metric, paired over images.
 
     Columns detector, metric, value, low, high; empty where the profile has no such peer, or it was not run.
     """

@@ -27,7 +27,7 @@ from freeanchor.shapes.dataset import write_shapes
 from freeanchor.training.loop import TrainingResult, train
 from freeanchor.training.processes import ALONE, Processes
 
-COCO_PICTURES = {"train": 118_287, "val": 5_000}
+COCO_IMAGES = {"train": 118_287, "val": 5_000}
 
 
 def is_done(marker: Path) -> bool:
@@ -70,10 +70,10 @@ def _read(training: Training | PublishedCheckpoint, store: Store, name: str) -> 
     if isinstance(training.data, CocoData) and not directory.exists():
         raise DataError(f"{directory}: COCO is not there; run make data PROFILE=coco, or give its folder with DATA=DIR")
     split = read_split(directory, name)
-    expected = COCO_PICTURES[name]
-    if isinstance(training.data, CocoData) and len(split.pictures) != expected:
+    expected = COCO_IMAGES[name]
+    if isinstance(training.data, CocoData) and len(split.images) != expected:
         raise DataError(
-            f"{split.annotations}: lists {len(split.pictures):,} pictures, COCO 2017's {name} split {expected:,}; use "
+            f"{split.annotations}: lists {len(split.images):,} images, COCO 2017's {name} split {expected:,}; use "
             "profile photos for other data"
         )
     return split

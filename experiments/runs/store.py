@@ -26,7 +26,7 @@ from freeanchor.runtime import processor_name
 class Store:
     """Where things lie: runs, drawn data sets, downloaded weights, the user's own data folder and backbone weights.
 
-    Reports show the data set's `pictures` unless their licence is not for that; `credit` says whose they are.
+    Reports show the data set's `images` unless their licence is not for that; `credit` says whose they are.
     """
 
     runs: Path = Path("runs")
@@ -34,7 +34,7 @@ class Store:
     downloads: Path = Path("downloads")
     folder: Path | None = None
     backbone_weights: Path | None = None
-    pictures: bool = True
+    images: bool = True
     credit: str = ""
 
     def data(self, training: Training | PublishedCheckpoint) -> Path:

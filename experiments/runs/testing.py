@@ -1,6 +1,6 @@
-"""What testing gives on one picture, as rows of the files that it leaves.
+"""What testing gives on one image, as rows of the files that it leaves.
 
-rows = list(result_rows(prediction.picture, prediction.detections, detector.category_ids))      # COCO results
+rows = list(result_rows(prediction.image, prediction.detections, detector.category_ids))      # COCO results
 rows = list(recall_rows(prediction))            # a row an object: its best IoU before and after NMS
 rows = list(budget_rows(prediction))            # a row an object and number of candidates
 
@@ -30,7 +30,7 @@ from experiments.runs.bags import snapshot_files
 from experiments.runs.stages import _validation, is_done
 from experiments.runs.store import Store, provenance
 from freeanchor.checkpoints.native import DetectorConfig, load_model
-from freeanchor.data.coco import Picture, Split, locate_split, read_split
+from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.files import alone_at, replacing, write_csv, write_json
@@ -38,20 +38,20 @@ from freeanchor.inference.predict import BATCH_SIZE, Prediction, predict
 from freeanchor.runtime import Runtime
 from freeanchor.training.processes import ALONE, Processes
 
-BUDGETS = (10, 30, 100, 300, 1000)  # candidates of a picture, the best, for NMS recall at equal numbers
+BUDGETS = (10, 30, 100, 300, 1000)  # candidates of an image, the best, for NMS recall at equal numbers
 _IOUS = ("before", "after", "before_same_class", "after_same_class", "after_capped", "after_capped_same_class")
 _OBJECT = ("image_id", "annotation_id")
 RECALL_COLUMNS = (*_OBJECT, *_IOUS)
 BUDGET_COLUMNS = (*_OBJECT, "budget", "num_given", "before", "after")
 
 
-def result_rows(picture: Picture, found: Candidates, category_ids: tuple[int, ...]) -> Iterator[dict[str, object]]:
+def result_rows(image: ImageRecord, found: Candidates, category_ids: tuple[int, ...]) -> Iterator[dict[str, object]]:
     """A row a box: image_id, category_id, bbox (x, y, width, height in the file's pixels, to 0.001), score."""
     for (x1, y1, x2, y2), score, label in zip(
         found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
     ):
         yield {
-            "image_id": picture.image_id,
+            "image_id": image.image_id,
             "category_id": category_ids[label],
             "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(score, 6),
@@ -61,24 +61,24 @@ def result_rows(picture: Picture, found: Candidates, category_ids: tuple[int, ..
 def recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
     """A row an object: `RECALL_COLUMNS`, IoUs to 1e-6."""
     columns = [getattr(prediction.recall, name).tolist() for name in _IOUS]
-    for annotation_id, *values in zip(prediction.picture.annotation_ids.tolist(), *columns, strict=True):
+    for annotation_id, *values in zip(prediction.image.annotation_ids.tolist(), *columns, strict=True):
         ious = dict(zip(_IOUS, (round(value, 6) for value in values), strict=True))
-        yield {"image_id": prediction.picture.image_id, "annotation_id": annotation_id, **ious}
+        yield {"image_id": prediction.image.image_id, "annotation_id": annotation_id, **ious}
 
 
 def budget_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
     """A row an object and budget of candidates: `BUDGET_COLUMNS`, IoUs to 1e-6."""
-    annotation_ids = prediction.picture.annotation_ids.tolist()
+    annotation_ids = prediction.image.annotation_ids.tolist()
     for budget, found in prediction.at_budgets.items():
         sides = found.before.tolist(), found.after.tolist()
         for annotation_id, before, after in zip(annotation_ids, *sides, strict=True):
-            values = (prediction.picture.image_id, annotation_id, budget, found.num_given)
+            values = (prediction.image.image_id, annotation_id, budget, found.num_given)
             yield dict(zip(BUDGET_COLUMNS, (*values, round(before, 6), round(after, 6)), strict=True))
 
 
 @dataclass(frozen=True)
 class _Tested:
-    """What testing gave on one picture: its place in the split, rows for the three files, the number of candidates."""
+    """What testing gave on one image: its place in the split, rows for the three files, the number of candidates."""
 
     place: int
     detections: list[dict[str, object]]
@@ -95,21 +95,21 @@ def _test(
     runtime: Runtime,
     processes: Processes,
 ) -> list[_Tested]:
-    """All pictures' results, in order; each process tests every so-manieth batch, so that batches are the same."""
-    places = range(len(split.pictures))
+    """All images' results, in order; each process tests every so-manieth batch, so that batches are the same."""
+    places = range(len(split.images))
     batches = [places[first : first + BATCH_SIZE] for first in range(0, len(places), BATCH_SIZE)]
     own = [place for batch in processes.share(batches) for place in batch]
-    pictures = [split.pictures[place] for place in own]
+    images = [split.images[place] for place in own]
     found = [
         _Tested(
             place,
-            list(result_rows(prediction.picture, prediction.detections, detector.category_ids)),
+            list(result_rows(prediction.image, prediction.detections, detector.category_ids)),
             list(recall_rows(prediction)),
             list(budget_rows(prediction)),
             len(prediction.candidates),
         )
         for place, prediction in zip(
-            own, predict(model, detector, pictures, inference, runtime, budgets=BUDGETS), strict=True
+            own, predict(model, detector, images, inference, runtime, budgets=BUDGETS), strict=True
         )
     ]
     return sorted((tested for part in processes.gather(found) for tested in part), key=lambda tested: tested.place)
@@ -180,9 +180,9 @@ def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFra
         found = [
             row
             for prediction in predict(
-                model, detector, split.pictures, evaluation.inference, runtime, all_candidates=False
+                model, detector, split.images, evaluation.inference, runtime, all_candidates=False
             )
-            for row in result_rows(prediction.picture, prediction.detections, detector.category_ids)
+            for row in result_rows(prediction.image, prediction.detections, detector.category_ids)
         ]
         statistics = coco_statistics(ground_truth, _detections(found))
         rows += [

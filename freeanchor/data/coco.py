@@ -1,11 +1,11 @@
-"""Reading COCO-format pictures with boxes, checking them, and laying them out as batches.
+"""Reading COCO-format images with boxes, checking them, and laying them out as batches.
 
 A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout (`annotations/instances_val2017.json`,
-`val2017/`). Labels are positions 0..K-1 in the order of category ids. How a picture is resized and normalised is an
+`val2017/`). Labels are positions 0..K-1 in the order of category ids. How an image is resized and normalised is an
 `InputConfig`; random changes for training are in `augmentation.py`.
 
     split = read_split(Path("data/shapes"), "val")
-    batch = collate([load_sample(picture, InputConfig()) for picture in split.pictures[:8]])
+    batch = collate([load_sample(image, InputConfig()) for image in split.images[:8]])
 
 The 80 object categories of COCO 2017, by id; a label is a position in this order. Ids have gaps: 1 to 90.
 
@@ -26,15 +26,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.anchors import SIZE_DIVISOR
+from freeanchor.data.images import open_image, orientation, size_difference
 from freeanchor.data.json_check import category_problems, content_problems, list_problems, read_lists
-from freeanchor.data.pictures import open_image, orientation, size_difference
 from freeanchor.data.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
 from freeanchor.errors import DataError, Problem, printable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One picture of a data set: where it lies, its size in pixels, its objects (crowd regions left out).
+class ImageRecord:
+    """One image of a data set: where it lies, its size in pixels, its objects (crowd regions left out).
 
     `boxes` is [G, 4] xyxy float32, `labels` [G] int64, `annotation_ids` [G] int64.
     """
@@ -50,17 +50,17 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The pictures of a split with its categories, in the order of their ids."""
+    """The images of a split with its categories, in the order of their ids."""
 
     annotations: Path
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageRecord, ...]
     category_ids: tuple[int, ...]
     category_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """How a picture becomes the network's input: resized, in RGB or BGR of 0 to 255, minus `mean`, over `std`.
+    """How an image becomes the network's input: resized, in RGB or BGR of 0 to 255, minus `mean`, over `std`.
 
     The short side becomes `short_side` unless the long side would pass `max_long_side` (FACTS A3), by the rule of one
     code base or another (`resizing.py`). The default statistics are ImageNet's, in the channel order that `bgr` says.
@@ -77,7 +77,7 @@ class InputConfig:
     box_convention: Literal["continuous", "inclusive"] = "continuous"
 
     def __post_init__(self) -> None:
-        """Refuse rules that nobody knows, and numbers that make no picture."""
+        """Refuse rules that nobody knows, and numbers that make no image."""
         if self.resize not in RESIZE_RULES:
             raise ValueError(f"resize must be one of {', '.join(RESIZE_RULES)}, got {self.resize!r}")
         if self.box_convention not in ("continuous", "inclusive"):
@@ -92,9 +92,9 @@ class InputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A picture ready for the network: [3, h, w] normalised, boxes in its frame, and the `scale` from file to frame."""
+    """An image ready for the network: [3, h, w] normalised, boxes in its frame, and the `scale` from file to frame."""
 
-    picture: Picture
+    record: ImageRecord
     image: Tensor
     boxes: Tensor
     scale: tuple[float, float]
@@ -102,7 +102,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pictures padded to one size [B, 3, H, W], with each one's own `sizes` (height, width) inside the padding."""
+    """Images padded to one size [B, 3, H, W], with each one's own `sizes` (height, width) inside the padding."""
 
     images: Tensor
     sizes: tuple[tuple[int, int], ...]
@@ -112,7 +112,7 @@ class Batch:
 
 
 def locate_split(directory: Path, split: str) -> tuple[Path, Path]:
-    """Annotation file and picture folder of `split` ("train" or "val") under `directory`, in either layout."""
+    """Annotation file and image folder of `split` ("train" or "val") under `directory`, in either layout."""
     if not directory.is_dir():
         raise DataError(f"{directory}: no such data folder; give one that holds train.json, val.json and images/")
     flat = directory / f"{split}.json", directory / "images"
@@ -120,7 +120,7 @@ def locate_split(directory: Path, split: str) -> tuple[Path, Path]:
     for annotations, images in (flat, coco):
         if annotations.is_file():
             if not images.is_dir():
-                raise DataError(f"{images}: no such folder; the pictures of {annotations.name} belong there")
+                raise DataError(f"{images}: no such folder; the images of {annotations.name} belong there")
             return annotations, images
     raise DataError(f"{directory}: holds no {split}.json; write the boxes there in COCO format, or give another folder")
 
@@ -140,10 +140,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_split(directory: Path, split: str) -> Split:
-    """The pictures and boxes of a split, checked; raises DataError with one clear line.
+    """The images and boxes of a split, checked; raises DataError with one clear line.
 
-    Crowd regions are left out and boxes clipped to the picture; those without area are dropped (FACTS A3). Whether
-    the picture files can be read shows when they are loaded; no file outside the picture folder is named.
+    Crowd regions are left out and boxes clipped to the image; those without area are dropped (FACTS A3). Whether
+    the image files can be read shows when they are loaded; no file outside the image folder is named.
     """
     path, images_path = locate_split(directory, split)
     content = _read_json(path)
@@ -156,7 +156,7 @@ def read_split(directory: Path, split: str) -> Split:
             objects[item["image_id"]].append({**item, "label": label_of[item["category_id"]]})
     return Split(
         annotations=path,
-        pictures=tuple(_picture(image, objects.get(image["id"], []), images_path) for image in content["images"]),
+        images=tuple(_image(image, objects.get(image["id"], []), images_path) for image in content["images"]),
         category_ids=tuple(categories),
         category_names=tuple(categories.values()),
     )
@@ -167,14 +167,14 @@ def _categories(content: dict[str, Any]) -> dict[int, str]:
     return {int(item["id"]): item["name"] for item in sorted(content["categories"], key=lambda item: item["id"])}
 
 
-def _picture(image: dict[str, Any], objects: list[dict[str, Any]], images_path: Path) -> Picture:
-    """A `Picture` of one entry of the file's images, its boxes clipped and those without area dropped."""
+def _image(image: dict[str, Any], objects: list[dict[str, Any]], images_path: Path) -> ImageRecord:
+    """A `ImageRecord` of one entry of the file's images, its boxes clipped and those without area dropped."""
     width, height = int(image["width"]), int(image["height"])
     boxes = np.array([annotation["bbox"] for annotation in objects], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
     keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return Picture(
+    return ImageRecord(
         image_id=int(image["id"]),
         path=images_path / image["file_name"],
         width=width,
@@ -186,41 +186,43 @@ def _picture(image: dict[str, Any], objects: list[dict[str, Any]], images_path: 
 
 
 def normalise(image: Image.Image | Float[Tensor, "3 H W"], config: InputConfig) -> Float[Tensor, "3 H W"]:
-    """A picture (RGB, 0 to 255) in the network's channel order, less its mean, over its standard deviation."""
+    """An image (RGB, 0 to 255) in the network's channel order, less its mean, over its standard deviation."""
     pixels = resize_pixels(image, image.size) if isinstance(image, Image.Image) else image
     if config.bgr:
         pixels = pixels.flip(0)
     return (pixels - torch.tensor(config.mean)[:, None, None]) / torch.tensor(config.std)[:, None, None]
 
 
-def _without_thin(picture: Picture) -> Picture:
-    """The picture without objects of one pixel's width or height or less, which have no inclusive box (FACTS A3)."""
-    sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
+def _without_thin(record: ImageRecord) -> ImageRecord:
+    """The image without objects of one pixel's width or height or less, which have no inclusive box (FACTS A3)."""
+    sides = record.boxes[:, 2:] - record.boxes[:, :2]
     keep = (sides > 1).all(dim=1)
     if bool(keep.all()):
-        return picture
-    fields = {name: getattr(picture, name)[keep] for name in ("boxes", "labels", "annotation_ids")}
-    return replace(picture, **fields)
+        return record
+    fields = {name: getattr(record, name)[keep] for name in ("boxes", "labels", "annotation_ids")}
+    return replace(record, **fields)
 
 
-def load_sample(picture: Picture, config: InputConfig, *, short_side: int | None = None, flip: bool = False) -> Sample:
-    """Read a picture, resize it by `config`'s rule, flip it where asked, and normalise it."""
-    image = open_image(picture.path)
-    if image.size != (picture.width, picture.height):
-        what, remedy = size_difference(image.size, (picture.width, picture.height), orientation(image))
-        raise DataError(printable(f"{picture.path}: {what}; {remedy}"))
+def load_sample(
+    record: ImageRecord, config: InputConfig, *, short_side: int | None = None, flip: bool = False
+) -> Sample:
+    """Read an image, resize it by `config`'s rule, flip it where asked, and normalise it."""
+    image = open_image(record.path)
+    if image.size != (record.width, record.height):
+        what, remedy = size_difference(image.size, (record.width, record.height), orientation(image))
+        raise DataError(printable(f"{record.path}: {what}; {remedy}"))
     width, height = resized_size(*image.size, short_side or config.short_side, config.max_long_side, rule=config.resize)
-    scale = width / picture.width, height / picture.height
+    scale = width / record.width, height / record.height
     pixels = normalise(resize_pixels(image, (width, height), config.resize), config)
     if config.box_convention == "inclusive":
-        picture = _without_thin(picture)
-    boxes = picture.boxes * torch.tensor([*scale, *scale])
+        record = _without_thin(record)
+    boxes = record.boxes * torch.tensor([*scale, *scale])
     if config.box_convention == "inclusive":
         boxes[:, 2:] += 1 - torch.tensor(scale)  # the last pixel, x2 - 1, is what scales
     if flip:
         pixels = pixels.flip(2)
         boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
-    return Sample(picture=picture, image=pixels, boxes=boxes, scale=scale)
+    return Sample(record=record, image=pixels, boxes=boxes, scale=scale)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -235,7 +237,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         images=torch.stack(images),
         sizes=sizes,
         gt_boxes=tuple(sample.boxes for sample in samples),
-        gt_labels=tuple(sample.picture.labels for sample in samples),
+        gt_labels=tuple(sample.record.labels for sample in samples),
         samples=tuple(samples),
     )
 

@@ -6,9 +6,9 @@ whether boxes are where the objects are.
     for problem in check_folder(Path("data/shapes")):
         print(problem)
 
-What is wrong with the picture files of a split: missing, damaged, of another size, turned by a flag, not listed.
+What is wrong with the image files of a split: missing, damaged, of another size, turned by a flag, not listed.
 
-for problem in picture_problems(content.entries, Path("data/shapes/images"), decode=True):
+for problem in image_problems(content.entries, Path("data/shapes/images"), decode=True):
     print(problem)
 """
 
@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from freeanchor.data.json_check import JsonContent, PictureEntry, check_json
-from freeanchor.data.pictures import PictureFileError, opened, orientation, size_difference, to_rgb
+from freeanchor.data.images import ImageFileError, opened, orientation, size_difference, to_rgb
+from freeanchor.data.json_check import ImageEntry, JsonContent, check_json
 from freeanchor.errors import Problem, problem_lines
 
 UPRIGHT = (None, 0, 1)
@@ -31,10 +31,10 @@ MAX_THREADS = 8  # decoding lets go of Python's lock, so threads share the work
 Finding = tuple[str, str, str]  # kind, what, remedy
 
 
-def picture_problems(
-    entries: Sequence[PictureEntry], folder: Path, *, decode: bool = True, desc: str = "pictures"
+def image_problems(
+    entries: Sequence[ImageEntry], folder: Path, *, decode: bool = True, desc: str = "images"
 ) -> list[Problem]:
-    """Problems of the listed pictures, in their order; with `decode`, each is read to its end.
+    """Problems of the listed images, in their order; with `decode`, each is read to its end.
 
     Without, only headers are read: much faster, but blind to files that are cut short. Progress goes to stderr.
     """
@@ -43,45 +43,45 @@ def picture_problems(
         warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
         try:
             found = executor.map(lambda entry: _problems(entry, folder, decode), entries)
-            bar = tqdm(found, total=len(entries), desc=f"check {desc}", unit="picture", disable=None)
+            bar = tqdm(found, total=len(entries), desc=f"check {desc}", unit="image", disable=None)
             return [problem for problems in bar for problem in problems]
         finally:
             executor.shutdown(cancel_futures=True)  # an interruption does not wait for the rest
 
 
-def _problems(entry: PictureEntry, folder: Path, decode: bool) -> list[Problem]:
-    """Problems of one picture."""
+def _problems(entry: ImageEntry, folder: Path, decode: bool) -> list[Problem]:
+    """Problems of one image."""
     where = f"{folder.name}/{entry.file_name}"
     try:
         with opened(folder / entry.file_name) as image:
             size, flag = image.size, orientation(image)
             if decode:
                 to_rgb(image)
-    except PictureFileError as error:
-        kind = "missing pictures" if error.is_missing else "unreadable pictures"
+    except ImageFileError as error:
+        kind = "missing images" if error.is_missing else "unreadable images"
         return [_image_error(where, (kind, error.what, error.remedy))]
     return [*_size_problems(entry, size, flag, where), *_turn_problems(flag, where)]
 
 
 def _image_error(where: str, finding: Finding) -> Problem:
-    """A problem that keeps a picture from being used."""
+    """A problem that keeps an image from being used."""
     kind, what, remedy = finding
     return Problem(severity="error", kind=kind, where=where, what=what, remedy=remedy)
 
 
-def _size_problems(entry: PictureEntry, size: tuple[int, int], flag: int | None, where: str) -> Iterator[Problem]:
-    """A picture that is not as large as the json says: boxes would lie in the wrong places."""
+def _size_problems(entry: ImageEntry, size: tuple[int, int], flag: int | None, where: str) -> Iterator[Problem]:
+    """An image that is not as large as the json says: boxes would lie in the wrong places."""
     if entry.size is not None and size != entry.size:
         what, remedy = size_difference(size, entry.size, flag)
-        yield _image_error(where, ("pictures of another size", what, remedy))
+        yield _image_error(where, ("images of another size", what, remedy))
 
 
 def _turn_problems(flag: int | None, where: str) -> Iterator[Problem]:
-    """A picture that viewers show turned: it is read here as it is stored."""
+    """An image that viewers show turned: it is read here as it is stored."""
     if flag not in UPRIGHT:
         yield Problem(
             severity="warning",
-            kind="pictures turned by a flag",
+            kind="images turned by a flag",
             where=where,
             what=f"viewers turn it (EXIF orientation {flag}), here it is read as stored",
             remedy="see that its boxes were drawn on the stored pixels, or store it turned",
@@ -89,7 +89,7 @@ def _turn_problems(flag: int | None, where: str) -> Iterator[Problem]:
 
 
 def unlisted_problems(listed: Collection[str], folder: Path) -> Iterator[Problem]:
-    """The files of a picture folder that no json lists, as one problem; hidden files do not count."""
+    """The files of an image folder that no json lists, as one problem; hidden files do not count."""
     unlisted = [
         name
         for base, folders, names in os.walk(folder)
@@ -111,7 +111,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """What was found out about a split; `images` is its picture folder, if it is there."""
+    """What was found out about a split; `images` is its image folder, if it is there."""
 
     name: str
     content: JsonContent
@@ -123,8 +123,8 @@ def check_folder(directory: Path, *, splits: Sequence[str] = SPLITS, decode: boo
     """All that is wrong with the `splits` of a COCO-format folder, in either layout of `freeanchor.data`.
 
     Errors keep it from being read, trained on or evaluated rightly; warnings say what happens in spite of them. With
-    `decode` every picture is read to its end, as training would; without, only its header. Never raises for what
-    the folder holds; a folder without any error can be read by `read_split`, and its pictures loaded.
+    `decode` every image is read to its end, as training would; without, only its header. Never raises for what
+    the folder holds; a folder without any error can be read by `read_split`, and its images loaded.
     """
     found, common = _examine(directory, splits, decode)
     return [problem for split in found for problem in split.problems] + common
@@ -156,7 +156,7 @@ def _error(kind: str, where: str, what: str, remedy: str) -> Problem:
 
 
 def _split(directory: Path, name: str, decode: bool) -> _Split:
-    """All about one split: its json, then its pictures."""
+    """All about one split: its json, then its images."""
     flat = directory / f"{name}.json", directory / "images"
     coco = directory / "annotations" / f"instances_{name}2017.json", directory / f"{name}2017"
     path, images = next((layout for layout in (flat, coco) if layout[0].is_file()), (None, flat[1]))
@@ -167,16 +167,16 @@ def _split(directory: Path, name: str, decode: bool) -> _Split:
         return _Split(name=name, content=content, images=None, problems=(problem,))
     content = check_json(path, path.relative_to(directory).as_posix())
     if images.is_dir():
-        found = picture_problems(content.entries, images, decode=decode, desc=name)
+        found = image_problems(content.entries, images, decode=decode, desc=name)
     else:
-        remedy = f"the pictures of {path.name} belong there"
+        remedy = f"the images of {path.name} belong there"
         found = [_error("missing files", f"{images.name}/", "no such folder", remedy)]
     there = images if images.is_dir() else None
     return _Split(name=name, content=content, images=there, problems=(*content.problems, *found))
 
 
 def _differences(found: Sequence[_Split]) -> Iterator[Problem]:
-    """What does not go together in two splits: other categories, the same pictures."""
+    """What does not go together in two splits: other categories, the same images."""
     readable = [split for split in found if split.content.categories is not None]
     for one, other in pairwise(readable):
         where = f"{one.content.where}, {other.content.where}"
@@ -187,10 +187,10 @@ def _differences(found: Sequence[_Split]) -> Iterator[Problem]:
             if entry.file_name in names:
                 yield Problem(
                     severity="warning",
-                    kind="pictures in two splits",
+                    kind="images in two splits",
                     where=f"{other.content.where}: image {entry.image_id}",
                     what=f"{entry.file_name!r} is listed in {one.content.where} as well",
-                    remedy="if it is the same picture, take it out of one, or what is measured is what was learned",
+                    remedy="if it is the same image, take it out of one, or what is measured is what was learned",
                 )
 
 
@@ -203,7 +203,7 @@ def _category_difference(one: _Split, other: _Split) -> str:
 
 
 def _unlisted(found: Sequence[_Split]) -> Iterator[Problem]:
-    """Files of the picture folders that no split lists; not asked where a json that may list them was not read."""
+    """Files of the image folders that no split lists; not asked where a json that may list them was not read."""
     folders = {split.images for split in found if split.images is not None}
     for folder in sorted(folders):
         users = [split for split in found if split.images in (folder, None)]
@@ -225,6 +225,6 @@ def _summary(split: _Split) -> str:
         return f"{split.name}: {state}"
     crowds = f" and {content.num_crowds:,} crowd regions" if content.num_crowds else ""
     return (
-        f"{split.name}: {len(content.entries):,} pictures, {content.num_objects:,} objects{crowds}, "
+        f"{split.name}: {len(content.entries):,} images, {content.num_objects:,} objects{crowds}, "
         f"{len(content.categories)} categories: {state}"
     )

@@ -1,6 +1,6 @@
 """What is wrong with the json of one split: every problem, and what can be read in spite of them.
 
-What it is: checks of what stands in the file. What it is not: a look at the pictures (`picture_check.py`).
+What it is: checks of what stands in the file. What it is not: a look at the images (`image_check.py`).
 
     content = check_json(Path("data/shapes/val.json"), "val.json")
     content.problems, content.entries
@@ -20,17 +20,17 @@ from typing import Any, Literal, TypeGuard
 
 from freeanchor.errors import Problem, brief, is_line, is_number, is_whole
 
-TOLERANCE = 1.0  # pixels that a box may leave its picture by unnoticed: annotators and rescaling round
+TOLERANCE = 1.0  # pixels that a box may leave its image by unnoticed: annotators and rescaling round
 Sizes = Mapping[int, tuple[int, int] | None]
 Finding = tuple[Literal["error", "warning"], str, str, str]  # severity, kind, what, remedy
 
 
 def annotation_problems(
-    annotations: Sequence[Mapping[str, Any]], pictures: Sizes, categories: Collection[int], where: str
+    annotations: Sequence[Mapping[str, Any]], images: Sizes, categories: Collection[int], where: str
 ) -> Iterator[Problem]:
     """Every problem of every annotation of a COCO file.
 
-    `pictures` maps the listed image ids to (width, height), None where that is unknown; `categories` are the listed
+    `images` maps the listed image ids to (width, height), None where that is unknown; `categories` are the listed
     ids; `where` names the file.
     """
     seen: set[int] = set()
@@ -38,8 +38,8 @@ def annotation_problems(
         identity = annotation.get("id")
         findings = [
             *_id_findings(identity, seen),
-            *_link_findings(annotation, pictures, categories),
-            *_box_findings(annotation, pictures),
+            *_link_findings(annotation, images, categories),
+            *_box_findings(annotation, images),
             *_field_findings(annotation),
         ]
         here = f"{where}: annotation " + (brief(identity) if "id" in annotation else f"[{position}]")
@@ -50,10 +50,10 @@ def annotation_problems(
     yield from _missing_fields(annotations, where)
 
 
-def has_area(annotation: Mapping[str, Any], pictures: Sizes) -> bool:
-    """Whether an annotation's box, clipped to its listed picture, keeps an area: whether it is an object to learn."""
+def has_area(annotation: Mapping[str, Any], images: Sizes) -> bool:
+    """Whether an annotation's box, clipped to its listed image, keeps an area: whether it is an object to learn."""
     box, image_id = annotation.get("bbox"), annotation.get("image_id")
-    size = pictures.get(int(image_id)) if is_whole(image_id) else None
+    size = images.get(int(image_id)) if is_whole(image_id) else None
     return size is not None and _is_box(box) and _overlap(box, size) > 0
 
 
@@ -68,10 +68,10 @@ def _id_findings(identity: Any, seen: Collection[int]) -> Iterator[Finding]:
         yield "warning", "annotations with the id 0", "has the id 0", remedy
 
 
-def _link_findings(annotation: Mapping[str, Any], pictures: Sizes, categories: Collection[int]) -> Iterator[Finding]:
-    """Which picture and category an annotation is of, unless they are listed."""
+def _link_findings(annotation: Mapping[str, Any], images: Sizes, categories: Collection[int]) -> Iterator[Finding]:
+    """Which image and category an annotation is of, unless they are listed."""
     for key, listed, kind in (
-        ("image_id", pictures, "unknown images"),
+        ("image_id", images, "unknown images"),
         ("category_id", categories, "unknown categories"),
     ):
         identity = annotation.get(key)
@@ -86,13 +86,13 @@ def _is_box(box: Any) -> TypeGuard[list[float]]:
 
 
 def _overlap(box: Sequence[float], size: tuple[int, int]) -> float:
-    """Area that a box and its picture share, in square pixels."""
+    """Area that a box and its image share, in square pixels."""
     sides = (min(box[i] + box[i + 2], size[i]) - max(box[i], 0) for i in (0, 1))
     width, height = (max(side, 0) for side in sides)
     return width * height
 
 
-def _box_findings(annotation: Mapping[str, Any], pictures: Sizes) -> Iterator[Finding]:
+def _box_findings(annotation: Mapping[str, Any], images: Sizes) -> Iterator[Finding]:
     """What is wrong with an annotation's box."""
     box, image_id = annotation.get("bbox"), annotation.get("image_id")
     if not _is_box(box):
@@ -102,20 +102,20 @@ def _box_findings(annotation: Mapping[str, Any], pictures: Sizes) -> Iterator[Fi
     if box[2] * box[3] == 0:
         yield "warning", "boxes without area", f"has the box {box}", "training leaves it out, evaluation misses it"
         return
-    size = pictures.get(int(image_id)) if is_whole(image_id) else None
+    size = images.get(int(image_id)) if is_whole(image_id) else None
     if size is None:
         return
-    where = f"has the box {box} in a picture of {size[0]}x{size[1]}"
+    where = f"has the box {box} in an image of {size[0]}x{size[1]}"
     if _overlap(box, size) == 0:
         remedy = "correct or drop it: training leaves it out, evaluation misses it"
-        yield "warning", "boxes outside their picture", where, remedy
+        yield "warning", "boxes outside their image", where, remedy
     elif _excess(box, size) > TOLERANCE:
-        remedy = "is it [x, y, width, height]? training clips it to the picture, evaluation does not"
-        yield "warning", "boxes that leave their picture", where, remedy
+        remedy = "is it [x, y, width, height]? training clips it to the image, evaluation does not"
+        yield "warning", "boxes that leave their image", where, remedy
 
 
 def _excess(box: Sequence[float], size: tuple[int, int]) -> float:
-    """Pixels by which a box leaves its picture on the side where it does most."""
+    """Pixels by which a box leaves its image on the side where it does most."""
     return max(max(-box[i], box[i] + box[i + 2] - size[i]) for i in (0, 1))
 
 
@@ -144,8 +144,8 @@ LISTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureEntry:
-    """A picture as the json has it: `size` is (width, height), None where it is not given rightly."""
+class ImageEntry:
+    """An image as the json has it: `size` is (width, height), None where it is not given rightly."""
 
     image_id: int
     file_name: str
@@ -156,14 +156,14 @@ class PictureEntry:
 class JsonContent:
     """What a json says, as far as it can be read, and what is wrong with it.
 
-    `entries` are the pictures with an id and a name inside their folder, `categories` maps ids to names, `num_objects`
-    counts single objects that keep an area inside their picture, `num_crowds` crowd regions. `is_readable` is False
+    `entries` are the images with an id and a name inside their folder, `categories` maps ids to names, `num_objects`
+    counts single objects that keep an area inside their image, `num_crowds` crowd regions. `is_readable` is False
     where there are no lists to look into.
     """
 
     where: str
     problems: tuple[Problem, ...]
-    entries: tuple[PictureEntry, ...] = ()
+    entries: tuple[ImageEntry, ...] = ()
     categories: Mapping[int, str] | None = None
     num_objects: int = 0
     num_crowds: int = 0
@@ -182,9 +182,9 @@ def check_json(path: Path, where: str) -> JsonContent:
     if missing := list(list_problems(content, where)):
         return JsonContent(where=where, problems=tuple(missing))
     lists = _objects_of(content)
-    pictures, categories = _listed(lists)
+    images, categories = _listed(lists)
     singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
-    num_objects = sum(has_area(item, pictures) for item in singles)
+    num_objects = sum(has_area(item, images) for item in singles)
     return JsonContent(
         where=where,
         problems=(*content_problems(content, where), *_absences(lists, categories, num_objects, where)),
@@ -198,12 +198,12 @@ def check_json(path: Path, where: str) -> JsonContent:
 def content_problems(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
     """Every problem of single items in a COCO file's three lists, which are known to be there."""
     lists = _objects_of(content)
-    pictures, categories = _listed(lists)
+    images, categories = _listed(lists)
     yield from _item_problems(content, "images", where)
     yield from _image_problems(lists["images"], where)
     yield from category_problems(content, where)
     yield from _item_problems(content, "annotations", where)
-    yield from annotation_problems(lists["annotations"], pictures, set(categories), where)
+    yield from annotation_problems(lists["annotations"], images, set(categories), where)
 
 
 def _objects_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -212,10 +212,10 @@ def _objects_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _listed(lists: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[int, tuple[int, int] | None], dict[int, str]]:
-    """Sizes of the pictures and names of the categories that are listed under a right id."""
-    pictures = {int(image["id"]): _size(image) for image in lists["images"] if is_whole(image.get("id"))}
+    """Sizes of the images and names of the categories that are listed under a right id."""
+    images = {int(image["id"]): _size(image) for image in lists["images"] if is_whole(image.get("id"))}
     categories = {int(item["id"]): str(item.get("name")) for item in lists["categories"] if is_whole(item.get("id"))}
-    return pictures, categories
+    return images, categories
 
 
 def _error(kind: str, where: str, what: str, remedy: str) -> Problem:
@@ -293,16 +293,16 @@ def _image_problems(images: list[dict[str, Any]], where: str) -> Iterator[Proble
 
 
 def _name_problems(image: Mapping[str, Any], repeated: set[str], here: str) -> Iterator[Problem]:
-    """What is wrong with the name of one picture's file."""
+    """What is wrong with the name of one image's file."""
     name = image.get("file_name")
     if not _is_name(name):
-        yield _error("bad file names", here, f"has the file_name {brief(name)}", "name its file in the picture folder")
+        yield _error("bad file names", here, f"has the file_name {brief(name)}", "name its file in the image folder")
     elif _leaves(name):
-        remedy = "give a name inside the picture folder, without .. and leading slash"
+        remedy = "give a name inside the image folder, without .. and leading slash"
         yield _error("file names that leave the folder", here, f"lies outside, at {brief(name)}", remedy)
     elif _normal(name) in repeated:
         remedy = "give it one entry with all its boxes, else those of the other count as background"
-        yield _warning("pictures listed twice", here, f"shares its file {brief(name)} with another", remedy)
+        yield _warning("images listed twice", here, f"shares its file {brief(name)} with another", remedy)
 
 
 def _is_name(name: Any) -> TypeGuard[str]:
@@ -316,7 +316,7 @@ def _normal(name: str) -> str:
 
 
 def _leaves(name: str) -> bool:
-    """Whether a file name leads out of the picture folder, here or on Windows."""
+    """Whether a file name leads out of the image folder, here or on Windows."""
     windows = PureWindowsPath(name)
     return PurePosixPath(name).is_absolute() or bool(windows.drive) or ".." in windows.parts
 
@@ -329,15 +329,15 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(width), int(height)) if min(width, height) >= 1 else None
 
 
-def _entries(images: list[dict[str, Any]]) -> Iterator[PictureEntry]:
-    """The pictures whose files can be looked for, each file once."""
+def _entries(images: list[dict[str, Any]]) -> Iterator[ImageEntry]:
+    """The images whose files can be looked for, each file once."""
     seen = set()
     for image in images:
         name = image.get("file_name")
         if not _is_name(name) or _leaves(name) or _normal(name) in seen or not is_whole(image.get("id")):
             continue
         seen.add(_normal(name))
-        yield PictureEntry(image_id=int(image["id"]), file_name=_normal(name), size=_size(image))
+        yield ImageEntry(image_id=int(image["id"]), file_name=_normal(name), size=_size(image))
 
 
 def category_problems(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
@@ -363,7 +363,7 @@ def category_problems(content: Mapping[str, Any], where: str) -> Iterator[Proble
 def _absences(
     lists: Mapping[str, list[dict[str, Any]]], categories: Mapping[int, str], num_objects: int, where: str
 ) -> Iterator[Problem]:
-    """What the lists lack: objects, objects of a category, objects of a picture."""
+    """What the lists lack: objects, objects of a category, objects of an image."""
     if not num_objects:
         yield _error("splits without objects", where, "holds no object", "nothing can be learned or measured without")
         return
@@ -378,5 +378,5 @@ def _absences(
     drawn = {item.get("image_id") for item in lists["annotations"] if is_whole(item.get("image_id"))}
     listed = {image.get("id") for image in lists["images"] if is_whole(image.get("id"))}
     if empty := listed - drawn:
-        what = f"pictures without objects: {len(empty):,} of {len(listed):,}"
-        yield _warning("pictures without objects", where, what, "fine if nothing is to be found there")
+        what = f"images without objects: {len(empty):,} of {len(listed):,}"
+        yield _warning("images without objects", where, what, "fine if nothing is to be found there")

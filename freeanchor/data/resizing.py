@@ -1,4 +1,4 @@
-"""Resizing pictures as each code base does it: the new size and the interpolation. When it is done: `data.py`.
+"""Resizing images as each code base does it: the new size and the interpolation. When it is done: `data.py`.
 
 The rules differ by a pixel in size and by grey levels in content, enough to move a converted detector's boxes:
 
@@ -11,7 +11,7 @@ The rules differ by a pixel in size and by grey levels in content, enough to mov
     size = resized_size(640, 480, 800, 1333, "mmdetection")     # (1067, 800)
     pixels = resize_pixels(image, size, "mmdetection")          # [3, 800, 1067] in RGB, 0 to 255
 
-The size that each code base resizes a picture to; what the rules are called is told in `resizing.py`.
+The size that each code base resizes an image to; what the rules are called is told in `resizing.py`.
 
 Apart from the pixels, so that whoever detects without torch need not import it.
 
@@ -71,7 +71,7 @@ def _two_steps(width: int, height: int, short_side: int, max_long_side: int) -> 
 
 
 def resize_pixels(image: Image.Image, size: tuple[int, int], rule: ResizeRule = "pil") -> Float[Tensor, "3 H W"]:
-    """The picture at `size` (width, height) in RGB of 0 to 255, interpolated as `rule` says."""
+    """The image at `size` (width, height) in RGB of 0 to 255, interpolated as `rule` says."""
     if size == image.size:
         return _channels_first(np.array(image, dtype=np.float32))
     if rule == "mmdetection":

@@ -1,7 +1,7 @@
-"""Where the xml files of a VOC style data set lie, beside which pictures, and which of them train.
+"""Where the xml files of a VOC style data set lie, beside which images, and which of them train.
 
 What it is: a look at folder and file names, and at the lists of `ImageSets`. What it is not: a look into any xml
-(`voc_xml.py`) or picture (`voc_pictures.py`).
+(`voc_xml.py`) or image (`voc_images.py`).
 
 Understood are VOC's own layout (`Annotations/`, `JPEGImages/`, `ImageSets/Main/`), folders of a split each (`train/`,
 `valid/` or `val/`), and xml in one folder without any split. Upper and lower case do not matter in names of folders.
@@ -9,9 +9,9 @@ Understood are VOC's own layout (`Annotations/`, `JPEGImages/`, `ImageSets/Main/
     layout = find_layout(Path("VOCdevkit"))
     layout.splits["train"].xml_paths, layout.notes
 
-One Pascal VOC xml file: which picture it is about, how large that is said to be, its objects.
+One Pascal VOC xml file: which image it is about, how large that is said to be, its objects.
 
-What it is: the border to xml. What it is not: a look at the picture, or a decision about what an object becomes
+What it is: the border to xml. What it is not: a look at the image, or a decision about what an object becomes
 (`voc.py`).
 
 Files come from strangers, so a DOCTYPE is refused before anything in it is read: without one there are no entities,
@@ -20,12 +20,12 @@ neither nested ones that grow to gigabytes nor external ones that fetch files. V
     file = read_voc_file(Path("VOC2012/Annotations/2007_000027.xml"))
     file.filename, file.size, file.objects[0].name, file.objects[0].box
 
-The picture that a VOC xml file is about: found by name, its size read from its header.
+The image that a VOC xml file is about: found by name, its size read from its header.
 
 What it is: names looked up among the files of one folder, so that nothing an xml says leads out of it. What it is not:
 reading of pixels; a file that is cut short shows in `freeanchor data check`.
 
-    folder = PictureFolder(Path("VOC2012/JPEGImages"))
+    folder = ImageFolder(Path("VOC2012/JPEGImages"))
     path = folder.find(file.filename, "2007_000027")
     width, height = stored_size(path, file.size)
 """
@@ -42,10 +42,10 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from freeanchor.data.pictures import TURNED, PictureFileError, opened, orientation, size_difference
+from freeanchor.data.images import TURNED, ImageFileError, opened, orientation, size_difference
 from freeanchor.errors import DataError, brief, is_line, printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first wins where one picture is there in several kinds
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first wins where one image is there in several kinds
 
 
 def last_part(name: str) -> str:
@@ -54,7 +54,7 @@ def last_part(name: str) -> str:
 
 
 def bare_name(name: str) -> str:
-    """A file's name without folders, and without its extension if that is a picture's."""
+    """A file's name without folders, and without its extension if that is an image's."""
     path = PurePosixPath(last_part(name))
     return path.stem if path.suffix.lower() in EXTENSIONS else path.name
 
@@ -64,15 +64,15 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-class PictureFolder:
-    """The files of a folder, asked for pictures by what an xml calls them; hidden files and xml do not count."""
+class ImageFolder:
+    """The files of a folder, asked for images by what an xml calls them; hidden files and xml do not count."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names of the files, those of a picture's extension first and in the order of `EXTENSIONS`, then by name."""
+        """Names of the files, those of an image's extension first and in the order of `EXTENSIONS`, then by name."""
         rank = {extension: place for place, extension in enumerate(EXTENSIONS)}
         with os.scandir(self.path) as entries:
             files = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
@@ -80,8 +80,8 @@ class PictureFolder:
         return tuple(sorted(kept, key=lambda name: (rank.get(PurePosixPath(name).suffix.lower(), len(rank)), name)))
 
     @property
-    def pictures(self) -> tuple[Path, ...]:
-        """The files with a picture's extension."""
+    def images(self) -> tuple[Path, ...]:
+        """The files with an image's extension."""
         return tuple(self.path / name for name in self.names if PurePosixPath(name).suffix.lower() in EXTENSIONS)
 
     @cached_property
@@ -95,7 +95,7 @@ class PictureFolder:
         return found
 
     def find(self, filename: str, stem: str) -> Path | None:
-        """The picture that an xml calls `filename` (it may hold folders, lack its extension, or have a wrong one).
+        """The image that an xml calls `filename` (it may hold folders, lack its extension, or have a wrong one).
 
         Where there is none of that name, or it is "", the one called as the xml itself, `stem`. None if neither is
         there. Upper and lower case count only where both are there.
@@ -108,10 +108,10 @@ class PictureFolder:
 
 
 def stored_size(path: Path, said: tuple[int, int] | None) -> tuple[int, int]:
-    """(width, height) in the header of a picture, which is not decoded; `said` is what its xml has.
+    """(width, height) in the header of an image, which is not decoded; `said` is what its xml has.
 
-    Raises DataError in one line where it is no picture, or where `said` is its size as viewers turn it by an EXIF
-    flag: the boxes then lie on the turned picture, while pixels are read here as they are stored.
+    Raises DataError in one line where it is no image, or where `said` is its size as viewers turn it by an EXIF
+    flag: the boxes then lie on the turned image, while pixels are read here as they are stored.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
@@ -119,7 +119,7 @@ def stored_size(path: Path, said: tuple[int, int] | None) -> tuple[int, int]:
             with opened(path) as image:
                 size = image.size
                 flag = orientation(image) if said == size[::-1] and said != size else None
-        except PictureFileError as error:
+        except ImageFileError as error:
             raise DataError(printable(f"{path}: {error}")) from None
     if flag in TURNED and said is not None:
         _, remedy = size_difference(size, said, flag)
@@ -128,23 +128,23 @@ def stored_size(path: Path, said: tuple[int, int] | None) -> tuple[int, int]:
     return size
 
 
-PICTURE_FOLDERS = ("jpegimages", "images")
+IMAGE_FOLDERS = ("jpegimages", "images")
 SPLIT_NAMES = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 PAIRS = (("train", "val"), ("trainval", "test"), ("train", "test"))  # which lists train and validate, best first
 MAX_DEPTH = 2  # folders between the given one and the data set's own
-EVERY = 5  # without any split, the pictures with this position and its multiples validate
+EVERY = 5  # without any split, the images with this position and its multiples validate
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFiles:
-    """The xml files of one split in order, the folder of their pictures, and what says that they belong to it.
+    """The xml files of one split in order, the folder of their images, and what says that they belong to it.
 
-    `num_missing` counts pictures that a list names and no xml describes.
+    `num_missing` counts images that a list names and no xml describes.
     """
 
     said_by: str
     xml_paths: tuple[Path, ...]
-    pictures: Path
+    images: Path
     num_missing: int = 0
 
 
@@ -152,7 +152,7 @@ class SplitFiles:
 class Layout:
     """Both splits of a data set, "train" and "val", and what its reader should know of how they were found.
 
-    `is_listed` says that files of ids decided: pictures that no list names are then no business of ours.
+    `is_listed` says that files of ids decided: images that no list names are then no business of ours.
     """
 
     splits: Mapping[str, SplitFiles]
@@ -162,10 +162,10 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A folder with xml files, and the one of their pictures."""
+    """A folder with xml files, and the one of their images."""
 
     annotations: Path
-    pictures: Path
+    images: Path
 
 
 def find_layout(source: Path) -> Layout:
@@ -182,7 +182,7 @@ def find_layout(source: Path) -> Layout:
         return _from_lists(root, place)
     if folders := _split_places(root):
         return _from_folders(root, folders)
-    return _every_fifth(_folder_split(_Place(annotations=root, pictures=root), root), str(root))
+    return _every_fifth(_folder_split(_Place(annotations=root, images=root), root), str(root))
 
 
 def _names(folder: Path, *, folders: bool) -> list[str]:
@@ -198,13 +198,13 @@ def _xml_paths(folder: Path) -> list[Path]:
 
 
 def _annotations_place(folder: Path) -> _Place | None:
-    """The xml folder of VOC's own layout, if there is one, with its pictures: JPEGImages, or beside the xml."""
+    """The xml folder of VOC's own layout, if there is one, with its images: JPEGImages, or beside the xml."""
     children = {name.casefold(): folder / name for name in _names(folder, folders=True)}
     annotations = children.get("annotations")
     if annotations is None or not _xml_paths(annotations):
         return None
-    pictures = next((children[name] for name in PICTURE_FOLDERS if name in children), annotations)
-    return _Place(annotations=annotations, pictures=pictures)
+    images = next((children[name] for name in IMAGE_FOLDERS if name in children), annotations)
+    return _Place(annotations=annotations, images=images)
 
 
 def _split_places(folder: Path) -> dict[str, _Place]:
@@ -214,7 +214,7 @@ def _split_places(folder: Path) -> dict[str, _Place]:
         split, child = SPLIT_NAMES.get(name.casefold()), folder / name
         if split is None:
             continue
-        place = _annotations_place(child) or _Place(annotations=child, pictures=child)
+        place = _annotations_place(child) or _Place(annotations=child, images=child)
         if not _xml_paths(place.annotations):
             continue
         if split in places:
@@ -266,7 +266,7 @@ def _from_lists(root: Path, place: _Place) -> Layout:
     if pair is None:
         name = next((name for name in ("trainval", "train") if name in lists), None)
         if name is None:
-            remedy = "write the names of the pictures to train on into train.txt there, one a line"
+            remedy = "write the names of the images to train on into train.txt there, one a line"
             raise DataError(printable(f"{next(iter(lists.values()))}: there is no train.txt beside it; {remedy}"))
         listed = _listed(lists[name], root, paths, place)
         return _every_fifth(listed, listed.said_by, is_listed=True)
@@ -286,7 +286,7 @@ def _listed(path: Path, root: Path, xml_paths: Sequence[Path], place: _Place) ->
     return SplitFiles(
         said_by=path.relative_to(root).as_posix(),
         xml_paths=tuple(dict.fromkeys(xml for xml in found if xml is not None)),
-        pictures=place.pictures,
+        images=place.images,
         num_missing=found.count(None),
     )
 
@@ -318,7 +318,7 @@ def _from_folders(root: Path, places: Mapping[str, _Place]) -> Layout:
 def _folder_split(place: _Place, root: Path) -> SplitFiles:
     """The split that is all xml files of a folder."""
     said_by = f"{place.annotations.relative_to(root).as_posix()}/"
-    return SplitFiles(said_by=said_by, xml_paths=tuple(_xml_paths(place.annotations)), pictures=place.pictures)
+    return SplitFiles(said_by=said_by, xml_paths=tuple(_xml_paths(place.annotations)), images=place.images)
 
 
 def _every_fifth(files: SplitFiles, where: str, *, is_listed: bool = False) -> Layout:
@@ -335,7 +335,7 @@ def _every_fifth(files: SplitFiles, where: str, *, is_listed: bool = False) -> L
             "val": replace(files, said_by="every fifth by name", xml_paths=val, num_missing=0),
         },
         is_listed=is_listed,
-        notes=(f"{where} says of no picture that it validates: every fifth by name does",),
+        notes=(f"{where} says of no image that it validates: every fifth by name does",),
     )
 
 

@@ -1,4 +1,4 @@
-"""Backbones: pictures in, feature maps C3, C4 and C5 (strides 8, 16, 32) out.
+"""Backbones: images in, feature maps C3, C4 and C5 (strides 8, 16, 32) out.
 
 `TorchvisionResNet` names one of torchvision's ResNets or ResNeXts; `SmallResNet` is built of the same torchvision
 blocks at a fraction of the width, for data that two CPU cores can train on; timm's are in `timm_backbones.py`. The

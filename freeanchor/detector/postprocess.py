@@ -20,7 +20,7 @@ from freeanchor.boxes import DELTA_WEIGHTS, MAX_LOG_GROWTH, clip_boxes, decode_b
 class InferenceConfig:
     """What the detector reports (FACTS A9).
 
-    `max_per_level` caps the candidates a pyramid level hands to NMS, `max_detections` what a picture keeps after it;
+    `max_per_level` caps the candidates a pyramid level hands to NMS, `max_detections` what an image keeps after it;
     None lifts a cap. `short_sides` lists the scales of multi-scale testing; none means the input's own.
 
     Three habits of other code bases, for detectors converted from them: `limit_shrinkage` keeps a decoded side above
@@ -48,7 +48,7 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Scored boxes of one picture: boxes [D, 4] xyxy, scores [D] and labels [D]; also used for detections."""
+    """Scored boxes of one image: boxes [D, 4] xyxy, scores [D] and labels [D]; also used for detections."""
 
     boxes: Tensor
     scores: Tensor
@@ -75,7 +75,7 @@ class Candidates:
         return Candidates(self.boxes + self.boxes.new_tensor([0, 0, *pixels]), self.scores, self.labels)
 
     def clip(self, height: float, width: float, *, inclusive: bool = False, drop_empty: bool = False) -> "Candidates":
-        """The boxes cut at the borders of a picture, those left without area dropped where `drop_empty` says so.
+        """The boxes cut at the borders of an image, those left without area dropped where `drop_empty` says so.
 
         `inclusive` keeps every box at least one pixel wide and high, as the authors' clipping of first and last pixels
         to [0, width - 1] does.
@@ -112,7 +112,7 @@ def select_candidates(
     inclusive: bool = False,
     drop_empty: bool = False,
 ) -> Candidates:
-    """Every (anchor, class) pair of one picture that scores above `score_threshold`, decoded and clipped.
+    """Every (anchor, class) pair of one image that scores above `score_threshold`, decoded and clipped.
 
     Of each level at most `max_per_level` pairs, the best. `image_size` is (height, width) without the padding; None
     leaves the boxes unclipped. An anchor may come with several classes. See `InferenceConfig` and `Candidates.clip` for

@@ -145,7 +145,7 @@ class RetinaNet(nn.Module):
         self._anchors: dict[tuple[tuple[int, int], ...], Tensor] = {}
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutput:
-        """Predictions for normalised pictures whose sides are multiples of 32."""
+        """Predictions for normalised images whose sides are multiples of 32."""
         maps = self.backbone(images)
         levels = list(self.pyramid(OrderedDict(zip(("c3", "c4", "c5"), maps, strict=True))).values())
         grids = tuple((level.shape[2], level.shape[3]) for level in levels)

@@ -1,4 +1,4 @@
-"""Any convolutional backbone of timm as pictures in, C3, C4 and C5 out; needs the optional extra `timm`.
+"""Any convolutional backbone of timm as images in, C3, C4 and C5 out; needs the optional extra `timm`.
 
 timm's `features_only` gives the maps. What the paper freezes is frozen by what it is, whatever timm calls it: every
 batch norm, and all layers that the map at stride 4 comes from (FACTS A2). ImageNet weights: `timm_weights.py`.
@@ -22,7 +22,7 @@ from freeanchor.errors import TimmError
 
 STRIDES = (8, 16, 32)  # of C3, C4 and C5
 FROZEN_STRIDE = 4  # the layers behind a map of this stride train, those in front of it do not
-PROBE_SIDE = 64  # pixels of the picture that shows which layers are in front
+PROBE_SIDE = 64  # pixels of the image that shows which layers are in front
 _REFUSALS = (
     ArithmeticError,
     AssertionError,
@@ -124,7 +124,7 @@ class TimmFeatures(nn.Module):
         return self
 
     def _freeze(self, strides: tuple[int, ...]) -> None:
-        """Stop training every batch norm, and whatever the first map depends on, which a picture shows."""
+        """Stop training every batch norm, and whatever the first map depends on, which an image shows."""
         for module in self.body.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.requires_grad_(requires_grad=False)
@@ -135,7 +135,7 @@ class TimmFeatures(nn.Module):
                 maps = self.body(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE, device=trained[0].device))
                 gradients = torch.autograd.grad(maps[0].sum(), trained, allow_unused=True)
         except _REFUSALS as error:
-            raise self._refusal(f"takes no picture of any size ({_reason(error)})") from None
+            raise self._refusal(f"takes no image of any size ({_reason(error)})") from None
         expected = zip(self.body.feature_info.channels(), (PROBE_SIDE // stride for stride in strides), strict=True)
         if [(one.shape[1], one.shape[2]) for one in maps] != list(expected):
             raise self._refusal("gives maps of another layout than it says")

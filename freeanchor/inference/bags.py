@@ -1,11 +1,11 @@
-"""What a detector thinks of the anchors in an object's bag: as arrays for a data set, as rows for a single picture.
+"""What a detector thinks of the anchors in an object's bag: as arrays for a data set, as rows for a single image.
 
 Any detector can be asked, whichever loss trained it; `assigned` tells beside it what IoU assignment would have done.
 What it is not: numbers read off bags (entropy, chosen anchors), which are the analysis's.
 
-    for bags in object_bags(model, detector, split.pictures, FreeAnchorLoss()):
+    for bags in object_bags(model, detector, split.images, FreeAnchorLoss()):
         bags.confidence, bags.weight                                    # [G, n] each
-    rows = bag_rows(model, detector, picture, FreeAnchorLoss())         # the same, one row an anchor
+    rows = bag_rows(model, detector, image, FreeAnchorLoss())         # the same, one row an anchor
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from torch import Tensor
 from freeanchor.anchors import AnchorConfig
 from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
 from freeanchor.checkpoints.native import DetectorConfig
-from freeanchor.data.coco import Picture, Sample, collate, load_sample
+from freeanchor.data.coco import ImageRecord, Sample, collate, load_sample
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.losses.assignment import assign_by_iou
 from freeanchor.losses.free_anchor import FreeAnchorLoss
@@ -29,24 +29,24 @@ from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 
 FIRST_LEVEL = 3  # the pyramid starts at P3
-BATCH_SIZE = 8  # pictures
+BATCH_SIZE = 8  # images
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectBags:
-    """The bags of one picture's G objects: n anchors each, by falling IoU, in the pixels of the picture's file.
+    """The bags of one image's G objects: n anchors each, by falling IoU, in the pixels of the image's file.
 
-    `picture` has the objects as the network's box convention knows them: an inclusive one drops those a pixel thin.
+    `image` has the objects as the network's box convention knows them: an inclusive one drops those a pixel thin.
     """
 
-    picture: Picture
+    image: ImageRecord
     boxes: Float[Tensor, "G n 4"]  # the anchors, xyxy
     strides: Float[Tensor, "G n 2"]  # width and height of a cell of the anchor's level
     level: Int[Tensor, "G n"]  # 3 to 7
     ratio: Float[Tensor, "G n"]  # h / w
     octave: Int[Tensor, "G n"]
     iou: Float[Tensor, "G n"]  # of the anchor with the object
-    box_iou: Float[Tensor, "G n"]  # of the box predicted from it, cut at the picture's borders, with the object
+    box_iou: Float[Tensor, "G n"]  # of the box predicted from it, cut at the image's borders, with the object
     cls_prob: Float[Tensor, "G n"]
     loc_prob: Float[Tensor, "G n"]
     confidence: Float[Tensor, "G n"]  # their product, X_i of Eq. 7
@@ -56,7 +56,7 @@ class ObjectBags:
 
 @dataclass(frozen=True, kw_only=True)
 class _Question:
-    """What does not change from picture to picture."""
+    """What does not change from image to image."""
 
     detector: DetectorConfig
     loss: FreeAnchorLoss
@@ -66,26 +66,26 @@ class _Question:
 def object_bags(
     model: RetinaNet,
     detector: DetectorConfig,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     loss: FreeAnchorLoss,
     *,
     assignment: RetinaNetLoss | None = None,
     runtime: Runtime | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[ObjectBags]:
-    """The bags of every picture's objects, in the order of `pictures`; G = 0 for a picture without objects.
+    """The bags of every image's objects, in the order of `images`; G = 0 for an image without objects.
 
     `loss` decides the bag's size and the weight of localisation, `assignment` the IoU rule that `assigned` follows. A
-    batch holds only pictures of one size, so that no bag depends on how its neighbours pad the anchor grid. The network
+    batch holds only images of one size, so that no bag depends on how its neighbours pad the anchor grid. The network
     runs under `runtime` (float32 on the CPU by default), all else in float32 on the CPU.
     """
     runtime = runtime or Runtime(precision="float32")
     question = _Question(detector=detector, loss=loss, rule=assignment or RetinaNetLoss())
     model = model.to(runtime.device).eval()
-    for _, group in groupby(pictures, key=lambda picture: (picture.width, picture.height)):
+    for _, group in groupby(images, key=lambda image: (image.width, image.height)):
         own = list(group)
         for first in range(0, len(own), batch_size):
-            samples = [load_sample(picture, detector.inputs) for picture in own[first : first + batch_size]]
+            samples = [load_sample(image, detector.inputs) for image in own[first : first + batch_size]]
             output = _ask(model, collate(samples).images, runtime)
             for place, sample in enumerate(samples):
                 yield _bags_of(output, place, sample, question)
@@ -94,19 +94,19 @@ def object_bags(
 def bag_rows(
     model: RetinaNet,
     detector: DetectorConfig,
-    picture: Picture,
+    image: ImageRecord,
     loss: FreeAnchorLoss,
     assignment: RetinaNetLoss | None = None,
     runtime: Runtime | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for each anchor of each object's bag in `picture`, in the pixels of its file.
+    """A row for each anchor of each object's bag in `image`, in the pixels of its file.
 
     Columns: image_id, annotation_id, category, rank (by IoU, 0 is best), level, ratio (h / w), octave, x1 … y2 (the
     anchor), stride_x, stride_y (a cell of its level), iou, cls_prob, loc_prob, confidence (their product, X_i of
-    Eq. 7), weight (the share in Mean-max), assigned (by `assignment`'s IoU rule to this object), gt_x1 … gt_y2. A
-    picture without objects has no rows.
+    Eq. 7), weight (the share in Mean-max), assigned (by `assignment`'s IoU rule to this object), gt_x1 … gt_y2. An
+    image without objects has no rows.
     """
-    (bags,) = object_bags(model, detector, [picture], loss, assignment=assignment, runtime=runtime)
+    (bags,) = object_bags(model, detector, [image], loss, assignment=assignment, runtime=runtime)
     return _rows(bags, detector)
 
 
@@ -120,15 +120,15 @@ def _ask(model: RetinaNet, images: Tensor, runtime: Runtime) -> ModelOutput:
 
 
 def _bags_of(output: ModelOutput, place: int, sample: Sample, question: _Question) -> ObjectBags:
-    """The bags of the picture at `place` of a batch."""
-    logits, deltas, gt_labels = output.logits[place], output.deltas[place], sample.picture.labels
+    """The bags of the image at `place` of a batch."""
+    logits, deltas, gt_labels = output.logits[place], output.deltas[place], sample.record.labels
     bags, confidence = question.loss.confidence(logits, deltas, output.anchors, sample.boxes, gt_labels)
     cls_prob = logits[bags, gt_labels[:, None]].sigmoid()
     anchors = question.detector.model.anchors
     levels, ratios, octaves = _shapes_of(output, anchors)
     strides = torch.tensor(anchors.strides)[levels - FIRST_LEVEL, None] / torch.tensor(sample.scale)
     return ObjectBags(
-        picture=sample.picture,
+        image=sample.record,
         boxes=_in_file(output.anchors, sample, question.detector)[bags],
         strides=strides[bags],
         level=levels[bags],
@@ -184,13 +184,13 @@ def _rows(bags: ObjectBags, detector: DetectorConfig) -> list[dict[str, Any]]:
     """The columns [G, n] turned into rows."""
     names = ("level", "ratio", "octave", "iou", "cls_prob", "loc_prob", "confidence", "weight", "assigned")
     columns = {name: getattr(bags, name).tolist() for name in names}
-    corners, strides, picture = bags.boxes.tolist(), bags.strides.tolist(), bags.picture
+    corners, strides, image = bags.boxes.tolist(), bags.strides.tolist(), bags.image
     rows = []
-    for index, annotation_id in enumerate(picture.annotation_ids.tolist()):
-        gt = dict(zip(("gt_x1", "gt_y1", "gt_x2", "gt_y2"), picture.boxes[index].tolist(), strict=True))
-        category = detector.category_names[int(picture.labels[index])]
+    for index, annotation_id in enumerate(image.annotation_ids.tolist()):
+        gt = dict(zip(("gt_x1", "gt_y1", "gt_x2", "gt_y2"), image.boxes[index].tolist(), strict=True))
+        category = detector.category_names[int(image.labels[index])]
         for rank, (anchor, stride) in enumerate(zip(corners[index], strides[index], strict=True)):
-            head = {"image_id": picture.image_id, "annotation_id": annotation_id, "category": category, "rank": rank}
+            head = {"image_id": image.image_id, "annotation_id": annotation_id, "category": category, "rank": rank}
             box = dict(zip(("x1", "y1", "x2", "y2", "stride_x", "stride_y"), (*anchor, *stride), strict=True))
             rows.append({**head, **box, **{name: column[index][rank] for name, column in columns.items()}, **gt})
     return rows

@@ -21,7 +21,7 @@ from freeanchor.errors import DataError, printable
 
 METADATA = "freeanchor"  # the name under which the graph carries what else one must know
 INPUTS, OUTPUTS = ["pixels", "min_score"], ["boxes", "scores", "labels"]
-LARGEST_SIDE = 2**15  # px, of the picture that the network sees
+LARGEST_SIDE = 2**15  # px, of the image that the network sees
 
 
 class RunError(ValueError):
@@ -30,7 +30,7 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Found:
-    """Detections of one picture, best first: boxes [D, 4] xyxy in its pixels, scores [D] and labels [D]."""
+    """Detections of one image, best first: boxes [D, 4] xyxy in its pixels, scores [D] and labels [D]."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -50,7 +50,7 @@ class OnnxDetector:
     max_long_side: int
 
     def detect(self, image: Image.Image, *, min_score: float) -> Found:
-        """What is found in an RGB picture above `min_score`, in the picture's own pixels.
+        """What is found in an RGB image above `min_score`, in the image's own pixels.
 
         Raises DataError where the graph fails, or finds classes that its file does not name.
         """
@@ -100,7 +100,7 @@ def _session(content: bytes, threads: int) -> Any:
 
 
 def _run(session: Any, pixels: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, scores and labels of one picture [3, H, W] in these pixels; raises RunError."""
+    """Boxes, scores and labels of one image [3, H, W] in these pixels; raises RunError."""
     given = (np.ascontiguousarray(pixels, dtype=np.float32), np.array(min_score, dtype=np.float32))
     try:
         found = session.run(OUTPUTS, dict(zip(INPUTS, given, strict=True)))
@@ -110,7 +110,7 @@ def _run(session: Any, pixels: np.ndarray, min_score: float) -> tuple[np.ndarray
 
 
 def run_bytes(content: bytes, pixels: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, scores and labels that a file of this content finds in one picture [3, H, W]; raises RunError."""
+    """Boxes, scores and labels that a file of this content finds in one image [3, H, W]; raises RunError."""
     return _run(_session(content, 1), pixels, min_score)
 
 
@@ -134,7 +134,7 @@ def _known(path: Path, session: Any) -> dict[str, Any]:
         if not 0 < len(set(ids)) == len(ids) == len(fields["category_names"]):
             raise ValueError("classes that are not told apart")
         if not all(1 <= fields[name] <= LARGEST_SIDE for name in ("short_side", "max_long_side")):
-            raise ValueError("sides that no picture has")
+            raise ValueError("sides that no image has")
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise DataError(f"{path}: no ONNX file of ours; write one by freeanchor export --to onnx") from None
     return fields

@@ -1,7 +1,7 @@
 """A detector as one ONNX graph, from pixels to detections, for any runtime that knows the format.
 
-The graph holds everything between the resized picture and its boxes: normalisation, padding, network, anchors,
-decoding, the cap a level and NMS. What is left to whoever runs it is the size that a picture is resized to, which its
+The graph holds everything between the resized image and its boxes: normalisation, padding, network, anchors,
+decoding, the cap a level and NMS. What is left to whoever runs it is the size that an image is resized to, which its
 metadata tell (`onnx_detector.py` does it without torch, whose import takes longer than a detection).
 
     write_onnx(Path("model.safetensors"), Path("model.onnx"))
@@ -49,7 +49,7 @@ class DetectionGraph(nn.Module):
         self.cells = [cell.float() for cell in cell_anchors(detector.model.anchors)]
 
     def forward(self, pixels: Tensor, min_score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes [D, 4], scores [D] and labels [D] of one picture [3, H, W] above `min_score`, best first."""
+        """Boxes [D, 4], scores [D] and labels [D] of one image [3, H, W] above `min_score`, best first."""
         height, width = pixels.shape[1], pixels.shape[2]
         image = ((pixels.flip(0) if self.detector.inputs.bgr else pixels) - self.mean) / self.std
         padded = functional.pad(image, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
@@ -58,10 +58,10 @@ class DetectionGraph(nn.Module):
         each = zip(levels, self.cells, self.detector.model.anchors.strides, strict=True)
         found = [self._of_level(*level, min_score) for level in each]
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-        # `clip_boxes` would make constants of the traced picture's sides.
+        # `clip_boxes` would make constants of the traced image's sides.
         limit = torch.stack([torch.as_tensor(side) for side in (width, height, width, height)])
         boxes = torch.minimum(boxes.clamp(min=0), limit.to(boxes))
-        # Classes are moved so far apart that none overlaps another; the 0 is for pictures without any candidate.
+        # Classes are moved so far apart that none overlaps another; the 0 is for images without any candidate.
         apart = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
         kept = nms(boxes + (labels * apart)[:, None], scores, self.detector.inference.nms_iou)
         kept = kept[: self.detector.inference.max_detections]
@@ -76,7 +76,7 @@ class DetectionGraph(nn.Module):
             places = (scores > min_score).nonzero()[:, 0]
             scores = scores[places]
         else:
-            # Enough scores below any threshold that every level has `cap` of them, whatever the picture's size.
+            # Enough scores below any threshold that every level has `cap` of them, whatever the image's size.
             best, places = torch.cat([scores, scores.new_full((cap,), -1.0)]).topk(cap)
             above = (best > min_score).nonzero()[:, 0]
             scores, places = best[above], places[above]
@@ -99,7 +99,7 @@ def _check(detector: DetectorConfig) -> None:
     """Refuse what the graph has no operations for: habits of other code bases, and several scales."""
     inputs, inference = detector.inputs, detector.inference
     if detector.model.anchors.geometry == "torchvision":
-        raise CheckpointError("has torchvision's anchors, whose strides depend on the picture; ONNX gets fixed ones")
+        raise CheckpointError("has torchvision's anchors, whose strides depend on the image; ONNX gets fixed ones")
     if detector.model.plain_deltas:
         raise CheckpointError("has mmdetection's plain deltas, which the ONNX graph does not know; use it with torch")
     if (inputs.resize, inputs.box_convention) != (InputConfig.resize, InputConfig.box_convention):
@@ -131,7 +131,7 @@ def write_onnx(source: Path, target: Path) -> None:
     """Write a model file of ours as an ONNX graph, atomically.
 
     Raises CheckpointError where the file is none of ours or the graph cannot say what the detector does: it is tried,
-    before anything is written, on pictures of other sizes than the traced one.
+    before anything is written, on images of other sizes than the traced one.
     """
     if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxruntime")):
         raise CheckpointError(f"{target}: writing ONNX takes onnx and onnxruntime; pip install 'freeanchor[onnx]'")
@@ -153,7 +153,7 @@ def write_onnx(source: Path, target: Path) -> None:
 
 @torch.no_grad()
 def _try_sizes(graph: DetectionGraph, written: bytes) -> None:
-    """Refuse a graph that has the traced size in it: some of timm's backbones compute with the picture's."""
+    """Refuse a graph that has the traced size in it: some of timm's backbones compute with the image's."""
     for size in TRIED_SIZES:
         pixels = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) * 255
         _, expected, _ = graph(pixels, torch.tensor(0.0))

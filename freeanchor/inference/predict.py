@@ -1,9 +1,9 @@
 """A trained detector over a data set: detections, and what NMS does to each object's best box, streamed.
 
 For every object only its best IoU before and after NMS is kept, under each definition of NMS recall (FACTS B); that is
-all the analysis needs, and it stays small however many candidates a picture has.
+all the analysis needs, and it stays small however many candidates per image has.
 
-    for prediction in predict(model, detector, split.pictures, InferenceConfig(), Runtime()):
+    for prediction in predict(model, detector, split.images, InferenceConfig(), Runtime()):
         prediction.detections, prediction.recall
 """
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from freeanchor.boxes import pairwise_iou
 from freeanchor.checkpoints.native import DetectorConfig
-from freeanchor.data.coco import Batch, InputConfig, Picture, collate, load_sample
+from freeanchor.data.coco import Batch, ImageRecord, InputConfig, collate, load_sample
 from freeanchor.detector.postprocess import (
     Candidates,
     InferenceConfig,
@@ -28,7 +28,7 @@ from freeanchor.detector.postprocess import (
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.runtime import Runtime
 
-BATCH_SIZE = 8  # pictures
+BATCH_SIZE = 8  # images
 IOU_CHUNK = 20_000  # candidates held against the objects at a time: an early detector gives millions
 
 
@@ -37,7 +37,7 @@ class ObjectRecall:
     """Best IoU of each of G objects before and after NMS, any class counting or only the object's own.
 
     The first two pairs are the authors' definition and its class-aware variant: every candidate above the score
-    threshold, no cap. `after_capped` is what the detector reports, capped a level and a picture.
+    threshold, no cap. `after_capped` is what the detector reports, capped a level and an image.
     """
 
     before: Tensor
@@ -52,7 +52,7 @@ class ObjectRecall:
 class BudgetRecall:
     """Best IoU of each of G objects before and after NMS, by the authors' definition, among the best candidates alone.
 
-    `num_given` is how many these were: fewer than the budget where the picture has no more.
+    `num_given` is how many these were: fewer than the budget where the image has no more.
     """
 
     before: Tensor
@@ -62,9 +62,9 @@ class BudgetRecall:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One picture's candidates and detections in its file's pixels, and its objects' recall, also under budgets."""
+    """One image's candidates and detections in its file's pixels, and its objects' recall, also under budgets."""
 
-    picture: Picture
+    image: ImageRecord
     candidates: Candidates
     detections: Candidates
     recall: ObjectRecall
@@ -85,11 +85,11 @@ def best_iou(
     return best
 
 
-def measure_recall(picture: Picture, before: Candidates, after: Candidates, reported: Candidates) -> ObjectRecall:
-    """`ObjectRecall` of one picture's objects from its candidates, what NMS leaves, and the reported detections."""
+def measure_recall(image: ImageRecord, before: Candidates, after: Candidates, reported: Candidates) -> ObjectRecall:
+    """`ObjectRecall` of one image's objects from its candidates, what NMS leaves, and the reported detections."""
 
     def best(found: Candidates, *, same_class: bool) -> Tensor:
-        return best_iou(picture.boxes.to(found.boxes), picture.labels.to(found.labels), found, same_class=same_class)
+        return best_iou(image.boxes.to(found.boxes), image.labels.to(found.labels), found, same_class=same_class)
 
     return ObjectRecall(
         before=best(before, same_class=False),
@@ -105,7 +105,7 @@ def measure_recall(picture: Picture, before: Candidates, after: Candidates, repo
 def _at_one_scale(
     model: nn.Module, batch: Batch, runtime: Runtime, inference: InferenceConfig, *, inclusive: bool
 ) -> list[tuple[Candidates, Candidates]]:
-    """For each picture, its candidates with the cap a level and without it, in its file's pixels."""
+    """For each image, its candidates with the cap a level and without it, in its file's pixels."""
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
     found = []
@@ -146,15 +146,15 @@ def _suppress(
     return suppress(shrunk, nms_iou=inference.nms_iou, max_detections=max_detections).extend(growth)
 
 
-def _cut_at_borders(found: Candidates, picture: Picture, inference: InferenceConfig) -> Candidates:
-    """Boxes after NMS cut at the picture's borders, where they were not before it."""
+def _cut_at_borders(found: Candidates, image: ImageRecord, inference: InferenceConfig) -> Candidates:
+    """Boxes after NMS cut at the image's borders, where they were not before it."""
     if inference.clip != "after_nms":
         return found
-    return found.clip(picture.height, picture.width, drop_empty=inference.drop_empty)
+    return found.clip(image.height, image.width, drop_empty=inference.drop_empty)
 
 
 def _under_budgets(
-    picture: Picture,
+    image: ImageRecord,
     candidates: Candidates,
     inference: InferenceConfig,
     inclusive_scale: tuple[float, float] | None,
@@ -164,25 +164,25 @@ def _under_budgets(
     if not budgets:
         return {}
     by_score = candidates.take(candidates.scores.argsort(descending=True, stable=True)[: max(budgets)])
-    gt_boxes, gt_labels = picture.boxes.to(by_score.boxes), picture.labels.to(by_score.labels)
+    gt_boxes, gt_labels = image.boxes.to(by_score.boxes), image.labels.to(by_score.labels)
     found = {}
     for budget in budgets:
         before = by_score.first(budget)
         sides = before, _suppress(before, inference, None, inclusive_scale)
-        cut = (_cut_at_borders(side, picture, inference) for side in sides)
+        cut = (_cut_at_borders(side, image, inference) for side in sides)
         ious = [best_iou(gt_boxes, gt_labels, side, same_class=False) for side in cut]
         found[budget] = BudgetRecall(before=ious[0], after=ious[1], num_given=len(before))
     return found
 
 
 def _finish(
-    picture: Picture,
+    image: ImageRecord,
     scales: Sequence[tuple[Candidates, Candidates]],
     inference: InferenceConfig,
     inclusive_scale: tuple[float, float] | None,
     budgets: Sequence[int],
 ) -> Prediction:
-    """Merge one picture's scales, suppress, and measure what suppression cost its objects."""
+    """Merge one image's scales, suppress, and measure what suppression cost its objects."""
     candidates = merge_scales([uncapped for _, uncapped in scales])
     survivors = _suppress(candidates, inference, None, inclusive_scale)
     if any(capped is not uncapped for capped, uncapped in scales):
@@ -190,15 +190,15 @@ def _finish(
         reported = _suppress(capped, inference, inference.max_detections, inclusive_scale)
     else:  # NMS would do the same again
         reported = survivors.first(inference.max_detections)
-    at_budgets = _under_budgets(picture, candidates, inference, inclusive_scale, budgets)
+    at_budgets = _under_budgets(image, candidates, inference, inclusive_scale, budgets)
     candidates, survivors, reported = (
-        _cut_at_borders(found, picture, inference) for found in (candidates, survivors, reported)
+        _cut_at_borders(found, image, inference) for found in (candidates, survivors, reported)
     )
     return Prediction(
-        picture=picture,
+        image=image,
         candidates=candidates,
         detections=reported,
-        recall=measure_recall(picture, candidates, survivors, reported),
+        recall=measure_recall(image, candidates, survivors, reported),
         at_budgets=at_budgets,
     )
 
@@ -214,7 +214,7 @@ def _at_scale(inputs: InputConfig, short_side: int | None) -> InputConfig:
 def predict(
     model: RetinaNet,
     detector: DetectorConfig,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     inference: InferenceConfig,
     runtime: Runtime,
     batch_size: int = BATCH_SIZE,
@@ -222,27 +222,27 @@ def predict(
     all_candidates: bool = True,
     budgets: Sequence[int] = (),
 ) -> Iterator[Prediction]:
-    """Predictions for `pictures`, in order.
+    """Predictions for `images`, in order.
 
     Detections come from the candidates within the cap a level. Without `all_candidates` the others, which recall before
     NMS counts, are not looked at: an early detector has so many that its NMS takes minutes.
 
-    With `inference.short_sides` every picture is read again at each of those sizes, and the candidates of all of them
+    With `inference.short_sides` every image is read again at each of those sizes, and the candidates of all of them
     go through one NMS. DEVIATION(D16): the authors re-interpolate the tensor already resized to 800 px (FACTS A10).
-    A network with torchvision's anchors has them where the padded size of a batch puts them: it sees its pictures one
-    by one, so that no picture's boxes depend on its neighbours.
+    A network with torchvision's anchors has them where the padded size of a batch puts them: it sees its images one
+    by one, so that no image's boxes depend on its neighbours.
     """
     if detector.model.anchors.geometry == "torchvision":
         batch_size = 1
     inclusive = detector.inputs.box_convention == "inclusive"
     model = model.to(runtime.device).to(memory_format=torch.channels_last).eval()
-    for first in tqdm(range(0, len(pictures), batch_size), desc="predict", unit="batch", disable=None):
-        group = pictures[first : first + batch_size]
+    for first in tqdm(range(0, len(images), batch_size), desc="predict", unit="batch", disable=None):
+        group = images[first : first + batch_size]
         by_scale = []
         for short_side in inference.short_sides or (None,):
-            batch = collate([load_sample(picture, _at_scale(detector.inputs, short_side)) for picture in group])
+            batch = collate([load_sample(image, _at_scale(detector.inputs, short_side)) for image in group])
             found = _at_one_scale(model, batch, runtime, inference, inclusive=inclusive)
             by_scale.append(found if all_candidates else [(capped, capped) for capped, _ in found])
-        for place, (picture, *scales) in enumerate(zip(group, *by_scale, strict=True)):
+        for place, (image, *scales) in enumerate(zip(group, *by_scale, strict=True)):
             last_scale = batch.samples[place].scale if inclusive else None
-            yield _finish(picture, scales, inference, last_scale, budgets)
+            yield _finish(image, scales, inference, last_scale, budgets)

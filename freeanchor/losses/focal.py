@@ -107,16 +107,16 @@ def check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequenc
     """Refuse ground truth that does not pair with the batch, with itself, or with the classes."""
     if not len(logits) == len(gt_boxes) == len(gt_labels):
         raise ValueError(
-            f"{len(logits)} pictures, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up"
+            f"{len(logits)} images, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up"
         )
     for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
         if len(boxes) != len(labels):
             raise ValueError(
-                f"picture {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label a box"
+                f"image {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label a box"
             )
         if len(labels) and not 0 <= (wrong := int(labels[_farthest(labels, logits.shape[2])])) < logits.shape[2]:
             raise ValueError(
-                f"picture {image} has label {wrong}; labels are 0 to {logits.shape[2] - 1}, not category ids"
+                f"image {image} has label {wrong}; labels are 0 to {logits.shape[2] - 1}, not category ids"
             )
 
 

@@ -9,7 +9,7 @@ probability is 0/0 in float32 already, and all but certain to be in float16.
     sum(terms.values()).backward()
 
 Logits are [B, A, K], deltas [B, A, 4] coded with weights (10, 10, 5, 5), anchors [A, 4]; `gt_boxes` and `gt_labels`
-hold one tensor a picture, [G_i, 4] xyxy and [G_i] int64 in 0..K-1.
+hold one tensor per image, [G_i, 4] xyxy and [G_i] int64 in 0..K-1.
 """
 
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ class FreeAnchorLoss:
 
             score = few[torch.searchsorted(exceptions, in_bags)]
             confidence = self._confidence(score, deltas.flatten(0, 1)[places], anchors[bags], torch.cat(boxes))
-            # The empty sum keeps a gradient, of zeros, where no picture has an object.
+            # The empty sum keeps a gradient, of zeros, where no image has an object.
             positive = self._bag_loss(confidence) + deltas.sum() * 0
             match_prob_of_few = few.new_zeros(len(few))
             match_prob_of_few[torch.searchsorted(exceptions, excused)] = match_prob.to(few)
@@ -116,7 +116,7 @@ class FreeAnchorLoss:
         gt_boxes: Float[Tensor, "G 4"],
         gt_labels: Int[Tensor, "G"],
     ) -> tuple[Int[Tensor, "G n"], Float[Tensor, "G n"]]:
-        """Bags of one picture's objects, and the likelihood set X_i of Eq. 7: P^cls * P^loc of each anchor in a bag."""
+        """Bags of one image's objects, and the likelihood set X_i of Eq. 7: P^cls * P^loc of each anchor in a bag."""
         bags = anchor_bags(anchors, gt_boxes, self.bag_size)
         return bags, self._confidence(logits[bags, gt_labels[:, None]], deltas[bags], anchors[bags], gt_boxes)
 

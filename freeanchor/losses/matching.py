@@ -118,7 +118,7 @@ def excused_pairs(
     gt_labels: Int[Tensor, "G"],
     match_iou: float,
 ) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
-    """The (anchor, class) pairs of one picture with max_i P{a -> b_i} > 0, i of that class, and that maximum.
+    """The (anchor, class) pairs of one image with max_i P{a -> b_i} > 0, i of that class, and that maximum.
 
     P{a in A-} of Eq. 4 is one minus it, for each class apart (DEVIATION(D1)). No gradient (DEVIATION(D5)).
     """

@@ -1,4 +1,4 @@
-"""FreeAnchor's loss as its authors lay it out: every (anchor, class) score of a picture in dense tensors.
+"""FreeAnchor's loss as its authors lay it out: every (anchor, class) score of an image in dense tensors.
 
 What it is: the peer that `bench_loss` measures ours against, and one more oracle of its values (FACTS of the authors'
 code: modeling/rpn/free_anchor_loss.py). What it is not: a loss to train with; it holds objects x anchors and several

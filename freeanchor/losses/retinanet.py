@@ -26,7 +26,7 @@ from freeanchor.losses.focal import (
 class RetinaNetLoss:
     """Focal loss and smooth-L1 on anchors assigned by IoU: Eq. 1 as RetinaNet has it.
 
-    `convention="authors"`: classification is divided by matched anchors plus pictures, box terms by four times the
+    `convention="authors"`: classification is divided by matched anchors plus images, box terms by four times the
     matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, and box
     terms are of plain deltas, not of coded ones (FACTS F); its own transition is `smooth_l1_beta=0`.
     """
@@ -64,7 +64,7 @@ class RetinaNetLoss:
             deltas, anchors = _widen(deltas), _widen(anchors)
             boxes = [own.to(anchors) for own in gt_boxes]
             assignments = torch.cat([self._assign(anchors, own) for own in boxes])
-            # Objects and anchors are counted through the batch: picture i's anchors begin at i * A.
+            # Objects and anchors are counted through the batch: image i's anchors begin at i * A.
             firsts = torch.tensor([0, *map(len, boxes)], device=anchors.device).cumsum(0)[:-1]
             matched = (assignments >= 0).nonzero()[:, 0]
             objects = assignments[matched] + firsts[matched // len(anchors)]
@@ -95,7 +95,7 @@ class RetinaNetLoss:
         return _smooth_l1(deltas / units, goals / units, self.smooth_l1_beta).sum()
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-        """Assignment [A] of one picture, without gradient."""
+        """Assignment [A] of one image, without gradient."""
         return assign_by_iou(
             anchors,
             gt_boxes,

@@ -42,17 +42,17 @@ def _check_areas(gt_boxes: Sequence[Tensor]) -> None:
     """Refuse boxes without area, as torchvision's detector does before its loss, which would be infinite."""
     for image, boxes in enumerate(gt_boxes):
         if (boxes[:, 2:] <= boxes[:, :2]).any():
-            raise ValueError(f"picture {image} has gt_boxes without width or height; torchvision's loss needs both")
+            raise ValueError(f"image {image} has gt_boxes without width or height; torchvision's loss needs both")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionRetinaNetLoss:
     """`torchvision.models.detection.RetinaNet`'s loss with its own settings, of which none is ours to choose.
 
-    Against `RetinaNetLoss`: both terms are divided by a picture's own matched anchors and averaged over pictures, not
+    Against `RetinaNetLoss`: both terms are divided by an image's own matched anchors and averaged over images, not
     divided by those of the batch; the box term is L1 of plain deltas, without transition and without the 4; where an
-    object meets no anchor, all anchors of the picture are matched, each with the object it overlaps most. On one
-    picture without such an object it equals `RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0)`.
+    object meets no anchor, all anchors of the image are matched, each with the object it overlaps most. On one
+    image without such an object it equals `RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0)`.
 
     The loss divides the deltas by our weights. To learn at the rate of torchvision's detector, a network needs
     `ModelConfig.plain_deltas`: without it the box head's last layer learns 100 and 25 times more slowly under SGD.
@@ -69,7 +69,7 @@ class TorchvisionRetinaNetLoss:
     ) -> Terms:
         """Terms `classification` and `box`, scalars in float32 or wider; deltas are coded with weights (10, 10, 5, 5).
 
-        `total_count` sums a count over the processes that share a batch, here that of pictures: nothing else is shared.
+        `total_count` sums a count over the processes that share a batch, here that of images: nothing else is shared.
         Raises ValueError where the ground truth does not pair with the batch or a box has no area.
         """
         check_pairing(logits, gt_boxes, gt_labels)
@@ -85,5 +85,5 @@ class TorchvisionRetinaNetLoss:
                 for boxes, labels in zip(gt_boxes, gt_labels, strict=True)
             ]
             terms = _detector().compute_loss(targets, predictions, [anchors] * len(targets))
-            share = len(targets) / total_count(len(targets))  # torchvision's mean is over this process's pictures
+            share = len(targets) / total_count(len(targets))  # torchvision's mean is over this process's images
             return {"classification": terms["classification"] * share, "box": terms["bbox_regression"] * share}

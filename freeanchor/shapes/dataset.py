@@ -1,6 +1,6 @@
 """The procedural detection data set `shapes`: COCO json and JPEG files, drawn by the project itself.
 
-Not here: reading it (`freeanchor.data` reads it as it reads COCO), and drawing one picture (`shapes_scene`).
+Not here: reading it (`freeanchor.data` reads it as it reads COCO), and drawing one image (`shapes_scene`).
 
     write_shapes(ShapesConfig(), Path("data/shapes"))
     # data/shapes/{train,val}.json, data/shapes/images/{train,val}_000001.jpg ...
@@ -75,11 +75,11 @@ def _check_existing(config: ShapesConfig, directory: Path) -> None:
 
 
 def _draw_split(config: ShapesConfig, split: str, names: list[str], folder: Path) -> Iterator[Scene]:
-    """Each scene of a split in turn, its picture written to `folder`.
+    """Each scene of a split in turn, its image written to `folder`.
 
     JPEG, since its slow-integer transform gives the same bytes everywhere; PNG's depend on the zlib that is built in.
     """
-    for index, name in enumerate(tqdm(names, desc=f"drawing {split}", unit="picture", disable=None)):
+    for index, name in enumerate(tqdm(names, desc=f"drawing {split}", unit="image", disable=None)):
         scene = draw_scene(config, split, index)
         Image.fromarray(scene.pixels).save(folder / name, quality=95, subsampling=0)
         yield scene

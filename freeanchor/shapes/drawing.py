@@ -4,9 +4,9 @@ Not here: which shapes there are and how they are coloured (`shapes_objects`), a
 (`shapes_background`).
 
     stencil = make_stencil("triangle", length=90.0, elongation=6.0, angle=30.0, shaft=0.3, shift=(0.2, 0.7))
-    picture = paint(picture, [Stroke(stencil=stencil, origin=(40, 60), look=look)])
+    image = paint(image, [Stroke(stencil=stencil, origin=(40, 60), look=look)])
 
-Pictures are to have the same bytes on every machine, so nothing here depends on the order of a float sum, on fused
+Images are to have the same bytes on every machine, so nothing here depends on the order of a float sum, on fused
 multiply-add or on the last bit of a cosine: outlines are rounded to a grid of 1/64 px and filled with integers
 (Pillow's own polygons are filled in float32), and the float64 that remains is only ever added, multiplied and rounded.
 """
@@ -52,7 +52,7 @@ def _cross(half: float) -> Points:
 
 
 # Outlines in the square [-0.5, 0.5]^2; a head looks along +x. All turn the same way, holes the other. Each is its own
-# mirror image, so that flipping a picture never turns one class into another.
+# mirror image, so that flipping an image never turns one class into another.
 GLYPHS: dict[str, tuple[Points, ...]] = {
     "disc": (_circle(0.5),),
     "square": (_rectangle(-0.5, -0.5, 0.5, 0.5),),
@@ -97,7 +97,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Stroke:
-    """A stencil, where its corner lies in the picture (x, y in pixels), and how it is coloured."""
+    """A stencil, where its corner lies in the image (x, y in pixels), and how it is coloured."""
 
     stencil: Stencil
     origin: tuple[int, int]
@@ -192,9 +192,9 @@ def _tone(look: Look, width: int, height: int) -> Float[np.ndarray, "height widt
     return (1.0 + x * look.shade[0] + y * look.shade[1] + wave * look.stripe_depth)[..., None]
 
 
-def paint(picture: Float[np.ndarray, "_ _ 3"], strokes: Iterable[Stroke]) -> Float[np.ndarray, "_ _ 3"]:
-    """A copy of the picture (0 to 255) with the strokes painted on it in turn; each must lie inside it."""
-    painted = picture.copy()
+def paint(image: Float[np.ndarray, "_ _ 3"], strokes: Iterable[Stroke]) -> Float[np.ndarray, "_ _ 3"]:
+    """A copy of the image (0 to 255) with the strokes painted on it in turn; each must lie inside it."""
+    painted = image.copy()
     for stroke in strokes:
         (x, y), (width, height) = stroke.origin, stroke.stencil.size
         window = slice(y, y + height), slice(x, x + width)
@@ -203,7 +203,7 @@ def paint(picture: Float[np.ndarray, "_ _ 3"], strokes: Iterable[Stroke]) -> Flo
 
 
 def _blend(patch: Float[np.ndarray, "_ _ 3"], stencil: Stencil, look: Look) -> Float[np.ndarray, "_ _ 3"]:
-    """The part of a picture under a stencil, with the stencil painted on it."""
+    """The part of an image under a stencil, with the stencil painted on it."""
     cover = _coverage(stencil.body)
     share = _coverage(stencil.part) / np.maximum(cover, 1 / SAMPLES**2)
     ink = (np.array(look.colour) * (1.0 - share) + np.array(look.part_colour) * share) * _tone(look, *stencil.size)

@@ -108,16 +108,16 @@ def draw_background(rng: np.random.Generator, size: int) -> Background:
     mix = mix + ramp * between(rng, -0.6, 0.6) + ramp[:, None] * between(rng, -0.6, 0.6)
     mix = np.clip((mix - 0.5) * 1.6 + 0.5, 0.0, 1.0)[..., None]
     clutter = [_draw_clutter(rng, canvas) for _ in range(int(rng.integers(4, 11)))]
-    picture = np.array(first) * (1.0 - mix) + np.array(second) * mix
-    picture = paint(picture, [stroke for stroke in clutter if stroke])
+    image = np.array(first) * (1.0 - mix) + np.array(second) * mix
+    image = paint(image, [stroke for stroke in clutter if stroke])
     kept = slice(CLUTTER_MARGIN, CLUTTER_MARGIN + size)
-    return Background(pixels=picture[kept, kept], colours=(first, second))
+    return Background(pixels=image[kept, kept], colours=(first, second))
 
 
-def finish(rng: np.random.Generator, picture: Float[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture with a little grain, rounded to bytes."""
-    grain = (rng.random(picture.shape[:2]) - 0.5)[..., None] * between(rng, 2.0, 16.0)
-    return np.clip(np.floor(picture + grain + 0.5), 0.0, 255.0).astype(np.uint8)
+def finish(rng: np.random.Generator, image: Float[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The image with a little grain, rounded to bytes."""
+    grain = (rng.random(image.shape[:2]) - 0.5)[..., None] * between(rng, 2.0, 16.0)
+    return np.clip(np.floor(image + grain + 0.5), 0.0, 255.0).astype(np.uint8)
 
 
 MIN_ASPECT = 3.0  # of a slender object, along its own axes

@@ -1,4 +1,4 @@
-"""What stands where in one picture of the procedural data set, drawn from a generator of its own.
+"""What stands where in one image of the procedural data set, drawn from a generator of its own.
 
 Not here: what the objects look like (`shapes_objects`), and files (`shapes`).
 
@@ -42,8 +42,8 @@ class ShapesConfig:
     image_size: int = 192  # px, both sides
     seed: int = 0
     max_objects: int = 20
-    empty_fraction: float = 0.02  # of the pictures
-    crowd_fraction: float = 0.04  # of the pictures, with one crowd region each
+    empty_fraction: float = 0.02  # of the images
+    crowd_fraction: float = 0.04  # of the images, with one crowd region each
     min_size: float = 20.0  # px, length of the shortest compact object
     max_size: float = 128.0  # px, length of the longest object
     min_head: float = 12.0  # px, width of the thinnest slender object: below, the heads look alike
@@ -51,7 +51,7 @@ class ShapesConfig:
     max_hidden: float = 0.25  # share of an object that later ones may hide
 
     def __post_init__(self) -> None:
-        """Refuse settings that no picture can be drawn from."""
+        """Refuse settings that no image can be drawn from."""
         is_fraction = "lie in [0, 1]; pass a fraction, not a percentage"
         longest, widest_head = (self.image_size - 2) / math.sqrt(2), self.max_size / self.max_aspect
         checks = {
@@ -64,7 +64,7 @@ class ShapesConfig:
             "crowd_fraction": (0 <= self.crowd_fraction <= 1, is_fraction),
             "max_hidden": (0 <= self.max_hidden <= 1, is_fraction),
             "min_size": (4 <= self.min_size < self.max_size, f"be at least 4 px and below max_size, {self.max_size}"),
-            "max_size": (self.max_size <= longest, f"be at most {longest:.1f} px, to fit the picture when turned"),
+            "max_size": (self.max_size <= longest, f"be at most {longest:.1f} px, to fit the image when turned"),
             "max_aspect": (self.max_aspect > MIN_ASPECT, f"be above {MIN_ASPECT:g}"),
             "min_head": (4 <= self.min_head <= widest_head, f"be 4 px to max_size / max_aspect = {widest_head:.1f} px"),
         }
@@ -107,7 +107,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One picture, its objects in the order of drawing with the share of each that is hidden, and its crowd if any."""
+    """One image, its objects in the order of drawing with the share of each that is hidden, and its crowd if any."""
 
     pixels: UInt8[np.ndarray, "size size 3"]
     objects: tuple[SceneObject, ...] = ()
@@ -117,12 +117,12 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Theme:
-    """What the objects of one picture have in common."""
+    """What the objects of one image have in common."""
 
     ground_colours: tuple[Colour, ...] = ()
     categories: tuple[int, ...] = ()  # that occur, all equally likely
     centre: tuple[float, float] = (0.5, 0.5)  # of the group, as a share of the free room
-    spread: float = 1.0  # of the group; 1 is all over the picture
+    spread: float = 1.0  # of the group; 1 is all over the image
 
 
 EVERYWHERE = Theme()
@@ -177,7 +177,7 @@ def _lay(layout: Layout, placed: SceneObject) -> Layout:
 
 
 def _draw_origin(rng: np.random.Generator, theme: Theme, stencil: Stencil, image_size: int) -> tuple[int, int]:
-    """A place wholly inside the picture, near the theme's centre."""
+    """A place wholly inside the image, near the theme's centre."""
     shares = [centre + (float(rng.random()) - 0.5) * theme.spread for centre in theme.centre]
     room = [image_size - extent for extent in stencil.size]
     x, y = (int(min(max(share, 0.0), 0.9999) * (free + 1)) for share, free in zip(shares, room, strict=True))
@@ -204,7 +204,7 @@ def _add_object(rng: np.random.Generator, config: ShapesConfig, theme: Theme, la
 
 
 def _draw_theme(rng: np.random.Generator, ground: Background) -> Theme:
-    """Every third picture shows three classes only, every third (independently) has its objects in a group."""
+    """Every third image shows three classes only, every third (independently) has its objects in a group."""
     is_themed, is_grouped = rng.random() < 1 / 3, rng.random() < 1 / 3
     order = rng.permutation(len(CATEGORIES)).tolist()
     return Theme(
@@ -216,7 +216,7 @@ def _draw_theme(rng: np.random.Generator, ground: Background) -> Theme:
 
 
 def _draw_crowd(rng: np.random.Generator, config: ShapesConfig, theme: Theme) -> Crowd:
-    """12 to 28 small objects of one class inside a square of 0.3 to 0.5 of the picture's side."""
+    """12 to 28 small objects of one class inside a square of 0.3 to 0.5 of the image's side."""
     sizes = Sizes(
         min_size=config.min_size * 0.55, max_size=config.min_size * 0.8, min_head=config.min_head * 0.75, max_aspect=3.3
     )
@@ -246,7 +246,7 @@ def _start_layout(config: ShapesConfig, crowd: Crowd | None) -> Layout:
 
 
 def draw_scene(config: ShapesConfig, split: str, index: int) -> Scene:
-    """The `index`-th picture of a split; depends on no other picture, nor on how many there are."""
+    """The `index`-th image of a split; depends on no other image, nor on how many there are."""
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([config.seed, SPLITS.index(split), index])))
     ground = draw_background(rng, config.image_size)
     if rng.random() < config.empty_fraction:
@@ -258,5 +258,5 @@ def draw_scene(config: ShapesConfig, split: str, index: int) -> Scene:
     for _ in range(1 + int(config.max_objects * share * math.sqrt(share))):  # every crowdedness has its share
         layout = _add_object(rng, config, theme, layout)
     drawn = (*(crowd.members if crowd else ()), *layout.objects)
-    picture = paint(ground.pixels, [item.stroke for item in drawn])
-    return Scene(pixels=finish(rng, picture), objects=layout.objects, hidden=layout.hidden, crowd=crowd)
+    image = paint(ground.pixels, [item.stroke for item in drawn])
+    return Scene(pixels=finish(rng, image), objects=layout.objects, hidden=layout.hidden, crowd=crowd)

@@ -56,7 +56,7 @@ def _collate_groups(size: int, samples: Sequence[Sample]) -> tuple[Batch, ...]:
 def _batches(
     stream: TrainingStream, config: TrainConfig, first_step: int, runtime: Runtime, processes: Processes
 ) -> Iterator[tuple[Batch, ...]]:
-    """This process's groups of pictures in each step from `first_step` on."""
+    """This process's groups of images in each step from `first_step` on."""
     num_groups, size = config.share(processes.count)
     first, own = processes.rank * num_groups * size, num_groups * size
     starts = (step * config.batch_size + first for step in range(first_step, config.num_steps))

@@ -1,10 +1,10 @@
 """One process or many: the same training and testing, started by `torchrun` or not.
 
-Under `torchrun` every process runs the same script on its share of the pictures; without it there is one process, and
+Under `torchrun` every process runs the same script on its share of the images; without it there is one process, and
 everything here does nothing. Collectives are torch's own (NCCL between GPUs, gloo between CPUs).
 
     with process_group("cuda") as processes:
-        mine = processes.share(pictures)
+        mine = processes.share(images)
         number = processes.total(len(mine))
 """
 
@@ -150,7 +150,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the pictures of all processes.
+    """Batch norm over the images of all processes.
 
     As torch's SyncBatchNorm, which refuses tensors on the CPU: the mean first, then the squares about it, in float32.
     """

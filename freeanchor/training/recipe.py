@@ -1,6 +1,6 @@
 """A training recipe: schedule, optimiser, batches. What it costs and how it scales; the loop is in `train.py`.
 
-recipe = TrainConfig(loss=FreeAnchorLoss())     # the paper's 90,000 steps of 16 pictures
+recipe = TrainConfig(loss=FreeAnchorLoss())     # the paper's 90,000 steps of 16 images
 recipe.at_batch_size(4)                         # 360,000 steps at a quarter of the rate
 """
 
@@ -28,10 +28,10 @@ class TrainConfig:
     learn at `bias_lr_factor` times the rate, without weight decay unless `bias_decays`. `snapshots` are fractions after
     which the weights are kept, to look at matching over training.
 
-    `group_size` pictures are padded, run and normalised together, whatever the number of processes: 2 as on each of
+    `group_size` images are padded, run and normalised together, whatever the number of processes: 2 as on each of
     the authors' eight GPUs, or None for the whole batch. One GPU that takes the groups in turn, and eight that take one
     each, compute the same where batch norm is frozen: the stored statistics of one that trains are the first process's
-    own. With `aspect_groups`, the pictures of a group are all upright or all lying (FACTS A3).
+    own. With `aspect_groups`, the images of a group are all upright or all lying (FACTS A3).
     """
 
     loss: Loss
@@ -59,7 +59,7 @@ class TrainConfig:
         if not self.lr > 0:
             raise ValueError(f"lr must be positive, got {self.lr}")
         if self.batch_size % (self.group_size or 1):
-            raise ValueError(f"groups of {self.group_size} pictures do not fill a batch of {self.batch_size}")
+            raise ValueError(f"groups of {self.group_size} images do not fill a batch of {self.batch_size}")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step 0, 1, …: linear warm-up from `warmup_factor`, then a tenth after each drop."""
@@ -79,12 +79,12 @@ class TrainConfig:
 
     @property
     def num_shares(self) -> int:
-        """Parts that a batch can be shared out in: its groups, or its pictures where it is one group."""
+        """Parts that a batch can be shared out in: its groups, or its images where it is one group."""
         return self.batch_size // self.group_size if self.group_size else self.batch_size
 
     @property
     def aspect_group(self) -> int:
-        """How many pictures in a row share their aspect: those of a group, or 1 where any may meet."""
+        """How many images in a row share their aspect: those of a group, or 1 where any may meet."""
         return (self.group_size or self.batch_size) if self.aspect_groups else 1
 
     def fitting_processes(self) -> list[int]:
@@ -93,11 +93,11 @@ class TrainConfig:
 
     @property
     def num_samples(self) -> int:
-        """Pictures seen in the whole training."""
+        """Images seen in the whole training."""
         return self.num_steps * self.batch_size
 
     def at_batch_size(self, batch_size: int) -> "TrainConfig":
-        """The same number of pictures in batches of another size: rate in proportion, steps and warm-up inversely.
+        """The same number of images in batches of another size: rate in proportion, steps and warm-up inversely.
 
         The linear rule of Goyal et al. (2017). Leaving the rate as it is at a smaller batch is what makes losses NaN.
         """
@@ -113,12 +113,12 @@ class TrainConfig:
         )
 
     def share(self, num_processes: int) -> tuple[int, int]:
-        """(groups, pictures a group) of one of `num_processes` in every step; TrainingError where it does not divide.
+        """(groups, images a group) of one of `num_processes` in every step; TrainingError where it does not divide.
 
         Without a `group_size` the batch is one group whose parts lie on all processes.
         """
         if num_processes not in self.fitting_processes():
-            what = f"groups of {self.group_size} pictures" if self.group_size else "pictures"
+            what = f"groups of {self.group_size} images" if self.group_size else "images"
             fitting = ", ".join(map(str, self.fitting_processes()))
             raise TrainingError(
                 f"{self.num_shares} {what} do not divide among {num_processes} processes; start {fitting}"
@@ -127,14 +127,14 @@ class TrainConfig:
         return (own, self.group_size) if self.group_size else (1, own)
 
     def summary(self, num_processes: int = 1) -> str:
-        """What will happen, in one line: batch, rate, warm-up, drops, pictures, normalisation."""
+        """What will happen, in one line: batch, rate, warm-up, drops, images, normalisation."""
         groups, size = self.share(num_processes)
         drops = " and ".join(f"{step:,}" for step in self.drop_steps)
         over = f"each group of {self.group_size}" if self.group_size else "the whole batch"
         return (
-            f"batch of {self.batch_size} pictures = {num_processes} process(es) x {groups} group(s) of {size}; "
+            f"batch of {self.batch_size} images = {num_processes} process(es) x {groups} group(s) of {size}; "
             f"learning rate {self.lr:g} after {self.warmup_steps:,} steps of warm-up from {self.lr_at(0):.3g}, "
-            f"a tenth from step {drops or 'never'}; {self.num_steps:,} steps = {self.num_samples:,} pictures; "
+            f"a tenth from step {drops or 'never'}; {self.num_steps:,} steps = {self.num_samples:,} images; "
             f"loss normalised over {over}"
         )
 

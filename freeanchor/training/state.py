@@ -95,7 +95,7 @@ def start(
         load_backbone(model.backbone, read_backbone(backbone_weights), backbone_weights)
     model = model.to(runtime.device).to(memory_format=torch.channels_last).train()
     if processes.count > 1 and config.group_size is None:
-        sync_batch_norm(model)  # the batch is one, wherever its pictures lie
+        sync_batch_norm(model)  # the batch is one, wherever its images lie
     return TrainingState(model, build_optimizer(model, config), scaler=runtime.grad_scaler())
 
 

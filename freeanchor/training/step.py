@@ -1,4 +1,4 @@
-"""One step of synchronous SGD: groups of pictures in, weights changed, on one process or many.
+"""One step of synchronous SGD: groups of images in, weights changed, on one process or many.
 
 The loop around it is in `train.py`. Nothing is changed where a loss or a gradient is not finite.
 
@@ -41,12 +41,12 @@ LOSSES = {kind.__name__: kind for kind in (RetinaNetLoss, FreeAnchorLoss, Torchv
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """Where a training stopped making sense: the step, what is not finite, the terms, the pictures, the precision."""
+    """Where a training stopped making sense: the step, what is not finite, the terms, the images, the precision."""
 
     step: int
     what: str
     terms: dict[str, float]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     precision: str
     lr: float
 
@@ -54,8 +54,8 @@ class Divergence:
         """One line with the commonest cure."""
         values = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
         return (
-            f"{self.what} is not finite at step {self.step} in {self.precision} ({values}; pictures "
-            f"{' '.join(self.pictures)}); lower lr (now {self.lr:g}) in proportion to the batch"
+            f"{self.what} is not finite at step {self.step} in {self.precision} ({values}; images "
+            f"{' '.join(self.images)}); lower lr (now {self.lr:g}) in proportion to the batch"
         )
 
 
@@ -67,7 +67,7 @@ def save_divergence(
     loss: Loss,
     divergence: Divergence,
 ) -> None:
-    """Write the weights before the step with the pictures as the network saw them and their objects."""
+    """Write the weights before the step with the images as the network saw them and their objects."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors["images"] = batch.images
     for image, (boxes, labels) in enumerate(zip(batch.gt_boxes, batch.gt_labels, strict=True)):
@@ -81,16 +81,16 @@ def save_divergence(
 
 
 def replay(path: Path, precision: str = "") -> Iterator[str]:
-    """Lines on a saved step done again, on the CPU: what was seen, the first layer that gives no number, each picture.
+    """Lines on a saved step done again, on the CPU: what was seen, the first layer that gives no number, each image.
 
-    Where the gradient was not finite, each picture's own gradient is looked at too.
+    Where the gradient was not finite, each image's own gradient is looked at too.
     `precision` instead of the one it was trained in shows whether a wider one cures it. Raises CheckpointError where
     the file is of another kind.
     """
     tensors, header = load_tensors(path)
     if "divergence" not in header:
         raise CheckpointError(f"{path}: holds no step to replay; give a divergence-*.safetensors of a stopped training")
-    seen = Divergence(**{**header["divergence"], "pictures": tuple(header["divergence"]["pictures"])})
+    seen = Divergence(**{**header["divergence"], "images": tuple(header["divergence"]["images"])})
     yield f"seen: {seen}"
     model = RetinaNet(restore(header["detector"]).model)
     weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
@@ -102,7 +102,7 @@ def replay(path: Path, precision: str = "") -> Iterator[str]:
     yield f"network in {str(runtime.dtype).removeprefix('torch.')}: {first or 'every layer gives finite values'}"
     kind = dict(header["loss"])
     loss = LOSSES[kind.pop("kind")](**kind)
-    for image, name in enumerate(seen.pictures):
+    for image, name in enumerate(seen.images):
         yield f"{name}: {_words(_terms_of(image, output, tensors, loss), len(tensors[f'gt_boxes.{image}']))}"
         if seen.what == "gradient":
             yield f"{name}: {_gradient_of(image, model, tensors, loss, runtime)}"
@@ -129,18 +129,18 @@ def _watched(model: RetinaNet, images: Tensor, runtime: Runtime) -> tuple[ModelO
 
 
 def _terms_of(image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: Loss) -> Terms:
-    """The loss terms of one picture alone."""
+    """The loss terms of one image alone."""
     boxes, labels = tensors[f"gt_boxes.{image}"], tensors[f"gt_labels.{image}"]
     return loss(output.logits[image][None], output.deltas[image][None], output.anchors, [boxes], [labels])
 
 
 def _words(terms: Terms, num_objects: int) -> str:
-    """The terms of a picture with its number of objects."""
+    """The terms of an image with its number of objects."""
     return f"{num_objects} objects, {', '.join(f'{name} {term.item():g}' for name, term in terms.items())}"
 
 
 def _gradient_of(image: int, model: RetinaNet, tensors: dict[str, Tensor], loss: Loss, runtime: Runtime) -> str:
-    """Whether the gradient of one picture's loss is finite, and the first weights of which it is not."""
+    """Whether the gradient of one image's loss is finite, and the first weights of which it is not."""
     model.zero_grad(set_to_none=True)
     with runtime.autocast():
         output = model(tensors["images"][image][None])
@@ -158,7 +158,7 @@ class DivergedError(TrainingError):
     """A step of which something is not finite, on this process (then `divergence` says what) or on another."""
 
     def __init__(self, divergence: Divergence | None, batch: Batch) -> None:
-        """What happened here, if it did, with the group of pictures it happened on."""
+        """What happened here, if it did, with the group of images it happened on."""
         super().__init__(str(divergence))
         self.divergence, self.batch = divergence, batch
 
@@ -173,7 +173,7 @@ def _forward(
 ) -> tuple[Terms, ModelOutput]:
     """Loss terms and predictions of one group."""
     images = batch.images
-    if _shares_batch(config, processes):  # padding is part of the picture: it has anchors
+    if _shares_batch(config, processes):  # padding is part of the image: it has anchors
         height, width = processes.largest(images.shape[2:])
         images = functional.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
     images = images.to(runtime.device, memory_format=torch.channels_last)
@@ -193,7 +193,7 @@ def _divergence(
         step=state.step,
         what=what,
         terms={name: term.item() for name, term in terms.items()},
-        pictures=tuple(sample.picture.path.name for sample in batch.samples),
+        images=tuple(sample.record.path.name for sample in batch.samples),
         precision=str(runtime.dtype).removeprefix("torch."),
         lr=config.lr,
     )
@@ -267,6 +267,6 @@ def bag_concentration(output: ModelOutput, batch: Batch) -> float:
     for image, (boxes, labels) in enumerate(zip(batch.gt_boxes, batch.gt_labels, strict=True)):
         if len(boxes):
             logits, deltas = output.logits[image].float(), output.deltas[image].float()
-            picture = logits, deltas, output.anchors, boxes.to(logits.device), labels.to(logits.device)
-            numbers.append(effective_anchors(diagnosis.confidence(*picture)[1]))
+            targets = logits, deltas, output.anchors, boxes.to(logits.device), labels.to(logits.device)
+            numbers.append(effective_anchors(diagnosis.confidence(*targets)[1]))
     return torch.cat(numbers).mean().item() if numbers else math.nan

@@ -1,4 +1,4 @@
-"""Picture files: every kind is read as RGB or refused by name, in detection, in the check of a folder, in training."""
+"""Image files: every kind is read as RGB or refused by name, in detection, in the check of a folder, in training."""
 
 import json
 import subprocess
@@ -8,25 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracles.coco_folder import annotation, small_content, write_folder
-from oracles.odd_pictures import BROKEN, GOOD, SIZE, SIZES, scene, write_odd
+from oracles.odd_images import BROKEN, GOOD, SIZE, SIZES, scene, write_odd
 from PIL import Image, ImageFile
 from tiny import tiny_detector, tiny_model
 
 from bad_input.outcome import files_in, handled, refused, run
 from freeanchor.checkpoints.native import save_model
-from freeanchor.data import pictures as picture_files
+from freeanchor.data import images as image_files
 from freeanchor.data.coco import InputConfig, load_sample, read_split
-from freeanchor.data.pictures import open_image
+from freeanchor.data.images import open_image
 from freeanchor.errors import DataError
 
 ODD = [*GOOD, *SIZES]
-COPY, REPLACE = "copy the picture again", "replace the file"
+COPY, REPLACE = "copy the image again", "replace the file"
 REFUSED = {
-    "missing": ("no such picture", "put it there"),
-    "empty": ("not a picture", REPLACE),
-    "text": ("not a picture", REPLACE),
-    "web page": ("not a picture", REPLACE),
-    "bare header": ("not a picture", REPLACE),
+    "missing": ("no such image", "put it there"),
+    "empty": ("not an image", REPLACE),
+    "text": ("not an image", REPLACE),
+    "web page": ("not an image", REPLACE),
+    "bare header": ("not an image", REPLACE),
     "truncated jpeg": ("truncated", COPY),
     "truncated png": ("cannot be read", COPY),
     "damaged png": ("cannot be read", COPY),
@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _folder(directory: Path, name: str, **image: object) -> Path:
-    """A data folder whose first training picture is the odd one, with an object as large as it; its name is odd.png."""
+    """A data folder whose first training image is the odd one, with an object as large as it; its name is odd.png."""
     for split in ("train", "val"):
         content = small_content(2, seed=len(split))
         for item in content["images"]:
@@ -61,8 +61,8 @@ def _folder(directory: Path, name: str, **image: object) -> Path:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_every_kind_of_picture_is_detected_on(name: str, checkpoint: Path, tmp_path: Path) -> None:
-    """`freeanchor detect` draws it upright, with finite boxes inside the picture and no word on stderr."""
+def test_every_kind_of_image_is_detected_on(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    """`freeanchor detect` draws it upright, with finite boxes inside the image and no word on stderr."""
     path, out = tmp_path / "odd.png", tmp_path / "out"
     stored = write_odd(name, path)
     width, height = stored[::-1] if name == "turned by EXIF" else stored
@@ -76,14 +76,14 @@ def test_every_kind_of_picture_is_detected_on(name: str, checkpoint: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_every_kind_of_picture_is_trained_on(name: str, tmp_path: Path) -> None:
-    """The folder passes the check, and the network's input is finite, with the picture's bright and dark halves."""
+def test_every_kind_of_image_is_trained_on(name: str, tmp_path: Path) -> None:
+    """The folder passes the check, and the network's input is finite, with the image's bright and dark halves."""
     folder = _folder(tmp_path / "data", name)
     lines = run(["data", "check", folder]).out.splitlines()
     assert [line for line in lines if line.startswith("error")] == []
     warned = [line for line in lines if "viewers turn it" in line]
     assert len(warned) == ("EXIF" in name)
-    sample = load_sample(read_split(folder, "train").pictures[0], InputConfig(short_side=64, max_long_side=512))
+    sample = load_sample(read_split(folder, "train").images[0], InputConfig(short_side=64, max_long_side=512))
     assert sample.image.isfinite().all() and sample.boxes.isfinite().all()
     if name in GOOD:
         pixels = np.asarray(open_image(folder / "images" / "odd.png")).astype(int)
@@ -91,8 +91,8 @@ def test_every_kind_of_picture_is_trained_on(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_picture_is_refused_by_detection(name: str, checkpoint: Path, tmp_path: Path) -> None:
-    """One line names it before anything is written, though a good picture came first."""
+def test_a_bad_image_is_refused_by_detection(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    """One line names it before anything is written, though a good image came first."""
     good, path = tmp_path / "good.png", tmp_path / "odd.png"
     scene().save(good)
     write_odd(name, path)
@@ -101,7 +101,7 @@ def test_a_bad_picture_is_refused_by_detection(name: str, checkpoint: Path, tmp_
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_picture_is_refused_by_check_and_training(name: str, tmp_path: Path, small_backbone: list[str]) -> None:
+def test_a_bad_image_is_refused_by_check_and_training(name: str, tmp_path: Path, small_backbone: list[str]) -> None:
     """The check lists it; a training that meets it ends with the same words, and without a model."""
     folder = _folder(tmp_path / "data", name)
     refused(folder, ["data", "check", folder], "odd.png", *REFUSED[name])
@@ -128,7 +128,7 @@ def test_a_size_unlike_the_json_is_refused(
     folder = _folder(tmp_path / "data", name, width=size[0], height=size[1])
     refused(folder, ["data", "check", folder], "odd.png", item, remedy)
     with pytest.raises(DataError) as error:
-        load_sample(read_split(folder, "train").pictures[0], InputConfig(short_side=64))
+        load_sample(read_split(folder, "train").images[0], InputConfig(short_side=64))
     assert item in str(error.value) and str(error.value).endswith(remedy)
 
 
@@ -141,23 +141,23 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_memory_stays_bounded(tmp_path: Path) -> None:
-    """A process that is refused the 20,000 px picture, 1.2 GB of pixels, needs less than 50 MB for it."""
+    """A process that is refused the 20,000 px image, 1.2 GB of pixels, needs less than 50 MB for it."""
     write_odd("20,000 px squared", tmp_path / "p.png")
     code = (
         "import resource, runpy, sys; from pathlib import Path\n"
-        "read_picture = runpy.run_path(sys.argv[1])['read_picture']\n"
+        "read_image = runpy.run_path(sys.argv[1])['read_image']\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try: read_picture(Path(sys.argv[2]))\n"
+        "try: read_image(Path(sys.argv[2]))\n"
         "except ValueError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
-    command = [sys.executable, "-c", code, picture_files.__file__, str(tmp_path / "p.png")]
+    command = [sys.executable, "-c", code, image_files.__file__, str(tmp_path / "p.png")]
     growth = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert 0 <= int(growth) < 50_000  # kB
 
 
 @pytest.mark.parametrize("file_name", ["{outside}/p.png", "../outside/p.png", "sub/../../../outside/p.png"])
 def test_no_name_leads_out_of_the_folder(file_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that lies outside is not opened, by training, by the check, or with a good picture of its name."""
+    """An image that lies outside is not opened, by training, by the check, or with a good image of its name."""
     outside = tmp_path / "outside"
     outside.mkdir()
     scene((64, 64)).save(outside / "p.png")
@@ -165,49 +165,49 @@ def test_no_name_leads_out_of_the_folder(file_name: str, tmp_path: Path, monkeyp
     touched: list[str] = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda path, *rest: touched.append(str(path)) or original(path, *rest))
-    refused(folder, ["data", "check", folder], "train.json", "image 10", "inside the picture folder")
-    with pytest.raises(DataError, match="inside the picture folder"):
+    refused(folder, ["data", "check", folder], "train.json", "image 10", "inside the image folder")
+    with pytest.raises(DataError, match="inside the image folder"):
         read_split(folder, "train")
     assert not [path for path in touched if "outside" in path or ".." in path]
 
 
-@pytest.mark.parametrize("link", ["a picture", "a folder of pictures", "the picture folder", "the data folder"])
+@pytest.mark.parametrize("link", ["an image", "a folder of images", "the image folder", "the data folder"])
 def test_links_are_followed(link: str, tmp_path: Path) -> None:
     """Whoever owns the folder made them: data sets often lie on another disk. A json cannot make one."""
     folder, elsewhere = _folder(tmp_path / "data", "grey"), tmp_path / "elsewhere"
     images = folder / "images"
-    if link == "a picture":
+    if link == "an image":
         (images / "odd.png").rename(elsewhere)
         (images / "odd.png").symlink_to(elsewhere)
-    elif link == "a folder of pictures":
+    elif link == "a folder of images":
         elsewhere.mkdir()
         (images / "odd.png").rename(elsewhere / "odd.png")
         (images / "sub").symlink_to(elsewhere)
         text = (folder / "train.json").read_text()
         (folder / "train.json").write_text(text.replace('"odd.png"', '"sub/odd.png"'))
-    elif link == "the picture folder":
+    elif link == "the image folder":
         images.rename(elsewhere)
         images.symlink_to(elsewhere)
     else:
         folder = folder.rename(elsewhere)
         (tmp_path / "data").symlink_to(elsewhere)
     assert run(["data", "check", tmp_path / "data"]).status == 0
-    picture = read_split(tmp_path / "data", "train").pictures[0]
-    assert (picture.width, picture.height) == SIZE
-    assert load_sample(picture, InputConfig(short_side=64)).image.isfinite().all()
+    image = read_split(tmp_path / "data", "train").images[0]
+    assert (image.width, image.height) == SIZE
+    assert load_sample(image, InputConfig(short_side=64)).image.isfinite().all()
 
 
 @pytest.mark.parametrize("link", ["to itself", "to nothing"])
 def test_broken_links_are_refused(link: str, tmp_path: Path) -> None:
-    """A circle, and a link whose file is gone, are bad pictures like others."""
+    """A circle, and a link whose file is gone, are bad images like others."""
     folder = _folder(tmp_path / "data", "missing")
     (folder / "images" / "odd.png").symlink_to("odd.png" if link == "to itself" else "gone.png")
     expected = ("symbolic", COPY) if link == "to itself" else REFUSED["missing"]
     refused(folder, ["data", "check", folder], "odd.png", *expected)
     with pytest.raises(DataError, match=rf"odd\.png: .*; {expected[1]}"):
-        load_sample(read_split(folder, "train").pictures[0], InputConfig(short_side=64))
+        load_sample(read_split(folder, "train").images[0], InputConfig(short_side=64))
 
 
 def test_the_table_is_whole() -> None:
-    """Every broken picture has an expectation."""
+    """Every broken image has an expectation."""
     assert set(BROKEN) | {"missing", "folder", "pipe"} == set(REFUSED)

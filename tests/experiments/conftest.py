@@ -15,7 +15,7 @@ from freeanchor.runtime import Runtime
 
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Mini:
-    """RetinaNet and FreeAnchor on 32 drawn pictures, 40 steps each."""
+    """RetinaNet and FreeAnchor on 32 drawn images, 40 steps each."""
     root = tmp_path_factory.mktemp("mini")
     profile, store = build_profile("mini"), Store(runs=root / "runs", drawn=root / "data")
     for name in profile.pair:

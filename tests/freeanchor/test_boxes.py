@@ -50,7 +50,7 @@ def test_iou_is_symmetric_and_a_fraction(a: list[tuple], b: list[tuple]) -> None
 
 
 @given(st.lists(solid_boxes, min_size=1, max_size=5), coordinates, coordinates)
-def test_iou_does_not_change_when_the_picture_moves(boxes: list[tuple], dx: float, dy: float) -> None:
+def test_iou_does_not_change_when_the_image_moves(boxes: list[tuple], dx: float, dy: float) -> None:
     """Moving both boxes by the same vector leaves their IoU as it is."""
     still, shift = _tensor(boxes), torch.tensor([dx, dy, dx, dy], dtype=torch.float64)
     torch.testing.assert_close(
@@ -133,7 +133,7 @@ def test_growth_is_clamped_from_above_only() -> None:
 
 
 def test_coding_works_over_leading_axes() -> None:
-    """A batch [B, A, 4] is coded against anchors [A, 4] as each picture is alone."""
+    """A batch [B, A, 4] is coded against anchors [A, 4] as each image is alone."""
     generator = torch.Generator().manual_seed(1)
     anchors = random_boxes(5, generator)
     boxes = torch.stack([random_boxes(5, generator), random_boxes(5, generator)])
@@ -150,7 +150,7 @@ def test_a_box_of_no_area_has_finite_deltas(box: tuple) -> None:
 
 @given(any_boxes, st.floats(1, 300), st.floats(1, 300))
 def test_clipping_equals_the_oracle_and_is_idempotent(box: tuple, height: float, width: float) -> None:
-    """Boxes end at 0 and at the picture's height and width; a second clip changes nothing."""
+    """Boxes end at 0 and at the image's height and width; a second clip changes nothing."""
     original = _tensor([box])
     clipped = clip_boxes(original, height, width)
     torch.testing.assert_close(clipped, _tensor([oracle.clip(box, height, width)]), rtol=1e-12, atol=0)

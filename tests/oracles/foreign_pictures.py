@@ -1,4 +1,4 @@
-"""From a picture to the network's input, as each foreign code base does it: size, interpolation, normalisation, padding.
+"""From an image to the network's input, as each foreign code base does it: size, interpolation, normalisation, padding.
 
 Sizes are (width, height). torchvision's own model does all of this itself and is not here.
 """

@@ -1,4 +1,4 @@
-"""Picture files of every kind that a data folder may hold, broken ones among them; nothing here reads them.
+"""Image files of every kind that a data folder may hold, broken ones among them; nothing here reads them.
 
 write_odd("16-bit grey", tmp_path / "p.png")
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZE = (64, 48)  # width, height of all pictures that do not say otherwise
+SIZE = (64, 48)  # width, height of all images that do not say otherwise
 ORIENTATION = 0x0112
 
 
 def scene(size: tuple[int, int] = SIZE) -> Image.Image:
-    """A dark picture with a bright left half, on which every kind of file can be told right."""
+    """A dark image with a bright left half, on which every kind of file can be told right."""
     pixels = np.full((size[1], size[0], 3), 40, dtype=np.uint8)
     pixels[:, : max(1, size[0] // 2)] = 200
     return Image.fromarray(pixels)
@@ -92,7 +92,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
 SIZES = {"1x1": (1, 1), "1x5000": (1, 5000), "5000x1": (5000, 1), "20,000 px wide": (20_000, 40), "2x3": (2, 3)}
 BROKEN: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
-    "text": lambda: b"this is no picture at all",
+    "text": lambda: b"this is no image at all",
     "web page": lambda: b"<!DOCTYPE html><html><body>404</body></html>",
     "truncated jpeg": lambda: _bytes(Image.effect_noise(SIZE, 90).convert("RGB"), "JPEG")[:-300],
     "truncated png": lambda: _bytes(Image.effect_noise(SIZE, 90).convert("RGB"), "PNG")[:-300],
@@ -104,7 +104,7 @@ BROKEN: dict[str, Callable[[], bytes]] = {
 
 
 def write_odd(name: str, path: Path) -> tuple[int, int]:
-    """The picture of that name at `path`; the size that a json would say it has."""
+    """The image of that name at `path`; the size that a json would say it has."""
     if name in SIZES:
         scene(SIZES[name]).save(path, format="PNG")
         return SIZES[name]

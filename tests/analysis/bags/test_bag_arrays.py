@@ -13,7 +13,7 @@ OBJECTS = ((11, (20.0, 30.0, 80.0, 70.0)), (12, (90.0, 10.0, 110.0, 90.0)), (13,
 
 
 def make_bags(seed=0, **changes) -> BagArrays:
-    """Three bags of one picture at one step."""
+    """Three bags of one image at one step."""
     return BagArrays(**bag_columns(make_matches(seed, steps=(10,), objects=OBJECTS, **changes)))
 
 

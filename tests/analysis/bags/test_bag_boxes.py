@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, MEAN_COLUMNS, QUANTITIES, REGRET, BagBoxes, picture_means
+from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, MEAN_COLUMNS, QUANTITIES, REGRET, BagBoxes, image_means
 from analysis.figures.comparisons import bag_boxes_figure
 
 ANCHOR_IOU = np.array([[0.6, 0.5, 0.4], [0.8, 0.3, 0.2]])
@@ -13,15 +13,15 @@ SCORE = np.array([[0.1, 0.2, 0.9], [0.3, 0.8, 0.1]])
 
 
 def _frame() -> pd.DataFrame:
-    """Two pictures: the bags above, then one object whose grid has but two anchors."""
-    first = picture_means(ANCHOR_IOU, BOX_IOU, SCORE).assign(image_id=4)
-    second = picture_means(np.array([[0.9, 0.1]]), np.array([[0.3, 0.2]]), np.array([[0.5, 0.5]])).assign(image_id=9)
+    """Two images: the bags above, then one object whose grid has but two anchors."""
+    first = image_means(ANCHOR_IOU, BOX_IOU, SCORE).assign(image_id=4)
+    second = image_means(np.array([[0.9, 0.1]]), np.array([[0.3, 0.2]]), np.array([[0.5, 0.5]])).assign(image_id=9)
     return pd.concat([first, second], ignore_index=True)
 
 
-def test_means_are_over_the_objects_of_a_picture() -> None:
+def test_means_are_over_the_objects_of_a_image() -> None:
     """By rank; the anchor of highest score is the third and the second, that of the best box the second and the first."""
-    means = picture_means(ANCHOR_IOU, BOX_IOU, SCORE)
+    means = image_means(ANCHOR_IOU, BOX_IOU, SCORE)
     assert tuple(means.columns) == MEAN_COLUMNS and (means["num_objects"] == 2).all()
     rows = means.set_index("anchor")[list(QUANTITIES)]
     assert rows.index.tolist() == ["1", "2", "3", HIGHEST_SCORE, BEST_BOX]
@@ -31,15 +31,15 @@ def test_means_are_over_the_objects_of_a_picture() -> None:
     assert rows.loc[BEST_BOX].tolist() == pytest.approx([0.65, 0.75, 0.25])
 
 
-def test_a_picture_without_objects_gives_no_row() -> None:
+def test_a_image_without_objects_gives_no_row() -> None:
     """With the columns in their place."""
     nothing = np.zeros((0, 3))
-    assert picture_means(nothing, nothing, nothing).empty
-    assert tuple(picture_means(nothing, nothing, nothing).columns) == MEAN_COLUMNS
+    assert image_means(nothing, nothing, nothing).empty
+    assert tuple(image_means(nothing, nothing, nothing).columns) == MEAN_COLUMNS
 
 
 def test_values_weigh_every_object_alike() -> None:
-    """Pictures count by their objects and as often as they are drawn; an anchor that no drawn bag has is nan."""
+    """Images count by their objects and as often as they are drawn; an anchor that no drawn bag has is nan."""
     boxes = BagBoxes.of(_frame())
     assert boxes.anchors == ("1", "2", "3", HIGHEST_SCORE, BEST_BOX)
     weights = np.array([[1.0, 1], [0, 1], [1, 3], [0, 0]])

@@ -62,7 +62,7 @@ def test_concentration_is_the_quartiles_over_objects():
 
 
 def test_crowdedness_halves_the_objects():
-    """Two groups that hold every object, named for the numbers of objects in a picture."""
+    """Two groups that hold every object, named for the numbers of objects in an image."""
     bags = make_table()
     frame = concentration_frame(bags, "crowdedness")
     counts = frame.drop_duplicates("group").set_index("group").num_objects
@@ -132,8 +132,8 @@ def test_matching_freed_refuses_what_is_no_one_stage(both):
         matching_freed(bags[bags[other] == bags[other].iloc[0]])
 
 
-def test_the_mean_over_objects_follows_its_pictures_weights():
-    """A picture drawn twice brings all its objects twice; no picture with objects gives nan."""
+def test_the_mean_over_objects_follows_its_images_weights():
+    """An image drawn twice brings all its objects twice; no image with objects gives nan."""
     objects = pd.DataFrame({"image_id": [4, 4, 9], "value": [1.0, 2.0, 6.0]})
     mean, num_images = object_mean(objects, "value")
     weights = np.array([[1.0, 1.0], [2.0, 1.0], [0.0, 3.0], [0.0, 0.0]])

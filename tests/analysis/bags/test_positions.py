@@ -25,7 +25,7 @@ offsets = st.floats(-0.5, 0.5).map(lambda value: round(value, 3))
 
 
 def make_bags(**columns) -> BagArrays:
-    """Three bags of one picture."""
+    """Three bags of one image."""
     return BagArrays(**{**bag_columns(make_matches(3, steps=(10,), objects=OBJECTS)), **columns})
 
 

@@ -43,7 +43,7 @@ def ground_truth_with(tmp_path: Path, **changes) -> GroundTruth:
 
 
 def test_columns_are_what_the_file_says(tmp_path):
-    """Boxes become xyxy, pictures and categories come in the order of their ids, and names stay with their ids."""
+    """Boxes become xyxy, images and categories come in the order of their ids, and names stay with their ids."""
     ground_truth = ground_truth_with(tmp_path)
     assert ground_truth.image_ids.tolist() == [1, 2]
     assert dict(zip(ground_truth.category_ids.tolist(), ground_truth.category_names, strict=True)) == {
@@ -95,8 +95,8 @@ BAD_CONTENT = {
     "annotations of a strange kind": (CONTENT | {"annotations": "none"}, 'unreadable "annotations" list'),
     "a list": ([CONTENT], "holds a list, not an object"),
     "a string among the images": (CONTENT | {"images": ["one.jpg"]}, "images item 0 is a string"),
-    "a picture twice": (CONTENT | {"images": [{"id": 1}, {"id": 2}, {"id": 2}]}, "picture id 2 occurs more than once"),
-    "a picture with a name for id": (CONTENT | {"images": [{"id": "one"}]}, "'one'; ids must be whole numbers"),
+    "an image twice": (CONTENT | {"images": [{"id": 1}, {"id": 2}, {"id": 2}]}, "image id 2 occurs more than once"),
+    "an image with a name for id": (CONTENT | {"images": [{"id": "one"}]}, "'one'; ids must be whole numbers"),
     "a category twice": (CONTENT | {"categories": [{"id": 7}, {"id": 7}]}, "category id 7 occurs more than once"),
 }
 
@@ -117,7 +117,7 @@ def test_bad_ground_truth_is_refused(tmp_path, case):
     [
         ({"id": 6}, "annotation id 6 occurs more than once"),
         ({"id": None}, 'annotation in row 0 has no "id"; add it'),
-        ({"image_id": 77}, "picture id 77 .row 0. is not a picture of the ground truth"),
+        ({"image_id": 77}, "image id 77 .row 0. is not an image of the ground truth"),
         ({"category_id": 77}, "category id 77 .row 0. is not a category of the ground truth"),
         ({"category_id": None}, 'annotation 5 has no "category_id"'),
         ({"bbox": None}, 'annotation 5 has no "bbox"'),
@@ -142,7 +142,7 @@ def test_bad_annotations_are_refused(tmp_path, changes, message):
     [
         ({"annotations": [FOUND]}, "holds a json object, not a list"),
         ([[1, 2]], "detection item 0 is a list"),
-        ([{**FOUND, "image_id": 3}], "picture id 3 .row 0. is not a picture of the ground truth"),
+        ([{**FOUND, "image_id": 3}], "image id 3 .row 0. is not an image of the ground truth"),
         ([FOUND, {**FOUND, "category_id": 1}], "category id 1 .row 1. is not a category"),
         ([{**FOUND, "score": float("nan")}], "detection 0 has score nan"),
         ([{**FOUND, "score": "high"}], "row 0 has score 'high'"),
@@ -202,7 +202,7 @@ def test_statistics_refuse_strangers(tmp_path):
     detections = Detections(
         image_id=np.array([3]), category_id=np.array([7]), boxes=np.array([[0.0, 0, 1, 1]]), scores=np.array([0.5])
     )
-    with pytest.raises(DataError, match="picture id 3"):
+    with pytest.raises(DataError, match="image id 3"):
         coco_statistics(ground_truth_with(tmp_path), detections)
 
 

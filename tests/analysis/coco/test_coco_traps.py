@@ -28,7 +28,7 @@ OBJECTS = [
 
 
 def content_with(**changes) -> dict:
-    """Two pictures with two objects each, ids 0 to 3; `changes` to every object, None removes a key."""
+    """Two images with two objects each, ids 0 to 3; `changes` to every object, None removes a key."""
     objects = [{k: v for k, v in (item | changes).items() if v is not None} for item in OBJECTS]
     return {"images": [{"id": 1}, {"id": 2}], "categories": [{"id": 7, "name": "door"}], "annotations": objects}
 

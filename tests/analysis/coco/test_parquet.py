@@ -30,7 +30,7 @@ def as_table(rows, layout: str) -> pd.DataFrame:
 
 @pytest.fixture
 def ground_truth() -> GroundTruth:
-    """Pictures 1 and 2, categories 7 and 9."""
+    """Images 1 and 2, categories 7 and 9."""
     return GroundTruth(
         image_ids=np.array([1, 2]), category_ids=np.array([7, 9]), category_names=("seven", "nine"),
         image_id=np.array([1]), annotation_id=np.array([1]), category_id=np.array([7]),
@@ -116,7 +116,7 @@ def test_files_that_are_no_table(tmp_path):
         ("bbox", {"bbox": [list("abcd"), [0, 0, 1, 1]]}, "something that is no number"),
         ("bbox", {"bbox": [[0, 0, 1, 1], [0, 0, -1, 1]]}, "detection 1 has bbox"),
         ("four columns", {"height": [1.0, np.inf]}, "detection 1 has bbox"),
-        ("bbox", {"image_id": [1, 5]}, "picture id 5 .row 1. is not a picture"),
+        ("bbox", {"image_id": [1, 5]}, "image id 5 .row 1. is not an image"),
         ("bbox", {"category_id": [1, 9]}, "category id 1 .row 0. is not a category"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The metrics against pycocotools on worlds made of edges, on photographs, and on pictures literally repeated."""
+"""The metrics against pycocotools on worlds made of edges, on photographs, and on images literally repeated."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from oracles.coco_record import twelve_statistics, with_pictures_repeated
+from oracles.coco_record import twelve_statistics, with_images_repeated
 from oracles.coco_worlds import CocoWorld, coco_worlds, seven_of_ten, traits
 from oracles.nms_recall import greedy_nms
 from world_columns import columns
@@ -31,9 +31,9 @@ from analysis.evaluation.statistics import paired_bootstrap
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 NUM_WORLDS = 250
 TRAITS = {
-    "no detections", "crowd region that is found", "scores tied within a picture", "scores tied across pictures",
-    "category without objects", "category without detections", "picture without objects or detections",
-    "over 100 of a picture and category", "object's area at a size border", "detection's area at a size border",
+    "no detections", "crowd region that is found", "scores tied within an image", "scores tied across images",
+    "category without objects", "category without detections", "image without objects or detections",
+    "over 100 of an image and category", "object's area at a size border", "detection's area at a size border",
     "area that is not the box's", "object without extent", "detection without extent", "IoU at a threshold",
     "equal IoU with two places", "ten objects of a category",
 }  # fmt: skip
@@ -86,15 +86,15 @@ def assert_same_on_files(folder: Path, content: dict, found: list[dict]) -> None
 
 
 def after_nms(candidates: list[dict], nms_iou: float) -> list[dict]:
-    """Plain per-class NMS of COCO results, a picture at a time."""
-    by_picture: dict[int, list] = {}
+    """Plain per-class NMS of COCO results, an image at a time."""
+    by_image: dict[int, list] = {}
     for row in candidates:
         x, y, width, height = row["bbox"]
         box = (x, y, x + width, y + height)
-        by_picture.setdefault(row["image_id"], []).append((box, row["category_id"], row["score"]))
+        by_image.setdefault(row["image_id"], []).append((box, row["category_id"], row["score"]))
     return [
         {"image_id": i, "category_id": k, "bbox": [x, y, right - x, bottom - y], "score": score}
-        for i, rows in by_picture.items()
+        for i, rows in by_image.items()
         for (x, y, right, bottom), k, score in greedy_nms(rows, nms_iou)
     ]
 
@@ -110,8 +110,8 @@ def test_photographs_score_as_in_pycocotools(tmp_path, nms_iou):
     assert_same_on_files(tmp_path, content, kept)
 
 
-def first_pictures(content: dict, count: int) -> dict:
-    """The data set of the first pictures of the file alone."""
+def first_images(content: dict, count: int) -> dict:
+    """The data set of the first images of the file alone."""
     images = content["images"][:count]
     ids = {row["id"] for row in images}
     annotations = [row for row in content["annotations"] if row["image_id"] in ids]
@@ -136,15 +136,15 @@ def made_up_detections(content: dict, generator: np.random.Generator) -> list[di
 
 
 def test_val2017_scores_as_in_pycocotools(tmp_path):
-    """Made-up detections on the first 500 pictures of val2017, crowds included, have pycocotools' twelve numbers."""
+    """Made-up detections on the first 500 images of val2017, crowds included, have pycocotools' twelve numbers."""
     path = shared("coco-val2017", "instances_val2017.json.gz")
-    content = first_pictures(json.loads(gzip.decompress(path.read_bytes())), 500)
+    content = first_images(json.loads(gzip.decompress(path.read_bytes())), 500)
     assert any(row["iscrowd"] for row in content["annotations"])
     assert_same_on_files(tmp_path, content, made_up_detections(content, np.random.default_rng(2017)))
 
 
 def weighted_statistics(ground_truth: GroundTruth, detections: Detections):
-    """The twelve statistics as one metric of picture weights [R, N], returning [R, 12]."""
+    """The twelve statistics as one metric of image weights [R, N], returning [R, 12]."""
     overlaps = find_overlaps(ground_truth, detections)
     table = match(overlaps)
     curves = precision_curves(table)
@@ -164,11 +164,11 @@ def weighted_statistics(ground_truth: GroundTruth, detections: Detections):
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(coco_worlds(ties_within_pictures=False), coco_worlds(ties_within_pictures=False), st.integers(0, 99))
-def test_paired_bootstrap_equals_pictures_copied_by_hand(world, other, seed):
-    """Differences under resampling are what pycocotools gives when the drawn pictures are copied under new ids.
+@given(coco_worlds(ties_within_images=False), coco_worlds(ties_within_images=False), st.integers(0, 99))
+def test_paired_bootstrap_equals_images_copied_by_hand(world, other, seed):
+    """Differences under resampling are what pycocotools gives when the drawn images are copied under new ids.
 
-    For all twelve statistics and the interval's ends; pictures with equal scores within a category are left out, where
+    For all twelve statistics and the interval's ends; images with equal scores within a category are left out, where
     weights are documented to mean something else.
     """
     ids = sorted(row["id"] for row in world.content["images"])
@@ -187,20 +187,20 @@ def test_paired_bootstrap_equals_pictures_copied_by_hand(world, other, seed):
     expected = np.array([difference_by_hand(world.content, first, second, dict(zip(ids, row))) for row in weights])
     np.testing.assert_allclose(two(weights) - one(weights), expected, rtol=0, atol=1e-12)
     for column, (low, high) in enumerate(zip(interval.low, interval.high, strict=True)):
-        samples = expected[1:, column]  # the first evaluation is of the pictures as they are
+        samples = expected[1:, column]  # the first evaluation is of the images as they are
         samples = samples[~np.isnan(samples)]
         ends = np.quantile(samples, [0.025, 0.975]) if len(samples) else [np.nan, np.nan]
         np.testing.assert_allclose([low, high], ends, rtol=0, atol=1e-12)
 
 
 def placed_in(content: dict, found: list[dict]) -> list[dict]:
-    """Detections of another world, those that point to a picture and a category of this one."""
+    """Detections of another world, those that point to an image and a category of this one."""
     images, categories = ({row["id"] for row in content[key]} for key in ("images", "categories"))
     return [row for row in found if row["image_id"] in images and row["category_id"] in categories]
 
 
 def difference_by_hand(content: dict, first: list[dict], second: list[dict], counts: dict[int, float]) -> np.ndarray:
-    """Second minus first in pycocotools' twelve, on the data set with each picture copied `counts` times."""
+    """Second minus first in pycocotools' twelve, on the data set with each image copied `counts` times."""
     copies = {i: int(count) for i, count in counts.items()}
-    one, two = (np.array(twelve_statistics(*with_pictures_repeated(content, rows, copies))) for rows in (first, second))
+    one, two = (np.array(twelve_statistics(*with_images_repeated(content, rows, copies))) for rows in (first, second))
     return two - one

@@ -1,4 +1,4 @@
-"""Slenderness and crowdedness: against loops, against pycocotools on the pictures of a bin, and by hand."""
+"""Slenderness and crowdedness: against loops, against pycocotools on the images of a bin, and by hand."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from oracles.detection_metrics import subset_ap
-from oracles.detection_sets import detection_sets, only_pictures
+from oracles.detection_sets import detection_sets, only_images
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.record import coco_statistics
@@ -45,8 +45,8 @@ def test_slenderness_equals_the_rules_in_loops(data):
 
 @settings(max_examples=40, deadline=None)
 @given(detection_sets())
-def test_crowdedness_is_ap_over_the_pictures_of_the_bin(data):
-    """AP of a bin equals pycocotools' on a data set of that bin's pictures alone."""
+def test_crowdedness_is_ap_over_the_images_of_the_bin(data):
+    """AP of a bin equals pycocotools' on a data set of that bin's images alone."""
     ground_truth, detections = data
     frame = crowdedness(ground_truth, detections, edges=(1, 3, 6)).set_index("metric")
     assert list(frame.index) == ["ap_objects_1_2", "ap_objects_3_5", "ap_objects_6_plus"]
@@ -55,10 +55,10 @@ def test_crowdedness_is_ap_over_the_pictures_of_the_bin(data):
         for i in ground_truth.image_ids
     }
     for name, low, high in (("ap_objects_1_2", 1, 2), ("ap_objects_3_5", 3, 5), ("ap_objects_6_plus", 6, 999)):
-        pictures = [i for i, count in counts.items() if low <= count <= high]
-        assert frame.num_images[name] == len(pictures)
-        assert frame.num_objects[name] == sum(counts[i] for i in pictures)
-        record = coco_statistics(*only_pictures(ground_truth, detections, pictures))["ap"] if pictures else math.nan
+        images = [i for i, count in counts.items() if low <= count <= high]
+        assert frame.num_images[name] == len(images)
+        assert frame.num_objects[name] == sum(counts[i] for i in images)
+        record = coco_statistics(*only_images(ground_truth, detections, images))["ap"] if images else math.nan
         assert frame.value[name] == pytest.approx(record, abs=1e-12, nan_ok=True)
 
 
@@ -80,7 +80,7 @@ def test_category_ap_averages_to_ap(data):
 
 
 def test_gain_is_second_minus_first():
-    """A perfect detector gains all that an empty one lacks, and bins without pictures have no gain."""
+    """A perfect detector gains all that an empty one lacks, and bins without images have no gain."""
     ground_truth, perfect = two_objects()
     nothing = Detections(
         image_id=np.empty(0, int), category_id=np.empty(0, int), boxes=np.empty((0, 4)), scores=np.empty(0)
@@ -106,7 +106,7 @@ def test_slender_detections_cost_the_square_ones_nothing():
 
 
 def two_objects() -> tuple[GroundTruth, Detections]:
-    """One picture with a square and a slender object, both found exactly."""
+    """One image with a square and a slender object, both found exactly."""
     boxes = np.array([[0.0, 0, 40, 40], [100, 0, 110, 60]])
     ground_truth = GroundTruth(
         image_ids=np.array([1]), category_ids=np.array([1]), category_names=("thing",), image_id=np.array([1, 1]),
@@ -118,8 +118,8 @@ def two_objects() -> tuple[GroundTruth, Detections]:
     )
 
 
-def test_bins_part_the_pictures():
-    """Default bins are 1-3, 4-7, 8-12 and 13 or more; crowd regions do not count, empty pictures are in none."""
+def test_bins_part_the_images():
+    """Default bins are 1-3, 4-7, 8-12 and 13 or more; crowd regions do not count, empty images are in none."""
     counts = [0, 1, 3, 4, 7, 8, 12, 13, 40]
     total = sum(counts)
     ground_truth = GroundTruth(

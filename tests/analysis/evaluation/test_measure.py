@@ -97,7 +97,7 @@ def test_nms_recall_is_the_analysis_of_the_stored_columns(suffix: str) -> None:
 
 
 def test_breakdowns_are_those_of_the_analysis() -> None:
-    """Square, middle, slender; bins of objects a picture; categories: values with the objects behind them."""
+    """Square, middle, slender; bins of objects per image; categories: values with the objects behind them."""
     truth, detections, recall = measured()
     frame = measure(truth, detections, recall)
     for groups in (slenderness(truth, detections), crowdedness(truth, detections)):
@@ -112,8 +112,8 @@ def test_breakdowns_are_those_of_the_analysis() -> None:
     np.testing.assert_allclose(categories["median_aspect"], expected["median_aspect"])
 
 
-def test_a_weight_of_zero_leaves_a_picture_out() -> None:
-    """Metrics under weights 0 and 1 are those of the pictures that remain."""
+def test_a_weight_of_zero_leaves_a_image_out() -> None:
+    """Metrics under weights 0 and 1 are those of the images that remain."""
     truth, detections, recall = measured()
     kept_ids = truth.image_ids[::2]
     weights = np.isin(truth.image_ids, kept_ids).astype(float)[None]

@@ -84,7 +84,7 @@ def test_metrics_are_the_analyses_under_weights() -> None:
 
 
 def test_differences_are_between_two_metrics() -> None:
-    """Slender less square, and the most crowded bin less the sparsest, each on the same resampled pictures."""
+    """Slender less square, and the most crowded bin less the sparsest, each on the same resampled images."""
     functions = detection_functions(*measured()[:2])
     weights = np.random.default_rng(0).integers(0, 3, (5, NUM_IMAGES)).astype(float)
     values = {name: function(weights) for name, function in functions.items()}

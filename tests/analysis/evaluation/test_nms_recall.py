@@ -51,7 +51,7 @@ def in_oracles_words(nms) -> dict:
 
 
 def recall_of(before, after) -> ObjectRecall:
-    """Columns for objects 0, 1, 2 … of picture 1."""
+    """Columns for objects 0, 1, 2 … of image 1."""
     ids = np.arange(len(before))
     return ObjectRecall(
         image_id=np.ones_like(ids), annotation_id=ids, iou_before=np.array(before), iou_after=np.array(after)
@@ -140,7 +140,7 @@ def test_weights_count_objects_so_often():
 
 
 def test_classes_keep_apart_at_negative_coordinates():
-    """Boxes that reach left of the picture suppress no box of another class."""
+    """Boxes that reach left of the image suppress no box of another class."""
     boxes = np.array([[-50.0, -50, 10, 10], [-50, -50, 10, 10]])
     ground_truth = GroundTruth(
         image_ids=np.array([1]), category_ids=np.array([1, 2]), category_names=("a", "b"), image_id=np.array([1]),
@@ -210,8 +210,8 @@ def test_several_definitions_at_once_are_each_alone(data, several):
 
 @settings(max_examples=40, deadline=None)
 @given(detection_sets(), st.booleans(), st.integers(0, 2**16))
-def test_under_picture_weights_nr_is_that_of_weighted_objects(data, strict, seed):
-    """Counting a picture twice is counting each of its objects twice, at every tau and in the mean."""
+def test_under_image_weights_nr_is_that_of_weighted_objects(data, strict, seed):
+    """Counting an image twice is counting each of its objects twice, at every tau and in the mean."""
     ground_truth, candidates = data
     recall = object_recall(ground_truth, candidates)
     weights = np.random.default_rng(seed).integers(0, 3, (4, len(ground_truth.image_ids))).astype(float)
@@ -222,7 +222,7 @@ def test_under_picture_weights_nr_is_that_of_weighted_objects(data, strict, seed
     np.testing.assert_allclose(values, np.stack(expected, axis=1), atol=1e-12)
 
 
-def test_objects_of_unknown_pictures_are_refused():
-    """Counting by picture knows every picture, or says which it does not."""
-    with pytest.raises(DataError, match="picture id 1"):
+def test_objects_of_unknown_images_are_refused():
+    """Counting by image knows every image, or says which it does not."""
+    with pytest.raises(DataError, match="image id 1"):
         found_by_image(recall_of([0.9], [0.9]), np.array([2, 3]))

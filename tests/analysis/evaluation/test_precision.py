@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.detection_metrics import subset_ap
-from oracles.detection_sets import detection_sets, only_pictures
+from oracles.detection_sets import detection_sets, only_images
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
@@ -35,7 +35,7 @@ def assert_parity(ground_truth, detections):
 
 
 def one_class(boxes, found, *, iscrowd=None, scores=None, image_ids=(1,), found_class=7) -> tuple:
-    """A ground truth of class 7 (class 9 has no objects) in picture 1, and detections there."""
+    """A ground truth of class 7 (class 9 has no objects) in image 1, and detections there."""
     boxes, found = np.reshape(boxes, (-1, 4)).astype(float), np.reshape(found, (-1, 4)).astype(float)
     count, num_found = len(boxes), len(found)
     ground_truth = GroundTruth(
@@ -60,7 +60,7 @@ def one_class(boxes, found, *, iscrowd=None, scores=None, image_ids=(1,), found_
 A, B, HALF = [0, 0, 40, 40], [100, 0, 140, 40], [0, 0, 40, 20]  # HALF overlaps A by exactly 0.5
 EDGE_CASES = {
     "no detections": (one_class([A], []), 0.0),
-    "a picture without objects": (one_class([A], [A], image_ids=(1, 2)), 1.0),
+    "an image without objects": (one_class([A], [A], image_ids=(1, 2)), 1.0),
     "no objects at all": (one_class([], [A]), float("nan")),
     "a class absent from the ground truth": (one_class([A], [A], found_class=9), 0.0),
     "identical objects": (one_class([A, A], [A, A]), 1.0),
@@ -86,7 +86,7 @@ def test_edge_cases(case):
 @settings(max_examples=200, deadline=None)
 @given(detection_sets())
 def test_equals_pycocotools(data):
-    """All twelve statistics equal pycocotools' on random sets: crowds, ties, absent classes, over 100 a picture."""
+    """All twelve statistics equal pycocotools' on random sets: crowds, ties, absent classes, over 100 an image."""
     assert_parity(*data)
 
 
@@ -113,13 +113,13 @@ def test_equals_the_definition(data):
 
 @settings(max_examples=60, deadline=None)
 @given(detection_sets(distinct_scores=True), st.data())
-def test_weights_are_copies_of_pictures(data, draws):
-    """Evaluating under whole-number weights equals evaluating the data set with each picture repeated so often."""
+def test_weights_are_copies_of_images(data, draws):
+    """Evaluating under whole-number weights equals evaluating the data set with each image repeated so often."""
     ground_truth, detections = data
     num_images = len(ground_truth.image_ids)
     weights = np.array(draws.draw(st.lists(st.integers(0, 3), min_size=num_images, max_size=num_images)), float)
     curves = precision_curves(match_detections(ground_truth, detections))
-    copies = only_pictures(ground_truth, detections, np.repeat(ground_truth.image_ids, weights.astype(int)))
+    copies = only_images(ground_truth, detections, np.repeat(ground_truth.image_ids, weights.astype(int)))
     repeated = precision_curves(match_detections(*copies))
     np.testing.assert_allclose(class_precision(curves, weights), class_precision(repeated), atol=1e-12)
     np.testing.assert_allclose(class_recall(curves, weights), class_recall(repeated), atol=1e-12)
@@ -146,7 +146,7 @@ def test_recall_levels_are_exact(num_objects):
 
 
 def test_more_detections_than_counted():
-    """AR at 1 detection a picture and class counts the best scored one only."""
+    """AR at 1 detection an image and class counts the best scored one only."""
     ground_truth, detections = one_class([A, B], [B, A])
     curves = precision_curves(match_detections(ground_truth, detections), max_detections=1)
     assert float(average_recall(curves)) == 0.5
@@ -160,22 +160,22 @@ def test_unknown_threshold_is_refused():
 
 
 def test_weights_of_wrong_length_are_refused():
-    """Weights must have a number for every picture."""
+    """Weights must have a number for every image."""
     curves = precision_curves(match_detections(*one_class([A], [A])))
-    with pytest.raises(ValueError, match="each of 1 pictures, got 2"):
+    with pytest.raises(ValueError, match="each of 1 images, got 2"):
         average_precision(curves, np.ones(2))
 
 
 @settings(max_examples=25, deadline=None)
 @given(detection_sets(), st.data())
-def test_pictures_left_out_are_pictures_of_weight_zero(data, draws):
-    """Curves of some pictures alone equal those of all pictures with weight 0 elsewhere, under any weights."""
+def test_images_left_out_are_images_of_weight_zero(data, draws):
+    """Curves of some images alone equal those of all images with weight 0 elsewhere, under any weights."""
     ground_truth, detections = data
     num_images = len(ground_truth.image_ids)
     kept = np.array(draws.draw(st.lists(st.booleans(), min_size=num_images, max_size=num_images)))
     weights = np.random.default_rng(0).integers(0, 3, (2, num_images)).astype(float)
     table = match_detections(ground_truth, detections)
-    everything, some = precision_curves(table), precision_curves(table, pictures=kept)
+    everything, some = precision_curves(table), precision_curves(table, images=kept)
     np.testing.assert_allclose(class_precision(some, weights), class_precision(everything, weights * kept), atol=1e-14)
     np.testing.assert_allclose(class_recall(some, weights), class_recall(everything, weights * kept), atol=1e-14)
 
@@ -202,7 +202,7 @@ def test_resamplings_may_be_cut_into_blocks(monkeypatch):
 
 
 def test_large_weights_are_counted_exactly():
-    """A picture of weight 2^24 and one of weight 1 make 2^24 + 1 objects, which single precision cannot hold."""
+    """An image of weight 2^24 and one of weight 1 make 2^24 + 1 objects, which single precision cannot hold."""
     boxes = np.array([A, A], float)
     ground_truth = GroundTruth(
         image_ids=np.array([1, 2]),

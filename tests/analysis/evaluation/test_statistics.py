@@ -1,4 +1,4 @@
-"""Bootstrap and spread: the seed reaches the draw, pairs share their pictures, intervals are what they claim."""
+"""Bootstrap and spread: the seed reaches the draw, pairs share their images, intervals are what they claim."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.detection_sets import detection_sets, only_pictures
+from oracles.detection_sets import detection_sets, only_images
 
 from analysis.evaluation import statistics as module
 from analysis.evaluation.matching import match_detections
@@ -25,7 +25,7 @@ T_TABLE = {(0.975, 1): 12.706, (0.975, 2): 4.303, (0.975, 4): 2.776, (0.975, 9):
 
 
 def mean_of(values):
-    """The metric that is a weighted mean of one number a picture."""
+    """The metric that is a weighted mean of one number an image."""
     return lambda weights: weights @ values / weights.sum(axis=-1)
 
 
@@ -39,8 +39,8 @@ def test_the_seed_reaches_the_draw():
     assert (first.low, first.high) != (other.low, other.high)
 
 
-def test_every_resampling_draws_as_many_pictures_as_there_are():
-    """Weights are whole numbers that add up to the number of pictures, and the first call has each picture once."""
+def test_every_resampling_draws_as_many_images_as_there_are():
+    """Weights are whole numbers that add up to the number of images, and the first call has each image once."""
     seen = []
 
     def metric(weights):
@@ -56,8 +56,8 @@ def test_every_resampling_draws_as_many_pictures_as_there_are():
     assert drawn.max() > 1
 
 
-def test_detectors_are_compared_on_the_same_pictures():
-    """A detector that is better by the same amount on every picture is better by it in every resampling."""
+def test_detectors_are_compared_on_the_same_images():
+    """A detector that is better by the same amount on every image is better by it in every resampling."""
     values = np.random.default_rng(0).random(30)
     interval = paired_bootstrap(
         mean_of(values), mean_of(values + 0.1), num_images=30, generator=np.random.default_rng(0), num_resamples=100
@@ -118,8 +118,8 @@ def test_centred_intervals_lose_the_bias():
 
 @settings(max_examples=15, deadline=None)
 @given(detection_sets(distinct_scores=True), st.integers(0, 99))
-def test_bootstrap_of_ap_is_evaluation_of_the_drawn_pictures(data, seed):
-    """With one resampling, the interval is the AP of a data set made of the pictures drawn."""
+def test_bootstrap_of_ap_is_evaluation_of_the_drawn_images(data, seed):
+    """With one resampling, the interval is the AP of a data set made of the images drawn."""
     ground_truth, detections = data
     curves = precision_curves(match_detections(ground_truth, detections))
     drawn = []
@@ -129,8 +129,8 @@ def test_bootstrap_of_ap_is_evaluation_of_the_drawn_pictures(data, seed):
         return average_precision(curves, weights)
 
     interval = bootstrap(metric, num_images=curves.num_images, generator=np.random.default_rng(seed), num_resamples=1)
-    pictures = np.repeat(ground_truth.image_ids, drawn[1][0].astype(int))
-    copies = precision_curves(match_detections(*only_pictures(ground_truth, detections, pictures)))
+    images = np.repeat(ground_truth.image_ids, drawn[1][0].astype(int))
+    copies = precision_curves(match_detections(*only_images(ground_truth, detections, images)))
     expected = float(average_precision(copies))
     assert (float(interval.low), float(interval.high)) == pytest.approx((expected, expected), abs=1e-12, nan_ok=True)
 
@@ -188,7 +188,7 @@ def test_t_becomes_normal():
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):
-    """No pictures, no resamplings and a level in percent are refused."""
+    """No images, no resamplings and a level in percent are refused."""
     settings_ = {"num_images": 3, "generator": np.random.default_rng(0)} | options
     with pytest.raises(ValueError, match=message):
         bootstrap(mean_of(np.ones(3)), **settings_)
@@ -240,7 +240,7 @@ def test_the_number_of_processes_changes_nothing(data, num_resamples):
 
 @pytest.mark.parametrize("at_once", [3, 40, 1000])
 def test_resamplings_do_not_depend_on_how_many_are_held_at_once(at_once, monkeypatch):
-    """The same seed draws the same pictures in blocks of any size."""
+    """The same seed draws the same images in blocks of any size."""
     seen = []
 
     def metric(weights):

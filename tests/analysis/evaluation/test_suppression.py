@@ -24,7 +24,7 @@ CASES = (
 
 
 def of_one_class(boxes, scores) -> Detections:
-    """Candidates of one class in one picture."""
+    """Candidates of one class in one image."""
     ids = np.ones(len(boxes), dtype=int)
     return Detections(image_id=ids, category_id=ids, boxes=np.array(boxes, dtype=float), scores=np.array(scores))
 
@@ -46,7 +46,7 @@ def crowded(count: int, num_images: int) -> Detections:
 @settings(max_examples=25, deadline=None)
 @given(data=detection_sets(distinct_scores=True))
 def test_equals_the_papers_loops(case, threshold, data):
-    """The boxes kept, and the scores left to them, are those of the papers' pseudo code, picture by picture."""
+    """The boxes kept, and the scores left to them, are those of the papers' pseudo code, image by image."""
     suppression, oracle = CASES[case]
     candidates = data[1]
     kept = suppress(candidates, suppression, score_threshold=threshold)
@@ -74,7 +74,7 @@ def test_by_hand():
 
 
 def test_a_fallen_score_is_measured_by_the_threshold_of_candidates():
-    """What soft-NMS lets fall to the threshold or under it is gone; other pictures and classes are not touched."""
+    """What soft-NMS lets fall to the threshold or under it is gone; other images and classes are not touched."""
     candidates = of_one_class([[0, 0, 10, 10], [5, 0, 15, 10]], [0.9, 0.6])
     assert suppress(candidates, LinearSoftNms(nms_iou=0.3), score_threshold=0.41).scores.tolist() == [0.9]
     apart = Detections(
@@ -106,8 +106,8 @@ def test_nothing_in_nothing_out(suppression):
 
 
 @pytest.mark.parametrize("suppression", [case[0] for case in CASES])
-def test_the_cap_keeps_the_best_of_each_picture(suppression):
-    """Of every picture the best few are left, over all classes, by the scores after suppression."""
+def test_the_cap_keeps_the_best_of_each_image(suppression):
+    """Of every image the best few are left, over all classes, by the scores after suppression."""
     candidates = crowded(600, num_images=4)
     everything, capped = suppress(candidates, suppression), suppress(candidates, suppression, max_detections=3)
     for image in range(4):
@@ -127,7 +127,7 @@ def test_sizes_are_those_of_the_file():
 
 
 def test_tens_of_thousands_of_candidates_take_seconds():
-    """28,000 candidates in 300 crowded pictures: soft-NMS in well under 30 s of processor time."""
+    """28,000 candidates in 300 crowded images: soft-NMS in well under 30 s of processor time."""
     candidates = crowded(28_000, num_images=300)
     start = time.process_time()
     suppress(candidates, GaussianSoftNms())

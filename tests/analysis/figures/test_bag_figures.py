@@ -98,7 +98,7 @@ def test_concentration_draws_medians_in_order_of_steps():
                 np.testing.assert_allclose(curve.get_xydata()[:, 1], own.sort_values("step").value)
                 assert curve.get_xdata().tolist() == [0, 1, 2]
             assert len(axes.lines) == 2
-    assert panels[0, 0].get_title(loc="left") == "1–9 in a picture (40 objects)"
+    assert panels[0, 0].get_title(loc="left") == "1–9 in an image (40 objects)"
 
 
 def make_distances() -> pd.DataFrame:
@@ -128,7 +128,7 @@ def test_distances_draw_both_detectors_against_iou():
             bars = container.lines[2][0].get_segments()
             np.testing.assert_allclose([bar[:, 1].tolist() for bar in bars], own[["low", "high"]].to_numpy())
         assert len(axes.containers) == 2
-    assert "1,234 objects in 56 pictures" in figure.get_supxlabel()
+    assert "1,234 objects in 56 images" in figure.get_supxlabel()
 
 
 @pytest.mark.parametrize(

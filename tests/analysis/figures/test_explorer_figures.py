@@ -23,7 +23,7 @@ def make_bag(steps=(1000,), **changes) -> pd.DataFrame:
 
 
 def panels_of(figure, num_levels) -> np.ndarray:
-    """Axes that show a picture, a row a level."""
+    """Axes that show an image, a row a level."""
     return np.array([axes for axes in figure.axes if axes.images]).reshape(num_levels, -1)
 
 

@@ -109,13 +109,13 @@ def crowdedness_rows():
 
 @pytest.mark.parametrize("has_gains", [True, False])
 def test_figure6_draws_both_detectors_and_the_gain(has_gains):
-    """Lines and bars carry percent; gains are those given, or the difference where none is; bins name their pictures."""
+    """Lines and bars carry percent; gains are those given, or the difference where none is; bins name their images."""
     frame = crowdedness_rows()
     curves, gains = figure6(frame if has_gains else frame[frame.detector != "gain"]).axes
     lines = [container.lines[0].get_ydata().astype(float) for container in curves.containers]
     np.testing.assert_allclose(lines, [[50, 36], [53, 42]])
     np.testing.assert_allclose([bar.get_height() for bar in gains.patches], [3, 6])
-    assert [label.get_text() for label in gains.get_xticklabels()] == ["1–3\n1,190 pictures", "13+\n56 pictures"]
+    assert [label.get_text() for label in gains.get_xticklabels()] == ["1–3\n1,190 images", "13+\n56 images"]
     assert [text.get_text() for text in gains.texts] == ["+3.0", "+6.0"]
 
 
@@ -131,7 +131,7 @@ def test_figure6_says_what_was_not_run():
     frame = crowdedness_rows()
     figure = figure6(frame[frame.detector == "RetinaNet"])
     assert "FreeAnchor: not run" in texts(figure) and texts(figure).count("not run") == 2
-    assert figure.axes[1].get_xticklabels()[1].get_text() == "13+\n56 pictures"
+    assert figure.axes[1].get_xticklabels()[1].get_text() == "13+\n56 images"
 
 
 @pytest.mark.parametrize(

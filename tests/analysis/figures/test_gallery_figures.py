@@ -22,8 +22,8 @@ from analysis.figures.gallery import (
     message_figure,
     photographs_figure,
 )
+from analysis.figures.images import WIDTH
 from analysis.figures.matching import LEARNED_COLOUR
-from analysis.figures.pictures import WIDTH
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 GT_BOX = np.array([20.0, 30.0, 80.0, 70.0])
@@ -37,7 +37,7 @@ def bag(seed: int = 0) -> pd.DataFrame:
 
 
 def make_exhibit(**changes: object) -> Exhibit:
-    """A landscape picture whose object FreeAnchor alone finds."""
+    """A landscape image whose object FreeAnchor alone finds."""
     content = {
         "image": IMAGE,
         "title": "wand, 1.5:1",
@@ -94,7 +94,7 @@ def test_maps_show_the_whole_bag_opaque_by_weight_and_the_heaviest_anchor_thick(
 
 
 def test_both_maps_have_one_window_around_object_and_chosen_anchors():
-    """The same limits, inside the picture, with everything that matters in them; square where there is room."""
+    """The same limits, inside the image, with everything that matters in them; square where there is room."""
     exhibit = make_exhibit()
     maps = gallery_figure([exhibit], "Title", "Subtitle").axes[2:]
     (left, right), (bottom, top) = maps[0].get_xlim(), maps[0].get_ylim()
@@ -111,7 +111,7 @@ def test_both_maps_have_one_window_around_object_and_chosen_anchors():
 
 @pytest.mark.parametrize("shape", [(120, 160, 3), (160, 60, 3), (40, 400, 3)])
 def test_panels_of_a_row_are_equally_high_undistorted_and_apart(shape):
-    """Whatever the picture's shape, the panels of a row share their height and none leaves the sheet."""
+    """Whatever the image's shape, the panels of a row share their height and none leaves the sheet."""
     image = np.zeros(shape, dtype=np.uint8)
     box = np.array([5.0, 5.0, 30.0, 25.0])
     figure = gallery_figure([make_exhibit(image=image, gt_box=box, bags={})] * 2, "Title", "Subtitle")
@@ -127,7 +127,7 @@ def test_panels_of_a_row_are_equally_high_undistorted_and_apart(shape):
         assert min(places[0].x0, places[0].y0) > 0 and max(places[-1].x1, places[0].y1) < 1
 
 
-def test_texts_do_not_overlap_in_a_row_of_slender_pictures():
+def test_texts_do_not_overlap_in_a_row_of_slender_images():
     """Captions keep apart where the panels under them are narrow."""
     exhibit = make_exhibit(image=np.zeros((400, 100, 3), dtype=np.uint8), bags={})
     figure = gallery_figure([exhibit], "Title", "Subtitle")

@@ -7,14 +7,14 @@ from matplotlib.patches import Rectangle
 from oracles.match_frames import make_matches
 
 from analysis.bags.matches import MatchesError, anchor_centres, chosen_anchor, square_anchors
+from analysis.figures.images import view_around
 from analysis.figures.matching import dot_places, figure1, figure4, shown_ratio
-from analysis.figures.pictures import view_around
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 
 
 def outlines(axes) -> list[Rectangle]:
-    """The boxes drawn on a picture."""
+    """The boxes drawn on an image."""
     return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
@@ -42,7 +42,7 @@ def test_figure1_draws_the_assigned_above_and_the_whole_bag_below():
     assert [corners(outlines(axes)[-1]) for axes in (by_hand, learned)] == [[20, 30, 80, 70]] * 2
 
 
-def test_figure1_shows_several_objects_of_a_picture():
+def test_figure1_shows_several_objects_of_a_image():
     """Every object's box is drawn, and each bag has its chosen anchor."""
     matches = make_matches(objects=((1, (20.0, 30.0, 80.0, 70.0)), (2, (90.0, 10.0, 110.0, 90.0))))
     _, learned = figure1(matches, IMAGE).axes
@@ -110,8 +110,8 @@ def test_dots_that_share_a_centre_are_set_around_it():
 
 
 @pytest.mark.parametrize("box", [(0, 0, 20, 10), (150, 100, 160, 120), (0, 0, 160, 120), (60, 60, 61, 61)])
-def test_views_hold_their_points_and_stay_in_the_picture(box):
-    """Whatever the object, the window contains it and never leaves the picture."""
+def test_views_hold_their_points_and_stay_in_the_image(box):
+    """Whatever the object, the window contains it and never leaves the image."""
     view = view_around(np.array(box, dtype=float).reshape(2, 2), IMAGE.shape)
     assert 0 <= view.left <= box[0] and box[2] <= view.right <= 160
     assert 0 <= view.top <= box[1] and box[3] <= view.bottom <= 120

@@ -108,7 +108,7 @@ def test_an_unknown_subject_is_refused(capsys) -> None:
 
 
 def test_a_steps_parts_add_up_to_its_rate() -> None:
-    """On `shapes` the pictures a second are the batch over the sum of the parts."""
+    """On `shapes` the images a second are the batch over the sum of the parts."""
     from experiments.bench.step import bench_shapes_step
 
     rate, *parts = bench_shapes_step(Runtime(threads=1, precision="float32"), 1)
@@ -117,7 +117,7 @@ def test_a_steps_parts_add_up_to_its_rate() -> None:
 
 
 def test_inference_is_timed_on_equal_detectors() -> None:
-    """Both rows are about the same call of ours, in seconds a picture."""
+    """Both rows are about the same call of ours, in seconds per image."""
     from experiments.bench.inference import bench_inference
 
     rows = bench_inference(Runtime(threads=1, precision="float32"), 1, scale=0.1)

@@ -17,7 +17,7 @@ from experiments.bench.evaluation import (
     QUICK,
     bench_evaluation,
     evaluation_rows,
-    first_pictures,
+    first_images,
     made_up_detections,
     made_up_ground_truth,
 )
@@ -92,7 +92,7 @@ def test_other_statistics_than_pycocotools_are_refused(monkeypatch, wrong):
 
 @pytest.mark.usefixtures("here")
 def test_a_files_own_objects_are_taken(tmp_path, monkeypatch):
-    """With a ground truth, gzipped or not, its first pictures and all their objects are evaluated."""
+    """With a ground truth, gzipped or not, its first images and all their objects are evaluated."""
     path = tmp_path / "gt.json.gz"
     path.write_bytes(gzip.compress(json.dumps(content(num_images=20, num_objects=100)).encode()))
     written = []
@@ -100,7 +100,7 @@ def test_a_files_own_objects_are_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_interval_row", lambda *_: {})
     monkeypatch.setattr(module, "_growth_rows", lambda *_: [])
     evaluation_rows(TINY, gt=path)
-    assert written == [first_pictures(content(num_images=20, num_objects=100), 16)]
+    assert written == [first_images(content(num_images=20, num_objects=100), 16)]
     with pytest.raises(DataError, match="no such file"):
         evaluation_rows(TINY, gt=tmp_path / "none.json")
 
@@ -126,7 +126,7 @@ def test_a_process_that_starts_fresh_answers(tmp_path):
 
 
 def test_made_up_objects_are_much_like_val2017s():
-    """Small, medium and large, slender and square, crowded and empty pictures, crowd regions: all occur."""
+    """Small, medium and large, slender and square, crowded and empty images, crowd regions: all occur."""
     objects = content(num_images=500, num_objects=3678)["annotations"]
     area = np.array([row["area"] for row in objects])
     sizes = np.array([row["bbox"][2:] for row in objects])
@@ -140,7 +140,7 @@ def test_made_up_objects_are_much_like_val2017s():
 
 
 def test_the_seed_reaches_the_draw():
-    """Equal seeds give equal detections, other seeds others; as many as asked for, in pictures and classes there are."""
+    """Equal seeds give equal detections, other seeds others; as many as asked for, in images and classes there are."""
     first, again, other = (made_up_detections(content(), 50, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first == again != other
     assert len(first) == 50

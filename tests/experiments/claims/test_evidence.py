@@ -1,4 +1,4 @@
-"""Differences with what is known of their chance: pictures and seeds in quadrature, noise borrowed where one run is."""
+"""Differences with what is known of their chance: images and seeds in quadrature, noise borrowed where one run is."""
 
 import math
 
@@ -38,14 +38,14 @@ def test_two_noises_add_up_after_welch() -> None:
 
 
 def test_nothing_repeated_is_no_noise_known() -> None:
-    """Where either detector was not repeated the interval stays that over pictures."""
+    """Where either detector was not repeated the interval stays that over images."""
     unknown = pooled_noise([[1.0], []])
     assert error_of_difference(unknown, unknown).half == 0.0
     assert error_of_difference(SeedNoise(sd=1.0, degrees=2), unknown) == SeedError()
 
 
 def test_half_widths_add_in_quadrature() -> None:
-    """3 below and 5 above over pictures with 4 over seeds: 5 below, 6.4 above. Two degrees: t is 4.3027."""
+    """3 below and 5 above over images with 4 over seeds: 5 below, 6.4 above. Two degrees: t is 4.3027."""
     row = pd.Series({"value": 10.0, "low": 7.0, "high": 15.0, "n_seeds": 3})
     seeds = seed_error(4.0 / 4.302653 * math.sqrt(3), 3)
     assert (seeds.half, seeds.degrees) == (pytest.approx(4.0), 2)
@@ -91,7 +91,7 @@ def test_noise_leaves_out_runs_in_which_the_metric_is_undefined(empty_store: Sto
 
 
 def test_two_tests_of_one_model_borrow_no_noise(empty_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six test scales against one: the seed is the model's own, so the interval stays that over pictures."""
+    """Six test scales against one: the seed is the model's own, so the interval stays that over images."""
     profile = build_profile("shapes", num_seeds=3)
     long, other = "freeanchor-large-2x-wide", "freeanchor-large-2x-s0"
     for seed, value in enumerate((0.40, 0.44, 0.45)):

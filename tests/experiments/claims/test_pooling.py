@@ -1,4 +1,4 @@
-"""The arithmetic of pooled claims: means, their intervals over pictures and over seeds, and how often these hold."""
+"""The arithmetic of pooled claims: means, their intervals over images and over seeds, and how often these hold."""
 
 import math
 
@@ -30,10 +30,10 @@ def test_one_value_keeps_its_interval_and_none_is_an_error() -> None:
         pool([])
 
 
-def test_seeds_are_pooled_apart_from_pictures() -> None:
-    """Errors of 3 and 4 over two seeds each: 2.5 for the mean, with 625 / (81 + 256) degrees; pictures 6 and 8 give 5."""
+def test_seeds_are_pooled_apart_from_images() -> None:
+    """Errors of 3 and 4 over two seeds each: 2.5 for the mean, with 625 / (81 + 256) degrees; images 6 and 8 give 5."""
     seeds = [SeedError(error=error, degrees=1) for error in (3.0, 4.0)]
-    reaches = [math.hypot(one.half, pictures) for one, pictures in zip(seeds, (6.0, 8.0))]
+    reaches = [math.hypot(one.half, images) for one, images in zip(seeds, (6.0, 8.0))]
     measured = [
         Measured(value=1.0, low=1 - reach, high=1 + reach, n_seeds=2, runs=("a",), seeds=one)
         for one, reach in zip(seeds, reaches)
@@ -57,7 +57,7 @@ def test_a_single_seed_is_lent_the_others_noise() -> None:
 def _coverage(noise: np.random.Generator, num_seeds: int) -> float:
     """How often the pooled interval holds the mean truth of three sets that differ in level and in noise.
 
-    Of one seed the noise is pictures' (known); of several it is the seeds'.
+    Of one seed the noise is images' (known); of several it is the seeds'.
     """
     truths, sds, hits = np.array([-1.0, 0.5, 2.0]), np.array([0.3, 1.0, 2.0]), 0
     for _ in range(1000):
@@ -75,7 +75,7 @@ def _coverage(noise: np.random.Generator, num_seeds: int) -> float:
 
 
 def test_the_interval_covers_at_its_level() -> None:
-    """95 % in 1000 draws, within chance, of pictures' noise; of two and three seeds' unequal noise, too, or more."""
+    """95 % in 1000 draws, within chance, of images' noise; of two and three seeds' unequal noise, too, or more."""
     noise = np.random.default_rng(0)
     assert _coverage(noise, 1) == pytest.approx(0.95, abs=0.02)
     assert 0.94 <= _coverage(noise, 2) <= 0.99

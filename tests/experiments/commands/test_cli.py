@@ -27,7 +27,7 @@ WEIGHT_COMMANDS = ("convert", "export", "replay")
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A small folder of pictures, good as yet."""
+    """A small folder of images, good as yet."""
     return write_both(tmp_path / "photos")
 
 
@@ -153,10 +153,10 @@ def test_a_category_without_an_id(photos: Path, where: list[str], capsys: pytest
 
 @pytest.mark.parametrize("bad", ["missing", "truncated"])
 @pytest.mark.parametrize("command", [["train", "retinanet-small-s0"], ["data", "check"]])
-def test_a_bad_picture(
+def test_a_bad_image(
     command: list[str], bad: str, photos: Path, where: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing or truncated, the picture is named, in training and in a check of the folder."""
+    """Missing or truncated, the image is named, in training and in a check of the folder."""
     for path in (photos / "images").glob("train-*.png"):
         content = path.read_bytes()
         path.unlink()
@@ -176,13 +176,13 @@ def test_a_good_folder_passes_the_check(photos: Path, capsys: pytest.CaptureFixt
     assert main(["data", "check", str(photos)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "train: 6 pictures, 12 objects, 3 categories: fine",
-        "val: 4 pictures, 8 objects, 3 categories: fine",
+        "train: 6 images, 12 objects, 3 categories: fine",
+        "val: 4 images, 8 objects, 3 categories: fine",
     ]
 
 
 def test_bad_input_of_detect(tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """No checkpoint, a file that is none, a bad score, a missing and a broken picture."""
+    """No checkpoint, a file that is none, a bad score, a missing and a broken image."""
     photo = tmp_path / "photo.png"
     Image.new("RGB", (64, 64)).save(photo)
     (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:60])

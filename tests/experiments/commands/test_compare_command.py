@@ -1,4 +1,4 @@
-"""`freeanchor compare`: anybody's two detectors on the same pictures, with paired intervals."""
+"""`freeanchor compare`: anybody's two detectors on the same images, with paired intervals."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_both_sides_and_their_difference(mini: Mini, files: list[str], capsys: p
 
 
 def test_a_detector_against_itself_is_nothing(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Paired: every resampling takes the same pictures for both."""
+    """Paired: every resampling takes the same images for both."""
     rows = _rows(capsys, files[0], files[1], files[1])
     differences = np.array([[row["difference"], row["low"], row["high"]] for row in rows.values()], dtype=float)
     assert np.nanmax(np.abs(differences)) == 0

@@ -1,4 +1,4 @@
-"""`detect`: boxes drawn on copies of pictures, in the pixels of the file."""
+"""`detect`: boxes drawn on copies of images, in the pixels of the file."""
 
 import json
 import subprocess
@@ -13,10 +13,10 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 
 from experiments.cli import main
 from experiments.commands.detect import detect, draw_detections
-from experiments.commands.detect_torch import picture_at
+from experiments.commands.detect_torch import image_at
 from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import InputConfig, load_sample
-from freeanchor.data.pictures import open_image, upright
+from freeanchor.data.images import open_image, upright
 from freeanchor.errors import CheckpointError, DataError, UsageError
 
 
@@ -37,7 +37,7 @@ def _photo(path: Path, size: tuple[int, int] = (150, 100)) -> Path:
 
 
 def test_detections_are_drawn_and_listed(tmp_path: Path, checkpoint: Path) -> None:
-    """A png a picture, of the picture's size and different from it, and one json with every row."""
+    """A png an image, of the image's size and different from it, and one json with every row."""
     photos = [_photo(tmp_path / "a.jpg"), _photo(tmp_path / "b.png", (90, 120))]
     before = [path.read_bytes() for path in photos]
     rows = detect(photos, checkpoint, tmp_path / "out", min_score=0.5, runtime=FLOAT32)
@@ -53,7 +53,7 @@ def test_detections_are_drawn_and_listed(tmp_path: Path, checkpoint: Path) -> No
 
 
 def test_rows_are_in_the_files_pixels_best_first(tmp_path: Path, checkpoint: Path) -> None:
-    """Scores above the limit, boxes as x, y, width, height inside the picture, categories by id and name."""
+    """Scores above the limit, boxes as x, y, width, height inside the image, categories by id and name."""
     rows = detect([_photo(tmp_path / "a.png")], checkpoint, tmp_path / "out", min_score=0.6, runtime=FLOAT32)
     assert len(rows) > 3
     scores = [row["score"] for row in rows]
@@ -69,8 +69,8 @@ def test_rows_are_in_the_files_pixels_best_first(tmp_path: Path, checkpoint: Pat
     assert max(row["bbox"][0] + row["bbox"][2] for row in rows) > 100  # not in the 96 px that the network saw
 
 
-def test_nothing_found_leaves_the_picture_as_it_is(tmp_path: Path, checkpoint: Path) -> None:
-    """A copy without boxes, enlarged as small pictures are, and an empty list."""
+def test_nothing_found_leaves_the_image_as_it_is(tmp_path: Path, checkpoint: Path) -> None:
+    """A copy without boxes, enlarged as small images are, and an empty list."""
     photo = _photo(tmp_path / "a.png")
     assert detect([photo], checkpoint, tmp_path / "out", min_score=1.0, runtime=FLOAT32) == []
     enlarged = open_image(photo).resize((960, 640), Image.Resampling.BICUBIC)
@@ -80,14 +80,14 @@ def test_nothing_found_leaves_the_picture_as_it_is(tmp_path: Path, checkpoint: P
 @pytest.mark.parametrize(
     ("size", "shown"), [((60, 40), (960, 640)), ((40, 60), (640, 960)), ((2000, 500), (2000, 500))]
 )
-def test_small_pictures_are_enlarged_and_large_ones_left(size: tuple[int, int], shown: tuple[int, int]) -> None:
+def test_small_images_are_enlarged_and_large_ones_left(size: tuple[int, int], shown: tuple[int, int]) -> None:
     """The long side is shown at 960 px at least, the shape kept."""
     assert draw_detections(Image.new("RGB", size, "white"), [], tiny_detector().category_ids).size == shown
 
 
 @pytest.mark.parametrize("box", [[0, 0, 60, 40], [-5, -5, 10, 10], [50, 30, 10, 10], [10, 10, 0, 0], [0, 39, 60, 1]])
 def test_boxes_at_the_border_can_be_drawn(box: list[float]) -> None:
-    """Labels of boxes at any border stay drawable, boxes of no extent too, and the picture itself is not painted on."""
+    """Labels of boxes at any border stay drawable, boxes of no extent too, and the image itself is not painted on."""
     image = Image.new("RGB", (60, 40), "white")
     row = {"category_id": 5, "category": "box", "score": 0.875, "bbox": box}
     drawn = draw_detections(image, [row], tiny_detector().category_ids)
@@ -108,7 +108,7 @@ def test_surer_boxes_lie_on_top() -> None:
     assert both.getpixel(corner) == best.getpixel(corner) != (255, 255, 255)
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path: Path, checkpoint: Path) -> None:
+def test_two_images_of_one_name_are_refused(tmp_path: Path, checkpoint: Path) -> None:
     """Their results would overwrite each other; both are named."""
     photos = [_photo(tmp_path / "a.jpg"), _photo(tmp_path / "a.png")]
     with pytest.raises(DataError, match=r"a\.jpg and .*a\.png share a name"):
@@ -116,8 +116,8 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path, checkpoint: Path) 
 
 
 @pytest.mark.parametrize("out", ["pics", "pics/../pics", "link"])
-def test_a_drawing_never_replaces_its_picture(tmp_path: Path, out: str) -> None:
-    """However the folder is spelled; before the checkpoint is looked at, and the picture stays as it was."""
+def test_a_drawing_never_replaces_its_image(tmp_path: Path, out: str) -> None:
+    """However the folder is spelled; before the checkpoint is looked at, and the image stays as it was."""
     (tmp_path / "pics").mkdir()
     (tmp_path / "link").symlink_to("pics")
     photo = _photo(tmp_path / "pics" / "a.png")
@@ -146,7 +146,7 @@ def _stored(shown: Image.Image, flag: int) -> Image.Image:
 
 @pytest.mark.parametrize("flag", [3, 6, 8])
 def test_a_turned_photo_is_detected_upright(tmp_path: Path, checkpoint: Path, flag: int) -> None:
-    """Rows and drawing are those of the picture as viewers show it; the file stays as it was, other pictures too."""
+    """Rows and drawing are those of the image as viewers show it; the file stays as it was, other images too."""
     with Image.open(_photo(tmp_path / "a.png")) as image:
         shown = image.convert("RGB")
     exif = Image.Exif()
@@ -165,7 +165,7 @@ def test_a_turned_photo_is_detected_upright(tmp_path: Path, checkpoint: Path, fl
 
 
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0nonsense", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
-def test_a_picture_whose_exif_says_nothing_stays_as_it_is(tmp_path: Path, exif: bytes) -> None:
+def test_a_image_whose_exif_says_nothing_stays_as_it_is(tmp_path: Path, exif: bytes) -> None:
     """Without a flag, or with a header that cannot be read, the pixels count as they are stored."""
     with Image.open(_photo(tmp_path / "a.png")) as image:
         image.save(tmp_path / "a.jpg", exif=exif)
@@ -174,7 +174,7 @@ def test_a_picture_whose_exif_says_nothing_stays_as_it_is(tmp_path: Path, exif: 
 
 
 @pytest.mark.parametrize("bad", ["missing", "truncated", "text"])
-def test_a_bad_picture_is_found_before_anything_is_written(tmp_path: Path, checkpoint: Path, bad: str) -> None:
+def test_a_bad_image_is_found_before_anything_is_written(tmp_path: Path, checkpoint: Path, bad: str) -> None:
     """Even when it is the second of two."""
     good, other = _photo(tmp_path / "a.png"), tmp_path / "b.png"
     if bad == "truncated":
@@ -194,11 +194,11 @@ def test_a_bad_checkpoint_is_found_before_anything_is_written(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_have_no_objects(tmp_path: Path) -> None:
-    """A bare picture can be loaded as any other, without boxes."""
-    picture = picture_at(_photo(tmp_path / "a.png"), 3)
-    sample = load_sample(picture, InputConfig(short_side=32))
-    assert (picture.image_id, len(picture.boxes), tuple(sample.image.shape)) == (3, 0, (3, 32, 48))
+def test_images_have_no_objects(tmp_path: Path) -> None:
+    """A bare image can be loaded as any other, without boxes."""
+    image = image_at(_photo(tmp_path / "a.png"), 3)
+    sample = load_sample(image, InputConfig(short_side=32))
+    assert (image.image_id, len(image.boxes), tuple(sample.image.shape)) == (3, 0, (3, 32, 48))
 
 
 def test_onnx_gives_the_same_rows_without_torch(tmp_path: Path, checkpoint: Path) -> None:

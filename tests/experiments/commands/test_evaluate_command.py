@@ -57,7 +57,7 @@ def test_every_defined_number_has_an_interval(frame):
 
 
 def test_the_interval_is_the_bootstrap_of_the_metric(sets, frame):
-    """AP's bounds are those of resampling the pictures and evaluating again, bias taken off."""
+    """AP's bounds are those of resampling the images and evaluating again, bias taken off."""
     curves = precision_curves(match_detections(*sets))
     interval = bootstrap(
         lambda weights: average_precision(curves, weights),
@@ -68,7 +68,7 @@ def test_the_interval_is_the_bootstrap_of_the_metric(sets, frame):
 
 
 def test_counts_stand_beside_each_breakdown(sets, frame):
-    """Objects without crowd regions, and the pictures looked at; crowdedness bins add up to pictures with objects."""
+    """Objects without crowd regions, and the images looked at; crowdedness bins add up to images with objects."""
     truth = sets[0]
     by_metric = frame.set_index("metric")
     counting = ~truth.iscrowd

@@ -1,4 +1,4 @@
-"""`freeanchor matches`: figures and numbers of one picture's bags, for objects from three places."""
+"""`freeanchor matches`: figures and numbers of one image's bags, for objects from three places."""
 
 import gzip
 import json
@@ -16,14 +16,14 @@ from analysis.bags.matches import MATCH_COLUMNS
 from experiments.cli import main
 from experiments.commands.matches import checkpoint_names, stage_labels
 from freeanchor.checkpoints.native import save_model
-from freeanchor.data.pictures import open_image
+from freeanchor.data.images import open_image
 
 NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture, its ground truth, and two runs' files, of networks that find something everywhere."""
+    """An image, its ground truth, and two runs' files, of networks that find something everywhere."""
     root = tmp_path_factory.mktemp("explore")
     pixels = np.random.default_rng(0).integers(0, 255, (100, 150, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / "photo.png")
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_gt(path: Path, **image: Any) -> None:
-    """Two objects and a crowd in the picture, one object in another, under other category ids than the detector's."""
+    """Two objects and a crowd in the image, one object in another, under other category ids than the detector's."""
     boxes = ((7, 3, 1, [10, 20, 60, 30], 0), (7, 4, 2, [80.5, 10, 100, 95], 0), (7, 5, 1, [0, 0, 90, 90], 1))
     annotations = [
         {"image_id": image_id, "id": number, "category_id": category, "bbox": box, "iscrowd": crowd, "area": 9.0}
@@ -55,7 +55,7 @@ def _write_gt(path: Path, **image: Any) -> None:
 
 
 def _run(folder: Path, out: Path, *words: object, checkpoints: tuple[str, ...] = ("two/model",)) -> int:
-    """The exit status of the command on the picture."""
+    """The exit status of the command on the image."""
     files = [str(folder / f"{name}.safetensors") for name in checkpoints]
     options = [str(word) for word in words]
     common = ["matches", str(folder / "photo.png"), "--bag-size", "9", "--precision", "float32", "--out", str(out)]
@@ -63,7 +63,7 @@ def _run(folder: Path, out: Path, *words: object, checkpoints: tuple[str, ...] =
 
 
 def test_annotated_objects_have_a_figure_each(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Crowd regions and other pictures' objects left out, boxes cut at the border, categories found by their names."""
+    """Crowd regions and other images' objects left out, boxes cut at the border, categories found by their names."""
     assert _run(folder, tmp_path / "out", "--gt", folder / "gt.json", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["object"], row["image_id"], row["annotation_id"], row["category"]) for row in rows] == [
@@ -129,8 +129,8 @@ def test_several_checkpoints_are_asked_about_the_same_objects(folder: Path, tmp_
     ("words", "message"),
     [
         (("--box", 5, 5, 40, 30, "--category", "bix"), "knows no category 'bix'; of those it knows: box"),
-        (("--box", 5, 5, 400, 30, "--category", "box"), "leaves the picture, which is 150x100 pixels"),
-        (("--box", -9, 5, 40, 30, "--category", "box"), "leaves the picture"),
+        (("--box", 5, 5, 400, 30, "--category", "box"), "leaves the image, which is 150x100 pixels"),
+        (("--box", -9, 5, 40, 30, "--category", "box"), "leaves the image"),
         (("--box", 5, 5, 0, 30, "--category", "box"), "width and height must be above 0"),
         (("--box", 5, "nan", 9, 30, "--category", "box"), "width and height must be above 0; give X Y W H in pixels"),
         (("--box", 5, 5, 40, 30), "--box and --category belong together"),
@@ -154,10 +154,10 @@ def test_wrong_input_is_one_clear_line(
 
 
 def test_wrong_files_are_one_clear_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A picture that is missing, checkpoints that are missing, given twice or too many, another picture's ground truth."""
+    """An image that is missing, checkpoints that are missing, given twice or too many, another image's ground truth."""
     checkpoint = str(folder / "two" / "model.safetensors")
     for arguments, message in (
-        (["nowhere.png", "--checkpoint", checkpoint], "nowhere.png: no such picture"),
+        (["nowhere.png", "--checkpoint", checkpoint], "nowhere.png: no such image"),
         ([str(folder / "photo.png"), "--checkpoint", "nowhere.safetensors"], "no such checkpoint"),
         ([str(folder / "photo.png"), "--checkpoint", checkpoint, checkpoint], "a file is given twice"),
         (
@@ -171,7 +171,7 @@ def test_wrong_files_are_one_clear_line(folder: Path, tmp_path: Path, capsys: py
     _write_gt(tmp_path / "sized.json", width=150, height=100)
     for name, gt, message in (
         ("photo.png", tmp_path / "sized.json", "is 20x20 pixels"),
-        ("third.png", folder / "gt.json", "lists no picture third.png"),
+        ("third.png", folder / "gt.json", "lists no image third.png"),
     ):
         Image.new("RGB", (20, 20)).save(tmp_path / name)
         words = [

@@ -113,7 +113,7 @@ def test_a_read_only_folder_is_refused_in_one_line(folder: Path) -> None:
         (lambda data: shutil.rmtree(data / "images"), "images"),
         (lambda data: (data / "train.json").unlink(), "train.json"),
     ],
-    ids=["all of it", "the pictures", "the annotations"],
+    ids=["all of it", "the images", "the annotations"],
 )
 def test_vanished_data_are_told_in_one_line(folder: Path, harm: Callable[[Path], object], named: str) -> None:
     """A data folder, or a part of it, that is gone: status 2, the missing thing named, no run begun."""

@@ -30,7 +30,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def sets():
-    """A ground truth and candidates, some pictures with more than 100."""
+    """A ground truth and candidates, some images with more than 100."""
     return random_sets(num_detections=2500)
 
 
@@ -84,18 +84,18 @@ def test_suppressions_are_compared_with_the_first(sets, files, capsys):
     assert by_key["gaussian soft-NMS 0.3", "nr_70"]["nr"] == pytest.approx(oracle.nms_recall(soft, 0.7))
 
 
-def test_the_interval_is_over_pictures(sets):
-    """The middle 95 % of what resampled pictures give, drawn here by hand from the same seed."""
+def test_the_interval_is_over_images(sets):
+    """The middle 95 % of what resampled images give, drawn here by hand from the same seed."""
     ground_truth, candidates = sets
     frame = recall_frame(ground_truth, candidates, [HardNms()], num_resamples=40)
     ious = oracle.best_ious(ground_truth, candidates)
     counting = np.flatnonzero(~ground_truth.iscrowd)
-    picture = {row[0]: int(ground_truth.image_id[g]) for row, g in zip(ious, counting, strict=True)}
+    image = {row[0]: int(ground_truth.image_id[g]) for row, g in zip(ious, counting, strict=True)}
     draws = np.random.default_rng(0).integers(12, size=(40, 12))
     samples = []
     for draw in draws:
         drawn = ground_truth.image_ids[draw].tolist()
-        samples.append(oracle.nms_recall([row for row in ious for i in drawn if picture[row[0]] == i], 0.6))
+        samples.append(oracle.nms_recall([row for row in ious for i in drawn if image[row[0]] == i], 0.6))
     row = frame[frame["metric"] == "nr_60"].iloc[0]
     assert [row["low"], row["high"]] == pytest.approx(np.quantile(samples, [0.025, 0.975]))
 
@@ -149,7 +149,7 @@ def test_a_table_for_people(files, tmp_path, capsys):
 @pytest.mark.parametrize("soft", [None, "gaussian"])
 @pytest.mark.parametrize("name", ["d.json", "d.json.gz"])
 def test_nms_writes_what_is_kept(sets, files, tmp_path, name, soft, capsys):
-    """COCO results of the boxes kept, capped at 100 a picture, scores fallen where soft; a line says how many."""
+    """COCO results of the boxes kept, capped at 100 an image, scores fallen where soft; a line says how many."""
     out = tmp_path / "folder" / name
     options = ["--soft-nms", soft] if soft else []
     assert main(["nms", "--candidates", files[3], "--gt", files[1], "--out", str(out), *options]) == 0
@@ -206,13 +206,13 @@ def test_options_that_mean_nothing_are_refused(files, command, message, tmp_path
 
 
 def test_nms_checks_ids_where_it_can(files, tmp_path, capsys):
-    """With a ground truth unknown pictures are refused; without one they cannot be known."""
+    """With a ground truth unknown images are refused; without one they cannot be known."""
     content = [{"image_id": 999, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.9}]
     found, out = tmp_path / "c.json", tmp_path / "d.json"
     found.write_text(json.dumps(content))
     assert main(["nms", "--candidates", str(found), "--out", str(out)]) == 0
     assert main(["nms", "--candidates", str(found), "--out", str(out), "--gt", files[1]]) == 2
-    assert "picture id 999" in capsys.readouterr().err
+    assert "image id 999" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "nms-recall", "nms"])

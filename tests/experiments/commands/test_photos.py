@@ -14,8 +14,8 @@ from experiments.commands.options import build_parser
 from experiments.commands.runs import evaluation_of
 from experiments.fetch.backbones import backbone_download, weights_of
 from experiments.registry.build import build_profile
-from experiments.registry.sizes import MOST_PICTURES, NUM_EPOCHS, Photographs, Size
-from experiments.reports.catalogue import picture_of
+from experiments.registry.sizes import MOST_IMAGES, NUM_EPOCHS, Photographs, Size
+from experiments.reports.catalogue import image_of
 from experiments.reports.plan import make_rules
 from experiments.runs.store import Store
 from freeanchor.detector.backbones import TorchvisionResNet
@@ -39,7 +39,7 @@ def recipe_of(folder: Path, **chosen: object):
 
 
 def enlarge(path: Path, factor: int) -> None:
-    """Every picture and object of a json so many times over, under new ids."""
+    """Every image and object of a json so many times over, under new ids."""
     content = json.loads(path.read_text())
     images, objects = content["images"], content["annotations"]
     content["images"] = [{**it, "id": it["id"] + 10_000 * n} for n in range(factor) for it in images]
@@ -51,8 +51,8 @@ def enlarge(path: Path, factor: int) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_a_training_sees_each_picture_with_an_object_as_often(folder: Path) -> None:
-    """The number of steps follows the data set: sixty epochs of the pictures that take part."""
+def test_a_training_sees_each_image_with_an_object_as_often(folder: Path) -> None:
+    """The number of steps follows the data set: sixty epochs of the images that take part."""
     content = json.loads((folder / "train.json").read_text())
     trained = len({item["image_id"] for item in content["annotations"] if not item.get("iscrowd")})
     recipe = recipe_of(folder).recipe
@@ -65,8 +65,8 @@ def test_a_huge_set_is_seen_no_more_often_than_the_paper_saw_coco(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixty epochs of a huge set would be weeks."""
-    assert MOST_PICTURES == 90_000 * 16
-    monkeypatch.setattr("experiments.registry.sizes.MOST_PICTURES", 40)
+    assert MOST_IMAGES == 90_000 * 16
+    monkeypatch.setattr("experiments.registry.sizes.MOST_IMAGES", 40)
     assert recipe_of(folder).recipe.num_samples == 40
 
 
@@ -111,7 +111,7 @@ def test_classes_name_the_run_and_the_report(folder: Path) -> None:
 
 
 def test_another_backbone_has_reports_of_its_own(folder: Path) -> None:
-    """Or they would replace those of the default backbone on the same pictures."""
+    """Or they would replace those of the default backbone on the same images."""
     other = build_profile("photos", photographs=Photographs(folder=folder, backbone="resnet18"))
     assert other.report_name == Path("photos/ponds-resnet18")
 
@@ -139,7 +139,7 @@ def test_trials_and_models_wait_to_be_asked_for(folder: Path) -> None:
 def test_options_of_photographs_are_for_photographs(capsys: pytest.CaptureFixture[str]) -> None:
     """On another profile they would be passed over in silence."""
     assert main(["list", "--profile", "shapes", "--classes", "one"]) == 2
-    assert "--classes is for your own pictures; give --profile photos --data DIR" in capsys.readouterr().err
+    assert "--classes is for your own images; give --profile photos --data DIR" in capsys.readouterr().err
 
 
 def test_an_unknown_backbone_is_refused_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_an_unknown_backbone_is_refused_in_one_line(folder: Path, capsys: pytest
 
 
 def test_a_small_set_whole(folder: Path, tmp_path: Path, small_backbone: list[str]) -> None:
-    """Both detectors trained and tested on a set with all classes as one; tables, curves, figures without pictures."""
+    """Both detectors trained and tested on a set with all classes as one; tables, curves, figures without images."""
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "drawn", "reports")]
     options = ["--profile", "photos", "--data", str(folder), "--classes", "one", *places, *small_backbone]
     for run in ("retinanet-small-s0", "freeanchor-small-s0"):
@@ -158,7 +158,7 @@ def test_a_small_set_whole(folder: Path, tmp_path: Path, small_backbone: list[st
         assert main(["predict", run, *options]) == 0
     directory = tmp_path / "reports" / "photos" / "ponds-one-test_efficientnet"
     for report in ("table2", "convergence", "figure1"):
-        assert main(["report", report, *options, "--hide-pictures"]) == 0
+        assert main(["report", report, *options, "--hide-images"]) == 0
     table = pd.read_csv(directory / "table2.csv")
     ap = table[(table["metric"] == "ap") & (table["measured_as"] == "here")]
     assert ap["value"].notna().sum() == 2  # torchvision's loss was not run
@@ -169,13 +169,13 @@ def test_a_small_set_whole(folder: Path, tmp_path: Path, small_backbone: list[st
     assert last.to_dict() == pytest.approx(measured.to_dict())
 
 
-def test_hidden_pictures_are_grey(folder: Path) -> None:
-    """What figures of matches are drawn over has the picture's size, and nothing of it."""
+def test_hidden_images_are_grey(folder: Path) -> None:
+    """What figures of matches are drawn over has the image's size, and nothing of it."""
     profile = build_profile("photos", data=folder)
     image = json.loads((folder / "val.json").read_text())["images"][0]
     frame = pd.DataFrame({"image_id": [image["id"]]})
-    shown, credit = picture_of(frame, profile, Store(folder=folder, credit="me"))
-    hidden, none = picture_of(frame, profile, Store(folder=folder, pictures=False, credit="me"))
+    shown, credit = image_of(frame, profile, Store(folder=folder, credit="me"))
+    hidden, none = image_of(frame, profile, Store(folder=folder, images=False, credit="me"))
     assert (credit, none) == ("me", "")
     assert shown.shape == hidden.shape == (image["height"], image["width"], 3)
     assert shown.std() > 0 and hidden.std() == 0

@@ -63,7 +63,7 @@ def where(tmp_path: Path) -> list[str]:
 def test_an_unfit_backbone_is_refused_before_anything_is_listed_or_fetched(
     command: list[str], backbone: str, where: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Without maps at the strides of a pyramid, or for pictures of one size alone."""
+    """Without maps at the strides of a pyramid, or for images of one size alone."""
     assert main([*command, *where, "--backbone", backbone]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.kill(process.pid, signal.SIGINT)
     errors = process.communicate(timeout=90)[1]
     assert process.returncode != 0
-    assert "batch of 4 pictures = 2 process(es) x 1 group(s) of 2" in errors
+    assert "batch of 4 images = 2 process(es) x 1 group(s) of 2" in errors
     assert "stopped at step" in errors
     assert not (directory / "train.json").exists()
     for command in ("train", "predict"):
@@ -99,7 +99,7 @@ def test_the_training_is_whole(folder: Path) -> None:
     assert list(directory.rglob("*.tmp")) == []
 
 
-def test_two_processes_test_every_picture_once(folder: Path) -> None:
+def test_two_processes_test_every_image_once(folder: Path) -> None:
     """The detections and each object's recall are, to the byte, those of one process."""
     evaluation = build_profile("mini").evaluations[RUN]
     directory = evaluation.directory(folder / "runs")
@@ -117,7 +117,7 @@ def test_processes_that_cannot_share_a_batch_are_told_so(folder: Path, tmp_path:
     process = _torchrun(tmp_path, "train", RUN, num_processes=3)
     errors = process.communicate(timeout=90)[1]
     assert process.returncode != 0
-    assert "4 pictures do not divide among 3 processes; start 1, 2, 4" in errors
+    assert "4 images do not divide among 3 processes; start 1, 2, 4" in errors
 
 
 def test_a_finished_run_is_not_trained_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

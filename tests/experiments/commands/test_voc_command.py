@@ -12,7 +12,7 @@ from experiments.cli import main
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    """VOC's own layout: six pictures that train, two that validate, two classes."""
+    """VOC's own layout: six images that train, two that validate, two classes."""
     names = [f"p{number}" for number in range(8)]
     objects = {name: [voc_object(DOG if number % 2 else CAT, (3, 4, 25, 20))] for number, name in enumerate(names)}
     return write_official(tmp_path / "VOC2012", objects, {"train": names[:6], "val": names[6:]})

@@ -71,10 +71,10 @@ def test_a_converted_checkpoint_detects(tmp_path: Path, categories: str, capsys:
     assert (
         main(["convert", "--from", "torchvision", "--categories", categories, str(tmp_path / "theirs.pth"), ours]) == 0
     )
-    picture = next((tmp_path / "data" / "images").glob("val*.png"))
+    image = next((tmp_path / "data" / "images").glob("val*.png"))
     out = str(tmp_path / "out")
-    assert main(["detect", str(picture), "--checkpoint", ours, "--out", out, "--min-score", "0.1"]) == 0
-    assert (tmp_path / "out" / f"{picture.stem}.png").exists()
+    assert main(["detect", str(image), "--checkpoint", ours, "--out", out, "--min-score", "0.1"]) == 0
+    assert (tmp_path / "out" / f"{image.stem}.png").exists()
     capsys.readouterr()
 
 
@@ -111,7 +111,7 @@ def test_show_prints_the_whole_configuration(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     for part in (
         "bag_size",
-        "cost: 28,000 pictures = 14.00 epochs",
+        "cost: 28,000 images = 14.00 epochs",
         "1, 2, 4 or 8 processes",
         "no weights to start from",
     ):

@@ -24,7 +24,7 @@ FILES = coco_files()["val2017"]
 
 @pytest.fixture
 def zip_path(tmp_path: Path) -> Path:
-    """The zip of four pictures, in a folder of its own."""
+    """The zip of four images, in a folder of its own."""
     (tmp_path / "coco").mkdir()
     path = tmp_path / "coco" / "val2017.zip"
     path.write_bytes(zipped(FILES))
@@ -47,7 +47,7 @@ def _refused(zip_path: Path, *words: str, folder: str = "val2017", keep: tuple[s
 
 
 def _whole(directory: Path) -> None:
-    """The four pictures are there, and nothing hidden."""
+    """The four images are there, and nothing hidden."""
     assert {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*.png")} == FILES
     assert not list(directory.glob(".*"))
 

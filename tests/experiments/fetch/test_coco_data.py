@@ -98,7 +98,7 @@ def test_everything_is_fetched_and_unpacked(server: FileServer, tmp_path: Path) 
     """The folder can be read, its needs are told first, and the record holds the checksums of what it came from."""
     lines = _fetch(server, tmp_path / "coco")
     _whole(tmp_path / "coco")
-    assert [len(read_split(tmp_path / "coco", split).pictures) for split in ("train", "val")] == [6, 4]
+    assert [len(read_split(tmp_path / "coco", split).images) for split in ("train", "val")] == [6, 4]
     assert "to fetch" in lines[0]
     assert "are free" in lines[1]
     assert "removed" in lines[1]
@@ -109,7 +109,7 @@ def test_everything_is_fetched_and_unpacked(server: FileServer, tmp_path: Path) 
 
 
 def test_what_is_there_is_left_alone(server: FileServer, tmp_path: Path) -> None:
-    """A second call asks the server nothing, announces nothing, and touches no picture."""
+    """A second call asks the server nothing, announces nothing, and touches no image."""
     _fetch(server, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     asked = len(server.requests)
@@ -272,7 +272,7 @@ def test_a_folder_that_lacks_files(server: FileServer, tmp_path: Path, folder: s
 
 
 def test_a_folder_of_the_user_is_used(server: FileServer, tmp_path: Path) -> None:
-    """Pictures that lie there already are counted by the json, and recorded, so that it is read once."""
+    """Images that lie there already are counted by the json, and recorded, so that it is read once."""
     for name, content in coco_files()["train2017"].items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)

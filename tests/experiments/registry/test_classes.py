@@ -68,11 +68,11 @@ def test_a_category_without_supercategory_is_named() -> None:
 
 
 def test_the_folder_written_is_a_data_set(tmp_path: Path) -> None:
-    """Both splits are read as any other; pictures are found through the link, also after the set was moved."""
+    """Both splits are read as any other; images are found through the link, also after the set was moved."""
     source, target = folder(tmp_path / "set"), tmp_path / "made"
     write_merged(source, target, "one")
     split = read_split(target, "val")
-    assert split.category_names == ("object",) and len(split.pictures[0].boxes) == 2
+    assert split.category_names == ("object",) and len(split.images[0].boxes) == 2
     assert (target / "images").resolve() == source / "images"
     source.rename(tmp_path / "moved")
     write_merged(tmp_path / "moved", target, "one")
@@ -80,15 +80,15 @@ def test_the_folder_written_is_a_data_set(tmp_path: Path) -> None:
     assert read_json(target / "train.json") == merged(CONTENT, "one")
 
 
-def test_cocos_own_layout_keeps_its_two_folders_of_pictures(tmp_path: Path) -> None:
-    """Each split's pictures are found in its own folder."""
+def test_cocos_own_layout_keeps_its_two_folders_of_images(tmp_path: Path) -> None:
+    """Each split's images are found in its own folder."""
     source, target = tmp_path / "set", tmp_path / "made"
     (source / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
         (source / f"{split}2017").mkdir()
         write_json(source / "annotations" / f"instances_{split}2017.json", CONTENT)
     write_merged(source, target, "one")
-    folders = [read_split(target, split).pictures[0].path.parent.resolve() for split in ("train", "val")]
+    folders = [read_split(target, split).images[0].path.parent.resolve() for split in ("train", "val")]
     assert folders == [source / "train2017", source / "val2017"]
 
 

@@ -122,7 +122,7 @@ def test_published_checkpoints_have_address_checksum_and_claim(tmp_path: Path) -
 
 
 def test_a_smaller_batch_follows_the_linear_rule() -> None:
-    """One GPU with two pictures: an eighth of the rate, eight times the steps, another fingerprint."""
+    """One GPU with two images: an eighth of the rate, eight times the steps, another fingerprint."""
     small = _training(coco_profile("coco", batch_size=2), "freeanchor-r50-s0")
     assert (small.recipe.lr, small.recipe.num_steps, small.recipe.warmup_steps) == (0.00125, 720_000, 4000)
     assert small.fingerprint != _training(AUTHORS, "freeanchor-r50-s0").fingerprint
@@ -135,7 +135,7 @@ def test_a_run_is_shown_with_its_cost_and_needs() -> None:
     text = "\n".join(recipe_lines(AUTHORS.evaluations["freeanchor-r50-s0"], Store()))
     for part in (
         "stride_in_1x1",
-        "cost: 1,440,000 pictures = 12.28 epochs of the 117,266 of 118,287 that have an object",
+        "cost: 1,440,000 images = 12.28 epochs of the 117,266 of 118,287 that have an object",
         "make data PROFILE=coco",
         "MSRA/R-50.pkl",
         "1, 2, 4 or 8 processes",

@@ -21,7 +21,7 @@ ANCHORS = AnchorConfig(sizes=(16.0, 32.0, 64.0, 128.0, 256.0))
 
 
 def test_ranks_are_those_of_all_anchors_sorted() -> None:
-    """One object on a picture of 64 px, not resized: its hundred highest IoUs, in order."""
+    """One object on an image of 64 px, not resized: its hundred highest IoUs, in order."""
     box = torch.tensor([[5.0, 8.0, 47.0, 30.0]])
     frame = overlap_frame("own", [(64, 64, box)], INPUTS, ANCHORS)
     grids = tuple((-(-64 // stride), -(-64 // stride)) for stride in ANCHORS.strides)
@@ -33,7 +33,7 @@ def test_ranks_are_those_of_all_anchors_sorted() -> None:
 
 
 def test_quartiles_are_over_objects_and_groups_by_aspect() -> None:
-    """A slender and two square objects: each group counts its own; boxes are scaled with their picture."""
+    """A slender and two square objects: each group counts its own; boxes are scaled with their image."""
     boxes = torch.tensor([[10.0, 10, 110, 30], [20.0, 20, 60, 60], [70.0, 70, 110, 105]])
     frame = overlap_frame("own", [(128, 128, boxes)], INPUTS, ANCHORS)
     counts = frame.groupby("group")["num_objects"].first().to_dict()

@@ -15,7 +15,7 @@ from experiments.reports.budgets import ALL, COLUMNS, METRICS, budget_frame
 from experiments.runs.store import Store
 from experiments.runs.testing import BUDGETS
 
-# Best IoUs before and after NMS of four objects in three pictures, with one candidate a picture and with all.
+# Best IoUs before and after NMS of four objects in three images, with one candidate an image and with all.
 ONE = {"before": [0.95, 0.0, 0.0, 0.72], "after": [0.95, 0.0, 0.0, 0.72]}
 EVERY = {"before": [0.95, 0.91, 0.66, 0.93], "after": [0.95, 0.57, 0.0, 0.93]}
 IMAGES, OBJECTS = [3, 3, 7, 9], [10, 11, 12, 13]
@@ -33,7 +33,7 @@ def _ratio(before: list[float], after: list[float]) -> float:
 
 
 def _write(store: Store, name: str, one: dict[str, list[float]], every: dict[str, list[float]], count: int) -> Path:
-    """The files of a test, as far as the frame reads them, and a ground truth of four pictures; the run's folder."""
+    """The files of a test, as far as the frame reads them, and a ground truth of four images; the run's folder."""
     profile = build_profile("shapes", num_seeds=2)
     evaluation = profile.evaluations[name]
     fabricate(profile, store, name, 0.4)
@@ -70,7 +70,7 @@ def test_values_are_counts_by_hand(empty_store: Store) -> None:
         assert value["gain", ALL, metric] == 0
     given = frame.groupby(["detector", "budget"])["num_given"].first()
     assert given["RetinaNet", ALL] == 10 and given["FreeAnchor", ALL] == 25 and math.isnan(given["gain", ALL])
-    assert given["RetinaNet", "1"] == pytest.approx(2 / 3)  # of the pictures with objects, one has no candidate
+    assert given["RetinaNet", "1"] == pytest.approx(2 / 3)  # of the images with objects, one has no candidate
     assert (frame["low"] <= frame["value"]).all() and (frame["value"] <= frame["high"]).all()
     assert (frame["low"] < frame["high"]).any()
 

@@ -34,7 +34,7 @@ def test_what_was_not_run_is_nan(empty_store: Store, table: str) -> None:
     assert not (published["source"] == "").any()
 
 
-def test_one_seed_keeps_its_interval_over_pictures(empty_store: Store) -> None:
+def test_one_seed_keeps_its_interval_over_images(empty_store: Store) -> None:
     """Value and interval come from the run's measurements; other rows stay not run."""
     profile = build_profile("shapes")
     fabricate(profile, empty_store, "freeanchor-small-s0", 0.4)
@@ -47,7 +47,7 @@ def test_one_seed_keeps_its_interval_over_pictures(empty_store: Store) -> None:
 
 
 def test_several_seeds_have_mean_both_intervals_and_spread(empty_store: Store) -> None:
-    """0.40, 0.44 and 0.45: mean 0.43, half width over seeds 4.303 s / sqrt(3); over pictures the seeds' mean bounds."""
+    """0.40, 0.44 and 0.45: mean 0.43, half width over seeds 4.303 s / sqrt(3); over images the seeds' mean bounds."""
     profile = build_profile("shapes", num_seeds=3)
     values = (0.40, 0.44, 0.45)
     for seed, value in enumerate(values):

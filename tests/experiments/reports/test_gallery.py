@@ -19,13 +19,13 @@ from experiments.reports.gallery import (
     CAPTION,
     COLUMNS,
     FIGURE_TEXTS,
-    NO_PICTURES,
+    NO_IMAGES,
     gallery_crowded,
     gallery_frame,
     gallery_random,
     gallery_slender,
 )
-from experiments.reports.gallery_objects import choose_alone, draw_pictures, find_objects, own_score
+from experiments.reports.gallery_objects import choose_alone, draw_images, find_objects, own_score
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import save_model
 
@@ -35,7 +35,7 @@ LICENCES = [
     {"id": 2, "name": "Attribution-NoDerivs License", "url": "http://creativecommons.org/licenses/by-nd/2.0/"},
 ]
 # Object 1 is FreeAnchor's alone, 2 RetinaNet's, 3 both's, 4 nobody's (RetinaNet's box of it scores too low); 5 is
-# FreeAnchor's in a picture that must not be shown, 6 FreeAnchor's and too small to see, 7 a crowd region.
+# FreeAnchor's in an image that must not be shown, 6 FreeAnchor's and too small to see, 7 a crowd region.
 OBJECTS = [
     annotation(1, 10, 9, [4, 4, 40, 8]),
     annotation(2, 20, 9, [4, 4, 30, 10]),
@@ -85,7 +85,7 @@ def content() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, Store]:
-    """The profile `mini` on the pictures above, with both detectors' results, and models of random weights."""
+    """The profile `mini` on the images above, with both detectors' results, and models of random weights."""
     root = tmp_path_factory.mktemp("gallery")
     profile, store = build_profile("mini"), Store(runs=root / "runs", drawn=root / "data", credit="ours")
     for name, found in zip(profile.pair, FOUND.values(), strict=True):
@@ -109,7 +109,7 @@ def texts(figure) -> str:
 
 @pytest.mark.parametrize("name", ["slender", "crowded"])
 def test_objects_that_one_alone_finds_are_shown(world, name):
-    """FreeAnchor's first, then RetinaNet's; too small ones and forbidden pictures are passed over, but counted."""
+    """FreeAnchor's first, then RetinaNet's; too small ones and forbidden images are passed over, but counted."""
     figure, frame = BUILDERS[name](*world)
     assert frame["annotation_id"].tolist() == [1, 2]
     assert frame["found_by"].tolist() == ["FreeAnchor alone", "RetinaNet alone"]
@@ -121,7 +121,7 @@ def test_objects_that_one_alone_finds_are_shown(world, name):
     assert len(figure.axes) == 8
     words = texts(figure)
     assert "found by FreeAnchor alone: 3 of 6, by RetinaNet alone: 1, by both: 1" in words
-    assert "bar, 5.0:1, 1 object in the picture" in words
+    assert "bar, 5.0:1, 1 object in the image" in words
     assert (
         "Found by FreeAnchor alone, score 0.900, IoU 1.00. RetinaNet: no box of the class takes it at IoU 0.5." in words
     )
@@ -144,8 +144,8 @@ def test_the_frame_says_what_the_detectors_scored(world):
     assert rows.loc[1, ["x1", "y1", "x2", "y2", "aspect", "num_objects"]].tolist() == [4, 4, 44, 12, 5, 1]
 
 
-def test_pictures_drawn_by_lot_have_all_their_objects(world):
-    """Every picture with an object that may be shown, here three; the crowd region is no object, the empty one out."""
+def test_images_drawn_by_lot_have_all_their_objects(world):
+    """Every image with an object that may be shown, here three; the crowd region is no object, the empty one out."""
     figure, frame = gallery_random(*world)
     assert sorted(frame["image_id"].unique()) == [10, 20, 40]
     assert frame.groupby("image_id").size().to_dict() == {10: 1, 20: 3, 40: 1}
@@ -164,14 +164,14 @@ def test_the_frame_of_all_three_is_theirs_together(world):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_where_pictures_must_not_appear_the_numbers_do(world, name):
-    """The same frame but for the labelled boxes, and a figure that says why it holds no picture."""
+def test_where_images_must_not_appear_the_numbers_do(world, name):
+    """The same frame but for the labelled boxes, and a figure that says why it holds no image."""
     profile, store = world
-    figure, frame = BUILDERS[name](profile, replace(store, pictures=False))
+    figure, frame = BUILDERS[name](profile, replace(store, images=False))
     boxes = ["x1", "y1", "x2", "y2"]
     pd.testing.assert_frame_equal(frame.drop(columns=boxes), BUILDERS[name](*world)[1].drop(columns=boxes))
     assert frame[boxes].isna().all(axis=None)
-    assert NO_PICTURES in texts(figure) and "by RetinaNet alone: 1" in texts(figure)
+    assert NO_IMAGES in texts(figure) and "by RetinaNet alone: 1" in texts(figure)
     assert not any(axes.images for axes in figure.axes)
 
 
@@ -185,7 +185,7 @@ def test_a_run_that_is_not_there_is_said(empty_store, name):
 
 
 def test_results_without_a_model_show_no_match_map(world, tmp_path):
-    """Pictures and numbers need the stored detections alone."""
+    """Images and numbers need the stored detections alone."""
     profile, store = world
     for name in profile.pair:
         old = profile.evaluations[name].directory(store.runs)
@@ -242,12 +242,12 @@ def test_the_own_score_counts_detections():
 
 
 def objects_of(rows: list[tuple[int, int, float, int, float, str]]) -> pd.DataFrame:
-    """Objects by picture, id, aspect, number in the picture, size and finder."""
+    """Objects by image, id, aspect, number in the image, size and finder."""
     return pd.DataFrame(rows, columns=["image_id", "annotation_id", "aspect", "num_objects", "size", "found_by"])
 
 
 def test_objects_are_chosen_by_order_alone():
-    """The longest first, ties by id, one a picture and detector, none below 12 px or in pictures not to be shown."""
+    """The longest first, ties by id, one per image and detector, none below 12 px or in images not to be shown."""
     rows = [
         (1, 11, 9.0, 2, 11.9, "FreeAnchor alone"),
         (1, 12, 8.0, 2, 12.0, "FreeAnchor alone"),
@@ -267,13 +267,13 @@ def test_objects_are_chosen_by_order_alone():
 
 
 def test_the_lot_is_fixed_and_looks_at_nothing_else():
-    """Four of the pictures that may be shown, whoever finds what in them, in whatever order the rows come."""
+    """Four of the images that may be shown, whoever finds what in them, in whatever order the rows come."""
     rows = [(number, number, 1.0, 1, 50.0, "neither") for number in range(1, 101)]
-    drawn = draw_pictures(objects_of(rows), set(range(51, 101)))["image_id"].tolist()
+    drawn = draw_images(objects_of(rows), set(range(51, 101)))["image_id"].tolist()
     assert len(set(drawn)) == 4 and min(drawn) > 50
     assert drawn != sorted(drawn) or max(drawn) - min(drawn) > 3
     others = objects_of([(*row[:5], "both") for row in reversed(rows)])
-    assert draw_pictures(others, set(range(51, 101)))["image_id"].tolist() == drawn
+    assert draw_images(others, set(range(51, 101)))["image_id"].tolist() == drawn
 
 
 def test_the_page_states_the_rules():

@@ -155,10 +155,10 @@ def test_models_that_no_report_has_asked_yet_are_asked(mini: Mini, elsewhere: St
     assert _reports(mini, elsewhere, tmp_path / "after") == before
 
 
-def test_hidden_pictures_keep_their_galleries_boxes(mini: Mini, kept: Path, tmp_path: Path) -> None:
-    """Labelled boxes of the galleries belong to whom the pictures do: left out, of an earlier zip too."""
+def test_hidden_images_keep_their_galleries_boxes(mini: Mini, kept: Path, tmp_path: Path) -> None:
+    """Labelled boxes of the galleries belong to whom the images do: left out, of an earlier zip too."""
     assert any("/gallery_" in name for path in kept.glob("*.zip") for name in _zipped(path))
-    list(pack_runs(mini.profile, replace(mini.store, pictures=False), tmp_path / "reports"))
+    list(pack_runs(mini.profile, replace(mini.store, images=False), tmp_path / "reports"))
     assert not any("/gallery_" in name for path in kept.glob("*.zip") for name in _zipped(path))
 
 

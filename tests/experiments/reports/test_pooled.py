@@ -124,10 +124,10 @@ def test_parts_of_other_names_are_other_parts(tmp_path: Path) -> None:
     assert costs["part"].tolist() == ["lite", "R18"]
 
 
-def test_other_classes_of_the_same_pictures_are_no_further_set(reports: Path) -> None:
-    """`doors-one` beside `doors` would count its pictures twice; without `doors` it stands for them.
+def test_other_classes_of_the_same_images_are_no_further_set(reports: Path) -> None:
+    """`doors-one` beside `doors` would count its images twice; without `doors` it stands for them.
 
-    So would another backbone. A name alone says nothing: `hardhat-one` are other pictures.
+    So would another backbone. A name alone says nothing: `hardhat-one` are other images.
     """
     _write(reports, "doors-one", HARDHAT, "folder doors, classes one")
     _write(reports, "doors-resnet18", HARDHAT, "folder doors")

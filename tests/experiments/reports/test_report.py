@@ -14,9 +14,9 @@ from experiments.reports.catalogue import (
     FIGURES,
     LAYOUTS,
     REPORTS,
+    image_of,
     matches,
     mean_max_frame,
-    picture_of,
     saturated_linear_frame,
     write_report,
 )
@@ -33,7 +33,7 @@ def _suffixes(name: str) -> set[str]:
 
 
 def _assert_complete(folder: Path, name: str) -> None:
-    """All files of a report are there, none is empty, pictures are pictures, and nothing temporary is left."""
+    """All files of a report are there, none is empty, images are images, and nothing temporary is left."""
     for suffix in _suffixes(name):
         assert (folder / f"{name}.{suffix}").stat().st_size > 10
     if name in FIGURES:
@@ -116,12 +116,12 @@ def test_mean_max_lies_between_mean_and_max() -> None:
         assert bool((table["mean-max"] <= table["max"] + 1e-9).all())
 
 
-def test_the_matching_figures_show_one_object_of_one_picture(mini: Mini) -> None:
-    """Four stages of training, fifty anchors each, over the pixels of the picture the object is in."""
+def test_the_matching_figures_show_one_object_of_one_image(mini: Mini) -> None:
+    """Four stages of training, fifty anchors each, over the pixels of the image the object is in."""
     frame = matches(mini.profile, mini.store)
     assert frame["annotation_id"].nunique() == frame["image_id"].nunique() == 1
     assert frame.groupby("step").size().to_dict() == {1: 50, 4: 50, 12: 50, 40: 50}
-    pixels, credit = picture_of(frame, mini.profile, mini.store)
+    pixels, credit = image_of(frame, mini.profile, mini.store)
     assert pixels.shape == (128, 128, 3)
     assert pixels.dtype == np.uint8 and credit == ""
     gt = frame.iloc[0]

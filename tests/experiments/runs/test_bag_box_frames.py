@@ -1,4 +1,4 @@
-"""What runs make of the anchors of their bags: asked once, paired over pictures, averaged over seeds."""
+"""What runs make of the anchors of their bags: asked once, paired over images, averaged over seeds."""
 
 import shutil
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
-from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, picture_means
+from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, image_means
 from experiments.registry.build import build_profile
 from experiments.reports.bags import COLUMNS, bag_box_frame
 from experiments.runs.bags import bag_boxes_stage
@@ -20,11 +20,11 @@ from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 
 def _write(store: Store, name: str, scores: dict[int, float]) -> Path:
-    """What a run that never was would say: an object a picture with two anchors, the first of that score."""
+    """What a run that never was would say: an object an image with two anchors, the first of that score."""
     profile = build_profile("shapes", num_seeds=2)
     fabricate(profile, store, name, 0.4)
     frames = [
-        picture_means(
+        image_means(
             pd.DataFrame([[0.8, 0.5]]).to_numpy(),
             pd.DataFrame([[score, 0.1]]).to_numpy(),
             pd.DataFrame([[score, 1 - score]]).to_numpy(),
@@ -37,7 +37,7 @@ def _write(store: Store, name: str, scores: dict[int, float]) -> Path:
 
 
 def test_a_run_is_asked_once(mini: Mini) -> None:
-    """All ranks of a bag of 50 and the two picked, in every picture with objects; then the file stays as it is."""
+    """All ranks of a bag of 50 and the two picked, in every image with objects; then the file stays as it is."""
     run = mini.profile.evaluations[mini.profile.pair[1]]
     path = bag_boxes_stage(run, mini.store)
     written = path.stat().st_mtime_ns
@@ -52,12 +52,12 @@ def test_a_run_is_asked_once(mini: Mini) -> None:
 
 
 def test_what_is_kept_is_the_trained_networks(mini: Mini) -> None:
-    """One picture's rows: IoUs of predicted boxes and class scores of the model at the end of training."""
+    """One image's rows: IoUs of predicted boxes and class scores of the model at the end of training."""
     run = mini.profile.evaluations[mini.profile.pair[1]]
     model, detector = load_model(run.training.directory(mini.store.runs) / "model.safetensors")
-    picture = next(one for one in read_split(mini.store.data(run.training), "val").pictures if len(one.boxes) > 1)
-    (bags,) = object_bags(model, detector, [picture], FreeAnchorLoss())
-    frame = pd.read_csv(bag_boxes_stage(run, mini.store)).query("image_id == @picture.image_id").iloc[:-2]
+    image = next(one for one in read_split(mini.store.data(run.training), "val").images if len(one.boxes) > 1)
+    (bags,) = object_bags(model, detector, [image], FreeAnchorLoss())
+    frame = pd.read_csv(bag_boxes_stage(run, mini.store)).query("image_id == @image.image_id").iloc[:-2]
     assert frame["box_iou"].to_numpy() == pytest.approx(bags.box_iou.mean(dim=0).numpy(), abs=1e-4)
     assert frame["score"].to_numpy() == pytest.approx(bags.cls_prob.mean(dim=0).numpy(), abs=1e-4)
     assert (bags.box_iou - bags.loc_prob).abs().max() > 0.01  # they could not be taken for one another
@@ -75,7 +75,7 @@ def test_the_miniatures_gain_is_the_difference(mini: Mini) -> None:
             assert value["gain", anchor, quantity] == pytest.approx(both)
     assert value["gain", "7", "score"] != 0
     same = frame[(frame["detector"] == "gain") & (frame["quantity"] == "anchor_iou") & frame["anchor"].str.isdigit()]
-    assert (same[["value", "low", "high"]] == 0).all(axis=None)  # paired: the pictures' own chance is gone
+    assert (same[["value", "low", "high"]] == 0).all(axis=None)  # paired: the images' own chance is gone
     assert (frame["low"] <= frame["value"]).all() and (frame["value"] <= frame["high"]).all()
 
 
@@ -94,7 +94,7 @@ def test_seeds_are_averaged_and_the_gain_needs_both_of_a_pair(empty_store: Store
     assert frame["n_seeds"].groupby("detector").first().to_dict() == {"RetinaNet": 2, "FreeAnchor": 1, "gain": 1}
 
 
-def test_gains_are_over_common_pictures(empty_store: Store) -> None:
+def test_gains_are_over_common_images(empty_store: Store) -> None:
     """By their ids, not by their order: of 1, 2, 3 and 2, 3, 4 those of 2 and 3; without a common one it is refused."""
     _write(empty_store, "retinanet-small-s0", {1: 0.9, 2: 0.2, 3: 0.4})
     _write(empty_store, "freeanchor-small-s0", {2: 0.3, 3: 0.6, 4: 0.1})
@@ -105,7 +105,7 @@ def test_gains_are_over_common_pictures(empty_store: Store) -> None:
     assert frame.loc[("gain", REGRET, "box_iou"), "value"] == pytest.approx(0.1 - 0.2)
     _write(empty_store, "retinanet-small-s1", {1: 0.9})
     _write(empty_store, "freeanchor-small-s1", {2: 0.3})
-    with pytest.raises(ValueError, match="no common picture"):
+    with pytest.raises(ValueError, match="no common image"):
         bag_box_frame(profile, empty_store)
 
 
@@ -117,7 +117,7 @@ def test_a_run_without_objects_or_network_is_as_not_run(empty_store: Store) -> N
     assert bag_box_frame(build_profile("shapes"), empty_store).empty
 
 
-def test_pictures_without_objects_are_left_out(mini: Mini, tmp_path: Path) -> None:
+def test_images_without_objects_are_left_out(mini: Mini, tmp_path: Path) -> None:
     """A validation split with no object at all: the file is there, and empty."""
     run = mini.profile.evaluations[mini.profile.pair[1]]
     store = replace(mini.store, runs=tmp_path / "runs", drawn=tmp_path / "data")

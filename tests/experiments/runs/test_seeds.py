@@ -1,4 +1,4 @@
-"""Several seeds as one: means, mean intervals over pictures, spread over seeds."""
+"""Several seeds as one: means, mean intervals over images, spread over seeds."""
 
 import math
 

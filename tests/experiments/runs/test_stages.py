@@ -61,11 +61,11 @@ def test_training_leaves_a_model_and_its_record(mini: Mini, run: Evaluation) -> 
 
 
 def test_predicting_leaves_coco_results_and_each_objects_recall(mini: Mini, run: Evaluation) -> None:
-    """Detections name known pictures and categories; recall has a row for every object that is no crowd."""
+    """Detections name known images and categories; recall has a row for every object that is no crowd."""
     directory = run.directory(mini.store.runs)
     split = read_split(mini.store.data(run.training), "val")
     detections = read_json(directory / "detections.json")
-    assert {row["image_id"] for row in detections} <= {picture.image_id for picture in split.pictures}
+    assert {row["image_id"] for row in detections} <= {image.image_id for image in split.images}
     assert {row["category_id"] for row in detections} <= set(split.category_ids)
     for row in detections:
         x, y, width, height = row["bbox"]
@@ -73,7 +73,7 @@ def test_predicting_leaves_coco_results_and_each_objects_recall(mini: Mini, run:
         assert 0 <= y <= y + height <= 128.01
         assert 0.05 < row["score"] <= 1
     recall = pd.read_csv(directory / "object_recall.csv")
-    expected = [number for picture in split.pictures for number in picture.annotation_ids.tolist()]
+    expected = [number for image in split.images for number in image.annotation_ids.tolist()]
     assert recall["annotation_id"].tolist() == expected
     assert bool(recall[list(RECALL_COLUMNS[2:])].stack().between(0, 1).all())
     for before, after in (("before", "after"), ("before", "after_capped"), ("before_same_class", "after_same_class")):
@@ -83,7 +83,7 @@ def test_predicting_leaves_coco_results_and_each_objects_recall(mini: Mini, run:
             iou_before=recall[before].to_numpy(dtype=float),
             iou_after=recall[after].to_numpy(dtype=float),
         )  # refuses an IoU that grew
-    assert read_json(directory / "predict.json")["num_pictures"] == len(split.pictures)
+    assert read_json(directory / "predict.json")["num_pictures"] == len(split.images)
 
 
 def test_measuring_leaves_numbers_and_matches(mini: Mini, run: Evaluation) -> None:
@@ -101,17 +101,17 @@ def test_measuring_leaves_numbers_and_matches(mini: Mini, run: Evaluation) -> No
 
 
 def test_chosen_objects_are_large_and_their_parts_off_centre(mini: Mini, run: Evaluation) -> None:
-    """By the rule on the ground truth: at most 4:3, in uncrowded pictures, parts off centre first, then largest."""
+    """By the rule on the ground truth: at most 4:3, in uncrowded images, parts off centre first, then largest."""
     split, parts = _chosen_from(mini, run)
     rows = []
-    for picture in split.pictures:
-        for number, (x1, y1, x2, y2) in zip(picture.annotation_ids.tolist(), picture.boxes.tolist(), strict=True):
+    for image in split.images:
+        for number, (x1, y1, x2, y2) in zip(image.annotation_ids.tolist(), image.boxes.tolist(), strict=True):
             width, height = x2 - x1, y2 - y1
             part_x, part_y = parts[number]
             distance = ((part_x - (x1 + x2) / 2) ** 2 + (part_y - (y1 + y2) / 2) ** 2) ** 0.5
             is_off_centre = distance > 0.25 * (width**2 + height**2) ** 0.5
-            if len(picture.boxes) <= 6 and max(width / height, height / width) <= 4 / 3:
-                rows.append((not is_off_centre, -width * height, number, picture.image_id))
+            if len(image.boxes) <= 6 and max(width / height, height / width) <= 4 / 3:
+                rows.append((not is_off_centre, -width * height, number, image.image_id))
     expected, seen = [], set()
     for *_, number, image_id in sorted(rows):
         if image_id not in seen:
@@ -122,10 +122,10 @@ def test_chosen_objects_are_large_and_their_parts_off_centre(mini: Mini, run: Ev
 
 
 def test_objects_are_chosen_without_parts_too(mini: Mini, run: Evaluation) -> None:
-    """Photographs record no parts: the largest objects are shown, each from a picture of its own."""
+    """Photographs record no parts: the largest objects are shown, each from an image of its own."""
     split, _ = _chosen_from(mini, run)
     chosen = choose_objects(split, {}, count=3)
-    assert len({picture.image_id for picture, _ in chosen}) == 3
+    assert len({image.image_id for image, _ in chosen}) == 3
 
 
 def test_nothing_is_done_twice(mini: Mini, run: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from converted import (
     in_our_order,
     raw_output,
     shift_to_few,
-    write_picture,
+    write_image,
 )
 from oracles.foreign_detectors import AUTHORS_FREEANCHOR, MMDETECTION_FREEANCHOR, detect, from_maps, prepare
 from oracles.foreign_forward import flatten, forward
@@ -40,9 +40,9 @@ NARROW = [name for name in CASES if "narrow" in name]
 
 @pytest.mark.parametrize("name", CASES, ids=lambda name: name.replace(" ", "-"))
 def test_predictions_and_detections_are_the_foreign_ones(name: str, tmp_path: Path) -> None:
-    """Input, anchors, logits, deltas and the boxes of an odd-sized picture are those of the code base."""
+    """Input, anchors, logits, deltas and the boxes of an odd-sized image are those of the code base."""
     case, state = CASES[name], CASES[name].tensors()
-    path = write_picture(tmp_path, 213, 160)
+    path = write_image(tmp_path, 213, 160)
     model, detector = convert(case, state)
     images, inside = prepare(case.base, Image.open(path), SHORT, LONG)
     maps = forward(state, case.base.layout, case.size, images)
@@ -62,20 +62,20 @@ def test_predictions_and_detections_are_the_foreign_ones(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", NARROW, ids=lambda name: name.replace(" ", "-"))
 @pytest.mark.parametrize(("width", "height"), [(300, 96), (256, 256)])
-def test_detections_agree_whatever_the_pictures_shape(name: str, width: int, height: int, tmp_path: Path) -> None:
-    """Wide pictures at the long side's limit, and those of the right size already."""
+def test_detections_agree_whatever_the_images_shape(name: str, width: int, height: int, tmp_path: Path) -> None:
+    """Wide images at the long side's limit, and those of the right size already."""
     case, state = CASES[name], CASES[name].tensors(seed=1)
-    path = write_picture(tmp_path, width, height)
+    path = write_image(tmp_path, width, height)
     expected = detect(case.base, state, case.size, Image.open(path), SHORT, LONG)
     assert len(expected.scores) > 20
     assert_same_detections(detections(*convert(case, state), path), expected)
 
 
 @pytest.mark.parametrize("name", NARROW, ids=lambda name: name.replace(" ", "-"))
-def test_detections_agree_on_a_picture_that_shrinks(name: str, tmp_path: Path) -> None:
+def test_detections_agree_on_a_image_that_shrinks(name: str, tmp_path: Path) -> None:
     """To a long side of 150.5 px, which all round their own way: PIL averages when it shrinks, OpenCV does not."""
     case, state = CASES[name], CASES[name].tensors(seed=2)
-    path = write_picture(tmp_path, 256, 301)
+    path = write_image(tmp_path, 256, 301)
     expected = detect(case.base, state, case.size, Image.open(path), 128, 256)
     assert len(expected.scores) > 20
     assert_same_detections(detections(*convert(case, state, 128, 256), path), expected)
@@ -92,19 +92,19 @@ EXTREMES = {
 @pytest.mark.parametrize("name", NARROW, ids=lambda name: name.replace(" ", "-"))
 @pytest.mark.parametrize("extreme", EXTREMES)
 def test_boxes_at_the_limits_are_the_foreign_ones(name: str, extreme: str, tmp_path: Path) -> None:
-    """What lies beyond the picture, has no area or grows past the clamp ends as in the code base (FACTS A8, A9)."""
+    """What lies beyond the image, has no area or grows past the clamp ends as in the code base (FACTS A8, A9)."""
     case, state = CASES[name], CASES[name].tensors(seed=3)
     shift = torch.tensor(EXTREMES[extreme]) * torch.tensor(case.base.coding.weights)
     state[f"{case.base.layout.box_output}.bias"].view(9, 4)[3:6] += shift
     state[f"{case.base.layout.cls_output}.bias"].view(9, -1)[3:6] += 2.0
-    path = write_picture(tmp_path, 121, 90)
+    path = write_image(tmp_path, 121, 90)
     expected = detect(case.base, state, case.size, Image.open(path), 128, 256)
     assert _shows(extreme, expected.boxes[:, 2:] - expected.boxes[:, :2])
     assert_same_detections(detections(*convert(case, state, 128, 256), path), expected)
 
 
 def _shows(extreme: str, sides: np.ndarray) -> bool:
-    """Whether boxes with these sides in a picture of 121 x 90 px were affected as named."""
+    """Whether boxes with these sides in an image of 121 x 90 px were affected as named."""
     if extreme == "shrunk":
         return sides[:, 0].min() <= 1.0
     if extreme == "blown up":
@@ -118,7 +118,7 @@ def test_the_authors_resnext_strides_in_its_3x3(tmp_path: Path) -> None:
     base = replace(AUTHORS_FREEANCHOR, layout=layout)
     case = Case(base=base, size=RESNEXT101_64X4D, format="authors", detector="FreeAnchor")
     state = case.tensors()
-    path = write_picture(tmp_path, 60, 40)
+    path = write_image(tmp_path, 60, 40)
     model, detector = convert(case, state, 64, 96)
     images, _ = prepare(base, Image.open(path), 64, 96)
     maps = forward(state, layout, case.size, images)
@@ -148,7 +148,7 @@ def test_mmdetections_resnext_fits() -> None:
 def test_few_detections_are_all_the_foreign_ones(name: str, tmp_path: Path) -> None:
     """Where no cap binds, what scores above 0.05 decides, as in the code base."""
     case, state = CASES[name], CASES[name].tensors(seed=1)
-    path = write_picture(tmp_path, 97, 131)
+    path = write_image(tmp_path, 97, 131)
     maps = forward(state, case.base.layout, case.size, prepare(case.base, Image.open(path), 64, 96)[0])
     state[f"{case.base.layout.cls_output}.bias"] += shift_to_few(flatten(maps.logits, 1))
     expected = detect(case.base, state, case.size, Image.open(path), 64, 96)
@@ -162,4 +162,4 @@ def test_nothing_is_found_where_nothing_scores(tmp_path: Path) -> None:
     case = CASES["authors, narrow ResNet-18"]
     state = case.tensors()
     state[f"{case.base.layout.cls_output}.bias"] -= 20.0
-    assert len(detections(*convert(case, state), write_picture(tmp_path, 120, 90))) == 0
+    assert len(detections(*convert(case, state), write_image(tmp_path, 120, 90))) == 0

@@ -1,4 +1,4 @@
-"""Converted torchvision checkpoints against torchvision's own model, from the picture to the boxes."""
+"""Converted torchvision checkpoints against torchvision's own model, from the image to the boxes."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from converted import (
     detections,
     raw_output,
     shift_to_few,
-    write_picture,
+    write_image,
 )
 from oracles.foreign_detectors import Found
 from oracles.foreign_names import RESNET18, RESNET50, Architecture
@@ -73,7 +73,7 @@ def _their_detections(model: TheirRetinaNet, path: Path, ids: list[int]) -> Foun
 
 @torch.no_grad()
 def _their_output(model: TheirRetinaNet, path: Path) -> dict[str, Tensor]:
-    """torchvision's input, logits, deltas and anchors for a picture."""
+    """torchvision's input, logits, deltas and anchors for an image."""
     images, _ = model.transform([pil_to_tensor(Image.open(path).convert("RGB")).float() / 255])
     features = list(model.backbone(images.tensors).values())
     heads = model.head(features)
@@ -93,7 +93,7 @@ def _assert_parity(
     num_found: int | None = 300,
     **origin: Any,
 ) -> None:
-    """Input, anchors, logits, deltas and detections of a picture agree; the latter are `num_found`."""
+    """Input, anchors, logits, deltas and detections of an image agree; the latter are `num_found`."""
     ids = sorted(names)
     told = Origin(format="torchvision", detector="RetinaNet", **origin)
     sides = theirs.transform.min_size[0], theirs.transform.max_size
@@ -110,29 +110,29 @@ def _assert_parity(
 
 
 def test_a_full_file_gives_torchvisions_own_detections(tmp_path: Path) -> None:
-    """ResNet-50, 91 slots of which 80 are in use: the 300 boxes of an odd-sized picture are torchvision's."""
+    """ResNet-50, 91 slots of which 80 are in use: the 300 boxes of an odd-sized image are torchvision's."""
     theirs, size = _full(min_size=SHORT, max_size=LONG)
     state = torchvision_state(size, used=tuple(COCO_LIKE))
     theirs.load_state_dict(state)
     assert len(COCO_LIKE) == 80
-    _assert_parity(theirs, state, COCO_LIKE, write_picture(tmp_path, 213, 160))
+    _assert_parity(theirs, state, COCO_LIKE, write_image(tmp_path, 213, 160))
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 96), (97, 131), (420, 333), (256, 256)])
 def test_a_miniature_gives_torchvisions_own_detections(width: int, height: int, tmp_path: Path) -> None:
-    """Wide, tall, shrunk and untouched pictures: sizes, and with them the strides of P6 and P7, are torchvision's."""
+    """Wide, tall, shrunk and untouched images: sizes, and with them the strides of P6 and P7, are torchvision's."""
     theirs = _small(MINIATURE, min_size=SHORT, max_size=LONG)
     state = torchvision_state(MINIATURE, seed=1, used=tuple(FEW))
     theirs.load_state_dict(state)
-    _assert_parity(theirs, state, FEW, write_picture(tmp_path, width, height))
+    _assert_parity(theirs, state, FEW, write_image(tmp_path, width, height))
 
 
-def test_strides_of_a_picture_of_800_pixels_are_torchvisions(tmp_path: Path) -> None:
+def test_strides_of_a_image_of_800_pixels_are_torchvisions(tmp_path: Path) -> None:
     """At 800 x 1066 torchvision's strides of P6 and P7 are 61 and 114 (FACTS 0.4), and the converted file's too."""
     theirs = _small(MINIATURE, min_size=800, max_size=1333)
     state = torchvision_state(MINIATURE, seed=2, used=tuple(FEW))
     theirs.load_state_dict(state)
-    path = write_picture(tmp_path, 213, 160)
+    path = write_image(tmp_path, 213, 160)
     model, detector = convert_state(state, Origin(format="torchvision", detector="RetinaNet"), FEW, 800, 1333)
     _, own = raw_output(model, detector, path)
     anchors = _their_output(theirs, path)["anchors"]
@@ -151,20 +151,20 @@ def test_the_told_epsilon_is_used(norm_eps: float | None, tmp_path: Path) -> Non
     state = torchvision_state(size, seed=3, used=tuple(FEW))
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     theirs.load_state_dict(state)
-    _assert_parity(theirs, state, FEW, write_picture(tmp_path, 213, 160), norm_eps=norm_eps)
+    _assert_parity(theirs, state, FEW, write_image(tmp_path, 213, 160), norm_eps=norm_eps)
 
 
 @pytest.mark.parametrize(
     "shift", [[2.5, 0.0, 0.0, 0.0], [-1.5, -1.5, 0.0, 0.0], [0.0, 0.0, -6.0, -1.0], [0.0, 0.0, 0.0, 5.5]], ids=str
 )
 def test_boxes_at_the_limits_are_torchvisions(shift: list[float], tmp_path: Path) -> None:
-    """What lies beyond the picture, has no area or grows past the clamp ends as in torchvision."""
+    """What lies beyond the image, has no area or grows past the clamp ends as in torchvision."""
     theirs = _small(MINIATURE, min_size=128, max_size=256)
     state = torchvision_state(MINIATURE, seed=4, used=tuple(FEW))
     state["head.regression_head.bbox_reg.bias"].view(9, 4)[3:6] += torch.tensor(shift)
     state["head.classification_head.cls_logits.bias"].view(9, 10)[3:6] += 2.0
     theirs.load_state_dict(state)
-    _assert_parity(theirs, state, FEW, write_picture(tmp_path, 121, 90), num_found=None)
+    _assert_parity(theirs, state, FEW, write_image(tmp_path, 121, 90), num_found=None)
 
 
 def test_few_detections_are_all_torchvisions(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_few_detections_are_all_torchvisions(tmp_path: Path) -> None:
     theirs = _small(MINIATURE, min_size=64, max_size=96)
     state = torchvision_state(MINIATURE, seed=1, used=tuple(FEW))
     theirs.load_state_dict(state)
-    path = write_picture(tmp_path, 97, 131)
+    path = write_image(tmp_path, 97, 131)
     shift = shift_to_few(_their_output(theirs, path)["logits"])
     state["head.classification_head.cls_logits.bias"] += shift
     theirs.load_state_dict(state)

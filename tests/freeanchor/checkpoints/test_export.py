@@ -133,7 +133,7 @@ def test_mmdetection_must_know_which_detector_it_is() -> None:
 
 @pytest.mark.parametrize("kind", ["FreeAnchor", "RetinaNet"])
 def test_a_head_of_plain_deltas_is_brought_to_the_formats_scale(kind: str) -> None:
-    """A head trained without the weights (10, 10, 5, 5) exports the same function of the picture as one with them."""
+    """A head trained without the weights (10, 10, 5, 5) exports the same function of the image as one with them."""
     tensors, detector = convert_tensors(mmdetection_state(SMALL, free_anchor=True), MMDETECTION[kind], NAMES)
     plain = replace(detector, model=replace(detector.model, plain_deltas=True))
     weights = torch.tensor([10.0, 10.0, 5.0, 5.0]).repeat(9)

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from oracles.foreign_detectors import MMDETECTION_FREEANCHOR
 from oracles.foreign_forward import flatten, forward
+from oracles.foreign_images import authors_size, detectron2_size, mmdetection_size, resize_opencv
 from oracles.foreign_names import AUTHORS, DETECTRON2, MMDETECTION, RESNET50, TORCHVISION, Layout
-from oracles.foreign_pictures import authors_size, detectron2_size, mmdetection_size, resize_opencv
 from oracles.foreign_states import authors_state, detectron2_state, miniature, mmdetection_state, torchvision_state
 from PIL import Image
 
@@ -88,7 +88,7 @@ def test_sizes_follow_each_code_bases_rounding(rule: object, expected: list[tupl
 
 
 def test_boxes_without_area_go_before_suppression_in_mmdetection() -> None:
-    """A box beside the picture leaves no detection, however it scores."""
+    """A box beside the image leaves no detection, however it scores."""
     candidates = [(0.9, 0, (120.0, 10.0, 150.0, 30.0)), (0.8, 0, (10.0, 10.0, 30.0, 30.0))]
     kept = MMDETECTION_FREEANCHOR.finish(candidates, (100, 80), (50, 40))
     assert kept == [(0.8, 0, (5.0, 5.0, 15.0, 15.0))]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints.native import describe, load_model, restore, save_tensors
-from freeanchor.data.coco import InputConfig, Picture
+from freeanchor.data.coco import ImageRecord, InputConfig
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.detector.postprocess import Candidates, InferenceConfig, select_candidates
 from freeanchor.errors import CheckpointError
@@ -51,7 +51,7 @@ def test_mild_deltas_do_not_feel_the_limit() -> None:
     assert torch.equal(_box(deltas), _box(deltas, limit_shrinkage=True))
 
 
-def test_boxes_beside_the_picture_are_dropped_where_asked() -> None:
+def test_boxes_beside_the_image_are_dropped_where_asked() -> None:
     """Clipped to no area they stay by default, as the authors and torchvision keep them."""
     beside = [100.0, 0.0, 0.0, 0.0]
     assert _box(beside).tolist() == [[100, 40, 100, 60]]
@@ -60,12 +60,12 @@ def test_boxes_beside_the_picture_are_dropped_where_asked() -> None:
 
 
 def test_unclipped_boxes_keep_their_corners() -> None:
-    """Without a picture's size nothing is cut."""
+    """Without an image's size nothing is cut."""
     assert _box([100.0, 0.0, 0.0, 0.0], None).tolist() == [[240, 40, 260, 60]]
 
 
 def test_inclusive_clipping_leaves_a_pixel() -> None:
-    """A box beside the picture becomes the pixel at its border, as first and last pixels do within [0, side - 1]."""
+    """A box beside the image becomes the pixel at its border, as first and last pixels do within [0, side - 1]."""
     found = _boxes([-30.0, 5.0, -10.0, 9.0], [70.0, 60.0, 90.0, 80.0], [-5.0, -5.0, 70.0, 70.0], [3.0, 4.0, 9.0, 9.5])
     clipped = found.clip(40, 50, inclusive=True)
     assert clipped.boxes.tolist() == [[0, 5, 1, 9], [49, 39, 50, 40], [0, 0, 50, 40], [3, 4, 9, 9.5]]
@@ -85,16 +85,16 @@ def _predicted(tmp_path: Path, **options: object) -> tuple[Candidates, Candidate
     path = tmp_path / "p.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     nothing = torch.zeros(0, dtype=torch.int64)
-    picture = Picture(
+    image = ImageRecord(
         image_id=1, path=path, width=64, height=64, boxes=torch.zeros(0, 4), labels=nothing, annotation_ids=nothing
     )
     settings = InferenceConfig(score_threshold=0.0, max_per_level=None, max_detections=None, **options)
-    prediction = next(predict(tiny_model(prior_prob=0.5), tiny_detector(), [picture], settings, FLOAT32))
+    prediction = next(predict(tiny_model(prior_prob=0.5), tiny_detector(), [image], settings, FLOAT32))
     return prediction.candidates, prediction.detections
 
 
 def test_clipping_after_nms_compares_whole_boxes(tmp_path: Path) -> None:
-    """NMS then leaves other boxes than among clipped ones; in the end all lie inside the file's picture."""
+    """NMS then leaves other boxes than among clipped ones; in the end all lie inside the file's image."""
     (first, before), (second, after) = (_predicted(tmp_path, clip=when) for when in ("before_nms", "after_nms"))
     torch.testing.assert_close(first.boxes, second.boxes)
     assert len(before) < len(after)

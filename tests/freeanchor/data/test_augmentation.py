@@ -19,7 +19,7 @@ INPUTS = InputConfig(short_side=32, max_long_side=96)
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Six pictures of 64 by 48 pixels, of which the second has no object and the fifth a crowd only."""
+    """Six images of 64 by 48 pixels, of which the second has no object and the fifth a crowd only."""
     content = small_content(6, size=(64, 48))
     content["annotations"] = [item for item in content["annotations"] if item["image_id"] != 20]
     for item in content["annotations"]:
@@ -32,9 +32,9 @@ def _stream(split: Split, seed: int = 0, **augment: object) -> TrainingStream:
 
 
 def _key(sample: Sample) -> tuple:
-    """What a sample was made of: picture, width, and whether it is flipped."""
-    left = sample.picture.boxes[:, 0] * sample.scale[0]
-    return sample.picture.image_id, sample.image.shape[2], not torch.allclose(sample.boxes[:, 0], left)
+    """What a sample was made of: image, width, and whether it is flipped."""
+    left = sample.record.boxes[:, 0] * sample.scale[0]
+    return sample.record.image_id, sample.image.shape[2], not torch.allclose(sample.boxes[:, 0], left)
 
 
 def _equal(one: Sample, other: Sample) -> bool:
@@ -61,18 +61,18 @@ def test_the_stream_takes_no_global_randomness(split: Split) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_an_epoch_visits_each_picture_with_objects_once(split: Split) -> None:
-    """Pictures without an object, or with crowds alone, take no part; every other one comes once an epoch."""
+def test_an_epoch_visits_each_image_with_objects_once(split: Split) -> None:
+    """Images without an object, or with crowds alone, take no part; every other one comes once an epoch."""
     stream = _stream(split)
     for epoch in range(4):
-        ids = [stream[4 * epoch + place].picture.image_id for place in range(4)]
+        ids = [stream[4 * epoch + place].image.image_id for place in range(4)]
         assert sorted(ids) == [10, 30, 40, 60]
 
 
 def test_epochs_differ_in_order(split: Split) -> None:
     """The order is drawn anew for each epoch."""
     stream = _stream(split)
-    orders = {tuple(stream[4 * epoch + place].picture.image_id for place in range(4)) for epoch in range(8)}
+    orders = {tuple(stream[4 * epoch + place].image.image_id for place in range(4)) for epoch in range(8)}
     assert len(orders) > 2
 
 
@@ -114,29 +114,29 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     """A split without a single object is bad data, and its file is named."""
     content = {**small_content(2), "annotations": []}
     empty = read_split(write_folder(tmp_path, "train", content), "train")
-    with pytest.raises(DataError, match=r"train\.json.*no picture has an object"):
+    with pytest.raises(DataError, match=r"train\.json.*no image has an object"):
         _stream(empty)
 
 
 def _with_aspects(split: Split, upright: int) -> Split:
-    """The split's first picture under ten ids, `upright` of them standing."""
-    first = split.pictures[0]
+    """The split's first image under ten ids, `upright` of them standing."""
+    first = split.images[0]
     turned = {"width": first.height, "height": first.width}
-    pictures = [replace(first, image_id=number, **(turned if number < upright else {})) for number in range(10)]
-    return replace(split, pictures=tuple(pictures))
+    images = [replace(first, image_id=number, **(turned if number < upright else {})) for number in range(10)]
+    return replace(split, images=tuple(images))
 
 
 @pytest.mark.parametrize(("upright", "size", "length"), [(3, 2, 12), (4, 2, 10), (1, 4, 16), (0, 3, 12), (10, 5, 10)])
 def test_groups_are_of_one_aspect(split: Split, upright: int, size: int, length: int) -> None:
-    """Every group is upright or lying, every picture comes in every epoch, and only what fills a group comes twice."""
+    """Every group is upright or lying, every image comes in every epoch, and only what fills a group comes twice."""
     stream = TrainingStream(_with_aspects(split, upright), INPUTS, AugmentConfig(), 0, aspect_group=size)
     assert stream.epoch_length == length
     orders = []
     for epoch in (0, 1):
-        order = [stream.pictures[place].image_id for place in stream._order(epoch)]
+        order = [stream.images[place].image_id for place in stream._order(epoch)]
         groups = [order[first : first + size] for first in range(0, length, size)]
         assert all(len({image_id < upright for image_id in group}) == 1 for group in groups)
         assert set(order) == set(range(10))
         orders.append(order)
     assert orders[0] != orders[1]
-    assert [stream.pictures[place].image_id for place in stream._order(0)] == orders[0]
+    assert [stream.images[place].image_id for place in stream._order(0)] == orders[0]

@@ -103,8 +103,8 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
     "a box of infinity": (set_in(BOX, bbox=[1, 2, float("inf"), 4]), "error", "boxes that are none", "inf"),
     "a negative width": (set_in(BOX, bbox=[10, 10, -3, 4]), "error", "boxes that are none", "-3"),
     "a box without area": (set_in(BOX, bbox=[10, 10, 0, 4]), "warning", "boxes without area", "[10, 10, 0, 4]"),
-    "a box outside": (set_in(BOX, bbox=[70, 10, 5, 5]), "warning", "boxes outside their picture", "64x64"),
-    "a box that leaves": (set_in(BOX, bbox=[60, 10, 6, 5]), "warning", "boxes that leave their picture", "64x64"),
+    "a box outside": (set_in(BOX, bbox=[70, 10, 5, 5]), "warning", "boxes outside their image", "64x64"),
+    "a box that leaves": (set_in(BOX, bbox=[60, 10, 6, 5]), "warning", "boxes that leave their image", "64x64"),
     "an annotation id of 0": (set_in(BOX, id=0), "warning", "annotations with the id 0", "pycocotools"),
     "no annotation id": (drop_in(BOX, "id"), "error", "bad ids of annotations", "annotation [0]"),
     "no area": (drop_in(BOX, "area"), "warning", "annotations without area", "1 of 12"),
@@ -113,9 +113,9 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
     "no crowd flag": (drop_in(BOX, "iscrowd"), "warning", "annotations without iscrowd", "1 of 12"),
     "a crowd flag of letters": (set_in(BOX, iscrowd="0"), "error", "bad crowd flags", "'0'"),
     "a category without objects": (add_to("categories", {"id": 1, "name": "x"}), "warning", "categories without objects", "1 'x'"),
-    "a picture without objects": (
+    "an image without objects": (
         lambda c: c.update(annotations=[item for item in c["annotations"] if item["image_id"] != 20]),
-        "warning", "pictures without objects", "1 of 3",
+        "warning", "images without objects", "1 of 3",
     ),
     "no objects": (drop_objects, "error", "splits without objects", "no object"),
     "nothing but crowds": (lambda c: [item.update(iscrowd=1) for item in c["annotations"]], "error", "splits without objects", "no object"),
@@ -123,9 +123,9 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
     "annotations of null": (lambda c: c.update(annotations=None), "error", "missing lists", "'annotations'"),
     "categories in an object": (lambda c: c.update(categories={"1": "a"}), "error", "missing lists", "'categories'"),
 }  # fmt: skip
-FOLLOWS = {  # what else a fault brings with it: pictures and objects that are not there any more
-    "annotations of unknown images", "annotations of unknown categories", "missing pictures", "categories that differ",
-    "pictures in two splits", "files that are not listed", "categories without objects", "splits without objects",
+FOLLOWS = {  # what else a fault brings with it: images and objects that are not there any more
+    "annotations of unknown images", "annotations of unknown categories", "missing images", "categories that differ",
+    "images in two splits", "files that are not listed", "categories without objects", "splits without objects",
     "empty lists",
 }  # fmt: skip
 
@@ -135,7 +135,7 @@ def test_nothing_is_wrong_with_a_good_folder(tmp_path: Path, layout: str) -> Non
     """Either layout: no problem, and a line of numbers for each split."""
     good_folder(tmp_path, layout)
     assert check_folder(tmp_path) == []
-    lines = [f"{split}: 3 pictures, 12 objects, 3 categories: fine" for split in ("train", "val")]
+    lines = [f"{split}: 3 images, 12 objects, 3 categories: fine" for split in ("train", "val")]
     assert report_folder(tmp_path) == (lines, True)
 
 
@@ -165,7 +165,7 @@ def test_the_report_says_whether_a_folder_can_be_used(tmp_path: Path, name: str)
 
 
 def test_everything_is_listed_at_once(tmp_path: Path) -> None:
-    """Twelve bad boxes, a missing picture and a strange file are all told, where reading stops at the first."""
+    """Twelve bad boxes, a missing image and a strange file are all told, where reading stops at the first."""
     good_folder(tmp_path)
     (tmp_path / "images" / "val-p1.png").unlink()
     (tmp_path / "images" / "stray.png").write_bytes(b"")
@@ -176,7 +176,7 @@ def test_everything_is_listed_at_once(tmp_path: Path) -> None:
 
     kinds = [problem.kind for problem in problems_of(tmp_path, spoil)]
     assert kinds.count("boxes that are none") == 12
-    assert kinds.count("missing pictures") == 1
+    assert kinds.count("missing images") == 1
     assert kinds.count("files that are not listed") == 1
     lines, is_usable = report_folder(tmp_path)
     assert not is_usable
@@ -199,7 +199,7 @@ def _nodes(value: Any) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("seed", range(150))
 def test_whatever_the_json_holds(tmp_path: Path, seed: int) -> None:
-    """Junk in any place is never an exception; a folder without an error can be read, and its pictures loaded."""
+    """Junk in any place is never an exception; a folder without an error can be read, and its images loaded."""
     generator = random.Random(seed)
     content = good_content()
     write_folder(tmp_path, "val", content)
@@ -213,8 +213,8 @@ def test_whatever_the_json_holds(tmp_path: Path, seed: int) -> None:
     problems = check_folder(tmp_path, splits=("val",))
     assert all(str(problem).isprintable() for problem in problems)
     try:
-        for picture in read_split(tmp_path, "val").pictures:
-            load_sample(picture, InputConfig(short_side=8))
+        for image in read_split(tmp_path, "val").images:
+            load_sample(image, InputConfig(short_side=8))
     except (DataError, OSError, ValueError, TypeError, RuntimeError, OverflowError):
         assert any(problem.severity == "error" for problem in problems)
 
@@ -237,12 +237,12 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
         assert not is_usable
 
 
-def test_a_picture_of_another_split_s_name(tmp_path: Path) -> None:
-    """A picture that is learned from and tested on is warned of."""
+def test_a_image_of_another_split_s_name(tmp_path: Path) -> None:
+    """An image that is learned from and tested on is warned of."""
     good_folder(tmp_path)
     Image.new("RGB", (64, 64)).save(tmp_path / "images" / "train-p0.png")
     problems = problems_of(tmp_path, set_in("images", file_name="./train-p0.png"))
     assert {(p.severity, p.kind) for p in problems} == {
-        ("warning", "pictures in two splits"),
+        ("warning", "images in two splits"),
         ("warning", "files that are not listed"),
     }

@@ -11,7 +11,7 @@ from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
 from freeanchor.data.coco import InputConfig, load_sample, read_categories, read_split
-from freeanchor.data.pictures import open_image
+from freeanchor.data.images import open_image
 from freeanchor.errors import DataError
 
 Content = dict[str, Any]
@@ -51,7 +51,7 @@ def test_a_folder_without_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("layout", "folder"), [("flat", "images"), ("coco", "val2017")])
-def test_a_json_without_its_picture_folder(tmp_path: Path, layout: str, folder: str) -> None:
+def test_a_json_without_its_image_folder(tmp_path: Path, layout: str, folder: str) -> None:
     """The folder that is looked for is named."""
     write_folder(tmp_path, "val", small_content(1), layout=layout)
     (tmp_path / folder).rename(tmp_path / "elsewhere")
@@ -159,17 +159,17 @@ def test_an_annotation_is_named_by_its_id(tmp_path: Path) -> None:
         read_split(tmp_path, "val")
 
 
-def test_a_missing_picture(tmp_path: Path) -> None:
-    """The picture is named when it is loaded."""
+def test_a_missing_image(tmp_path: Path) -> None:
+    """The image is named when it is loaded."""
     write_folder(tmp_path, "val", small_content(1))
     (tmp_path / "images" / "p0.png").unlink()
     with pytest.raises(DataError) as error:
-        load_sample(read_split(tmp_path, "val").pictures[0], InputConfig())
-    assert "no such picture" in _one_line(error, "p0.png")
+        load_sample(read_split(tmp_path, "val").images[0], InputConfig())
+    assert "no such image" in _one_line(error, "p0.png")
 
 
-def test_a_folder_in_place_of_a_picture(tmp_path: Path) -> None:
-    """A folder with a picture's name is refused."""
+def test_a_folder_in_place_of_a_image(tmp_path: Path) -> None:
+    """A folder with an image's name is refused."""
     (tmp_path / "p.png").mkdir()
     with pytest.raises(DataError) as error:
         open_image(tmp_path / "p.png")
@@ -177,9 +177,9 @@ def test_a_folder_in_place_of_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(40), bytes(500)]
+    "content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(40), bytes(500)]
 )
-def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     """Empty and foreign files, and bare signatures, are refused."""
     (tmp_path / "p.jpg").write_bytes(content)
     with pytest.raises(DataError) as error:
@@ -188,8 +188,8 @@ def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpeg", "png", "gif", "bmp", "webp", "tiff"])
-def test_a_truncated_picture(tmp_path: Path, suffix: str) -> None:
-    """Cut anywhere, a picture is either refused in one line or, where its end holds no pixels, read whole."""
+def test_a_truncated_image(tmp_path: Path, suffix: str) -> None:
+    """Cut anywhere, an image is either refused in one line or, where its end holds no pixels, read whole."""
     image = Image.effect_noise((40, 30), 60).convert("RGB")
     buffer = io.BytesIO()
     image.save(buffer, format=suffix)
@@ -206,12 +206,12 @@ def test_a_truncated_picture(tmp_path: Path, suffix: str) -> None:
     assert refused >= 9
 
 
-def test_a_picture_of_another_size_than_the_json_says(tmp_path: Path) -> None:
+def test_a_image_of_another_size_than_the_json_says(tmp_path: Path) -> None:
     """Both sizes are named: boxes would lie in the wrong places."""
     write_folder(tmp_path, "val", small_content(1))
     Image.new("RGB", (32, 20)).save(tmp_path / "images" / "p0.png")
     with pytest.raises(DataError) as error:
-        load_sample(read_split(tmp_path, "val").pictures[0], InputConfig())
+        load_sample(read_split(tmp_path, "val").images[0], InputConfig())
     message = _one_line(error, "p0.png")
     assert "32x20" in message
     assert "64x64" in message

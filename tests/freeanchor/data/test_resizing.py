@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from freeanchor.data.coco import InputConfig, Picture, load_sample, normalise
+from freeanchor.data.coco import ImageRecord, InputConfig, load_sample, normalise
 from freeanchor.data.resizing import RESIZE_RULES, resize_pixels, resized_size
 
 SIZES = {  # (width, height) at 800 and 1333: pil, maskrcnn-benchmark, mmdetection, torchvision, detectron2
@@ -42,11 +42,11 @@ def _pattern(height: int, width: int) -> np.ndarray:
     return ((37 * x * x + 91 * y + 53 * x * y + 71 * c * x + 29 * c) % 256).astype(np.uint8)
 
 
-def _picture(tmp_path: Path, width: int, height: int) -> Picture:
+def _image(tmp_path: Path, width: int, height: int) -> ImageRecord:
     path = tmp_path / "p.png"
     Image.fromarray(_pattern(height, width)).save(path)
     nothing = torch.zeros(0, dtype=torch.int64)
-    return Picture(
+    return ImageRecord(
         image_id=1,
         path=path,
         width=width,
@@ -110,7 +110,7 @@ def test_the_others_resize_with_pillow(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RESIZE_RULES)
-def test_a_picture_of_the_right_size_stays_as_it_is(rule: str) -> None:
+def test_a_image_of_the_right_size_stays_as_it_is(rule: str) -> None:
     """No rule touches a pixel then."""
     pattern = _pattern(20, 30)
     found = resize_pixels(Image.fromarray(pattern), (30, 20), rule)
@@ -120,18 +120,18 @@ def test_a_picture_of_the_right_size_stays_as_it_is(rule: str) -> None:
 @pytest.mark.parametrize("rule", RESIZE_RULES)
 def test_samples_are_resized_by_the_configurations_rule(rule: str, tmp_path: Path) -> None:
     """The network sees the size and the pixels of the rule, and boxes know the scale that it gave."""
-    picture = _picture(tmp_path, 50, 37)
-    sample = load_sample(picture, InputConfig(short_side=80, max_long_side=133, resize=rule))
+    image = _image(tmp_path, 50, 37)
+    sample = load_sample(image, InputConfig(short_side=80, max_long_side=133, resize=rule))
     size = resized_size(50, 37, 80, 133, rule)
     assert sample.image.shape == (3, size[1], size[0])
     assert sample.scale == (size[0] / 50, size[1] / 37)
-    pixels = resize_pixels(Image.open(picture.path), size, rule)
+    pixels = resize_pixels(Image.open(image.path), size, rule)
     torch.testing.assert_close(sample.image, normalise(pixels, InputConfig()), rtol=0, atol=0)
 
 
-def test_pictures_are_resized_as_ever_unless_told_otherwise(tmp_path: Path) -> None:
+def test_images_are_resized_as_ever_unless_told_otherwise(tmp_path: Path) -> None:
     """The default input rounds its size and has Pillow's pixels, which earlier runs were trained on."""
-    picture = _picture(tmp_path, 50, 37)
+    image = _image(tmp_path, 50, 37)
     config = InputConfig(short_side=30, max_long_side=60)
-    resized = Image.open(picture.path).resize((41, 30), Image.Resampling.BILINEAR)
-    assert torch.equal(load_sample(picture, config).image, normalise(resized, config))
+    resized = Image.open(image.path).resize((41, 30), Image.Resampling.BILINEAR)
+    assert torch.equal(load_sample(image, config).image, normalise(resized, config))

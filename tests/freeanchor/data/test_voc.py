@@ -18,9 +18,9 @@ from oracles.voc_folder import (
     voc_object,
     voc_xml,
     write_flat,
+    write_images,
     write_lists,
     write_official,
-    write_pictures,
 )
 from pycocotools.coco import COCO
 
@@ -41,14 +41,14 @@ def converted(source: Path, target: Path) -> tuple[VocSummary, Split, Split]:
     lines, is_fine = report_folder(target)
     assert is_fine, lines
     for split in ("train", "val"):
-        assert len(read_split(target, split).pictures) == summary.splits[split].num_pictures
+        assert len(read_split(target, split).images) == summary.splits[split].num_images
     train, val = (json.loads((target / f"{split}.json").read_bytes()) for split in ("train", "val"))
     assert train["categories"] == val["categories"]
     return summary, train, val
 
 
 def names(content: Split) -> list[str]:
-    """File names of a json's pictures."""
+    """File names of a json's images."""
     return [image["file_name"] for image in content["images"]]
 
 
@@ -62,8 +62,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def one_picture(tmp_path: Path, *objects: str, size: tuple[object, object] | None = SIZE) -> tuple[VocSummary, Split]:
-    """The summary and val.json of a data set whose only picture to test on holds these objects."""
+def one_image(tmp_path: Path, *objects: str, size: tuple[object, object] | None = SIZE) -> tuple[VocSummary, Split]:
+    """The summary and val.json of a data set whose only image to test on holds these objects."""
     source = write_official(tmp_path / "voc", {"a": [voc_object()], "c": []}, {"train": ["a"], "val": ["c"]})
     (source / "Annotations" / "c.xml").write_text(voc_xml(objects, filename="c.jpg", size=size))
     summary, _, val = converted(source, tmp_path / "out")
@@ -71,7 +71,7 @@ def one_picture(tmp_path: Path, *objects: str, size: tuple[object, object] | Non
 
 
 def test_the_official_layout(tmp_path: Path) -> None:
-    """Lists say what trains; pictures keep their names, categories are in order, one list for both splits."""
+    """Lists say what trains; images keep their names, categories are in order, one list for both splits."""
     summary, train, val = converted(small_official(tmp_path / "VOC2012"), tmp_path / "out")
     assert (names(train), names(val)) == (["a.jpg", "b.jpg"], ["c.jpg"])
     assert train["categories"] == [{"id": 1, "name": CAT}, {"id": 2, "name": DOG}]
@@ -81,8 +81,8 @@ def test_the_official_layout(tmp_path: Path) -> None:
     assert [item["area"] for item in train["annotations"]] == [1200, 200, 1200]
     assert train["images"][0] == {"id": 1, "file_name": "a.jpg", "width": 40, "height": 30}
     assert summary.lines() == [
-        "train: 2 pictures and 3 objects from ImageSets/Main/train.txt",
-        "val: 1 pictures and 2 objects from ImageSets/Main/val.txt",
+        "train: 2 images and 3 objects from ImageSets/Main/train.txt",
+        "val: 1 images and 2 objects from ImageSets/Main/val.txt",
         "2 categories: cat, dog",
     ]
 
@@ -95,10 +95,10 @@ def test_the_summary_is_said(tmp_path: Path) -> None:
 
 
 def test_the_result_loads(tmp_path: Path) -> None:
-    """Pictures and boxes come out of our own reader and out of pycocotools."""
+    """Images and boxes come out of our own reader and out of pycocotools."""
     convert_voc(small_official(tmp_path / "voc"), tmp_path / "out", say=silent)
     split = read_split(tmp_path / "out", "val")
-    sample = load_sample(split.pictures[0], InputConfig(short_side=60, max_long_side=80))
+    sample = load_sample(split.images[0], InputConfig(short_side=60, max_long_side=80))
     assert sample.boxes.tolist() == [[0, 0, 80, 60], [20, 10, 40, 50]]
     assert split.category_names == (CAT, DOG)
     assert len(COCO(str(tmp_path / "out" / "val.json")).getAnnIds()) == 2
@@ -129,13 +129,13 @@ def test_lists_are_read_generously(tmp_path: Path) -> None:
     summary, train, val = converted(source, tmp_path / "out")
     assert (names(train), names(val)) == (["p01.jpg", "my dog.jpg"], ["p02.jpg"])
     assert (summary.splits["train"].num_skipped, summary.splits["val"].num_skipped) == (0, 1)
-    assert summary.lines()[1].endswith("val.txt; pictures left out, without xml: 1")
+    assert summary.lines()[1].endswith("val.txt; images left out, without xml: 1")
     assert summary.notes == ("test.txt is left alone", "1 xml files are in neither list and left alone")
 
 
 @pytest.mark.parametrize("second", ["valid", "val", "Validation"])
 def test_folders_of_a_split_each(tmp_path: Path, second: str) -> None:
-    """Exports with xml beside pictures: train and a second folder count, test does not, pictures without xml neither."""
+    """Exports with xml beside images: train and a second folder count, test does not, images without xml neither."""
     source = write_flat(tmp_path / "set", {"train": numbered(2), second: numbered(3), "test": numbered(1)})
     draw(source / "train" / "unlabelled.png")
     summary, train, _ = converted(source, tmp_path / "out")
@@ -156,10 +156,10 @@ def test_folders_without_val(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["beside", "Annotations", "one list"])
 def test_without_split_every_fifth_validates(tmp_path: Path, layout: str) -> None:
-    """Twelve pictures and no word of a split: the fifth and the tenth by name validate, which is said."""
+    """Twelve images and no word of a split: the fifth and the tenth by name validate, which is said."""
     source = tmp_path / "set"
     if layout == "beside":
-        write_pictures(source, source, numbered(12))
+        write_images(source, source, numbered(12))
     else:
         lists = {"trainval": ["p99", *sorted(numbered(12), reverse=True)]} if layout == "one list" else {}
         write_official(source, numbered(12), lists)
@@ -174,7 +174,7 @@ def test_without_split_every_fifth_validates(tmp_path: Path, layout: str) -> Non
 @pytest.mark.parametrize(
     ("box", "expected"),
     [
-        ((1, 1, 40, 30), [0, 0, 40, 30]),  # the whole picture
+        ((1, 1, 40, 30), [0, 0, 40, 30]),  # the whole image
         ((8, 12, 20, 15), [7, 11, 13, 4]),
         ((5, 6, 5, 6), [4, 5, 1, 1]),  # one pixel
         ((0, 0, 10, 10), [0, 0, 10, 10]),  # counted from 0: cut at the edge
@@ -183,17 +183,17 @@ def test_without_split_every_fifth_validates(tmp_path: Path, layout: str) -> Non
     ],
 )
 def test_boxes_by_hand(tmp_path: Path, box: tuple[object, ...], expected: list[float]) -> None:
-    """Corners counted from 1, both inside, become x, y, width and height in the picture; area is their product."""
-    summary, val = one_picture(tmp_path, voc_object(box=box))
+    """Corners counted from 1, both inside, become x, y, width and height in the image; area is their product."""
+    summary, val = one_image(tmp_path, voc_object(box=box))
     assert boxes(val) == [expected]
     assert val["annotations"][0]["area"] == expected[2] * expected[3]
     assert summary.splits["val"].num_clipped == (box[0] == 0 or box[2] == 44)
 
 
 def test_objects_outside_are_left_out(tmp_path: Path) -> None:
-    """A box without any pixel in its picture is left out and counted, with its class."""
+    """A box without any pixel in its image is left out and counted, with its class."""
     outside = [voc_object("bird", (41, 5, 50, 9)), voc_object("bird", (-9, 5, 0, 9))]
-    summary, val = one_picture(tmp_path, voc_object(), *outside)
+    summary, val = one_image(tmp_path, voc_object(), *outside)
     assert len(val["annotations"]) == 1 and summary.categories == (DOG,)
     assert summary.splits["val"].num_outside == 2 and summary.splits["val"].num_clipped == 0
 
@@ -201,31 +201,29 @@ def test_objects_outside_are_left_out(tmp_path: Path) -> None:
 def test_difficult_objects_are_crowd_regions(tmp_path: Path) -> None:
     """They are in the json, for evaluation to pardon, and no targets of training; only a flag of 1 counts."""
     flags = ("1", "0", None, "", "Unspecified", " true ")
-    summary, val = one_picture(
-        tmp_path, *(voc_object(box=(3, 4, 10 + i, 12), difficult=f) for i, f in enumerate(flags))
-    )
+    summary, val = one_image(tmp_path, *(voc_object(box=(3, 4, 10 + i, 12), difficult=f) for i, f in enumerate(flags)))
     assert [item["iscrowd"] for item in val["annotations"]] == [1, 0, 0, 0, 0, 1]
     assert (summary.splits["val"].num_difficult, summary.splits["val"].num_objects) == (2, 4)
-    assert read_split(tmp_path / "out", "val").pictures[0].boxes[:, 2].tolist() == [11, 12, 13, 14]
+    assert read_split(tmp_path / "out", "val").images[0].boxes[:, 2].tolist() == [11, 12, 13, 14]
 
 
 def test_parts_are_no_objects(tmp_path: Path) -> None:
     """The head of a person, a part with a box of its own before the person's, is not an object, and not its box."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
-    summary, val = one_picture(tmp_path, voc_object("person", (3, 4, 10, 12), more=part))
+    summary, val = one_image(tmp_path, voc_object("person", (3, 4, 10, 12), more=part))
     assert boxes(val) == [[2, 3, 8, 9]] and summary.categories == (DOG, "person")
 
 
 def test_names_of_classes(tmp_path: Path) -> None:
     """Blanks around a name do not count, line breaks within it are blanks; marks and accents stay."""
-    summary, _ = one_picture(tmp_path, *(voc_object(name) for name in ("\n traffic\n  light ", "R&D <1>", "Käfer")))
+    summary, _ = one_image(tmp_path, *(voc_object(name) for name in ("\n traffic\n  light ", "R&D <1>", "Käfer")))
     assert summary.categories == ("Käfer", "R&D <1>", DOG, "traffic light")
 
 
 @pytest.mark.parametrize("said", [None, (0, 0), (80, 60), ("", "?")])
-def test_the_picture_says_its_size(tmp_path: Path, said: tuple[object, object] | None) -> None:
-    """A size that is missing, 0 or another one than the picture's is not believed, and told."""
-    summary, val = one_picture(tmp_path, voc_object(), size=said)
+def test_the_image_says_its_size(tmp_path: Path, said: tuple[object, object] | None) -> None:
+    """A size that is missing, 0 or another one than the image's is not believed, and told."""
+    summary, val = one_image(tmp_path, voc_object(), size=said)
     assert [val["images"][0][side] for side in ("width", "height")] == [40, 30]
     expected = "c.xml says 80x60 of one of 40x30" if said == (80, 60) else "without the size"
     assert len(summary.notes) == 1 and expected in summary.notes[0]
@@ -237,7 +235,7 @@ corners = st.tuples(*[st.lists(st.integers(1, side), min_size=2, max_size=2).map
 @settings(max_examples=20)
 @given(objects=st.lists(st.tuples(corners, st.sampled_from([DOG, CAT]), st.booleans()), max_size=12))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, objects: list[tuple[Any, ...]]) -> None:
-    """Boxes inside their picture come back pixel by pixel, in order, with class and difficulty."""
+    """Boxes inside their image come back pixel by pixel, in order, with class and difficulty."""
     folder = tmp_path_factory.mktemp("voc")
     written = [(name, (x[0], y[0], x[1], y[1]), int(is_difficult)) for (x, y), name, is_difficult in objects]
     items = [voc_object(name, box, difficult=flag) for name, box, flag in written]
@@ -254,7 +252,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, objects: list[tupl
 
 @given(box=st.tuples(*[st.floats(-1e6, 1e6)] * 4), size=st.tuples(st.integers(1, 500), st.integers(1, 500)))
 def test_clipping_stays_inside(box: tuple[float, ...], size: tuple[int, int]) -> None:
-    """Any corners end inside the picture with an area, or are none; clipping twice changes nothing."""
+    """Any corners end inside the image with an area, or are none; clipping twice changes nothing."""
     corners = clipped(shifted(box), size)
     if corners is None:
         assert box[2] <= max(box[0] - 1, 0) or box[3] <= max(box[1] - 1, 0) or box[0] > size[0] or box[1] > size[1]
@@ -275,8 +273,8 @@ def test_the_same_bytes(tmp_path: Path) -> None:
     assert len(found) == 7 and files_of(tmp_path / "b") == found == files_of(tmp_path / "c")
 
 
-def test_pictures_are_linked_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take no room where links can be had, are copied where not, and stay where they were."""
+def test_images_are_linked_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images take no room where links can be had, are copied where not, and stay where they were."""
     source = small_official(tmp_path / "voc")
     (source / "JPEGImages/c.jpg").rename(tmp_path / "c.jpg")
     (source / "JPEGImages/c.jpg").symlink_to("../../c.jpg")

@@ -1,4 +1,4 @@
-"""VOC style data with something wrong: one line each, and nothing half-written; pictures under odd names."""
+"""VOC style data with something wrong: one line each, and nothing half-written; images under odd names."""
 
 import errno
 import shutil
@@ -15,8 +15,8 @@ from oracles.voc_folder import (
     voc_object,
     voc_xml,
     write_flat,
+    write_images,
     write_official,
-    write_pictures,
 )
 
 from freeanchor.data import voc
@@ -140,61 +140,57 @@ def test_splits_without_objects(tmp_path: Path) -> None:
 
 
 def test_lists_and_folders_that_decide_nothing(tmp_path: Path) -> None:
-    """A val list alone, two folders that validate, and too few pictures to divide."""
+    """A val list alone, two folders that validate, and too few images to divide."""
     refused(write_official(tmp_path / "a", numbered(5), {"val": ["p01"]}), tmp_path / "out", "val.txt", "no train.txt")
     flat = write_flat(tmp_path / "b", {"train": numbered(1), "val": numbered(1), "valid": numbered(1)})
     refused(flat, tmp_path / "out", "two folders", "valid")
-    write_pictures(tmp_path / "c", tmp_path / "c", numbered(4))
+    write_images(tmp_path / "c", tmp_path / "c", numbered(4))
     refused(tmp_path / "c", tmp_path / "out", "4 xml files", "too few")
 
 
 def changed(tmp_path: Path, change: Callable[[Path, Path], object]) -> Path:
-    """The small data set, the xml and the picture of its val split given to a change."""
+    """The small data set, the xml and the image of its val split given to a change."""
     source = small_official(tmp_path / "voc")
     change(source / "Annotations" / "c.xml", source / "JPEGImages" / "c.jpg")
     return source
 
 
-def test_an_xml_without_picture(tmp_path: Path) -> None:
-    """No picture of either name: both names and the folder are told."""
-    source = changed(
-        tmp_path, lambda xml, picture: (picture.unlink(), xml.write_text(voc_xml([GOOD], filename="x.png")))
-    )
+def test_an_xml_without_image(tmp_path: Path) -> None:
+    """No image of either name: both names and the folder are told."""
+    source = changed(tmp_path, lambda xml, image: (image.unlink(), xml.write_text(voc_xml([GOOD], filename="x.png"))))
     refused(source, tmp_path / "out", "c.xml", "'x.png' or 'c.jpg'", "JPEGImages")
 
 
 @pytest.mark.parametrize("given", ["../secret.jpg", "{}/secret.jpg", "..\\secret.jpg"])
 def test_no_path_leaves_the_folder(tmp_path: Path, given: str) -> None:
     """A name with folders is looked up in the data set's own, never elsewhere."""
-    source = changed(tmp_path, lambda _, picture: picture.unlink())
+    source = changed(tmp_path, lambda _, image: image.unlink())
     draw(source / "secret.jpg")
     (source / "Annotations" / "c.xml").write_text(voc_xml([GOOD], filename=given.format(source)))
     refused(source, tmp_path / "out", "c.xml", "'secret.jpg' or 'c.jpg'")
 
 
-def test_two_xml_of_one_picture(tmp_path: Path) -> None:
-    """Objects of a picture in two files would count as background of each other."""
+def test_two_xml_of_one_image(tmp_path: Path) -> None:
+    """Objects of an image in two files would count as background of each other."""
     source = write_official(tmp_path / "voc", numbered(3), {"train": ["p01", "p02"], "val": ["p03"]})
     (source / "Annotations" / "p02.xml").write_text(voc_xml([GOOD], filename="p01.jpg"))
     refused(source, tmp_path / "out", "p02.xml", "p01.jpg", "p01.xml")
 
 
-def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_files_that_are_no_images(tmp_path: Path) -> None:
     """What cannot be opened is named with its reason."""
-    refused(
-        changed(tmp_path, lambda _, picture: picture.write_text("<html>")), tmp_path / "out", "c.jpg", "not a picture"
-    )
+    refused(changed(tmp_path, lambda _, image: image.write_text("<html>")), tmp_path / "out", "c.jpg", "not an image")
 
 
-def test_pictures_turned_by_a_flag(tmp_path: Path) -> None:
-    """Boxes drawn on the picture as viewers turn it would lie elsewhere; drawn as stored, they are right."""
-    source = changed(tmp_path, lambda _, picture: draw(picture, exif_orientation=6))
+def test_images_turned_by_a_flag(tmp_path: Path) -> None:
+    """Boxes drawn on the image as viewers turn it would lie elsewhere; drawn as stored, they are right."""
+    source = changed(tmp_path, lambda _, image: draw(image, exif_orientation=6))
     convert_voc(source, tmp_path / "right", say=silent)
     (source / "Annotations" / "c.xml").write_text(voc_xml([GOOD], size=(30, 40)))
     refused(source, tmp_path / "out", "c.jpg", "EXIF orientation 6", "without the flag")
 
 
-NAMES = {  # <filename>, files beside the xml called c.xml -> the picture
+NAMES = {  # <filename>, files beside the xml called c.xml -> the image
     "no extension": ("c", ["c.jpg"], "c.jpg"),
     "no extension but a dot": ("v1.c", ["v1.c.png"], "v1.c.png"),
     "another extension": ("c.jpg", ["c.png"], "c.png"),
@@ -213,24 +209,24 @@ NAMES = {  # <filename>, files beside the xml called c.xml -> the picture
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_pictures_are_found(tmp_path: Path, case: str) -> None:
+def test_images_are_found(tmp_path: Path, case: str) -> None:
     """By the name that is given, as generously as it takes, else by the xml's own."""
     given, files, expected = NAMES[case]
-    source = changed(tmp_path, lambda xml, picture: (picture.unlink(), xml.write_text(voc_xml([GOOD], filename=given))))
+    source = changed(tmp_path, lambda xml, image: (image.unlink(), xml.write_text(voc_xml([GOOD], filename=given))))
     for name in files:
         draw(source / "JPEGImages" / name)
     convert_voc(source, tmp_path / "out", say=silent)
-    assert [picture.path.name for picture in read_split(tmp_path / "out", "val").pictures] == [expected]
+    assert [image.path.name for image in read_split(tmp_path / "out", "val").images] == [expected]
 
 
 def val_names(tmp_path: Path) -> tuple[VocSummary, list[str]]:
-    """The summary, and what the val pictures are called."""
+    """The summary, and what the val images are called."""
     summary = convert_voc(tmp_path / "set", tmp_path / "out", say=silent)
     assert report_folder(tmp_path / "out")[1]
-    return summary, [picture.path.name for picture in read_split(tmp_path / "out", "val").pictures]
+    return summary, [image.path.name for image in read_split(tmp_path / "out", "val").images]
 
 
-def test_different_pictures_of_one_name(tmp_path: Path) -> None:
+def test_different_images_of_one_name(tmp_path: Path) -> None:
     """The later is told apart by its split, in any case of letters, and stays itself."""
     write_flat(
         tmp_path / "set", {"train": {"a": [GOOD], "b": [GOOD]}, "val": {"A": [GOOD], "c": [GOOD], "val_A": [GOOD]}}
@@ -242,7 +238,7 @@ def test_different_pictures_of_one_name(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/a.jpg").read_bytes() == (tmp_path / "set/train/a.jpg").read_bytes()
 
 
-def test_the_same_picture_in_both_splits(tmp_path: Path) -> None:
+def test_the_same_image_in_both_splits(tmp_path: Path) -> None:
     """It is one file, and told, as its result means nothing."""
     write_flat(tmp_path / "set", {"train": {"a": [GOOD]}, "val": {"a": [GOOD], "b": [GOOD]}})
     shutil.copyfile(tmp_path / "set/train/a.jpg", tmp_path / "set/val/a.jpg")
@@ -257,7 +253,7 @@ def listed(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full", "somewhere")])
 def test_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> None:
-    """Stopped at the second picture there is nothing beside the source, and a full disk is told of the target."""
+    """Stopped at the second image there is nothing beside the source, and a full disk is told of the target."""
     source, calls = small_official(tmp_path / "voc"), []
 
     def stop_at_the_second(*paths: object) -> None:

@@ -19,7 +19,7 @@ def _on_meta(config: SmallResNet | TorchvisionResNet) -> Backbone:
 
 @pytest.mark.parametrize("name", RESNETS)
 def test_named_backbones_have_strides_8_16_32_and_their_channels(name: str) -> None:
-    """C3, C4 and C5 are an eighth, a sixteenth and a thirty-second of the picture."""
+    """C3, C4 and C5 are an eighth, a sixteenth and a thirty-second of the image."""
     backbone = _on_meta(TorchvisionResNet(name=name))
     maps = backbone(torch.empty(1, 3, 64, 96, device="meta"))
     expected = [

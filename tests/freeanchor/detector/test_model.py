@@ -15,7 +15,7 @@ from freeanchor.losses.free_anchor import FreeAnchorLoss
 NUM_CLASSES = 5
 CHANNELS = 16
 SMALL = SmallResNet(widths=(8, 8, 16, 24))
-GRIDS = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]  # of a 64 x 96 px picture at strides 8 to 128
+GRIDS = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]  # of a 64 x 96 px image at strides 8 to 128
 
 
 def _config(**changes: object) -> ModelConfig:
@@ -61,7 +61,7 @@ def test_predictions_cover_every_anchor() -> None:
     torch.testing.assert_close(output.anchors, grid_anchors(AnchorConfig(), GRIDS))
 
 
-def test_anchors_follow_the_pictures_size() -> None:
+def test_anchors_follow_the_images_size() -> None:
     """A second batch of another size gets the anchors of its own grid."""
     model = _model()
     model(_images())

@@ -98,7 +98,7 @@ def test_the_cap_holds_for_each_level_apart() -> None:
     assert counts.tolist() == [5, 5, 5]
 
 
-def test_boxes_stay_inside_the_picture() -> None:
+def test_boxes_stay_inside_the_image() -> None:
     """Height and width are not confused when boxes are clipped."""
     anchors = torch.tensor([[-10.0, -10, 200, 200]])
     candidates = select_candidates(torch.tensor([[5.0]]), torch.zeros(1, 4), anchors, [1], (50, 80))
@@ -145,7 +145,7 @@ def test_silent_predictions_give_no_candidates_and_no_detections() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_predictions_give_the_boxes_of_float32(dtype: torch.dtype) -> None:
-    """Boxes are decoded in float32: half precision would be off by pixels in a large picture."""
+    """Boxes are decoded in float32: half precision would be off by pixels in a large image."""
     inputs = random_inputs(5).to(torch.float32)
     logits, deltas, anchors = inputs.logits[0].to(dtype), inputs.deltas[0].to(dtype), inputs.anchors + 1000.3
     half = select_candidates(logits, deltas, anchors, [24], (2000, 2000), max_per_level=None)

@@ -77,8 +77,8 @@ def test_strided_c5_leaves_out_most_weights_and_keeps_c3_and_c4() -> None:
     names = {key.removeprefix("body."): value for key, value in whole.state_dict().items()}
     own = {key: names[key.removeprefix("body.model.")] for key in small.state_dict() if key.startswith("body.")}
     small.load_state_dict(small.state_dict() | own)
-    pictures = torch.rand(1, 3, 64, 96)
-    maps, theirs = small.eval()(pictures), whole.eval()(pictures)
+    images = torch.rand(1, 3, 64, 96)
+    maps, theirs = small.eval()(images), whole.eval()(images)
     assert torch.equal(maps[0], theirs[0]) and torch.equal(maps[1], theirs[1])
     assert maps[2].shape[2:] == theirs[2].shape[2:]
     count = [sum(p.numel() for p in one.parameters()) for one in (small, whole)]
@@ -102,10 +102,10 @@ def test_weights_are_timms_own(tmp_path: Path, strided_c5: bool) -> None:
     theirs = timm.create_model(LITE)
     peer = timm.create_model(LITE, features_only=True).eval()
     peer.load_state_dict({key: value for key, value in theirs.state_dict().items() if key in peer.state_dict()})
-    pictures = torch.rand(1, 3, 64, 96)
+    images = torch.rand(1, 3, 64, 96)
     assert all(
         torch.allclose(ours, other, atol=1e-5)
-        for ours, other in zip(backbone(pictures)[:2], peer(pictures)[2:4], strict=True)
+        for ours, other in zip(backbone(images)[:2], peer(images)[2:4], strict=True)
     )
 
 
@@ -134,12 +134,12 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     [
         ("tf_efficientnet_lite99", "timm knows no backbone 'tf_efficientnet_lite99'"),
         ("vit_tiny_patch16_224", "none at 4; choose another"),
-        ("swin_tiny_patch4_window7_224", "takes no picture of any size"),
+        ("swin_tiny_patch4_window7_224", "takes no image of any size"),
         ("hf-hub:someone/something", "timm knows no backbone"),
     ],
 )
 def test_what_timm_cannot_give_is_refused(name: str, words: str) -> None:
-    """Unknown names, networks without a pyramid's strides and those of one picture size: one line each."""
+    """Unknown names, networks without a pyramid's strides and those of one image size: one line each."""
     with pytest.raises(TimmError, match=words) as caught:
         TimmFeatures(TimmBackbone(name=name))
     assert "\n" not in str(caught.value)
@@ -179,8 +179,8 @@ def test_a_detector_is_saved_and_loaded(tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", model, detector)
     again, same = load_model(tmp_path / "m.safetensors")
     assert same == detector
-    pictures = torch.rand(1, 3, 128, 128)
-    assert torch.equal(model(pictures).logits, again(pictures).logits)
+    images = torch.rand(1, 3, 128, 128)
+    assert torch.equal(model(images).logits, again(images).logits)
 
 
 def test_a_file_naming_an_unknown_backbone_is_refused(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_statistics_and_address_are_timms() -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the ImageNet weights of EfficientNet-Lite0 are not here")
 def test_the_published_weights_load() -> None:
-    """The real file fits to the last tensor, and its maps are no noise: a grey picture's are finite and differ."""
+    """The real file fits to the last tensor, and its maps are no noise: a grey image's are finite and differ."""
     backbone = TimmFeatures(TimmBackbone(name=LITE)).eval()
     load_backbone(backbone, read_backbone(SHARED), SHARED)
     c5 = backbone(torch.zeros(1, 3, 64, 64))[-1]

@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from freeanchor.anchors import AnchorConfig, cell_anchors, grid_anchors
-from freeanchor.data.coco import InputConfig, Picture
+from freeanchor.data.coco import ImageRecord, InputConfig
 from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
@@ -23,7 +23,7 @@ IMAGE_SIZES = [(800, 800), (800, 1088), (1344, 800), (224, 352), (64, 32)]
 
 
 def _grids(image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Grids of P3 to P7 of a picture whose sides are multiples of 32."""
+    """Grids of P3 to P7 of an image whose sides are multiples of 32."""
     return [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in (8, 16, 32, 64, 128)]
 
 
@@ -35,12 +35,12 @@ def _theirs(image_size: tuple[int, int]) -> torch.Tensor:
     return generator(ImageList(torch.zeros(1, 3, *image_size), [image_size]), features)[0]
 
 
-def _picture(directory: Path, number: int, width: int) -> Picture:
-    """A picture of noise, 72 pixels high."""
+def _image(directory: Path, number: int, width: int) -> ImageRecord:
+    """An image of noise, 72 pixels high."""
     path = directory / f"{number}.png"
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (72, width, 3), dtype=np.uint8)).save(path)
     nothing = torch.zeros(0, dtype=torch.int64)
-    return Picture(
+    return ImageRecord(
         image_id=number,
         path=path,
         width=width,
@@ -53,11 +53,11 @@ def _picture(directory: Path, number: int, width: int) -> Picture:
 
 @pytest.mark.parametrize("image_size", IMAGE_SIZES)
 def test_anchors_are_torchvisions(image_size: tuple[int, int]) -> None:
-    """Shapes, order and places agree exactly, whether strides divide the picture or not."""
+    """Shapes, order and places agree exactly, whether strides divide the image or not."""
     assert torch.equal(grid_anchors(CONFIG, _grids(image_size), image_size), _theirs(image_size))
 
 
-def test_strides_follow_the_picture() -> None:
+def test_strides_follow_the_image() -> None:
     """At 800 px neighbours at P6 and P7 lie 61 and 114 px apart (FACTS 0.4)."""
     levels = grid_anchors(CONFIG, _grids((800, 800)), (800, 800)).split([9 * g * g for g in (100, 50, 25, 13, 7)])
     steps = [(level[9] - level[0]).tolist() for level in levels]
@@ -72,7 +72,7 @@ def test_the_first_cell_has_the_published_shapes() -> None:
     assert sides[3:6] == [[32, 32], [40, 40], [50, 50]]
 
 
-def test_without_the_pictures_size_it_is_an_error() -> None:
+def test_without_the_images_size_it_is_an_error() -> None:
     """One line says what is missing; the other geometries do not need it."""
     with pytest.raises(ValueError, match="give image_size") as caught:
         grid_anchors(CONFIG, _grids((64, 64)))
@@ -80,17 +80,17 @@ def test_without_the_pictures_size_it_is_an_error() -> None:
     assert len(grid_anchors(AnchorConfig(), _grids((64, 64)))) == 9 * (64 + 16 + 4 + 1 + 1)
 
 
-def test_a_pictures_boxes_do_not_depend_on_its_neighbours(tmp_path: Path) -> None:
-    """Pictures of several sizes are predicted as each alone is, though a batch of them would be padded further."""
+def test_a_images_boxes_do_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    """Images of several sizes are predicted as each alone is, though a batch of them would be padded further."""
     detector = replace(tiny_detector(anchors=CONFIG), inputs=InputConfig(short_side=72, max_long_side=300))
     model = tiny_model(anchors=CONFIG, prior_prob=0.5)
-    pictures = [_picture(tmp_path, number, width) for number, width in enumerate((60, 144, 90))]
+    images = [_image(tmp_path, number, width) for number, width in enumerate((60, 144, 90))]
 
-    def boxes(group: list[Picture]) -> list[torch.Tensor]:
+    def boxes(group: list[ImageRecord]) -> list[torch.Tensor]:
         found = predict(model, detector, group, InferenceConfig(score_threshold=0.4), FLOAT32, batch_size=8)
         return [one.detections.boxes for one in found]
 
-    together, alone = boxes(pictures), [boxes([picture])[0] for picture in pictures]
+    together, alone = boxes(images), [boxes([image])[0] for image in images]
     assert len(together) == 3
     for one, other in zip(together, alone, strict=True):
         assert len(one) > 0
@@ -98,7 +98,7 @@ def test_a_pictures_boxes_do_not_depend_on_its_neighbours(tmp_path: Path) -> Non
 
 
 def test_a_network_follows_the_size_of_each_batch() -> None:
-    """Pictures of other sizes have other anchors, in whatever order they come."""
+    """Images of other sizes have other anchors, in whatever order they come."""
     model = RetinaNet(
         ModelConfig(num_classes=2, backbone=SmallResNet(widths=(8, 8, 8, 8)), anchors=CONFIG, pyramid_channels=8)
     ).eval()

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import MODEL, tiny_detector, tiny_model
 
 from analysis.bags.matches import ANCHOR_COLUMNS, summarize_bags
-from freeanchor.data.coco import Picture
+from freeanchor.data.coco import ImageRecord
 from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
@@ -19,11 +19,11 @@ from freeanchor.losses.retinanet import RetinaNetLoss
 BOXES = [[10.0, 20.0, 60.0, 90.0], [64.0, 32.0, 120.0, 62.0], [80.0, 80.0, 110.0, 120.0]]
 
 
-def _picture(directory: Path, boxes: list[list[float]]) -> Picture:
-    """A picture of 128 px, which the tiny detector sees at half that size."""
+def _image(directory: Path, boxes: list[list[float]]) -> ImageRecord:
+    """An image of 128 px, which the tiny detector sees at half that size."""
     path = directory / "p.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)).save(path)
-    return Picture(
+    return ImageRecord(
         image_id=42,
         path=path,
         width=128,
@@ -37,8 +37,8 @@ def _picture(directory: Path, boxes: list[list[float]]) -> Picture:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """The bags of three objects, one a class."""
-    picture = _picture(tmp_path_factory.mktemp("bags"), BOXES)
-    return bag_rows(tiny_model(prior_prob=0.3), tiny_detector(), picture, FreeAnchorLoss(bag_size=20))
+    image = _image(tmp_path_factory.mktemp("bags"), BOXES)
+    return bag_rows(tiny_model(prior_prob=0.3), tiny_detector(), image, FreeAnchorLoss(bag_size=20))
 
 
 def _corners(row: dict, prefix: str = "") -> tuple[float, ...]:
@@ -99,8 +99,8 @@ def test_assigned_is_the_rule_of_iou(rows: list[dict], tmp_path: Path) -> None:
         if row["iou"] < max(others) - 1e-6:
             assert row["assigned"] is False
     strict = RetinaNetLoss(foreground_iou=0.95, background_iou=0.95, low_quality_matches=False)
-    picture = _picture(tmp_path, BOXES)
-    few = bag_rows(tiny_model(), tiny_detector(), picture, FreeAnchorLoss(bag_size=20), strict)
+    image = _image(tmp_path, BOXES)
+    few = bag_rows(tiny_model(), tiny_detector(), image, FreeAnchorLoss(bag_size=20), strict)
     assert sum(row["assigned"] for row in few) < sum(row["assigned"] for row in rows)
 
 
@@ -115,9 +115,9 @@ def test_rows_feed_the_analysis(rows: list[dict]) -> None:
     assert bool(summary["effective_anchors"].between(1, 20 + 1e-6).all())
 
 
-def test_a_picture_without_objects_has_no_rows(tmp_path: Path) -> None:
+def test_a_image_without_objects_has_no_rows(tmp_path: Path) -> None:
     """Nothing to match, nothing to say."""
-    assert bag_rows(tiny_model(), tiny_detector(), _picture(tmp_path, []), FreeAnchorLoss()) == []
+    assert bag_rows(tiny_model(), tiny_detector(), _image(tmp_path, []), FreeAnchorLoss()) == []
 
 
 def test_a_hopeless_class_score_leaves_finite_numbers(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_hopeless_class_score_leaves_finite_numbers(tmp_path: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
         model.cls_head.output.bias.fill_(-200.0)
-    found = bag_rows(model, tiny_detector(), _picture(tmp_path, BOXES), FreeAnchorLoss(bag_size=5))
+    found = bag_rows(model, tiny_detector(), _image(tmp_path, BOXES), FreeAnchorLoss(bag_size=5))
     for row in found:
         assert row["cls_prob"] == row["confidence"] == row["loc_prob"] == 0
         assert row["weight"] == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""ONNX: the graph finds what torch finds, in pictures of any size, and says what it cannot do."""
+"""ONNX: the graph finds what torch finds, in images of any size, and says what it cannot do."""
 
 import importlib.util
 import json
@@ -65,7 +65,7 @@ def _with(**changes: Any) -> DetectorConfig:
     ids=["own", "bgr", "no caps", "caps that cut", "other anchors"],
 )
 def test_the_graph_finds_what_torch_finds(tmp_path: Path, detector: DetectorConfig) -> None:
-    """In pictures of five sizes, none of them the traced one, at three thresholds, down to none above."""
+    """In images of five sizes, none of them the traced one, at three thresholds, down to none above."""
     checkpoint = _save(tmp_path / "model.safetensors", detector)
     write_onnx(checkpoint, tmp_path / "model.onnx")
     graph = load_onnx(tmp_path / "model.onnx", threads=1)
@@ -183,7 +183,7 @@ def test_a_graph_that_fails_or_names_too_few_classes_is_told(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["mobilevitv2_050"])
 def test_a_backbone_that_keeps_the_traced_size_is_refused(tmp_path: Path, name: str) -> None:
-    """Some of timm's reshape by the picture's size, which a trace takes for a constant."""
+    """Some of timm's reshape by the image's size, which a trace takes for a constant."""
     detector = tiny_detector(backbone=TimmBackbone(name=name))
     save_model(tmp_path / "model.safetensors", RetinaNet(detector.model).eval(), detector)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: .* as ONNX at 96x64 px"):

@@ -14,7 +14,7 @@ from tiny import FLOAT32, eager_model, tiny_detector, tiny_model, tiny_split, wr
 
 from analysis.evaluation.nms_recall import NmsRecallDefinition, object_recall
 from freeanchor.checkpoints.native import DetectorConfig
-from freeanchor.data.coco import InputConfig, Picture, Sample, Split
+from freeanchor.data.coco import ImageRecord, InputConfig, Sample, Split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.inference import predict as module
@@ -31,21 +31,21 @@ def model() -> RetinaNet:
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Four pictures of two objects each."""
+    """Four images of two objects each."""
     return tiny_split(tmp_path_factory.mktemp("data"), "val")
 
 
 def _predict(
-    model: RetinaNet, pictures: tuple[Picture, ...], detector: DetectorConfig | None = None, **inference: object
+    model: RetinaNet, images: tuple[ImageRecord, ...], detector: DetectorConfig | None = None, **inference: object
 ) -> list[Prediction]:
-    return list(predict(model, detector or tiny_detector(), pictures, InferenceConfig(**inference), FLOAT32))
+    return list(predict(model, detector or tiny_detector(), images, InferenceConfig(**inference), FLOAT32))
 
 
-def _picture(path: Path, image: Image.Image, box: list[float] | None = None) -> Picture:
+def _image(path: Path, image: Image.Image, box: list[float] | None = None) -> ImageRecord:
     image.save(path)
     boxes = torch.tensor([box] if box else [], dtype=torch.float32).reshape(-1, 4)
     numbers = torch.arange(len(boxes))
-    return Picture(
+    return ImageRecord(
         image_id=1,
         path=path,
         width=image.width,
@@ -86,7 +86,7 @@ def test_best_iou_is_the_highest_of_all(
 
 def test_nms_takes_away_and_never_adds(model: RetinaNet, split: Split) -> None:
     """For every object, the best IoU before NMS is at least that after it, and any class at least its own."""
-    for prediction in _predict(model, split.pictures):
+    for prediction in _predict(model, split.images):
         recall = prediction.recall
         assert len(recall.before) == 2
         for after in (recall.after, recall.after_capped, recall.before_same_class):
@@ -101,13 +101,13 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
     tmp_path: Path, model: RetinaNet, split: Split, max_detections: int
 ) -> None:
     """Streamed here or computed there from the same candidates as COCO results: the same best IoUs, all definitions."""
-    predictions = _predict(model, split.pictures, max_per_level=None, max_detections=max_detections)
+    predictions = _predict(model, split.images, max_per_level=None, max_detections=max_detections)
     ground_truth, candidates = written_candidates(tmp_path / "candidates.json", predictions, split)
     assert len(candidates) > 1000
     streamed = {
         name: torch.cat([getattr(one.recall, name) for one in predictions]).detach().numpy() for name in COLUMNS
     }
-    order = torch.cat([prediction.picture.annotation_ids for prediction in predictions]).numpy()
+    order = torch.cat([prediction.image.annotation_ids for prediction in predictions]).numpy()
     for suffix in ("", "_same_class"):
         for after, cap in ((f"after{suffix}", None), (f"after_capped{suffix}", max_detections)):
             definition = NmsRecallDefinition(class_aware=bool(suffix), max_detections=cap)
@@ -119,8 +119,8 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
 
 def test_caps_hold_for_detections_and_not_for_candidates(model: RetinaNet, split: Split) -> None:
     """NMS recall counts every candidate above the score threshold, detections are the best few (FACTS A9, B)."""
-    free = _predict(model, split.pictures, max_per_level=None, max_detections=None)
-    capped = _predict(model, split.pictures, max_per_level=6, max_detections=10)
+    free = _predict(model, split.images, max_per_level=None, max_detections=None)
+    capped = _predict(model, split.images, max_per_level=6, max_detections=10)
     for one, other in zip(free, capped, strict=True):
         assert torch.equal(one.candidates.scores, other.candidates.scores)
         assert torch.equal(one.recall.before, other.recall.before)
@@ -128,9 +128,9 @@ def test_caps_hold_for_detections_and_not_for_candidates(model: RetinaNet, split
         assert len(one.detections) > len(other.detections) == 10
 
 
-def test_candidates_score_above_the_threshold_and_lie_in_the_picture(model: RetinaNet, split: Split) -> None:
+def test_candidates_score_above_the_threshold_and_lie_in_the_image(model: RetinaNet, split: Split) -> None:
     """Boxes are clipped to the file's frame; detections are sorted, best first."""
-    for prediction in _predict(model, split.pictures, score_threshold=0.4):
+    for prediction in _predict(model, split.images, score_threshold=0.4):
         assert prediction.candidates.scores.min() > 0.4
         boxes = prediction.candidates.boxes
         assert boxes.min() >= 0
@@ -139,14 +139,14 @@ def test_candidates_score_above_the_threshold_and_lie_in_the_picture(model: Reti
         assert scores == sorted(scores, reverse=True)
 
 
-def test_a_picture_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: Path, model: RetinaNet) -> None:
+def test_a_image_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: Path, model: RetinaNet) -> None:
     """Boxes come in the pixels of the file, whatever size the network saw."""
     large = _noise(128, 192)
-    pictures = (
-        _picture(tmp_path / "large.png", large, [20, 30, 80, 90]),
-        _picture(tmp_path / "small.png", large.resize((64, 96), Image.Resampling.BILINEAR), [10, 15, 40, 45]),
+    images = (
+        _image(tmp_path / "large.png", large, [20, 30, 80, 90]),
+        _image(tmp_path / "small.png", large.resize((64, 96), Image.Resampling.BILINEAR), [10, 15, 40, 45]),
     )
-    one, other = _predict(model, pictures)
+    one, other = _predict(model, images)
     assert len(one.candidates) == len(other.candidates) > 0
     torch.testing.assert_close(one.candidates.boxes, 2 * other.candidates.boxes)
     torch.testing.assert_close(one.candidates.scores, other.candidates.scores)
@@ -158,9 +158,9 @@ def test_multi_scale_candidates_are_those_of_each_scale(
     tmp_path: Path, model: RetinaNet, size: tuple[int, int]
 ) -> None:
     """All scales' candidates, in the file's frame, go through one NMS (FACTS A10)."""
-    picture = _picture(tmp_path / "p.png", _noise(*size), [10, 12, 40, 44])
-    (together,) = _predict(model, (picture,), short_sides=(32, 64, 80))
-    apart = [_predict(model, (picture,), short_sides=(side,))[0] for side in (32, 64, 80)]
+    image = _image(tmp_path / "p.png", _noise(*size), [10, 12, 40, 44])
+    (together,) = _predict(model, (image,), short_sides=(32, 64, 80))
+    apart = [_predict(model, (image,), short_sides=(side,))[0] for side in (32, 64, 80)]
     assert torch.equal(together.candidates.boxes, torch.cat([one.candidates.boxes for one in apart]))
     assert torch.equal(together.candidates.scores, torch.cat([one.candidates.scores for one in apart]))
     limit = torch.tensor([*size, *size]) + 1e-3
@@ -171,9 +171,7 @@ def test_multi_scale_candidates_are_those_of_each_scale(
 
 def test_one_scale_of_the_inputs_own_size_changes_nothing(model: RetinaNet, split: Split) -> None:
     """Multi-scale testing at the usual scale alone is the usual test."""
-    for one, other in zip(
-        _predict(model, split.pictures), _predict(model, split.pictures, short_sides=(64,)), strict=True
-    ):
+    for one, other in zip(_predict(model, split.images), _predict(model, split.images, short_sides=(64,)), strict=True):
         assert torch.equal(one.detections.boxes, other.detections.boxes)
 
 
@@ -190,31 +188,31 @@ def test_the_longest_side_grows_with_the_scale(
 
     monkeypatch.setattr(module, "load_sample", record)
     detector = replace(tiny_detector(), inputs=InputConfig(short_side=64, max_long_side=107))
-    picture = _picture(tmp_path / "p.png", _noise(96, 64))
-    _predict(model, (picture,), detector, short_sides=(32, 64, 128))
+    image = _image(tmp_path / "p.png", _noise(96, 64))
+    _predict(model, (image,), detector, short_sides=(32, 64, 128))
     assert seen == [(32, 48), (64, 96), (128, 192)]
 
 
 def test_nothing_found_is_no_error(split: Split) -> None:
     """An untrained detector's scores are all below the threshold: no detections, IoUs of 0."""
-    predictions = _predict(tiny_model(prior_prob=0.01), split.pictures)
+    predictions = _predict(tiny_model(prior_prob=0.01), split.images)
     assert [len(prediction.detections) for prediction in predictions] == [0] * 4
     assert all(getattr(prediction.recall, name).tolist() == [0, 0] for prediction in predictions for name in COLUMNS)
 
 
-def test_a_picture_without_objects_has_no_recall(tmp_path: Path, model: RetinaNet) -> None:
+def test_a_image_without_objects_has_no_recall(tmp_path: Path, model: RetinaNet) -> None:
     """It has detections all the same."""
-    (prediction,) = _predict(model, (_picture(tmp_path / "p.png", _noise(64, 64)),))
+    (prediction,) = _predict(model, (_image(tmp_path / "p.png", _noise(64, 64)),))
     assert len(prediction.detections) > 0
     assert all(getattr(prediction.recall, name).shape == (0,) for name in COLUMNS)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_batches_change_nothing(model: RetinaNet, split: Split, batch_size: int) -> None:
-    """Pictures of one size have the same predictions, in order, however many go through the network at once."""
-    usual = _predict(model, split.pictures)
-    found = list(predict(model, tiny_detector(), split.pictures, InferenceConfig(), FLOAT32, batch_size))
-    assert [one.picture.image_id for one in found] == [picture.image_id for picture in split.pictures]
+    """Images of one size have the same predictions, in order, however many go through the network at once."""
+    usual = _predict(model, split.images)
+    found = list(predict(model, tiny_detector(), split.images, InferenceConfig(), FLOAT32, batch_size))
+    assert [one.image.image_id for one in found] == [image.image_id for image in split.images]
     for one, other in zip(usual, found, strict=True):
         torch.testing.assert_close(one.candidates.boxes, other.candidates.boxes, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(one.candidates.scores, other.candidates.scores, rtol=1e-4, atol=1e-5)
@@ -232,8 +230,8 @@ def test_detections_need_no_candidates_beyond_the_cap(tmp_path: Path) -> None:
     split = tiny_split(tmp_path)
     model, detector = tiny_model(prior_prob=0.5), tiny_detector(prior_prob=0.5)
     inference = InferenceConfig(max_per_level=20)
-    whole = list(predict(model, detector, split.pictures, inference, FLOAT32))
-    capped = list(predict(model, detector, split.pictures, inference, FLOAT32, all_candidates=False))
+    whole = list(predict(model, detector, split.images, inference, FLOAT32))
+    capped = list(predict(model, detector, split.images, inference, FLOAT32, all_candidates=False))
     for one, other in zip(whole, capped, strict=True):
         assert len(one.candidates) > len(other.candidates)
         assert torch.equal(one.detections.boxes, other.detections.boxes)

@@ -23,14 +23,14 @@ def model() -> RetinaNet:
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Four pictures of two objects each."""
+    """Four images of two objects each."""
     return tiny_split(tmp_path_factory.mktemp("data"), "val")
 
 
 def test_budgets_are_those_of_the_analysis(tmp_path: Path, model: RetinaNet, split: Split) -> None:
-    """Of each picture the ten and two hundred best-scored candidates: as the analysis takes them from a file."""
+    """Of each image the ten and two hundred best-scored candidates: as the analysis takes them from a file."""
     config, budgets = InferenceConfig(max_per_level=None), (10, 200)
-    predictions = list(predict(model, tiny_detector(), split.pictures, config, FLOAT32, budgets=budgets))
+    predictions = list(predict(model, tiny_detector(), split.images, config, FLOAT32, budgets=budgets))
     ground_truth, candidates = written_candidates(tmp_path / "candidates.json", predictions, split)
     for budget in budgets:
         found = object_recall(ground_truth, candidates, definition=NmsRecallDefinition(max_candidates=budget))
@@ -50,7 +50,7 @@ def test_a_budget_of_all_candidates_is_the_papers_recall(
     detector = tiny_detector()
     detector = replace(detector, inputs=replace(detector.inputs, box_convention=convention))
     config = InferenceConfig(**inference)
-    found = list(predict(model, detector, split.pictures, config, FLOAT32, budgets=(10, 10**6)))
+    found = list(predict(model, detector, split.images, config, FLOAT32, budgets=(10, 10**6)))
     for one in found:
         few, all_of_them = one.at_budgets[10], one.at_budgets[10**6]
         assert torch.equal(all_of_them.before, one.recall.before)
@@ -62,4 +62,4 @@ def test_a_budget_of_all_candidates_is_the_papers_recall(
 
 def test_without_budgets_nothing_is_sorted(model: RetinaNet, split: Split) -> None:
     """Whoever asks for none gets none."""
-    assert next(predict(model, tiny_detector(), split.pictures, InferenceConfig(), FLOAT32)).at_budgets == {}
+    assert next(predict(model, tiny_detector(), split.images, InferenceConfig(), FLOAT32)).at_budgets == {}

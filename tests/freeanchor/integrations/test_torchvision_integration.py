@@ -133,7 +133,7 @@ def test_the_prior_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize("targets", [_targets(), [_targets()[0], NO_OBJECTS], [NO_OBJECTS] * 2], ids=len)
 def test_every_parameter_gets_a_finite_gradient(targets: list) -> None:
-    """Both heads and the backbone are reached, pictures without objects included, so that DDP waits for nobody."""
+    """Both heads and the backbone are reached, images without objects included, so that DDP waits for nobody."""
     model = use_free_anchor(_model(), LOSS).train()
     sum(model(_images(), targets).values()).backward()
     gradients = _gradients(model)
@@ -266,7 +266,7 @@ def test_labels_outside_the_head_are_refused() -> None:
     """A label beyond the head's slots, the commonest mistake with num_classes, is named."""
     model, targets = use_free_anchor(_model(), LOSS).train(), _targets()
     targets[1]["labels"] = torch.tensor([4])
-    with pytest.raises(ValueError, match="picture 1 has label 4"):
+    with pytest.raises(ValueError, match="image 1 has label 4"):
         model(_images(), targets)
 
 
@@ -278,9 +278,9 @@ def test_degenerate_boxes_are_refused_by_torchvision() -> None:
         model(_images(), targets)
 
 
-def test_pictures_with_anchors_of_their_own_are_refused() -> None:
-    """A generator that gives each picture other anchors cannot be trained by a loss over one set."""
+def test_images_with_anchors_of_their_own_are_refused() -> None:
+    """A generator that gives each image other anchors cannot be trained by a loss over one set."""
     anchors = [torch.rand(6, 4), torch.rand(6, 4)]
     outputs = {"cls_logits": torch.zeros(2, 6, 3), "bbox_regression": torch.zeros(2, 6, 4)}
-    with pytest.raises(ValueError, match="picture 1 has other anchors"):
+    with pytest.raises(ValueError, match="image 1 has other anchors"):
         TorchvisionLoss(loss=LOSS)([NO_OBJECTS] * 2, outputs, anchors)

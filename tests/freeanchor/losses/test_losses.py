@@ -185,7 +185,7 @@ def test_box_weight_scales_retinanets_box_term() -> None:
 def test_the_order_of_objects_does_not_matter(
     loss: FreeAnchorLoss | RetinaNetLoss, order: list[int], seed: int
 ) -> None:
-    """Listing a picture's objects in another order leaves both terms as they are."""
+    """Listing an image's objects in another order leaves both terms as they are."""
     inputs = random_inputs(seed, num_objects=(5,))
     shuffled = replace(inputs, gt_boxes=[inputs.gt_boxes[0][order]], gt_labels=[inputs.gt_labels[0][order]])
     terms, others = loss(*inputs.arguments()), loss(*shuffled.arguments())

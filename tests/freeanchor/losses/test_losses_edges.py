@@ -56,9 +56,9 @@ def test_float32_keeps_its_accuracy_when_training_has_succeeded(loss: FreeAnchor
     """With confident, well placed predictions and a silent background, float32 agrees with float64 to 1e-4."""
     inputs = random_inputs(42, noise=0.05)
     confident = torch.full_like(inputs.logits, -8.0)
-    for picture, labels in enumerate(inputs.gt_labels):
+    for image, labels in enumerate(inputs.gt_labels):
         for j in range(len(inputs.anchors)):
-            confident[picture, j, labels[j % len(labels)]] = 12.0
+            confident[image, j, labels[j % len(labels)]] = 12.0
     # Rounded to float32 first, so that both precisions see the same numbers.
     inputs = replace(inputs, logits=confident).to(torch.float32).to(torch.float64)
     expected, terms = loss(*inputs.arguments()), loss(*inputs.to(torch.float32).arguments())
@@ -67,7 +67,7 @@ def test_float32_keeps_its_accuracy_when_training_has_succeeded(loss: FreeAnchor
 
 
 @by_name
-def test_a_picture_without_objects_counts_as_background_only(loss: FreeAnchorLoss | RetinaNetLoss) -> None:
+def test_a_image_without_objects_counts_as_background_only(loss: FreeAnchorLoss | RetinaNetLoss) -> None:
     """Without any object the localising term is 0, the background still counts, and the deltas have gradient 0."""
     inputs = random_inputs(43, num_objects=(0, 0)).leaves()
     terms = loss(*inputs.arguments())
@@ -113,7 +113,7 @@ def test_arguments_and_settings_stay_as_they_are(loss: FreeAnchorLoss | RetinaNe
 
 @by_name
 def test_ground_truth_that_does_not_pair_is_refused(loss: FreeAnchorLoss | RetinaNetLoss) -> None:
-    """Fewer ground truths than pictures, or fewer labels than boxes, are an error in one line."""
+    """Fewer ground truths than images, or fewer labels than boxes, are an error in one line."""
     inputs = random_inputs(47)
     too_few = replace(inputs, gt_boxes=inputs.gt_boxes[:1], gt_labels=inputs.gt_labels[:1])
     unlabelled = replace(inputs, gt_labels=[inputs.gt_labels[0][:1], inputs.gt_labels[1]])

@@ -1,4 +1,4 @@
-"""Both losses under random cases made of everything that has ever given nan: a picture is a case.
+"""Both losses under random cases made of everything that has ever given nan: an image is a case.
 
 Boxes have whole coordinates, so that overlaps of exactly 0.4, 0.5 and 0.6 are common; objects repeat, lie on anchors,
 have no area, or are missing; predictions hit anchors and objects exactly, or overflow; scores are 0, 1/2, 1 and between.
@@ -17,7 +17,7 @@ from freeanchor.boxes import pairwise_iou
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 
-NUM_ANCHORS, NUM_CLASSES, PICTURES_A_CALL = 12, 3, 500
+NUM_ANCHORS, NUM_CLASSES, IMAGES_A_CALL = 12, 3, 500
 NUM_CASES = int(os.environ.get("FREEANCHOR_LOSS_CASES", "6000"))  # over all precisions
 PRECISIONS = [torch.float32, torch.bfloat16, torch.float16]
 LOSSES = [
@@ -52,12 +52,12 @@ def _objects(generator: torch.Generator) -> Tensor:
 def _cases(seed: int, dtype: torch.dtype) -> LossInputs:
     """A batch of cases."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (PICTURES_A_CALL, NUM_ANCHORS)
+    shape = (IMAGES_A_CALL, NUM_ANCHORS)
     logits = 3 * torch.randn(*shape, NUM_CLASSES, generator=generator)
     extreme = _pick([-1e4, -100, -20, 0, 20, 100, 1e4], (*shape, NUM_CLASSES), generator)
     deltas = torch.randn(*shape, 4, generator=generator)
     wild = _pick([-1e4, -50, 0, 2.5, 50, 1e4], (*shape, 4), generator)
-    boxes = [_objects(generator) for _ in range(PICTURES_A_CALL)]
+    boxes = [_objects(generator) for _ in range(IMAGES_A_CALL)]
     return LossInputs(
         logits=torch.where(torch.rand(logits.shape, generator=generator) < 0.4, extreme, logits).to(dtype),
         # predictions that are their anchors, shift them by whole pixels, or leave all bounds, anchor by anchor
@@ -76,7 +76,7 @@ def _mixed(deltas: Tensor, wild: Tensor, chance: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
 def test_every_random_case_has_finite_terms_and_gradients(dtype: torch.dtype) -> None:
     """No inf and no nan in a term or a gradient of any setting; terms are not negative."""
-    for number in range(-(-NUM_CASES // (len(PRECISIONS) * PICTURES_A_CALL))):
+    for number in range(-(-NUM_CASES // (len(PRECISIONS) * IMAGES_A_CALL))):
         inputs = _cases(number, dtype).leaves()
         loss = LOSSES[number % len(LOSSES)]
         terms = loss(*inputs.arguments())

@@ -32,7 +32,7 @@ def _loss(case: dict[str, np.ndarray]) -> FreeAnchorLoss:
 
 
 def _ragged(case: dict[str, np.ndarray], name: str) -> list[torch.Tensor]:
-    return [torch.from_numpy(case[f"{name}/{picture}"]) for picture in range(int(case[f"{name}/count"]))]
+    return [torch.from_numpy(case[f"{name}/{image}"]) for image in range(int(case[f"{name}/count"]))]
 
 
 @pytest.mark.parametrize(("path", "index"), CASES)

@@ -94,7 +94,7 @@ def test_identical_objects_share_by_order() -> None:
 
 
 def test_without_objects_everything_is_background() -> None:
-    """A picture without objects assigns BACKGROUND everywhere."""
+    """An image without objects assigns BACKGROUND everywhere."""
     anchors, gt_boxes = _scene(4)
     assert assign_by_iou(anchors, gt_boxes[:0]).tolist() == [BACKGROUND] * 60
 
@@ -116,7 +116,7 @@ def test_bags_equal_the_oracle(seed: int, bag_size: int) -> None:
 
 
 def test_bags_of_no_objects_are_none() -> None:
-    """A picture without objects has a [0, n] tensor of bags."""
+    """An image without objects has a [0, n] tensor of bags."""
     anchors, gt_boxes = _scene(5)
     assert anchor_bags(anchors, gt_boxes[:0], 50).shape == (0, 50)
     assert anchor_bags(anchors[:7], gt_boxes[:0], 50).shape == (0, 7)

@@ -59,7 +59,7 @@ def _gradients(terms: dict[str, Tensor], inputs: LossInputs) -> tuple[Tensor, Te
 
 
 def _part(inputs: LossInputs, first: int, last: int) -> LossInputs:
-    """Some of the pictures of a batch."""
+    """Some of the images of a batch."""
     own = slice(first, last)
     return LossInputs(
         logits=inputs.logits[own],
@@ -87,7 +87,7 @@ def test_values_and_gradients_are_torchvisions(seed: int, num_objects: tuple) ->
 
 
 def test_a_whole_torchvision_training_step_has_these_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From pictures to losses, torchvision's training forward gives what our loss makes of its head's outputs."""
+    """From images to losses, torchvision's training forward gives what our loss makes of its head's outputs."""
     detector, seen = _detector().train(), []
     compute_loss = detector.compute_loss
     monkeypatch.setattr(detector, "compute_loss", lambda *given: seen.append(given) or compute_loss(*given))
@@ -117,8 +117,8 @@ def test_torchvisions_own_functions_are_called(monkeypatch: pytest.MonkeyPatch, 
     assert [name for name, value in terms.items() if value == 17.25] == [term]
 
 
-def test_a_picture_without_objects_is_background() -> None:
-    """Its box term is 0 with a gradient of zeros, its scores are all pushed down, and it counts as a picture."""
+def test_a_image_without_objects_is_background() -> None:
+    """Its box term is 0 with a gradient of zeros, its scores are all pushed down, and it counts as an image."""
     inputs = random_inputs(2, num_objects=(0, 3)).leaves()
     terms = LOSS(*inputs.arguments())
     logits_gradient, deltas_gradient = _gradients(terms, inputs)
@@ -130,17 +130,17 @@ def test_a_picture_without_objects_is_background() -> None:
     assert alone["classification"] > 0
 
 
-def test_one_picture_is_our_loss_in_other_units() -> None:
-    """On each picture alone it is our RetinaNetLoss with matched anchors as divisor and plain L1 of plain deltas."""
+def test_one_image_is_our_loss_in_other_units() -> None:
+    """On each image alone it is our RetinaNetLoss with matched anchors as divisor and plain L1 of plain deltas."""
     inputs = random_inputs(3, num_objects=(4, 0, 2), num_anchors=60)
-    pictures = [_part(inputs, image, image + 1) for image in range(3)]
-    expected = [LIKE_TORCHVISION(*picture.arguments()) for picture in pictures]
+    images = [_part(inputs, image, image + 1) for image in range(3)]
+    expected = [LIKE_TORCHVISION(*image.arguments()) for image in images]
     for name, value in LOSS(*inputs.arguments()).items():
         assert value.item() == pytest.approx(sum(terms[name].item() for terms in expected) / 3, rel=1e-9)
 
 
-def test_pictures_weigh_alike_however_many_anchors_they_have_matched() -> None:
-    """Ours divides by the batch's matched anchors, so that a crowded picture weighs more; torchvision's does not."""
+def test_images_weigh_alike_however_many_anchors_they_have_matched() -> None:
+    """Ours divides by the batch's matched anchors, so that a crowded image weighs more; torchvision's does not."""
     inputs = random_inputs(4, num_objects=(1, 9), num_anchors=60)
     few, many = _num_matched(inputs)
     assert 2 * few < many
@@ -153,8 +153,8 @@ def test_pictures_weigh_alike_however_many_anchors_they_have_matched() -> None:
         assert ours[name].item() != pytest.approx(terms[name].item(), rel=1e-2)
 
 
-def test_our_default_divides_classification_by_one_picture_more() -> None:
-    """The authors' divisor is matched anchors plus pictures, torchvision's the matched anchors alone."""
+def test_our_default_divides_classification_by_one_image_more() -> None:
+    """The authors' divisor is matched anchors plus images, torchvision's the matched anchors alone."""
     inputs = random_inputs(5, num_objects=(3,), num_anchors=60)
     (matched,) = _num_matched(inputs)
     ours, theirs = RetinaNetLoss()(*inputs.arguments()), LOSS(*inputs.arguments())
@@ -208,7 +208,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype, autocast: boo
 
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_parts_of_a_batch_add_up_to_it(first: int) -> None:
-    """Shared out among processes, with the number of pictures summed, terms and gradients add up to the batch's."""
+    """Shared out among processes, with the number of images summed, terms and gradients add up to the batch's."""
     inputs = random_inputs(9, num_objects=(4, 0, 1, 2), num_anchors=60).leaves()
     parts = [_part(inputs, 0, first), _part(inputs, first, 4)]
     terms = [LOSS(*part.arguments(), total_count=lambda _own: 4) for part in parts]
@@ -220,8 +220,8 @@ def test_parts_of_a_batch_add_up_to_it(first: int) -> None:
         torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-15)
 
 
-def test_only_pictures_are_counted_over_processes() -> None:
-    """What other processes have matched changes nothing here: one count is asked for, that of pictures."""
+def test_only_images_are_counted_over_processes() -> None:
+    """What other processes have matched changes nothing here: one count is asked for, that of images."""
     asked: list[int] = []
     LOSS(*random_inputs(10, num_objects=(3, 1)).arguments(), total_count=lambda own: asked.append(own) or own)
     assert asked == [2]

@@ -44,7 +44,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with a crowd region in every picture."""
+    """A data set with a crowd region in every image."""
     folder = tmp_path_factory.mktemp("shapes") / "crowded"
     write_shapes(ShapesConfig(num_train=6, num_val=1, crowd_fraction=1.0, empty_fraction=0.0), folder)
     return folder
@@ -65,8 +65,8 @@ def test_bytes_match_the_committed_digest(written: Path) -> None:
     assert digest(written) == SMALL_DIGEST
 
 
-def test_a_picture_does_not_depend_on_how_many_are_drawn(written: Path, tmp_path: Path) -> None:
-    """A larger data set begins with the pictures and annotations of a smaller one."""
+def test_a_image_does_not_depend_on_how_many_are_drawn(written: Path, tmp_path: Path) -> None:
+    """A larger data set begins with the images and annotations of a smaller one."""
     write_shapes(dataclasses.replace(SMALL, num_train=5, num_val=3), tmp_path / "more")
     for path in (written / "images").iterdir():
         assert path.read_bytes() == (tmp_path / "more" / "images" / path.name).read_bytes()
@@ -81,14 +81,14 @@ def test_coco_reads_it(written: Path, split: str) -> None:
     assert len(coco.getImgIds()) == getattr(SMALL, f"num_{split}")
     assert [category["name"] for category in coco.loadCats(range(1, 13))] == [each.name for each in CATEGORIES]
     for image in coco.loadImgs(coco.getImgIds()):
-        with Image.open(written / "images" / image["file_name"]) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (image["width"], image["height"]))
+        with Image.open(written / "images" / image["file_name"]) as opened:
+            assert (opened.format, opened.size) == ("JPEG", (image["width"], image["height"]))
     assert len(list((written / "images").glob(f"{split}_*.jpg"))) == getattr(SMALL, f"num_{split}")
 
 
 @pytest.mark.parametrize("folder", ["written", "crowded"])
 def test_annotations_are_valid(folder: str, request: pytest.FixtureRequest) -> None:
-    """Ids are unique, boxes positive and inside the picture, areas positive and no larger than the box, parts inside."""
+    """Ids are unique, boxes positive and inside the image, areas positive and no larger than the box, parts inside."""
     document = json.loads((request.getfixturevalue(folder) / "train.json").read_bytes())
     found = document["annotations"]
     assert [annotation["id"] for annotation in found] == list(range(1, len(found) + 1))
@@ -103,7 +103,7 @@ def test_annotations_are_valid(folder: str, request: pytest.FixtureRequest) -> N
 
 
 def test_crowds_are_one_region_that_nothing_covers(crowded: Path) -> None:
-    """Where asked for, each picture has exactly one crowd annotation, and no crowd where not."""
+    """Where asked for, each image has exactly one crowd annotation, and no crowd where not."""
     annotations = json.loads((crowded / "train.json").read_bytes())["annotations"]
     crowds = Counter(annotation["image_id"] for annotation in annotations if annotation["iscrowd"])
     assert crowds == dict.fromkeys(range(1, 7), 1)

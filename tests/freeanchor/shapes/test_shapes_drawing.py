@@ -62,7 +62,7 @@ def test_fill_equals_the_winding_rule(polygons: list[list[tuple[int, int]]]) -> 
 
 @pytest.mark.parametrize("glyph", GLYPHS)
 def test_glyphs_are_their_own_mirror_images(glyph: str) -> None:
-    """Mirroring an outline at its axis gives the same corners, so that flipped pictures keep their classes."""
+    """Mirroring an outline at its axis gives the same corners, so that flipped images keep their classes."""
     for outline in GLYPHS[glyph]:
         corners = {(round(x, 6) + 0.0, round(y, 6) + 0.0) for x, y in outline}
         assert {(x, -y + 0.0) for x, y in corners} == corners

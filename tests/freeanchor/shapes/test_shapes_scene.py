@@ -32,18 +32,18 @@ def scenes() -> list[Scene]:
 
 
 def test_seed_reaches_the_draw() -> None:
-    """Another seed, split or index gives another picture."""
-    pictures = [
+    """Another seed, split or index gives another image."""
+    images = [
         draw_scene(config, split, index).pixels.tobytes()
         for config in (ShapesConfig(), dataclasses.replace(ShapesConfig(), seed=1))
         for split in ("train", "val")
         for index in (0, 1)
     ]
-    assert len(set(pictures)) == len(pictures)
+    assert len(set(images)) == len(images)
 
 
-def test_empty_pictures_and_crowds_come_as_often_as_set(scenes: list[Scene]) -> None:
-    """By default about 2 % of the pictures are empty and 4 % have a crowd."""
+def test_empty_images_and_crowds_come_as_often_as_set(scenes: list[Scene]) -> None:
+    """By default about 2 % of the images are empty and 4 % have a crowd."""
     assert 1 <= sum(not scene.objects for scene in scenes) <= 12
     assert 3 <= sum(scene.crowd is not None for scene in scenes) <= 20
     only = draw_scene(ShapesConfig(empty_fraction=1.0), "train", 0)
@@ -51,7 +51,7 @@ def test_empty_pictures_and_crowds_come_as_often_as_set(scenes: list[Scene]) -> 
 
 
 def test_every_crowdedness_has_its_share(scenes: list[Scene]) -> None:
-    """Pictures have at most 20 objects, and each bin of the crowdedness figure holds over 15 % of them."""
+    """Images have at most 20 objects, and each bin of the crowdedness figure holds over 15 % of them."""
     counts = np.array([len(scene.objects) for scene in scenes])
     assert counts.max() <= ShapesConfig().max_objects
     for low, high in ((1, 3), (4, 7), (8, 12), (13, 20)):
@@ -124,8 +124,8 @@ def test_occlusion_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("image_size", [64, 300])
-def test_other_picture_sizes_can_be_drawn(image_size: int) -> None:
-    """At the bounds of what the settings allow, objects and crowds still lie inside pictures of any size."""
+def test_other_image_sizes_can_be_drawn(image_size: int) -> None:
+    """At the bounds of what the settings allow, objects and crowds still lie inside images of any size."""
     longest = (image_size - 2) / 2**0.5 - 0.1
     config = ShapesConfig(
         image_size=image_size,
@@ -144,7 +144,7 @@ def test_other_picture_sizes_can_be_drawn(image_size: int) -> None:
 
 
 def test_boxes_of_one_class_do_not_coincide(scenes: list[Scene]) -> None:
-    """No two objects of a class have boxes of IoU above 0.7 in one picture."""
+    """No two objects of a class have boxes of IoU above 0.7 in one image."""
     for scene in scenes:
         for number, a in enumerate(scene.objects):
             for b in scene.objects[:number]:

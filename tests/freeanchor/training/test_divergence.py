@@ -20,13 +20,13 @@ from freeanchor.training.step import DivergedError, Divergence, replay, save_div
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Six small pictures to train on."""
+    """Six small images to train on."""
     return tiny_split(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("loss", [RetinaNetLoss(), FreeAnchorLoss()], ids=["RetinaNet", "FreeAnchor"])
 def test_a_diverged_step_can_be_replayed(tmp_path: Path, split: Split, loss: RetinaNetLoss | FreeAnchorLoss) -> None:
-    """The message names the file; replaying it tells the same story, and each picture's own terms."""
+    """The message names the file; replaying it tells the same story, and each image's own terms."""
     recipe = tiny_recipe(loss, lr=1e30, max_grad_norm=None)
     with pytest.raises(TrainingError, match="freeanchor replay") as error:
         train(tmp_path, split, tiny_detector(), recipe, FLOAT32)
@@ -42,8 +42,8 @@ def test_a_diverged_step_can_be_replayed(tmp_path: Path, split: Split, loss: Ret
 
 def test_a_replay_of_a_sound_step_finds_nothing(tmp_path: Path, split: Split) -> None:
     """What is blamed is what is broken: with the weights of the start every layer is finite."""
-    detector, batch = tiny_detector(), collate([load_sample(p, tiny_detector().inputs) for p in split.pictures[:2]])
-    told = Divergence(step=7, what="loss", terms={"box": 1.0}, pictures=("a", "b"), precision="float32", lr=0.1)
+    detector, batch = tiny_detector(), collate([load_sample(p, tiny_detector().inputs) for p in split.images[:2]])
+    told = Divergence(step=7, what="loss", terms={"box": 1.0}, images=("a", "b"), precision="float32", lr=0.1)
     save_divergence(tmp_path / "d.safetensors", tiny_model(), detector, batch, RetinaNetLoss(), told)
     lines = list(replay(tmp_path / "d.safetensors"))
     assert "every layer gives finite values" in lines[2]
@@ -64,7 +64,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(split: Split) -> None:
     state = start(tiny_detector().model, recipe, FLOAT32)
     state.model.box_head.output.weight.register_hook(lambda gradient: gradient * float("nan"))
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items() if "running" not in name}
-    batch = collate([load_sample(picture, tiny_detector().inputs) for picture in split.pictures[:3]])
+    batch = collate([load_sample(image, tiny_detector().inputs) for image in split.images[:3]])
     with pytest.raises(DivergedError, match="gradient is not finite at step 0"):
         training_step(state, [batch], recipe, FLOAT32)
     after = state.model.state_dict()
@@ -79,7 +79,7 @@ def test_float16_leaves_out_steps_that_overflow_and_then_gives_up(split: Split) 
     weight = state.model.box_head.output.weight
     weight.register_hook(lambda gradient: gradient * float("inf"))
     before, scale = weight.detach().clone(), state.scaler.get_scale()
-    batch = collate([load_sample(picture, tiny_detector().inputs) for picture in split.pictures[:3]])
+    batch = collate([load_sample(image, tiny_detector().inputs) for image in split.images[:3]])
     training_step(state, [batch], recipe, runtime)
     assert torch.equal(weight, before)
     assert state.scaler.get_scale() == scale / 2
@@ -93,7 +93,7 @@ def test_float16_training_resumes_with_its_scale(tmp_path: Path, split: Split) -
     """The scale is part of the state: a training stopped and resumed has the one it had."""
     recipe, runtime = tiny_recipe(FreeAnchorLoss()), Runtime(precision="float16")
     state = start(tiny_detector().model, recipe, runtime)
-    batch = collate([load_sample(picture, tiny_detector().inputs) for picture in split.pictures[:3]])
+    batch = collate([load_sample(image, tiny_detector().inputs) for image in split.images[:3]])
     training_step(state, [batch], recipe, runtime)
     state.scaler.update(512.0)
     state.save(tmp_path / "state.safetensors", recipe)
@@ -106,20 +106,20 @@ def test_float16_training_resumes_with_its_scale(tmp_path: Path, split: Split) -
 
 
 def test_a_gradient_is_all_groups_doing_and_is_replayed(tmp_path: Path, split: Split) -> None:
-    """Whichever group broke it, every picture of the step is named and kept, and each one's gradient looked at."""
+    """Whichever group broke it, every image of the step is named and kept, and each one's gradient looked at."""
     recipe = tiny_recipe(RetinaNetLoss(), batch_size=4, group_size=2)
     state = start(tiny_detector().model, recipe, FLOAT32)
     factors = iter([float("nan"), 1.0])
     state.model.box_head.output.weight.register_hook(lambda gradient: gradient * next(factors))
-    samples = [load_sample(picture, tiny_detector().inputs) for picture in split.pictures[:4]]
+    samples = [load_sample(image, tiny_detector().inputs) for image in split.images[:4]]
     with pytest.raises(DivergedError) as error:
         training_step(state, [collate(samples[:2]), collate(samples[2:])], recipe, FLOAT32)
     found = error.value.divergence
     assert found is not None
-    assert found.pictures == tuple(sample.picture.path.name for sample in samples)
+    assert found.images == tuple(sample.record.path.name for sample in samples)
     path = tmp_path / "d.safetensors"
     with torch.no_grad():
         state.model.box_head.output.weight.fill_(float("inf"))
     save_divergence(path, state.model, tiny_detector(), error.value.batch, recipe.loss, found)
     lines = list(replay(path))
-    assert [f"{name}: gradient is not finite at " in "\n".join(lines) for name in found.pictures] == [True] * 4
+    assert [f"{name}: gradient is not finite at " in "\n".join(lines) for name in found.images] == [True] * 4

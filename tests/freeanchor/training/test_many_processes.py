@@ -68,7 +68,7 @@ RECIPES: dict[str, TrainConfig] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of six small pictures of unlike sizes."""
+    """A folder of six small images of unlike sizes."""
     folder = tmp_path_factory.mktemp("data")
     tiny_split(folder)
     return folder
@@ -177,11 +177,9 @@ def test_shares_that_do_not_divide_are_refused() -> None:
     """With the numbers of processes that would do."""
     recipe = tiny_recipe(RetinaNetLoss(), batch_size=16, group_size=2)
     assert recipe.share(4) == (2, 2)
-    with pytest.raises(
-        TrainingError, match=r"8 groups of 2 pictures do not divide among 3 processes; start 1, 2, 4, 8"
-    ):
+    with pytest.raises(TrainingError, match=r"8 groups of 2 images do not divide among 3 processes; start 1, 2, 4, 8"):
         recipe.share(3)
-    with pytest.raises(TrainingError, match="16 pictures do not divide among 5 processes"):
+    with pytest.raises(TrainingError, match="16 images do not divide among 5 processes"):
         tiny_recipe(RetinaNetLoss(), batch_size=16).share(5)
 
 

@@ -36,14 +36,14 @@ def test_the_linear_rule_can_be_taken_back(one: int, other: int) -> None:
 
 
 def test_batch_sizes_that_are_none_are_refused() -> None:
-    """At least a picture; groups must fill the batch."""
+    """At least an image; groups must fill the batch."""
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         TrainConfig(loss=RetinaNetLoss()).at_batch_size(0)
-    with pytest.raises(ValueError, match="groups of 2 pictures do not fill a batch of 3"):
+    with pytest.raises(ValueError, match="groups of 2 images do not fill a batch of 3"):
         tiny_recipe(RetinaNetLoss(), batch_size=3, group_size=2)
 
 
-def test_pictures_of_one_aspect_come_in_groups_or_batches() -> None:
+def test_images_of_one_aspect_come_in_groups_or_batches() -> None:
     """As many as are padded together; 1, so that any may meet, unless it is asked for."""
     loss = RetinaNetLoss()
     assert TrainConfig(loss=loss).aspect_group == 1
@@ -52,14 +52,14 @@ def test_pictures_of_one_aspect_come_in_groups_or_batches() -> None:
 
 
 def test_the_summary_says_what_will_happen() -> None:
-    """Batch, rate, warm-up, drops, pictures and normalisation in one line."""
+    """Batch, rate, warm-up, drops, images and normalisation in one line."""
     line = TrainConfig(loss=FreeAnchorLoss(), group_size=2).summary(num_processes=4)
     assert "\n" not in line
     for part in (
-        "batch of 16 pictures = 4 process(es) x 2 group(s) of 2",
+        "batch of 16 images = 4 process(es) x 2 group(s) of 2",
         "learning rate 0.01 after 500 steps of warm-up from 0.00333",
         "a tenth from step 60,000 and 80,000",
-        "90,000 steps = 1,440,000 pictures",
+        "90,000 steps = 1,440,000 images",
         "normalised over each group of 2",
     ):
         assert part in line

@@ -29,12 +29,12 @@ by_loss = pytest.mark.parametrize("loss", LOSSES, ids=["RetinaNet", "FreeAnchor"
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Six small pictures to train on."""
+    """Six small images to train on."""
     return tiny_split(tmp_path_factory.mktemp("data"))
 
 
 def _batch(split: Split) -> Batch:
-    return collate([load_sample(picture, tiny_detector().inputs) for picture in split.pictures[:3]])
+    return collate([load_sample(image, tiny_detector().inputs) for image in split.images[:3]])
 
 
 def _lines(directory: Path) -> list[dict]:
@@ -84,7 +84,7 @@ def test_rates_stay_within_bounds(num_steps: int, warmup_steps: int) -> None:
     "changes", [{"num_steps": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}]
 )
 def test_recipes_that_train_nothing_are_refused(changes: dict) -> None:
-    """At least one step of one picture, at a positive rate."""
+    """At least one step of one image, at a positive rate."""
     with pytest.raises(ValueError, match="must be"):
         tiny_recipe(RetinaNetLoss(), **changes)
 
@@ -120,7 +120,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for(split: Split) -> None:
 
 @by_loss
 def test_the_loss_goes_down(tmp_path: Path, split: Split, loss: RetinaNetLoss | FreeAnchorLoss) -> None:
-    """On six pictures seen ten times, both losses fall by a tenth at least."""
+    """On six images seen ten times, both losses fall by a tenth at least."""
     recipe = tiny_recipe(loss, num_steps=40, lr=0.02)
     train(tmp_path, split, tiny_detector(), recipe, Runtime(precision="float32", log_every=1))
     totals = [sum(value for name, value in line.items() if name.startswith("loss_")) for line in _lines(tmp_path)]
@@ -173,7 +173,7 @@ def test_bags_that_have_not_decided_use_all_their_anchors(split: Split) -> None:
 
 @by_loss
 def test_a_diverged_run_stops_with_one_line(tmp_path: Path, split: Split, loss: RetinaNetLoss | FreeAnchorLoss) -> None:
-    """A loss that is not finite names the step, the terms and the pictures, and nothing is saved as trained."""
+    """A loss that is not finite names the step, the terms and the images, and nothing is saved as trained."""
     recipe = tiny_recipe(loss, lr=1e30, max_grad_norm=None)
     with pytest.raises(TrainingError) as error:
         train(tmp_path, split, tiny_detector(), recipe, FLOAT32)
@@ -222,8 +222,8 @@ def test_snapshots_are_kept_at_fractions_of_training(tmp_path: Path, split: Spli
     assert not torch.equal(states[0]["cls_head.output.weight"], states[-1]["cls_head.output.weight"])
 
 
-def test_processes_that_load_pictures_change_nothing(tmp_path: Path, split: Split) -> None:
-    """The same weights, whether pictures are read by the trainer itself or by another process."""
+def test_processes_that_load_images_change_nothing(tmp_path: Path, split: Split) -> None:
+    """The same weights, whether images are read by the trainer itself or by another process."""
     recipe = tiny_recipe(RetinaNetLoss(), num_steps=3)
     runtimes = [Runtime(precision="float32", num_workers=number) for number in (0, 1)]
     one, other = (
@@ -234,12 +234,12 @@ def test_processes_that_load_pictures_change_nothing(tmp_path: Path, split: Spli
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_missing_picture_stops_training_with_one_line(tmp_path: Path, num_workers: int) -> None:
-    """Whichever process was to read it, the picture is named in a single line."""
+def test_a_missing_image_stops_training_with_one_line(tmp_path: Path, num_workers: int) -> None:
+    """Whichever process was to read it, the image is named in a single line."""
     split = tiny_split(tmp_path / "data")
-    for picture in split.pictures:
-        picture.path.unlink()
+    for image in split.images:
+        image.path.unlink()
     with pytest.raises(DataError) as error:
         train(tmp_path / "run", split, tiny_detector(), tiny_recipe(RetinaNetLoss()), Runtime(num_workers=num_workers))
-    assert "no such picture" in str(error.value)
+    assert "no such image" in str(error.value)
     assert "\n" not in str(error.value)

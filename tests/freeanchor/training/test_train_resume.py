@@ -49,7 +49,7 @@ training.train(Path(sys.argv[2]), tiny_split(Path(sys.argv[1])), tiny_detector()
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Six small pictures to train on."""
+    """Six small images to train on."""
     return tiny_split(tmp_path_factory.mktemp("data"))
 
 

@@ -1,14 +1,14 @@
-"""Reading one picture file: whatever kind it is of becomes RGB of 8 bits, or one line says why not.
+"""Reading one image file: whatever kind it is of becomes RGB of 8 bits, or one line says why not.
 
-What it is: the border to Pillow. What it is not: resizing (`resizing.py`), or what a data set says of its pictures
-(`data.py`, `picture_check.py`).
+What it is: the border to Pillow. What it is not: resizing (`resizing.py`), or what a data set says of its images
+(`data.py`, `image_check.py`).
 
-Pixels are taken as they are stored: a flag that makes viewers turn a picture is told (`orientation`) and not obeyed, as
-in the authors' code. Transparency is left out, and of 16 bits the upper 8 count. A picture of more pixels than Pillow
+Pixels are taken as they are stored: a flag that makes viewers turn an image is told (`orientation`) and not obeyed, as
+in the authors' code. Transparency is left out, and of 16 bits the upper 8 count. An image of more pixels than Pillow
 takes for a decompression bomb, twice `Image.MAX_IMAGE_PIXELS` or 179 million, is refused by its header, so that memory
 stays bounded. Links are followed: whoever owns the folder made them, no json can.
 
-    image = read_picture(Path("photo.jpg"))
+    image = read_image(Path("photo.jpg"))
 """
 
 import re
@@ -27,8 +27,8 @@ TURNED = (5, 6, 7, 8)  # its values that swap width and height
 UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything
 
 
-class PictureFileError(ValueError):
-    """A picture file that cannot be read: what is wrong, and the remedy behind a semicolon."""
+class ImageFileError(ValueError):
+    """An image file that cannot be read: what is wrong, and the remedy behind a semicolon."""
 
     def __init__(self, what: str, remedy: str, *, is_missing: bool = False) -> None:
         super().__init__(f"{what}; {remedy}")
@@ -37,57 +37,57 @@ class PictureFileError(ValueError):
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture file with its header read; whatever fails then or inside the block is a PictureFileError."""
+    """An image file with its header read; whatever fails then or inside the block is an ImageFileError."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise PictureFileError("is no file", "replace it")
+            raise ImageFileError("is no file", "replace it")
         with Image.open(path) as image:
             yield image
-    except PictureFileError:
+    except ImageFileError:
         raise
     except FileNotFoundError:
         remedy = "put it there or take it out of the json"
-        raise PictureFileError("no such picture", remedy, is_missing=True) from None
+        raise ImageFileError("no such image", remedy, is_missing=True) from None
     except UnidentifiedImageError:
-        raise PictureFileError("not a picture that can be read", "replace the file") from None
+        raise ImageFileError("not an image that can be read", "replace the file") from None
     except Image.DecompressionBombError as error:
         raise _too_large(error) from None
     except Exception as error:  # decoders of two dozen formats raise what they like at a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise PictureFileError(f"cannot be read ({reason})", "copy the picture again") from None
+        raise ImageFileError(f"cannot be read ({reason})", "copy the image again") from None
 
 
-def _too_large(error: Image.DecompressionBombError) -> PictureFileError:
-    """The refusal of a picture that would take gigabytes."""
+def _too_large(error: Image.DecompressionBombError) -> ImageFileError:
+    """The refusal of an image that would take gigabytes."""
     found = re.search(r"\d+", str(error))
     pixels = f"{int(found[0]):,}" if found else "too many"
     limit = f", more than the {2 * Image.MAX_IMAGE_PIXELS:,} that are read" if Image.MAX_IMAGE_PIXELS else ""
-    return PictureFileError(f"has {pixels} pixels{limit}", "make it smaller, or cut it into tiles")
+    return ImageFileError(f"has {pixels} pixels{limit}", "make it smaller, or cut it into tiles")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The pixels of an opened picture in RGB of 8 bits; raises PictureFileError where nobody knows what is white."""
+    """The pixels of an opened image in RGB of 8 bits; raises ImageFileError where nobody knows what is white."""
     if image.mode in UNKNOWN_WHITE:
-        raise PictureFileError("has 32 bits a channel, whose white nobody knows", "save it with 8 or 16 bits")
+        raise ImageFileError("has 32 bits a channel, whose white nobody knows", "save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255: all but black would be white
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The picture in RGB, fully read; raises PictureFileError where it is missing, none, too large, or cut short."""
+def read_image(path: Path) -> Image.Image:
+    """The image in RGB, fully read; raises ImageFileError where it is missing, none, too large, or cut short."""
     with opened(path) as image:
         return to_rgb(image)
 
 
 def orientation(image: Image.Image) -> int | None:
-    """The EXIF flag of how viewers turn a picture (1 is upright), None where it has none."""
+    """The EXIF flag of how viewers turn an image (1 is upright), None where it has none."""
     flag = image.getexif().get(ORIENTATION)
     return flag if isinstance(flag, int) else None
 
 
 def size_difference(size: tuple[int, int], expected: tuple[int, int], flag: int | None) -> tuple[str, str]:
-    """What is wrong with a picture stored at another `size` than the json's, `flag` being its EXIF one; the remedy."""
+    """What is wrong with an image stored at another `size` than the json's, `flag` being its EXIF one; the remedy."""
     what = f"is {size[0]}x{size[1]} pixels, the json says {expected[0]}x{expected[1]}"
     if flag in TURNED and size[::-1] == expected:
         return f"{what}, as viewers turn it (EXIF orientation {flag})", "store it turned, without the flag"
@@ -95,17 +95,17 @@ def size_difference(size: tuple[int, int], expected: tuple[int, int], flag: int 
 
 
 def open_image(path: Path) -> Image.Image:
-    """The picture in RGB as `picture_files.py` has it; raises DataError where it is missing, none, or cut short."""
+    """The image in RGB as `image_files.py` has it; raises DataError where it is missing, none, or cut short."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
         try:
-            return read_picture(path)
-        except PictureFileError as error:
+            return read_image(path)
+        except ImageFileError as error:
             raise DataError(printable(f"{path}: {error}")) from None
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as viewers turn it by its EXIF orientation; as it is where that says nothing, or cannot be read."""
+    """The image as viewers turn it by its EXIF orientation; as it is where that says nothing, or cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on a damaged header

@@ -1,18 +1,18 @@
-"""Pictures of any shape laid out on one sheet: cells in columns, and in each cell panels side by side.
+"""Images of any shape laid out on one sheet: cells in columns, and in each cell panels side by side.
 
 What it is: where everything stands. Constrained layout leaves gaps between panels of different shapes; here all panels
 of a line are equally high, and as high as the sheet's width allows. What it is not: what the panels show.
 
     panel = Panel(heading="RetinaNet", colour="#6F8FB3", caption="3 boxes", view=view, draw=lambda axes: …)
     cell = Cell(title="A fish", subtitle="found", credit="CC BY 4.0", panels=(panel, panel))
-    sheet = picture_sheet("Three fish", "of 7", [cell, cell, cell], num_columns=2)
+    sheet = image_sheet("Three fish", "of 7", [cell, cell, cell], num_columns=2)
 
-The part of a picture around one object or several, as the ground to draw anchors on.
+The part of an image around one object or several, as the ground to draw anchors on.
 
 What it is: cropping, fading, boxes and outlines. What it is not: a figure (`analysis.matching_figures`).
 
     view = view_around(points, image.shape)
-    show_picture(axes, image, view, fade=0.35)
+    show_image(axes, image, view, fade=0.35)
     draw_box(axes, (x1, y1, x2, y2), color="red", linewidth=2)
 """
 
@@ -34,7 +34,7 @@ from analysis.figures.style import FAINT_INK, INK
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A window of a picture, in pixels."""
+    """A window of an image, in pixels."""
 
     left: float
     top: float
@@ -43,17 +43,17 @@ class View:
 
     @property
     def width(self) -> float:
-        """In pixels of the picture."""
+        """In pixels of the image."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
-        """In pixels of the picture."""
+        """In pixels of the image."""
         return self.bottom - self.top
 
 
 def view_around(points: Float[np.ndarray, "P 2"], image_shape: tuple[int, ...], margin: float = 0.1) -> View:
-    """The window around the points, with a margin on all sides, moved and cut so as to stay in the picture.
+    """The window around the points, with a margin on all sides, moved and cut so as to stay in the image.
 
     `image_shape` begins with height and width. The window's short side is at least 0.6 of its long one, and none is
     below 16 pixels: closer up, single pixels would be all there is to see.
@@ -68,8 +68,8 @@ def view_around(points: Float[np.ndarray, "P 2"], image_shape: tuple[int, ...], 
     return View(left=left, top=top, right=right, bottom=bottom)
 
 
-def show_picture(axes: Axes, image: UInt8[np.ndarray, "H W 3"], view: View, fade: float = 0.0) -> None:
-    """The window of the picture, enlarged smoothly; `fade` blends it towards a light grey, for dots to stand out."""
+def show_image(axes: Axes, image: UInt8[np.ndarray, "H W 3"], view: View, fade: float = 0.0) -> None:
+    """The window of the image, enlarged smoothly; `fade` blends it towards a light grey, for dots to stand out."""
     height, width = image.shape[:2]
     faded = (image * (1 - fade) + np.array([238, 240, 243]) * fade).round().astype(np.uint8)
     axes.imshow(faded, extent=(0, width, height, 0), interpolation="bicubic", zorder=0)
@@ -138,7 +138,7 @@ _CREDIT = _Type(size=6.5, line=0.115, letters=18.5, colour=FAINT_INK)
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A window on a picture under a coloured heading and a caption, each one short line; `draw` fills its axes."""
+    """A window on an image under a coloured heading and a caption, each one short line; `draw` fills its axes."""
 
     heading: str
     colour: str
@@ -208,7 +208,7 @@ class _Line:
         return self.head + self.panel_height + 0.04 + credit + _LINE_GAP
 
 
-def picture_sheet(
+def image_sheet(
     title: str,
     subtitle: str,
     cells: Sequence[Cell],
