@@ -1,9 +1,8 @@
-"""The front door: console script `freeanchor`.
+"""The console script `freeanchor`.
 
 Bad input ends with one line on stderr and exit status 2; an interruption with 130. A traceback is for our bugs.
 
-    freeanchor list
-    freeanchor train freeanchor-small-s0
+    freeanchor evaluate --gt G.json --detections D.json
     freeanchor detect photo.jpg --checkpoint model.safetensors --out out
 """
 
@@ -83,7 +82,6 @@ _REMEDIES = {
 
 
 def _in_one_line(error: Exception) -> str:
-    """What went wrong, where, and how to mend it; the system's own errors know only the first two."""
     if isinstance(error, OSError) and error.filename is not None and error.errno in _REMEDIES:
         return f"{error.filename}: {error.strerror}; {_REMEDIES[error.errno]}"
     return str(error)

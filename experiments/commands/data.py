@@ -1,7 +1,4 @@
-"""The commands that look after data sets and weights: data, convert, export, replay.
-
-Each takes the parsed command line.
-"""
+"""The commands on data sets and model files: data, convert, export, replay."""
 
 import argparse
 import json
@@ -25,15 +22,13 @@ from freeanchor.training.step import replay as replay_step
 
 
 def data(arguments: argparse.Namespace) -> None:
-    """`freeanchor data shapes DIR | draw RUN | coco DIR | voc DIR DIR | check DIR`."""
-    target = Path(arguments.target)
-    if (arguments.action == "voc") != (arguments.destination is not None):
-        raise UsageError("data voc takes two folders, what is there and what to write; the other actions take one")
+    """`freeanchor data check DIR | voc DIR DIR | shapes DIR | coco DIR | draw RUN`."""
+    target = arguments.target
     if arguments.action == "shapes":
         with in_turn(target.absolute().parent):
             write_shapes(ShapesConfig(), target)
     elif arguments.action == "draw":
-        print(data_stage(evaluation_of(arguments, arguments.target).training, store_of(arguments)))
+        print(data_stage(evaluation_of(arguments, target).training, store_of(arguments)))
     elif arguments.action == "voc":
         with in_turn(arguments.destination.absolute().parent):
             convert_voc(target, arguments.destination)
@@ -43,11 +38,10 @@ def data(arguments: argparse.Namespace) -> None:
         lines, is_fine = report_folder(target)
         print("\n".join(lines))
         if not is_fine:
-            raise DataError(f"{target}: not fit for training as it is; each line above says what to mend")
+            raise DataError(f"{target}: not fit for training as it is; each line above says what to fix")
 
 
 def _categories(path: Path | None) -> dict[int, str]:
-    """Categories of a COCO json, or COCO's own."""
     return COCO_CATEGORIES if path is None else read_categories_file(path)
 
 

@@ -1,14 +1,11 @@
-"""`freeanchor detect`: a checkpoint on single images, boxes drawn on copies of them.
+"""`freeanchor detect`: a model on single images, and its boxes drawn on copies of them.
 
 Images are seen as viewers show them, turned by their EXIF orientation: unlike a data set's, no stored boxes bind
-them to the pixels as the file has them. A `model.onnx` is run by onnxruntime, and torch is not even imported.
+them to the pixels as the file has them. A `model.onnx` is run by onnxruntime, without an import of torch.
 
-detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
-detect([Path("photo.jpg")], Path("model.onnx"), Path("out"), min_score=0.3)
-
-Photographs with a detector's boxes drawn on copies of them, turned as viewers show them. Nothing here needs torch.
-
-draw_detections(upright(image), rows, category_ids).save("drawn.png")
+    detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
+    detect([Path("photo.jpg")], Path("model.onnx"), Path("out"), min_score=0.3)
+    draw_detections(upright(image), rows, category_ids).save("drawn.png")
 """
 
 import argparse
@@ -33,11 +30,11 @@ if TYPE_CHECKING:
     from freeanchor.runtime import Runtime
 
 
+ONNX = ".onnx"
 SHOWN_SIDE = 960  # px, the least long side of a drawn image
 
 
 def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
-    """One of `num_labels` colours spread evenly over the hues."""
     red, green, blue = colorsys.hsv_to_rgb(label / num_labels, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -52,7 +49,7 @@ def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category
     canvas = ImageDraw.Draw(drawn)
     line = max(1, round(max(drawn.size) / 400))
     font = ImageFont.load_default(size=round(max(drawn.size) / 70))
-    for row in sorted(rows, key=lambda row: row["score"]):  # the surest on top
+    for row in sorted(rows, key=lambda row: row["score"]):  # the best-scoring on top
         x, y, width, height = (value * zoom for value in row["bbox"])
         colour = _colour(category_ids.index(row["category_id"]), len(category_ids))
         canvas.rectangle((x, y, x + width, y + height), outline=colour, width=line)
@@ -62,9 +59,6 @@ def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category
         canvas.rectangle((left - 1, top + shift - 1, right + 1, bottom + shift), fill=colour)
         canvas.text((x, y + shift), text, fill="black", font=font, anchor="lb")
     return drawn
-
-
-ONNX = ".onnx"
 
 
 def check_out(paths: Sequence[Path], out: Path) -> None:
@@ -95,7 +89,6 @@ def check_out(paths: Sequence[Path], out: Path) -> None:
 def _rows(
     path: Path, found: "Candidates | Found", detector: "DetectorConfig | OnnxDetector"
 ) -> Iterator[dict[str, Any]]:
-    """One image's detections, boxes as x, y, width, height."""
     each = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     for (x1, y1, x2, y2), score, label in each:
         yield {
@@ -121,10 +114,9 @@ def _found_by_onnx(
 def _found(
     paths: Sequence[Path], checkpoint: Path, min_score: float, runtime: "Runtime | None", threads: int
 ) -> "tuple[DetectorConfig | OnnxDetector, Iterable[tuple[Image.Image, Candidates | Found]]]":
-    """The detector, and each image with what is found in it, by whichever runtime the file is for."""
     if checkpoint.suffix.lower() == ONNX:
         return _found_by_onnx(paths, checkpoint, min_score, threads)
-    from experiments.commands.detect_torch import found_by_torch
+    from experiments.commands.objects import found_by_torch
     from freeanchor.runtime import Runtime
 
     return found_by_torch(paths, checkpoint, min_score=min_score, runtime=runtime or Runtime())
@@ -139,7 +131,7 @@ def detect(
     runtime: "Runtime | None" = None,
     threads: int = 0,
 ) -> list[dict[str, Any]]:
-    """Detections of every image, best first, also as `out`/detections.json and one drawn png an image.
+    """Detections of every image, best first, also as `out`/detections.json and one drawn png per image.
 
     A row has file, category_id, category, score and bbox [x, y, width, height] in pixels of the upright image, as
     viewers show it and as it is drawn. `runtime` is for torch, `threads` for a `checkpoint` that ends in .onnx. Raises

@@ -1,7 +1,7 @@
 """`freeanchor matches`: heatmaps of the bags of one image's objects, by one detector or several.
 
-What it is: asking the detectors, and writing figures and a csv. What it is not: which objects there are
-(`experiments.image_objects`), what is asked (`freeanchor.bags`), or the drawing (`analysis.explorer_figures`).
+The objects come from `objects`, the bags from `freeanchor.inference.bags`, the drawing from
+`analysis.figures.heatmaps`.
 
     asked = ask_for([Path("snapshots/step-000070.safetensors"), Path("model.safetensors")], runtime)
     frame = explore(objects, asked, bag_size=50, runtime=runtime)
@@ -110,7 +110,7 @@ def checkpoint_names(paths: Sequence[Path]) -> list[tuple[str, float]]:
 
 
 def explore(objects: ImageObjects, asked: Sequence[Asked], *, bag_size: int, runtime: Runtime) -> pd.DataFrame:
-    """A row an anchor of each object's bag and each detector: `MATCH_COLUMNS`, then `HEATMAP_COLUMNS`.
+    """One row per anchor of each object's bag and detector: `MATCH_COLUMNS`, then `HEATMAP_COLUMNS`.
 
     `num_steps` is nan: a model file does not know it. Raises UsageError for an object that a detector has no category
     for, or whose box it does not know (less than a pixel wide or high, under an inclusive convention).
@@ -130,7 +130,7 @@ def explore(objects: ImageObjects, asked: Sequence[Asked], *, bag_size: int, run
 
 
 def write_matches(frame: pd.DataFrame, objects: ImageObjects, out: Path) -> dict[int, Path]:
-    """A figure an object (IMAGE-N.png), then matches.csv; the figures' files by annotation id."""
+    """One figure per object (IMAGE-N.png), then matches.csv; the figures' files by annotation id."""
     path = objects.image.path
     image = np.array(open_image(path))
     files = {}
@@ -186,7 +186,6 @@ def summaries(frame: pd.DataFrame, objects: ImageObjects, files: dict[int, Path]
 
 
 def _bbox(row: dict[str, Any], prefix: str = "") -> list[float]:
-    """A row's box as x, y, width, height."""
     x1, y1, x2, y2 = (row[f"{prefix}{name}"] for name in ("x1", "y1", "x2", "y2"))
     return [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
 
@@ -196,7 +195,6 @@ def _step_label(step: float) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options that mean nothing, before anything is read."""
     if arguments.bag_size < 1:
         raise UsageError(f"--bag-size must be at least 1 anchor, got {arguments.bag_size}; the paper's is 50")
     if not 0 <= arguments.min_score <= 1:
@@ -211,7 +209,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _objects(arguments: argparse.Namespace, last: Asked, runtime: Runtime) -> ImageObjects:
-    """The objects that the command line asks for; detections are those of the last checkpoint."""
     if arguments.gt is not None:
         objects = annotated_objects(arguments.image, arguments.gt)
     elif arguments.box is not None:

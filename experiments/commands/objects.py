@@ -1,29 +1,33 @@
-"""The objects of one image whose matching is asked for: annotated, given by hand, or detected.
+"""What is in a single image that belongs to no data set: annotated, given by hand, or detected by torch.
 
-What it is: any image with boxes and category names, so that detectors with other category ids can be asked about the
-same objects. What it is not: asking them (`experiments.explore`).
+Objects carry category names, so that detectors with different category ids are asked about the same ones.
 
     objects = annotated_objects(Path("photos/images/1.jpg"), Path("photos/val.json"))
     objects = boxed_object(Path("1.jpg"), (10.0, 20.0, 60.0, 30.0), "door")
     image = image_for(objects, detector, "model.safetensors")
+    classes, found = found_by_torch([Path("1.jpg")], Path("model.safetensors"), min_score=0.3, runtime=Runtime())
 """
 
 import difflib
 import gzip
 import json
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from analysis.coco.reading import read_ground_truth
-from experiments.commands.detect_torch import image_at
-from freeanchor.checkpoints.native import DetectorConfig
+from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import ImageRecord
+from freeanchor.data.images import open_image, upright
+from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
 from freeanchor.inference.predict import predict
@@ -35,9 +39,10 @@ EDGE = 1.0  # px that a given box may reach beyond the image, as rounded ones do
 
 @dataclass(frozen=True, kw_only=True)
 class ImageObjects:
-    """An image without labels, and its G objects: boxes xyxy in its pixels, category names, ids, telling parts by id.
+    """An image without labels, and its G objects: boxes xyxy in its pixels, category names, ids.
 
-    `numbers` counts the objects from 1; of a selection they are those that its objects had before.
+    `numbers` counts the objects from 1; a selected object keeps its number. `parts` holds the discriminative part of
+    an object by its id, where the data set knows it.
     """
 
     image: ImageRecord
@@ -83,7 +88,7 @@ def annotated_objects(path: Path, annotations: Path) -> ImageObjects:
 
 
 def _is_point(part: object) -> bool:
-    """Whether an annotation's `part`, which only drawn data have, is a place (x, y)."""
+    """Whether an annotation's `part`, which only synthetic data have, is a place (x, y)."""
     return isinstance(part, list) and len(part) == 2 and all(isinstance(it, int | float) for it in part)
 
 
@@ -112,7 +117,7 @@ def boxed_object(path: Path, box: tuple[float, float, float, float], category: s
 def detected_objects(
     path: Path, model: RetinaNet, detector: DetectorConfig, min_score: float, runtime: Runtime
 ) -> ImageObjects:
-    """A detector's own detections that score above `min_score`, the surest first, numbered from 1.
+    """A detector's own detections that score above `min_score`, the best-scoring first, numbered from 1.
 
     Raises UsageError where there are none.
     """
@@ -168,7 +173,6 @@ def image_for(objects: ImageObjects, detector: DetectorConfig, checkpoint: str) 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A COCO json that was checked before."""
     content = path.read_bytes()
     read: dict[str, Any] = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
     return read
@@ -187,5 +191,69 @@ def _entry(images: list[dict[str, Any]], path: Path, annotations: Path) -> dict[
 
 
 def _words(box: tuple[float, ...]) -> str:
-    """A box as it was given."""
     return " ".join(f"{value:g}" for value in box)
+
+
+def image_at(path: Path, image_id: int) -> ImageRecord:
+    """An image without known objects; raises DataError where it cannot be read."""
+    return _image(path, open_image(path).size, image_id)
+
+
+def _image(path: Path, size: tuple[int, int], image_id: int) -> ImageRecord:
+    return ImageRecord(
+        image_id=image_id,
+        path=path,
+        width=size[0],
+        height=size[1],
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        annotation_ids=torch.zeros(0, dtype=torch.int64),
+    )
+
+
+def _in_turn(paths: Sequence[Path], records: Sequence[ImageRecord]) -> Iterator[Image.Image]:
+    """Each upright image, first stored for `predict` to read where the image lies elsewhere."""
+    for path, record in zip(paths, records, strict=True):
+        image = upright(open_image(path))
+        if record.path != path:
+            image.save(record.path, format="PNG", compress_level=1)
+        yield image
+
+
+def found_by_torch(
+    paths: Sequence[Path], checkpoint: Path, *, min_score: float, runtime: Runtime
+) -> tuple[DetectorConfig, Iterator[tuple[Image.Image, Candidates]]]:
+    """The detector, and each image, upright, with what is found in its pixels above `min_score`, best first.
+
+    Raises DataError or CheckpointError at once where an input cannot be read.
+    """
+    model, detector = load_model(checkpoint, runtime.device)
+    sizes = []
+    for path in paths:
+        image = open_image(path)
+        shown = upright(image)
+        sizes.append((shown.size, shown is not image))
+    return detector, _found(
+        paths, sizes, model, detector, replace(detector.inference, score_threshold=min_score), runtime
+    )
+
+
+def _found(
+    paths: Sequence[Path],
+    sizes: Sequence[tuple[tuple[int, int], bool]],
+    model: RetinaNet,
+    detector: DetectorConfig,
+    inference: InferenceConfig,
+    runtime: Runtime,
+) -> Iterator[tuple[Image.Image, Candidates]]:
+    """Image by image; `sizes` are those of the upright images, and whether they were turned."""
+    with TemporaryDirectory() as scratch:
+        turned = Path(scratch) / "upright.png"  # each turned image in its turn: many would fill a disk
+        images = [
+            _image(turned if is_turned else path, size, number)
+            for number, (path, (size, is_turned)) in enumerate(zip(paths, sizes, strict=True))
+        ]
+        predictions = predict(model, detector, images, inference, runtime, batch_size=1)
+        # In this order: zip asks for the image, and so has it stored, before predict reads the image.
+        for image, prediction in zip(_in_turn(paths, images), predictions, strict=True):
+            yield image, prediction.detections

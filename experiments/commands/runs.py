@@ -1,18 +1,17 @@
-"""The commands that work on the registry: train, predict, report, list, show, plan, pack, unpack.
-
-Each takes the parsed command line; what they do is in `stages.py` and `report.py`.
-"""
+"""The commands on registered runs: list, show, train, predict, cost, report, plan, pack, unpack."""
 
 import argparse
 import difflib
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 from experiments.commands.options import check_device, runtime_of
-from experiments.commands.show import recipe_lines
+from experiments.fetch.backbones import backbone_download, is_users_file
 from experiments.registry.build import PROFILES, build_profile
-from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
+from experiments.registry.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.registry.sizes import Photographs
 from experiments.reports.catalogue import REPORTS, write_report
@@ -21,21 +20,20 @@ from experiments.reports.kept import pack_runs, unpack_runs
 from experiments.reports.plan import make_rules
 from experiments.runs.cost import cost_stage
 from experiments.runs.measured import measure_stage
-from experiments.runs.stages import data_stage, train_stage
+from experiments.runs.stages import COCO_IMAGES, data_stage, train_stage
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import curve_stage, predict_stage
+from experiments.runs.weights import is_at_hand
 from freeanchor.errors import CheckpointError, DataError, TimmError, UsageError
 from freeanchor.training.processes import process_group
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
-    """The nearest known names, or all of them where none is near."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
 
 
 def _profile(arguments: argparse.Namespace) -> Profile:
-    """The profile that the command line asks for."""
     if arguments.profile not in PROFILES:
         raise UsageError(f"unknown profile {arguments.profile!r}; {_did_you_mean(arguments.profile, list(PROFILES))}")
     if arguments.seeds < 1:
@@ -61,7 +59,6 @@ def _profile(arguments: argparse.Namespace) -> Profile:
 
 
 def _photographs(arguments: argparse.Namespace) -> Photographs | None:
-    """What the command line says about the user's photographs, where it names their folder."""
     chosen = {"classes": arguments.classes, "backbone": arguments.backbone_name, "weights": arguments.backbone_weights}
     given = {name: value for name, value in chosen.items() if value is not None}
     if given and arguments.profile != "photos":
@@ -89,7 +86,6 @@ def evaluation_of(arguments: argparse.Namespace, name: str) -> Evaluation:
 
 
 def _run_of(profile: Profile, name: str) -> Evaluation:
-    """A profile's run of that name."""
     if name not in profile.evaluations:
         known = list(profile.evaluations)
         raise UsageError(f"no run {name!r} in profile {profile.name}; {_did_you_mean(name, known)}")
@@ -216,3 +212,93 @@ def unpack(arguments: argparse.Namespace) -> None:
     """`freeanchor unpack`."""
     for line in unpack_runs(_profile(arguments), store_of(arguments), arguments.reports):
         print(line)
+
+
+COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object (FACTS A3)
+
+
+def _fields(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for field in fields(value):
+        inner = getattr(value, field.name)
+        if is_dataclass(inner) and not isinstance(inner, type):
+            yield f"{prefix}{field.name}", type(inner).__name__
+            yield from _fields(inner, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", _short(inner)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    return ", ".join(map(_short, value)) if isinstance(value, tuple) else str(value)
+
+
+def _block(title: str, value: Any) -> Iterator[str]:
+    rows = list(_fields(value))
+    width = max(len(name) for name, _ in rows)
+    yield f"{title}:"
+    yield from (f"  {name:{width}}  {text}" for name, text in rows)
+
+
+def recipe_lines(evaluation: Evaluation, store: Store) -> Iterator[str]:
+    """The run from its name to its needs."""
+    training = evaluation.training
+    yield f"{evaluation.name}: {training.detector} on {training.backbone_label}, profile {training.profile}"
+    yield f"results: {evaluation.directory(store.runs)}"
+    if isinstance(training, PublishedCheckpoint):
+        yield from _published(training, store)
+    else:
+        yield from _own(training, store)
+    yield from _block("inference", evaluation.inference)
+
+
+def _published(checkpoint: PublishedCheckpoint, store: Store) -> Iterator[str]:
+    yield f"published checkpoint, {checkpoint.schedule}; AP {checkpoint.published['ap']:.3f} by {checkpoint.source}"
+    yield f"file: {checkpoint.url} -> {store.downloads / checkpoint.file}"
+    yield f"checksum: {f'SHA-256 {checkpoint.sha256}…' if checkpoint.sha256 else 'none is published'}"
+    if not is_at_hand(checkpoint, store):
+        yield f"to be fetched by hand: {checkpoint.by_hand}; open the address in a browser and put the file there"
+    yield from _block("origin", checkpoint.origin)
+
+
+def _own(training: Training, store: Store) -> Iterator[str]:
+    recipe = training.recipe
+    yield from _block("network", training.model)
+    yield from _block("input", training.inputs)
+    yield from _block("recipe", recipe)
+    yield f"in words: {recipe.summary()}"
+    yield f"cost: {recipe.num_samples:,} images{_epochs(training)}"
+    yield f"needs: {_data_needed(training, store)}; {_weights_needed(training, store)}; {_processes_fitting(training)}"
+
+
+def _epochs(training: Training) -> str:
+    if isinstance(training.data, CocoData):
+        num_images, what = COCO_TRAINED, f"the {COCO_TRAINED:,} of {COCO_IMAGES['train']:,} that have an object"
+    elif isinstance(training.data, DrawnData):
+        num_images = training.data.shapes.num_train
+        what = f"{num_images:,} drawn ones"
+    else:
+        return ""
+    return f" = {training.recipe.num_samples / num_images:.2f} epochs of {what}"
+
+
+def _data_needed(training: Training, store: Store) -> str:
+    if isinstance(training.data, DrawnData):
+        return f"data drawn into {store.data(training)}"
+    if isinstance(training.data, CocoData):
+        return f"COCO 2017 in {store.data(training)} (make data PROFILE=coco)"
+    return f"the data folder {store.data(training)}"
+
+
+def _weights_needed(training: Training, store: Store) -> str:
+    if not training.backbone_weights:
+        return "no weights to start from"
+    if is_users_file(training.backbone_weights):
+        return f"ImageNet weights: your file {training.backbone_weights}"
+    item = backbone_download(training.backbone_weights)
+    return f"ImageNet weights {item.url}, fetched into {store.downloads}"
+
+
+def _processes_fitting(training: Training) -> str:
+    fitting = [str(number) for number in training.recipe.fitting_processes()]
+    return f"{', '.join(fitting[:-1])} or {fitting[-1]} processes" if len(fitting) > 1 else "one process"

@@ -13,7 +13,7 @@ from tiny import FLOAT32, tiny_detector, tiny_model
 
 from experiments.cli import main
 from experiments.commands.detect import detect, draw_detections
-from experiments.commands.detect_torch import image_at
+from experiments.commands.objects import image_at
 from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import InputConfig, load_sample
 from freeanchor.data.images import open_image, upright

@@ -51,12 +51,13 @@ def test_the_boxes_are_vocs(voc: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["data", "voc", "somewhere"], "data voc takes two folders"),
-        (["data", "check", "somewhere", "elsewhere"], "the other actions take one"),
+        (["data", "voc", "somewhere"], "required: destination"),
+        (["data", "check", "somewhere", "elsewhere"], "unrecognized arguments: elsewhere"),
     ],
 )
 def test_the_number_of_folders_is_checked(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2 and one line."""
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1
+    """Status 2, the usage and one line."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from oracles.coco_folder import write_both
 
-from experiments.commands.show import recipe_lines
+from experiments.commands.runs import recipe_lines
 from experiments.fetch.backbones import BACKBONE_FILES
 from experiments.registry.build import build_profile
 from experiments.registry.coco import coco_profile

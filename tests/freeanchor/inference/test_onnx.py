@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
 
-from experiments.commands.detect_torch import found_by_torch
+from experiments.commands.objects import found_by_torch
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.detector.retinanet import RetinaNet
