@@ -34,7 +34,7 @@ FIGURES = (
 RUN_ALL = """
 import shlex, sys, time
 from experiments.cli import main
-from freeanchor import train
+from freeanchor.training import loop as train
 
 seconds, step = float(sys.argv[1]), train.training_step
 
@@ -195,12 +195,13 @@ def test_a_changed_source_remakes_reports_but_no_run(whole: Path, tmp_path: Path
     """After an edit of the analyses nothing is trained or tested again, every report is written again."""
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder, copy_function=shutil.copy2)
-    (folder / "analysis" / "tables.py").touch()
+    (folder / "analysis" / "tables" / "markup.py").touch()
     verbs = [line.split()[0] for line in _plan(folder)]
     assert set(verbs) == {"report"}
     assert len(verbs) == len(set(_plan(folder))) >= len(TABLES) + len(FIGURES) + 2
 
 
+@pytest.mark.slow  # `test_train_resume` and `test_torchrun` stop and resume a training in every run
 def test_stopped_on_its_way_and_restarted_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
     """Killed while drawing, stopped with Ctrl-C in training, killed while testing: the same tables in the end."""
     folder, moment = _tree(tmp_path), random.Random(0)

@@ -18,7 +18,7 @@ NEEDS_FORK = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fo
 # prints the process ids of both workers, then works on; the result is larger than what a pipe holds
 PROGRAM = """
 import os, time
-from analysis.processes import map_in_processes
+from analysis.evaluation.processes import map_in_processes
 
 def work(item):
     os.write(1, f"{{os.getpid()}}\\n".encode())

@@ -1,9 +1,10 @@
 """Faults of the machine: a full disk, a read-only folder, data that vanish, two commands at once on one run.
 
-Each gives one line and exit status 2, loses nothing, and the same command goes on once the fault is mended. Being
+Each gives one line and exit status 2, loses nothing, and the same command goes on once the fault is gone. Being
 killed is tested in `test_end_to_end`, and at many moments by `kill_at_random.py`.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from miniature import Mini
 
+from experiments.cli import main
 from experiments.registry.build import build_profile
 from freeanchor.files import BusyError, alone_at, in_turn
 
@@ -61,6 +63,12 @@ def _command(folder: Path, *arguments: str, limit: int | None = None) -> tuple[i
         preexec_fn=prepare,
     )
     return answer.returncode, answer.stderr
+
+
+def _here(folder: Path, *arguments: str) -> int:
+    """Exit status of a command in this process."""
+    with contextlib.chdir(folder):
+        return main([*arguments, "--profile", "mini", "--precision", "float32", "--threads", "1"])
 
 
 def _last_line(stderr: str) -> str:
@@ -115,15 +123,16 @@ def test_a_read_only_folder_is_refused_in_one_line(folder: Path) -> None:
     ],
     ids=["all of it", "the images", "the annotations"],
 )
-def test_vanished_data_are_told_in_one_line(folder: Path, harm: Callable[[Path], object], named: str) -> None:
+def test_vanished_data_are_told_in_one_line(
+    folder: Path, harm: Callable[[Path], object], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A data folder, or a part of it, that is gone: status 2, the missing thing named, no run begun."""
     (data,) = (folder / "data").glob("shapes-*")
     harm(data)
-    status, stderr = _command(folder, "predict", RUN)
-    assert status == 2
-    assert _last_line(stderr).startswith("freeanchor: ")
-    status, stderr = _command(folder, "train", RUN)
-    line = _last_line(stderr)
+    assert _here(folder, "predict", RUN) == 2
+    assert _last_line(capsys.readouterr().err).startswith("freeanchor: ")
+    status = _here(folder, "train", RUN)
+    line = _last_line(capsys.readouterr().err)
     if status == 0:  # train draws what is wholly gone
         assert named == "val.json"
         assert (data / "val.json").exists()
@@ -133,21 +142,20 @@ def test_vanished_data_are_told_in_one_line(folder: Path, harm: Callable[[Path],
         assert not list((folder / "runs").rglob("*.safetensors"))
 
 
-def test_two_trainings_of_one_run_do_not_tread_on_each_other(folder: Path) -> None:
+def test_two_trainings_of_one_run_do_not_tread_on_each_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """While another process holds a run, its training is refused in one line; once it lets go, it runs."""
     directory = _run_folder(folder)
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(directory)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        status, stderr = _command(folder, "train", RUN)
-        assert status == 2
-        assert "another process is at work on it" in _last_line(stderr)
+        assert _here(folder, "train", RUN) == 2
+        assert "another process is at work on it" in _last_line(capsys.readouterr().err)
         assert not list(directory.iterdir())
     finally:
         holder.kill()
         holder.communicate()
-    assert _command(folder, "train", RUN)[0] == 0
+    assert _here(folder, "train", RUN) == 0
     assert (directory / "train.json").exists()
 
 

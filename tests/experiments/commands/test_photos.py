@@ -149,8 +149,11 @@ def test_an_unknown_backbone_is_refused_in_one_line(folder: Path, capsys: pytest
     assert error.startswith("freeanchor: ") and "resnet19" in error and error.count("\n") == 1
 
 
-def test_a_small_set_whole(folder: Path, tmp_path: Path, small_backbone: list[str]) -> None:
+def test_a_small_set_whole(
+    folder: Path, tmp_path: Path, small_backbone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both detectors trained and tested on a set with all classes as one; tables, curves, figures without images."""
+    monkeypatch.setattr("experiments.registry.sizes.MOST_IMAGES", 96)  # steps enough for its snapshots
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "drawn", "reports")]
     options = ["--profile", "photos", "--data", str(folder), "--classes", "one", *places, *small_backbone]
     for run in ("retinanet-small-s0", "freeanchor-small-s0"):

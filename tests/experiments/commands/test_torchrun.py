@@ -24,7 +24,7 @@ SLOWLY = """
 import os, sys, time
 sys.path.insert(0, {root!r})
 from experiments.cli import main
-from freeanchor import train
+from freeanchor.training import loop as train
 
 step = train.training_step
 

@@ -19,9 +19,14 @@ def voc(tmp_path: Path) -> Path:
 
 
 def test_voc_trains_and_evaluates(
-    voc: Path, tmp_path: Path, small_backbone: list[str], capsys: pytest.CaptureFixture[str]
+    voc: Path,
+    tmp_path: Path,
+    small_backbone: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Convert, check, train, predict, evaluate: each ends well, and the last reads what the first wrote."""
+    monkeypatch.setattr("experiments.registry.sizes.MOST_IMAGES", 96)
     folder = tmp_path / "pets"
     assert main(["data", "voc", str(voc), str(folder)]) == 0
     assert main(["data", "check", str(folder)]) == 0

@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up(zip_path: Path, monkeypatch: pytest.MonkeyPatch, c
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from experiments.archive import unpack
+from experiments.fetch.coco import unpack
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 path = Path(sys.argv[1])
 try:

@@ -203,7 +203,7 @@ def slow(bundle, member, hidden):
     if member.filename.startswith("val2017"):
         time.sleep(0.5)
 archive._extract = slow
-from experiments.archive import unpack
+from experiments.fetch.coco import unpack
 unpack(Path(sys.argv[1]) / "val2017.zip", "val2017", Path(sys.argv[1]), progress=False)
 """
 

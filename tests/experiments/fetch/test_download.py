@@ -244,7 +244,7 @@ def test_a_disk_that_fills_up(server: FileServer, tmp_path: Path, monkeypatch: p
 SCRIPT = """
 import resource, sys
 from pathlib import Path
-from experiments.download import Download, DownloadError, fetch
+from experiments.fetch.download import Download, DownloadError, fetch
 url, size, sha256, directory, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))

@@ -31,8 +31,8 @@ from pathlib import Path
 sys.path[:0] = [{root!r}, {root!r} + "/tests", {root!r} + "/tests/freeanchor"]
 import torch
 torch.set_num_threads(1)
-from freeanchor import train as training
-from freeanchor.distributed import process_group
+from freeanchor.training import loop as training
+from freeanchor.training.processes import process_group
 from freeanchor.runtime import Interrupted
 from test_many_processes import DETECTORS, RECIPES
 from tiny import FLOAT32, tiny_split

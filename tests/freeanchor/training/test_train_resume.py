@@ -32,7 +32,7 @@ SLOW_TRAINING = """
 import sys, time
 from pathlib import Path
 from tiny import FLOAT32, tiny_detector, tiny_recipe, tiny_split
-from freeanchor import train as training
+from freeanchor.training import loop as training
 from freeanchor.losses import FreeAnchorLoss
 
 at_once = training.training_step
