@@ -43,7 +43,7 @@ from experiments.runs.store import Store, is_measured
 from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
 from freeanchor.boxes import pairwise_iou
 from freeanchor.data.coco import InputConfig, read_split
-from freeanchor.data.resizing import resized_size
+from freeanchor.data.images import resized_size
 from freeanchor.files import read_json, write_csv
 
 COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)

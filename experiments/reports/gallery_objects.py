@@ -38,7 +38,7 @@ from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
-from freeanchor.data.resizing import resized_size
+from freeanchor.data.images import resized_size
 from freeanchor.errors import printable
 
 N_EACH = 3  # objects shown that one detector alone finds, of either detector

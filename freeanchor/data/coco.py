@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.anchors import SIZE_DIVISOR
-from freeanchor.data.images import open_image, orientation, size_difference
+from freeanchor.data.images import RESIZE_RULES, ResizeRule, open_image, orientation, resized_size, size_difference
 from freeanchor.data.json_check import category_problems, content_problems, list_problems, read_lists
-from freeanchor.data.resizing import RESIZE_RULES, ResizeRule, resize_pixels, resized_size
+from freeanchor.data.resizing import resize_pixels
 from freeanchor.errors import DataError, Problem, printable
 
 

@@ -1,7 +1,4 @@
-"""Reading one image file: whatever kind it is of becomes RGB of 8 bits, or one line says why not.
-
-What it is: the border to Pillow. What it is not: resizing (`resizing.py`), or what a data set says of its images
-(`data.py`, `image_check.py`).
+"""One image file, without torch: read as RGB of 8 bits, or refused in one line; and the size a network sees it at.
 
 Pixels are taken as they are stored: a flag that makes viewers turn an image is told (`orientation`) and not obeyed, as
 in the authors' code. Transparency is left out, and of 16 bits the upper 8 count. An image of more pixels than Pillow
@@ -16,12 +13,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from freeanchor.errors import DataError, printable
 
+ResizeRule = Literal["pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2"]
+RESIZE_RULES: tuple[ResizeRule, ...] = ("pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2")
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNED = (5, 6, 7, 8)  # its values that swap width and height
 UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything
@@ -118,3 +118,42 @@ def upright(image: Image.Image) -> Image.Image:
     bare.info = {}  # ImageOps writes the other EXIF fields again, and stumbles over odd ones
     bare.getexif()[ORIENTATION] = flag
     return ImageOps.exif_transpose(bare)
+
+
+def resized_size(
+    width: int, height: int, short_side: int, max_long_side: int, rule: ResizeRule = "pil"
+) -> tuple[int, int]:
+    """(width, height) with the short side at `short_side`, or less where the long side would pass `max_long_side`."""
+    if rule == "maskrcnn-benchmark":
+        return _floor_long_side(width, height, short_side, max_long_side)
+    if rule == "detectron2":
+        return _two_steps(width, height, short_side, max_long_side)
+    short, long = min(width, height), max(width, height)
+    factor = min(short_side / short, max_long_side / long)
+    if rule == "mmdetection":
+        return max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5))
+    if rule == "torchvision":
+        return max(1, int(width * factor)), max(1, int(height * factor))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _floor_long_side(width: int, height: int, short_side: int, max_long_side: int) -> tuple[int, int]:
+    """The size by maskrcnn-benchmark's Resize: a whole short side first, then the long side cut to whole pixels."""
+    short, long = min(width, height), max(width, height)
+    if long / short * short_side > max_long_side:
+        short_side = max(1, round(max_long_side * short / long))
+    if short == short_side:
+        return width, height
+    if width < height:
+        return short_side, int(short_side * height / width)
+    return int(short_side * width / height), short_side
+
+
+def _two_steps(width: int, height: int, short_side: int, max_long_side: int) -> tuple[int, int]:
+    """The size by detectron2's ResizeShortestEdge: the short side, then the limit, then halves rounded up."""
+    factor = short_side / min(width, height)
+    sides = (float(short_side), factor * height) if width <= height else (factor * width, float(short_side))
+    if max(sides) > max_long_side:
+        factor = max_long_side / max(sides)
+        sides = sides[0] * factor, sides[1] * factor
+    return max(1, int(sides[0] + 0.5)), max(1, int(sides[1] + 0.5))

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from freeanchor.data.resizing import resized_size
+from freeanchor.data.images import resized_size
 from freeanchor.errors import DataError, printable
 
 METADATA = "freeanchor"  # the name under which the graph carries what else one must know

@@ -11,8 +11,7 @@ from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
 
 from freeanchor.data.coco import ImageRecord, InputConfig, collate, load_sample, normalise, read_categories, read_split
-from freeanchor.data.images import open_image
-from freeanchor.data.resizing import resized_size
+from freeanchor.data.images import open_image, resized_size
 
 CONTENT = {
     "images": [

@@ -11,7 +11,8 @@ from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from freeanchor.data.coco import ImageRecord, InputConfig, load_sample, normalise
-from freeanchor.data.resizing import RESIZE_RULES, resize_pixels, resized_size
+from freeanchor.data.images import RESIZE_RULES, resized_size
+from freeanchor.data.resizing import resize_pixels
 
 SIZES = {  # (width, height) at 800 and 1333: pil, maskrcnn-benchmark, mmdetection, torchvision, detectron2
     (500, 375): ((1067, 800), (1066, 800), (1067, 800), (1066, 800), (1067, 800)),
