@@ -197,7 +197,7 @@ def test_bad_input_of_detect(tmp_path: Path, checkpoint: str, capsys: pytest.Cap
 
 
 def test_detect_prints_json(tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same rows as in the file it writes; without --json a line a detection."""
+    """The same rows as in the file it writes; without --json one line per detection."""
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(photo)
     command = ["detect", str(photo), "--checkpoint", checkpoint, "--out", str(tmp_path / "out"), "--min-score", "0.4"]
@@ -230,7 +230,7 @@ def test_evaluate_is_pycocotools(mini: Mini, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("nms", ["0.5", "0.3", "1"])
 def test_nms_recall_is_the_analysis(mini: Mini, nms: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """First a row a tau and their mean as the authors define it; with a threshold of 1 nothing is lost."""
+    """First one row per tau and their mean as the authors define it; with a threshold of 1 nothing is lost."""
     gt, found = _files(mini)
     command = ["nms-recall", "--gt", str(gt), "--candidates", str(found), "--nms", nms, "--resamples", "0", "--json"]
     assert main(command) == 0

@@ -57,7 +57,7 @@ def test_turned_round_the_signs_turn(files: list[str], capsys: pytest.CaptureFix
 
 
 def test_a_table_for_people(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --json, a line a metric under headings."""
+    """Without --json, one line per metric under headings."""
     assert main(["compare", "--gt", *files, "--resamples", "20"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["metric", "first", "second", "difference", "low", "high"]

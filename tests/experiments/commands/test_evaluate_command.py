@@ -205,7 +205,7 @@ def test_a_csv_that_cannot_be_written_is_one_line(files, tmp_path, capsys):
 
 
 def test_a_folder_in_the_place_of_the_csv_is_one_line(files, tmp_path, monkeypatch, capsys):
-    """`--csv` with a folder, or with the one we are in: status 2, what and how to mend it, nothing written."""
+    """`--csv` with a folder, or with the one we are in: status 2, what and how to fix it, nothing written."""
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     for folder in (str(tmp_path), "."):

@@ -106,13 +106,13 @@ def test_a_box_by_hand(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_detectors_own_detections(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without an object given, those that the last detector finds, the surest first."""
+    """Without an object given, those that the last detector finds, the best-scoring first."""
     assert _run(folder, tmp_path / "out", "--min-score", 0.6, "--object", 1, "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
     main(["detect", str(folder / "photo.png"), "--checkpoint", str(folder / "two/model.safetensors"), "--min-score", "0.6",
           "--out", str(tmp_path / "detected"), "--json", "--precision", "float32"])  # fmt: skip
-    surest = json.loads(capsys.readouterr().out)[0]
-    assert (row["category"], row["box"]) == (surest["category"], pytest.approx(surest["bbox"], abs=0.02))
+    best = json.loads(capsys.readouterr().out)[0]
+    assert (row["category"], row["box"]) == (best["category"], pytest.approx(best["bbox"], abs=0.02))
 
 
 def test_several_checkpoints_are_asked_about_the_same_objects(folder: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ HOLD = "import sys, time; from pathlib import Path; from freeanchor.files import
 
 @pytest.fixture
 def folder(mini: Mini) -> Iterator[Path]:
-    """A folder that anybody may enter, with the miniature's drawn data."""
+    """A folder that anybody may enter, with the miniature's synthetic data."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         shutil.copytree(mini.store.drawn, path / "data")
