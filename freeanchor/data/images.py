@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from freeanchor.errors import DataError, printable
+from freeanchor.errors import DataError, FreeAnchorError, printable
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNED = (5, 6, 7, 8)  # its values that swap width and height
 UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything
 
 
-class ImageFileError(ValueError):
+class ImageFileError(FreeAnchorError):
     """An image file that cannot be read: what is wrong, and the remedy behind a semicolon."""
 
     def __init__(self, what: str, remedy: str, *, is_missing: bool = False) -> None:
