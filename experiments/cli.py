@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from experiments.commands.options import build_parser
+from freeanchor.errors import FreeAnchorError
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -59,9 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _is_input_error(error):
-            raise
+    except (FreeAnchorError, OSError) as error:  # about what we were given: anything else is our bug
         rank = os.environ.get("RANK")
         print(f"freeanchor{f' (process {rank})' if rank else ''}: {_in_one_line(error)}", file=sys.stderr)
         return 2
@@ -85,19 +84,6 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.errno in _REMEDIES:
         return f"{error.filename}: {error.strerror}; {_REMEDIES[error.errno]}"
     return str(error)
-
-
-def _is_input_error(error: Exception) -> bool:
-    """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
-    from freeanchor.errors import CheckpointError, DataError, DownloadError, TimmError, UsageError
-    from freeanchor.errors import DataError as AnalysisDataError
-    from freeanchor.files import BusyError
-    from freeanchor.shapes.dataset import ShapesError
-    from freeanchor.training.processes import LostProcessError
-    from freeanchor.training.recipe import TrainingError
-
-    ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)
-    return isinstance(error, (*ours, BusyError, TimmError, TrainingError, UsageError, OSError))
 
 
 if __name__ == "__main__":

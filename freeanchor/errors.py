@@ -17,8 +17,32 @@ NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, s
 SHOWN = 5  # problems of one kind that are printed
 
 
-class DataError(ValueError):
-    """Bad input data: one line that says what is wrong, where, and how to mend it."""
+class FreeAnchorError(ValueError):
+    """What we were given is wrong, not our code: one line that says what, where, and how to fix it."""
+
+
+class DataError(FreeAnchorError):
+    """Bad input data."""
+
+
+class UsageError(FreeAnchorError):
+    """A name or a combination of options that means nothing."""
+
+
+class DownloadError(FreeAnchorError):
+    """Data that cannot be fetched, verified or unpacked."""
+
+
+class CheckpointError(FreeAnchorError):
+    """A checkpoint that is missing, broken or of another kind."""
+
+
+class TimmError(FreeAnchorError):
+    """A backbone that timm cannot give: not installed, unknown, or without maps at the strides of a pyramid."""
+
+
+class BusyError(FreeAnchorError):
+    """Another process is at work on the same folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +100,3 @@ def is_whole(value: Any) -> TypeGuard[int]:
 def is_line(value: Any) -> TypeGuard[str]:
     """Whether a value of a json file is text of one line: no breaks, control characters or halves of characters."""
     return isinstance(value, str) and bool(value) and not any(unicodedata.category(c) in NO_TEXT for c in value)
-
-
-class UsageError(ValueError):
-    """A name or a combination of options that means nothing; one line with the remedy."""
-
-
-class DownloadError(ValueError):
-    """Data that cannot be fetched, verified or unpacked: one line with what to do."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, broken or of another kind; one line with the remedy."""
-
-
-class TimmError(ValueError):
-    """A backbone that timm cannot give: not installed, unknown, or without maps at the strides of a pyramid."""

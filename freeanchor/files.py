@@ -38,6 +38,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from freeanchor.errors import BusyError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -149,10 +151,6 @@ def sibling(stem: Path, suffix: str) -> Path:
 
 
 NO_LOCKS = "this file system has no locks; see that no second process works on it"
-
-
-class BusyError(ValueError):
-    """Another process is at work on the same folder; the message says which, and what to do."""
 
 
 @contextmanager

@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from freeanchor.errors import FreeAnchorError
+
 BAG_COLUMNS = ("run", "detector", "step", "num_steps", "image_id", "annotation_id", "category")
 ANCHOR_COLUMNS = (
     "rank", "level", "ratio", "octave", "x1", "y1", "x2", "y2", "iou", "cls_prob", "loc_prob", "confidence", "weight",
@@ -28,7 +30,7 @@ OBJECT_COLUMNS = ("gt_x1", "gt_y1", "gt_x2", "gt_y2", "part_x", "part_y")
 MATCH_COLUMNS = (*BAG_COLUMNS, *ANCHOR_COLUMNS, *OBJECT_COLUMNS)
 
 
-class MatchesError(ValueError):
+class MatchesError(FreeAnchorError):
     """A frame of matches, or weights, that are none; one line: what, where, how to mend."""
 
 

@@ -15,6 +15,8 @@ from typing import Literal
 
 import pandas as pd
 
+from freeanchor.errors import FreeAnchorError
+
 TIDY_COLUMNS = (
     "profile", "run", "detector", "backbone", "split", "metric", "value", "low", "high", "n_seeds", "published",
     "source",
@@ -33,7 +35,7 @@ _PUBLISHED = ("paper", "its authors")
 _IDENTITY = ("profile", "run", "detector", "backbone", "split", "variant", "published_backbone", "schedule")
 
 
-class TableError(ValueError):
+class TableError(FreeAnchorError):
     """A frame that does not fit its layout; one line: what, where, how to mend."""
 
 

@@ -20,13 +20,14 @@ from experiments.claims.ledger import COLUMNS, rule_text
 from experiments.claims.rules import VERDICTS
 from experiments.registry.classes import CLASSES
 from experiments.registry.config import CLASSES_MARK
+from freeanchor.errors import FreeAnchorError
 
 NUMBERS = ("value", "low", "high", "n_seeds", "seed_error", "seed_degrees")
 _AGAIN = "write it again: make claims PROFILE=photos DATA=DIR"
 _CLAIMS = {claim.id: claim for claim in CLAIMS}
 
 
-class PooledError(ValueError):
+class PooledError(FreeAnchorError):
     """Reports that cannot be pooled; one line: what, where, how to mend."""
 
 

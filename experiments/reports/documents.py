@@ -33,6 +33,7 @@ from experiments.registry.profile import DETECTORS, PEER
 from experiments.reports.account import checklist_table, compute_table, read_photograph_records, read_records
 from experiments.reports.frames import HEADLINE_ROWS
 from experiments.runs.store import ROOT
+from freeanchor.errors import FreeAnchorError
 from freeanchor.files import write_atomically
 from freeanchor.losses.matching import effective_anchors
 
@@ -235,7 +236,7 @@ DOCUMENTS = ("README.md", "REPRODUCING.md")
 _BLOCK = re.compile(r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<body>.*?)^<!-- end (?P=name) -->$", re.M | re.S)
 
 
-class DocumentError(ValueError):
+class DocumentError(FreeAnchorError):
     """A document with a block that nobody can fill; one line."""
 
 

@@ -32,6 +32,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from freeanchor.errors import FreeAnchorError
 from freeanchor.files import sibling, write_atomically
 
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
@@ -156,7 +157,7 @@ _LARGEST_IMAGE = 200_000  # bytes, if any quality allows
 _TEMPLATE_FOLDER = Path(__file__).parent
 
 
-class PageError(ValueError):
+class PageError(FreeAnchorError):
     """Sections that make no page; one line: what, where, how to mend."""
 
 

@@ -32,7 +32,7 @@ from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.detector.timm import TimmBackbone
-from freeanchor.errors import CheckpointError, TimmError, brief, printable
+from freeanchor.errors import CheckpointError, FreeAnchorError, TimmError, brief, printable
 from freeanchor.files import replacing
 
 LARGEST = 2**31  # of counts and numbers: larger ones are no sizes of anything here
@@ -40,7 +40,7 @@ SMALLEST = 1e-12  # of numbers but 0: what is divided by one stays finite in flo
 Config = TypeVar("Config")
 
 
-class ConfigError(ValueError):
+class ConfigError(FreeAnchorError):
     """A field of a configuration that is unknown, missing, of another type, or out of range."""
 
 

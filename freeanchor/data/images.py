@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from freeanchor.errors import DataError, printable
+from freeanchor.errors import DataError, FreeAnchorError, printable
 
 ResizeRule = Literal["pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2"]
 RESIZE_RULES: tuple[ResizeRule, ...] = ("pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2")
@@ -27,7 +27,7 @@ TURNED = (5, 6, 7, 8)  # its values that swap width and height
 UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything
 
 
-class ImageFileError(ValueError):
+class ImageFileError(FreeAnchorError):
     """An image file that cannot be read: what is wrong, and the remedy behind a semicolon."""
 
     def __init__(self, what: str, remedy: str, *, is_missing: bool = False) -> None:

@@ -17,14 +17,14 @@ import numpy as np
 from PIL import Image
 
 from freeanchor.data.images import resized_size
-from freeanchor.errors import DataError, printable
+from freeanchor.errors import DataError, FreeAnchorError, printable
 
 METADATA = "freeanchor"  # the name under which the graph carries what else one must know
 INPUTS, OUTPUTS = ["pixels", "min_score"], ["boxes", "scores", "labels"]
 LARGEST_SIDE = 2**15  # px, of the image that the network sees
 
 
-class RunError(ValueError):
+class RunError(FreeAnchorError):
     """What onnxruntime says of a graph that it cannot run, in one line."""
 
 

@@ -23,21 +23,18 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from freeanchor.errors import DataError
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
 from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
 VERSION = "2"  # of the drawing; raise it with every change that moves a byte
 
 
-class ShapesError(ValueError):
-    """A folder that holds something other than the data set asked for."""
-
-
 def write_shapes(config: ShapesConfig, directory: Path) -> None:
     """Draw the data set into `directory`, or leave it alone where it already holds exactly this one.
 
     Everything is drawn into a hidden folder beside it, which is renamed at the very end: what stands at `directory` is
-    always whole. The left-overs of an interrupted run are replaced. Raises `ShapesError` where `directory` holds
+    always whole. The left-overs of an interrupted run are replaced. Raises `DataError` where `directory` holds
     anything else; an empty folder counts as absent.
     """
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
@@ -67,11 +64,11 @@ def _check_existing(config: ShapesConfig, directory: Path) -> None:
             found = json.loads(path.read_bytes())["info"]
             old = {"version": found["version"], **found["config"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ShapesError(f"{directory} is there but holds no shapes data set ({path.name}); {remedy}") from error
+            raise DataError(f"{directory} is there but holds no shapes data set ({path.name}); {remedy}") from error
         if found != _info(config):
             new = {"version": VERSION, **asdict(config)}
             changed = ", ".join(f"{key} {old.get(key)} not {new[key]}" for key in new if old.get(key) != new[key])
-            raise ShapesError(f"{directory} holds shapes of other settings ({changed or 'unknown'}); {remedy}")
+            raise DataError(f"{directory} holds shapes of other settings ({changed or 'unknown'}); {remedy}")
 
 
 def _draw_split(config: ShapesConfig, split: str, names: list[str], folder: Path) -> Iterator[Scene]:

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import FunctionCtx
 
+from freeanchor.errors import FreeAnchorError
+
 TIMEOUT = timedelta(minutes=30)  # longer than any one process works alone: reading COCO's json, writing a checkpoint
 T = TypeVar("T")
 
 
-class LostProcessError(RuntimeError):
+class LostProcessError(FreeAnchorError):
     """Another process of the group is gone: nothing more can be computed together."""
 
 
@@ -97,7 +99,7 @@ def lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, LostProcessError) or not _is_about_contact(error):
+        if not _is_about_contact(error):
             raise
         reason = re.sub(r"^\[[^]]*\] ", "", str(error).splitlines()[0])[:120]  # gloo begins with a place in its source
         raise LostProcessError(f"lost contact with another process ({reason})") from None

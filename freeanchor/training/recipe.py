@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn, optim
 
 from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.errors import FreeAnchorError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
@@ -16,7 +17,7 @@ from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 Loss = RetinaNetLoss | FreeAnchorLoss | TorchvisionRetinaNetLoss
 
 
-class TrainingError(ValueError):
+class TrainingError(FreeAnchorError):
     """A run that cannot go on, with the step, the terms and the remedy."""
 
 

@@ -20,7 +20,8 @@ from miniature import Mini
 
 from experiments.cli import main
 from experiments.registry.build import build_profile
-from freeanchor.files import BusyError, alone_at, in_turn
+from freeanchor.errors import BusyError
+from freeanchor.files import alone_at, in_turn
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN = "freeanchor-small-s0"

@@ -17,8 +17,8 @@ from experiments.reports.kept import FOLDER, pack_runs, unpack_runs
 from experiments.runs.cost import cost_file
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import predict_stage
-from freeanchor.errors import CheckpointError, DownloadError, UsageError
-from freeanchor.files import BusyError, alone_at
+from freeanchor.errors import BusyError, CheckpointError, DownloadError, UsageError
+from freeanchor.files import alone_at
 from freeanchor.runtime import Runtime
 
 RUN = "freeanchor-small-s0"
