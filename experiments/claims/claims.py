@@ -41,8 +41,6 @@ class Claim:
 
 
 def _gain(metric: str, backbone: int = 0) -> Callable[[Evidence], Parts]:
-    """FreeAnchor - RetinaNet in one metric, on the first or the second backbone."""
-
     def measure(evidence: Evidence) -> Parts:
         pairs = list(evidence.profile.comparisons.values())
         return {"": evidence.gain(pairs[backbone], metric) if backbone < len(pairs) else None}
@@ -51,7 +49,6 @@ def _gain(metric: str, backbone: int = 0) -> Callable[[Evidence], Parts]:
 
 
 def _gains(metrics: Mapping[str, str]) -> Callable[[Evidence], Parts]:
-    """FreeAnchor - RetinaNet in several metrics, on the first backbone."""
     return lambda evidence: {name: evidence.gain(evidence.profile.pairs, metric) for metric, name in metrics.items()}
 
 
@@ -89,7 +86,6 @@ def _step(first: str, second: str) -> Callable[[Evidence], Parts]:
 
 
 def _parameter_claim(symbol: str, paper: str) -> Claim:
-    """The paper's choice of one parameter is the best of those it tried."""
     factor = next(factor for factor in FACTORS if factor.symbol == symbol)
     return Claim(
         id=f"best-{symbol}",

@@ -103,7 +103,6 @@ class Evidence:
     """What a profile's stored runs say about differences; nothing is trained or tested here."""
 
     def __init__(self, profile: Profile, store: Store) -> None:
-        """Look at the runs of `profile` in `store`."""
         self.profile, self.store = profile, store
         self._gains = cache(lambda pairs: gains_frame(profile, pairs, store))
 
@@ -193,7 +192,6 @@ class BagEvidence:
     """The stored bags of the compared FreeAnchor runs, a frame a seed."""
 
     def __init__(self, evidence: Evidence) -> None:
-        """Read the bags of every compared run that has been measured."""
         bags = stored_bags(evidence.profile, evidence.store)
         known = {str(run): own for run, own in bags.groupby("run", sort=False)}
         self.frames = {pair[1]: known[pair[1]] for pair in evidence.profile.pairs if pair[1] in known}
@@ -228,7 +226,6 @@ class BagEvidence:
         return self._over_seeds(frames, runs)
 
     def _freed(self, column: str) -> Parts:
-        """A column of `matching_freed` at the end of training."""
         return self._over_seeds([matching_freed(_last(frame))[["image_id", column]] for frame in self.frames.values()])
 
     def _over_seeds(self, frames: list[pd.DataFrame], runs: tuple[str, ...] = ()) -> Parts:
@@ -250,7 +247,6 @@ class BagEvidence:
 
 
 def _last(bags: pd.DataFrame) -> pd.DataFrame:
-    """The bags at the last snapshot."""
     return bags[bags["step"] == bags["step"].max()]
 
 

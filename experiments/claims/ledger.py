@@ -47,7 +47,6 @@ def ledger_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict[str, object]]:
-    """The rows of one claim."""
     parts = dict(claim.measure(evidence)) or {"": None}
     verdict = judge(claim.rule, list(parts.values()))
     return [
@@ -71,7 +70,6 @@ def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict
 
 
 def _numbers(part: Measured | None) -> dict[str, object]:
-    """What was measured of a part."""
     if part is None:
         return {
             **dict.fromkeys(("value", "low", "high", "seed_error"), math.nan),
@@ -105,7 +103,6 @@ def to_markdown(frame: pd.DataFrame) -> str:
 
 
 def _measured(part: pd.Series) -> str:
-    """A part's value with its interval, its name before."""
     name = f"{part['part']}: " if part["part"] else ""
     if part["part_verdict"] == NOT_RUN:
         return f"{name}{NOT_RUN}"

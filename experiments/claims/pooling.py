@@ -109,7 +109,6 @@ def _measured_in(claim: Claim, sets: Sequence[ClaimSet]) -> dict[str, list[Claim
 
 
 def _claim_rows(claim: Claim, sets: Sequence[ClaimSet]) -> list[dict[str, object]]:
-    """The rows of one claim; none where no part of it can be pooled."""
     parts = {name: [_of_set(claim, name, one) for one in owners] for name, owners in _measured_in(claim, sets).items()}
     pooled = {name: pool(own) if len(own) >= FEWEST else None for name, own in parts.items()}
     if not any(pooled.values()):
@@ -127,7 +126,6 @@ def _claim_rows(claim: Claim, sets: Sequence[ClaimSet]) -> list[dict[str, object
 
 
 def _of_claim(claim: Claim) -> dict[str, object]:
-    """What all rows of a claim say alike."""
     head = {"id": claim.id, "section": claim.section, "claim": claim.wording, "paper": claim.paper}
     claimed_from, claimed_to = _claimed(claim.rule)
     bounds = {"claimed_from": claimed_from, "claimed_to": claimed_to}
@@ -135,14 +133,12 @@ def _of_claim(claim: Claim) -> dict[str, object]:
 
 
 def _claimed(rule: Rule) -> tuple[float, float]:
-    """Where the rule wants values to lie; nan on a side without a bound."""
     if isinstance(rule, Within):
         return -rule.margin, rule.margin
     return (rule.bound, math.nan) if isinstance(rule, Above) else (math.nan, rule.bound)
 
 
 def _of_set(claim: Claim, part: str, one: ClaimSet) -> Measured:
-    """What a set measured of a part that it has; its runs under its name."""
     row = one.row(claim.id, part)
     assert row is not None
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
@@ -152,14 +148,12 @@ def _of_set(claim: Claim, part: str, one: ClaimSet) -> Measured:
 
 
 def _interval(measured: Measured | None) -> dict[str, float]:
-    """Value and limits; nan where there are none."""
     if measured is None:
         return dict.fromkeys(("value", "low", "high"), math.nan)
     return {"value": measured.value, "low": measured.low, "high": measured.high}
 
 
 def _extent(measured: Sequence[Measured]) -> dict[str, float]:
-    """How far the sets' values lie apart; nan where nothing was pooled."""
     if not measured:
         return dict.fromkeys(("minimum", "maximum", "sd"), math.nan)
     values = spread([one.value for one in measured])
@@ -167,7 +161,6 @@ def _extent(measured: Sequence[Measured]) -> dict[str, float]:
 
 
 def _set_row(claim: Claim, part: str, one: ClaimSet) -> dict[str, object]:
-    """A part as one set has it, with the verdicts of that set."""
     own = one.claims[one.claims["id"] == claim.id]
     row = one.row(claim.id, part)
     measured = None if row is None else _of_set(claim, part, one)

@@ -18,8 +18,7 @@ import pandas as pd
 from experiments.claims.claims import CLAIMS
 from experiments.claims.ledger import COLUMNS, rule_text
 from experiments.claims.rules import VERDICTS
-from experiments.registry.classes import CLASSES
-from experiments.registry.config import CLASSES_MARK
+from experiments.registry.config import CLASSES, CLASSES_MARK
 
 NUMBERS = ("value", "low", "high", "n_seeds", "seed_error", "seed_degrees")
 _AGAIN = "write it again: make claims PROFILE=photos DATA=DIR"
@@ -49,7 +48,6 @@ class ClaimSet:
 
     @cached_property
     def _measured(self) -> dict[tuple[str, str], pd.Series]:
-        """The rows that have a value, by claim and part."""
         rows = self.claims[self.claims["value"].notna()]
         return {(row["id"], row["part"]): row for _, row in rows.iterrows()}
 
@@ -105,7 +103,6 @@ def read_claims(path: Path) -> pd.DataFrame:
 
 
 def _fault(row: dict[str, str]) -> str:
-    """What is wrong with a row; "" where nothing is."""
     if row["data"].partition(CLASSES_MARK)[2] not in ("", *CLASSES):
         return f"no classes {row['data']!r} are known"
     claim = _CLAIMS.get(row["id"])
@@ -120,7 +117,6 @@ def _fault(row: dict[str, str]) -> str:
 
 
 def _fault_of_numbers(cells: Sequence[str]) -> str:
-    """What is wrong with value, low, high, the number of seeds and their error in a row."""
     names = ", ".join(NUMBERS)
     try:
         value, low, high, seeds, error, degrees = (float(cell) if cell else math.nan for cell in cells)

@@ -47,7 +47,6 @@ STAGE_COLUMNS = ("run", "detector", "step", "num_steps")
 
 
 def _parts(annotations: Path) -> dict[int, tuple[float, float]]:
-    """Where each annotation's discriminative part lies, for data that records it."""
     content = json.loads(annotations.read_text(encoding="utf-8"))
     return {item["id"]: tuple(item["part"]) for item in content["annotations"] if "part" in item}
 
@@ -152,7 +151,6 @@ def bag_frames(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS
 
 
 def _stage_bags(evaluation: Evaluation, store: Store, max_objects: int) -> Iterator[tuple[dict[str, Any], BagArrays]]:
-    """The bags of the validation split's first objects at each snapshot, under the stage's columns."""
     training = evaluation.training
     directory = store.data(training)
     parts = _parts(locate_split(directory, "val")[0])
@@ -206,7 +204,6 @@ def bags_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
 
 
 def _of_pairs(profile: Profile, store: Store, file: int, columns: tuple[str, ...], *, sides: slice) -> pd.DataFrame:
-    """The bags (file 0) or positions (1) of the compared runs that have been measured."""
     runs = [profile.evaluations[run] for pair in profile.pairs for run in pair[sides]]
     frames = [pd.read_csv(bags_stage(run, store)[file]) for run in runs if is_measured(run, store)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns))

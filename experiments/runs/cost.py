@@ -67,7 +67,6 @@ def cost_stage(profile: Profile, pair: Pair, store: Store, runtime: Runtime) -> 
 
 
 def _race(trainings: list[Training], store: Store, runtime: Runtime) -> pd.DataFrame:
-    """Steps of all detectors in turn, on the batches that their training began with."""
     racers = [_racer(training, store, runtime) for training in trainings]
     first, recipe = trainings[0], trainings[0].recipe
     split = read_split(store.data(first), "train")
@@ -94,7 +93,6 @@ def _racer(training: Training, store: Store, runtime: Runtime) -> _Racer:
 
 
 def _timed_step(racer: _Racer, groups: list[Batch], runtime: Runtime) -> float:
-    """Seconds of one step."""
     is_gpu = torch.device(runtime.device).type == "cuda"
     clock = time.perf_counter if is_gpu else time.process_time
     wait_for(runtime.device)

@@ -158,7 +158,6 @@ def measure_stage(evaluation: Evaluation, store: Store) -> None:
 
 
 def _predicted(evaluation: Evaluation, store: Store) -> Measured:
-    """Ground truth, detections and each object's recall of a run that has been tested."""
     directory = evaluation.directory(store.runs)
     ground_truth = read_ground_truth(locate_split(store.data(evaluation.training), "val")[0])
     detections = read_detections(directory / "detections.json", ground_truth)
@@ -179,7 +178,6 @@ def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.Dat
 
 
 def _digest(first: Evaluation, second: Evaluation, store: Store) -> str:
-    """Of all that a comparison of two runs reads from them."""
     found = hashlib.sha256()
     for run in (first, second):
         for name in ("detections.json", "object_recall.csv"):

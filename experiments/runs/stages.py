@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from experiments.registry.classes import write_merged
-from experiments.registry.config import CocoData, DrawnData, FolderData, PublishedCheckpoint, Training
+from experiments.registry.config import CocoData, DrawnData, FolderData, PublishedCheckpoint, Training, write_merged
 from experiments.runs.store import Store, provenance
 from experiments.runs.weights import backbone_file, fetch_checkpoint
 from freeanchor.checkpoints.native import DetectorConfig, save_model
@@ -53,7 +52,6 @@ def data_stage(training: Training | PublishedCheckpoint, store: Store) -> Path:
 
 
 def _detector(training: Training, split: Split) -> DetectorConfig:
-    """The training's network with the classes of its data."""
     return DetectorConfig(
         model=training.model,
         inputs=training.inputs,
@@ -122,7 +120,6 @@ def _not_left_empty(directory: Path, *, was_there: bool) -> Iterator[None]:
 
 
 def _train(training: Training, store: Store, runtime: Runtime, processes: Processes) -> None:
-    """Train for real."""
     directory = training.directory(store.runs)
     split = _read(training, store, "train")
     detector = _detector(training, split)
@@ -141,7 +138,6 @@ def _train(training: Training, store: Store, runtime: Runtime, processes: Proces
 def _write_trained(
     directory: Path, training: Training, result: TrainingResult, detector: DetectorConfig, runtime: Runtime
 ) -> None:
-    """The files of a training, its marker last; what it would have gone on from is no more needed then."""
     save_model(directory / "model.safetensors", result.model, detector)
     record = {
         "seconds": result.seconds,

@@ -76,7 +76,6 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "pandas", 
 
 
 def _git(*arguments: str) -> str:
-    """What git answers in the project's folder; empty where there is no git or no repository."""
     try:
         answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

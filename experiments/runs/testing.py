@@ -133,7 +133,6 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, proces
 
 
 def _write_tested(directory: Path, tested: list[_Tested], seconds: float, runtime: Runtime) -> None:
-    """The files of a test, its marker last."""
     detections = [row for one in tested for row in one.detections]
     recall = [row for one in tested for row in one.recall]
     budgets = [row for one in tested for row in one.budgets]
@@ -164,12 +163,10 @@ def curve_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> Path:
 
 
 def _curve_file(evaluation: Evaluation, store: Store) -> Path:
-    """Where a run's curve lies: beside its detections."""
     return evaluation.directory(store.runs) / "curve.csv"
 
 
 def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFrame:
-    """AP of each snapshot."""
     directory = store.data(evaluation.training)
     split = read_split(directory, "val")
     ground_truth = read_ground_truth(locate_split(directory, "val")[0])
@@ -192,7 +189,6 @@ def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFra
 
 
 def _detections(rows: list[dict[str, Any]]) -> Detections:
-    """Rows of COCO results as columns."""
     bbox = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
     return Detections(
         image_id=np.array([row["image_id"] for row in rows], dtype=np.int64),

@@ -32,7 +32,6 @@ def is_at_hand(checkpoint: PublishedCheckpoint, store: Store) -> bool:
 
 
 def _file_of(checkpoint: PublishedCheckpoint, store: Store) -> Path:
-    """The checkpoint's file, fetched unless it is there; raises DownloadError where only a person can fetch it."""
     item, path = download_of(checkpoint), store.downloads / checkpoint.file
     if not checkpoint.by_hand:
         return fetch(item, store.downloads)
@@ -46,7 +45,6 @@ def _file_of(checkpoint: PublishedCheckpoint, store: Store) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    """A file's checksum."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
