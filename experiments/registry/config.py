@@ -72,7 +72,7 @@ CLASSES_MARK = ", classes "  # in the identity of a folder whose classes are not
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnData:
-    """The `shapes` data set, drawn by the project itself."""
+    """The synthetic data set of `shapes`, drawn by the project itself."""
 
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     is_made: ClassVar[bool] = True  # the project itself writes the folder that is trained on
@@ -92,7 +92,7 @@ class FolderData:
     """A folder that the user brings: `train.json`, `val.json` and `images/`, or COCO's own layout.
 
     `digest` covers both annotation files, not where they lie, nor the images: other images under the same json are
-    taken for the same data. `classes` are made of the categories (`classes.py`): what is trained on is then a folder
+    taken for the same data. `classes` are made of the categories (`merged`): what is trained on is then a folder
     of ours.
     """
 
@@ -155,7 +155,7 @@ class Training:
     inputs: InputConfig
     recipe: TrainConfig
     inference: InferenceConfig = field(default_factory=InferenceConfig)  # as the trained model is meant to be used
-    backbone_weights: str = ""  # what the backbone starts from, by its name in `backbone_files.py`
+    backbone_weights: str = ""  # what the backbone starts from, by its name in `fetch/backbones.py`
 
     @property
     def backbone(self) -> BackboneConfig:

@@ -13,7 +13,7 @@ from experiments.registry.build import build_profile
 from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
-from experiments.runs.weights import download_of, is_at_hand
+from experiments.runs.training import download_of, is_at_hand
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
