@@ -334,7 +334,6 @@ def coco_mini(chosen: Photographs | None) -> Size:
     )
     model = replace(model, anchors=replace(model.anchors, sizes=(16.0, 32.0, 64.0, 128.0, 256.0)))
     by_hand = "a miniature of it is for its maker to put there"
-    sizes = {"short_side": inputs.short_side, "max_long_side": inputs.max_long_side}
     return replace(
         whole,
         name="coco-mini",
@@ -345,7 +344,8 @@ def coco_mini(chosen: Photographs | None) -> Size:
         weights={},
         factors=(replace(FACTORS[0], values=FACTORS[0].values[:2]),),
         checkpoints=tuple(
-            replace(one, sha256="", by_hand=by_hand, **sizes) for one in published_checkpoints("coco-mini", data)
+            replace(one, sha256="", by_hand=by_hand, short_side=128, max_long_side=213)
+            for one in published_checkpoints("coco-mini", data)
         ),
     )
 

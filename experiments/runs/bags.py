@@ -58,10 +58,10 @@ def choose_objects(split: Split, parts: Parts, count: int = NUM_OBJECTS) -> list
     centre_x, centre_y = (objects["x1"] + objects["x2"]) / 2, (objects["y1"] + objects["y2"]) / 2
     offset = np.hypot(objects["part_x"] - centre_x, objects["part_y"] - centre_y)
     is_acentric = offset > arrays.OFF_CENTRE * np.hypot(width, height)
-    objects = objects.assign(is_acentric=is_acentric, area=width * height)
-    is_square = np.maximum(width / height, height / width) <= AspectCuts().square
-    for condition in (objects["num_objects"] <= MAX_OBJECTS, is_square):
-        objects = objects[condition.loc[objects.index]] if condition.loc[objects.index].any() else objects
+    aspect = np.maximum(width / height, height / width)
+    objects = objects.assign(is_acentric=is_acentric, area=width * height, aspect=aspect)
+    for column, limit in (("num_objects", MAX_OBJECTS), ("aspect", AspectCuts().square)):
+        objects = objects[objects[column] <= limit] if (objects[column] <= limit).any() else objects
     order = ["is_acentric", "area", "annotation_id"]
     best = objects.sort_values(order, ascending=[False, False, True]).drop_duplicates("place").head(count)
     return [(split.images[place], number) for place, number in best[["place", "annotation_id"]].to_numpy().tolist()]

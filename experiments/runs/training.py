@@ -9,7 +9,7 @@ A stage writes its marker last, here `train.json`. What has its marker is whole,
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +141,7 @@ def _write_trained(
 
 
 def _write_record(
-    directory: Path, training: Training | PublishedCheckpoint, record: dict[str, object], device: str = "cpu"
+    directory: Path, training: Training | PublishedCheckpoint, record: Mapping[str, object], device: str = "cpu"
 ) -> None:
     known = {"config": json.loads(training.describe()), "fingerprint": training.fingerprint}
     write_json(directory / "train.json", {**record, **known, "provenance": provenance(device)})
