@@ -20,8 +20,8 @@ from tqdm import tqdm, trange
 
 from experiments.registry.build import build_profile
 from experiments.registry.config import Training
-from experiments.runs.stages import data_stage
 from experiments.runs.store import Store
+from experiments.runs.training import data_stage
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import read_split
 from freeanchor.integrations.torchvision import use_free_anchor

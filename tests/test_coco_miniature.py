@@ -20,7 +20,7 @@ from oracles.foreign_states import authors_state, detectron2_state, miniature, m
 from test_end_to_end import OPTIONS, _make, _tree
 
 from experiments.cli import main
-from experiments.registry.coco import coco_profile
+from experiments.registry.build import build_profile
 from experiments.registry.config import PublishedCheckpoint
 from experiments.registry.profile import Profile
 from freeanchor.shapes.dataset import write_shapes
@@ -97,7 +97,7 @@ def _finish(folder: Path, chosen: str) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything run: our trainings, then the published checkpoints."""
     folder = _tree(tmp_path_factory.mktemp("coco"))
-    profile = coco_profile("coco-mini", data=_coco_folder(folder / "coco"))
+    profile = build_profile("coco-mini", data=_coco_folder(folder / "coco"))
     (folder / "downloads").mkdir()
     for name in profile.zoo:
         checkpoint = profile.evaluations[name].training
@@ -114,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def profile(folder: Path) -> Profile:
     """Its profile."""
-    return coco_profile("coco-mini", data=folder / "coco")
+    return build_profile("coco-mini", data=folder / "coco")
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -99,7 +99,6 @@ def first_images(content: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def _rows(names: tuple[str, ...], columns: tuple[np.ndarray, ...], *, numbered: bool = False) -> list[dict[str, Any]]:
-    """Columns as json's rows, with ids from 1 where `numbered`."""
     rows = [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
     return [row | {"id": i} for i, row in enumerate(rows, start=1)] if numbered else rows
 
@@ -160,7 +159,6 @@ def bench_evaluation(gt: Path | None = None, setting: Setting = FULL) -> list[Be
 
 
 def _content(setting: Setting, gt: Path | None) -> dict[str, Any]:
-    """The data set that is evaluated."""
     if gt is None:
         return made_up_ground_truth(
             num_images=setting.num_images,
@@ -176,7 +174,6 @@ def _found(content: dict[str, Any], setting: Setting, generator: np.random.Gener
 
 
 def _written(folder: Path, content: dict[str, Any], *detections: list[dict[str, Any]]) -> list[Path]:
-    """The files of a data set and of detectors on it."""
     paths = [folder / "gt.json", *(folder / f"detections{i}.json" for i in range(len(detections)))]
     for path, rows in zip(paths, (content, *detections), strict=True):
         path.write_text(json.dumps(rows))
@@ -184,7 +181,6 @@ def _written(folder: Path, content: dict[str, Any], *detections: list[dict[str, 
 
 
 def _speed_rows(files: list[Path], setting: Setting) -> list[Row]:
-    """Evaluation with all breakdowns against pycocotools' twelve statistics, from files and from arrays."""
     ours, theirs = [], []
     for _ in range(setting.repetitions):
         ours.append(_in_a_process("ours", files[:2]))
@@ -212,7 +208,6 @@ def _difference(ours: list[float], theirs: list[float]) -> float:
 
 
 def _interval_row(files: list[Path], setting: Setting) -> Row:
-    """Paired intervals of every metric of two detectors."""
     answer = _in_a_process("intervals", files, str(setting.num_resamples))
     what = f"{setting.num_resamples} paired bootstrap resamples of two detectors, {answer['num_metrics']} metrics each"
     note = (
@@ -243,7 +238,6 @@ def _growth_rows(content: dict[str, Any], setting: Setting, generator: np.random
 def _costs(
     content: dict[str, Any], num_detections: int, generator: np.random.Generator, setting: Setting
 ) -> dict[str, float]:
-    """Seconds of processor time and megabytes at the peak of an evaluation from files; medians."""
     with tempfile.TemporaryDirectory() as folder:
         files = _written(Path(folder), content, made_up_detections(content, num_detections, generator))
         answers = [_in_a_process("ours", files) for _ in range(setting.repetitions)]
@@ -262,7 +256,6 @@ def _row(
 
 
 def _in_a_process(task: str, files: list[Path], *options: str) -> dict[str, Any]:
-    """What a process that starts fresh measures."""
     command = [sys.executable, "-m", "experiments.bench.task", task, *map(str, files), *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -57,7 +57,6 @@ def bench_inference(runtime: Runtime, repetitions: int, scale: float = 1.0) -> l
 
 
 def _config() -> InferenceConfig:
-    """The default: what the authors report at."""
     return InferenceConfig()
 
 
@@ -78,7 +77,6 @@ def _foreign_detector(image: ImageRecord, scale: float) -> nn.Module:
 
 
 def _converted(model: nn.Module, scale: float) -> tuple[RetinaNet, DetectorConfig]:
-    """The same detector as ours, by `freeanchor convert`'s own code."""
     origin = Origin(format="torchvision", detector="RetinaNet")
     tensors, detector = convert_tensors(model.state_dict(), origin, CATEGORIES)
     ours = RetinaNet(detector.model)
@@ -87,13 +85,11 @@ def _converted(model: nn.Module, scale: float) -> tuple[RetinaNet, DetectorConfi
 
 
 def _decoded(record: ImageRecord) -> Tensor:
-    """An image's pixels in [0, 1], as torchvision's detectors take them."""
     with Image.open(record.path) as image:
         return pil_to_tensor(image).float() / 255
 
 
 def _images(folder: Path, scale: float) -> list[ImageRecord]:
-    """Images of coarse noise in files, with a few boxes each."""
     generator = np.random.default_rng(0)
     height, width = int(HEIGHT * scale), int(WIDTH * scale)
     images = []
@@ -132,11 +128,8 @@ def _plain(model: RetinaNet, detector: DetectorConfig, image: ImageRecord, runti
 
 
 def _foreign_call(model: nn.Module, images: list[ImageRecord], runtime: Runtime) -> Callable[[], object]:
-    """torchvision's own way from files to detections."""
-
     @torch.no_grad()
     def call() -> list[dict[str, Tensor]]:
-        """All images, one at a time."""
         found = []
         for image in images:
             with runtime.autocast():

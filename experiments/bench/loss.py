@@ -55,7 +55,6 @@ def bench_loss(device: str = "cpu", repetitions: int = 5, scale: float = 1.0) ->
 
 
 def _compare(scene: _Scene, num_objects: int, device: str, repetitions: int) -> list[BenchRow]:
-    """Time against all peers, and memory against the logits."""
     free_anchor = FreeAnchorLoss()
     targets = torch.zeros_like(scene.logits)
     calls = {
@@ -87,7 +86,6 @@ def _compare(scene: _Scene, num_objects: int, device: str, repetitions: int) -> 
 
 
 def _crowds(device: str, repetitions: int, scale: float) -> list[BenchRow]:
-    """One image with 125 to 1,000 objects: memory at the most, and growth of time and memory."""
     counts = [125, 250, 500, 1000]
     seconds, peaks = [], []
     for count in counts:
@@ -110,7 +108,6 @@ def _crowds(device: str, repetitions: int, scale: float) -> list[BenchRow]:
 
 
 def _growth_in_anchors(device: str, repetitions: int, scale: float) -> list[BenchRow]:
-    """Seven objects on images whose number of anchors doubles three times."""
     sizes, seconds, peaks = [], [], []
     for factor in (0.125, 0.25, 0.5, 1.0):
         scene = _scene(2, 7, NUM_CLASSES, device, scale * factor**0.5)
@@ -128,10 +125,7 @@ def _growth_in_anchors(device: str, repetitions: int, scale: float) -> list[Benc
 
 
 def _both_ways(scene: _Scene, total: Callable[[], Tensor]) -> Callable[[], None]:
-    """A call that makes a loss and its gradients afresh."""
-
     def call() -> None:
-        """Forward and backward; the gradients are let go, as they are of no call but this."""
         total().backward()
         scene.logits.grad = scene.deltas.grad = None
 
@@ -139,12 +133,10 @@ def _both_ways(scene: _Scene, total: Callable[[], Tensor]) -> Callable[[], None]
 
 
 def _free_anchor(scene: _Scene) -> Callable[[], None]:
-    """A call of our loss with its default settings."""
     return _both_ways(scene, lambda: _sum(FreeAnchorLoss()(*scene.arguments()).values()))
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
-    """What is minimised."""
     return torch.stack(list(terms)).sum()
 
 
@@ -173,7 +165,6 @@ def _scene(num_images: int, num_objects: int, num_classes: int, device: str, sca
 
 
 def _anchors(height: int, width: int) -> Tensor:
-    """The anchors of an image of that size."""
     config = AnchorConfig()
     sizes = [(-(-height // stride), -(-width // stride)) for stride in config.strides]
     return grid_anchors(config, sizes)

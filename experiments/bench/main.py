@@ -71,14 +71,12 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 
 def _rows(frame: pd.DataFrame) -> list[BenchRow]:
-    """The rows that a frame was made from."""
     names = [field.name for field in fields(BenchRow)]
     texts = {"unit": "", "peer": "", "note": ""}
     return [BenchRow(**row) for row in frame[names].fillna(texts).to_dict("records")]  # type: ignore[arg-type]
 
 
 def _number(value: float) -> str:
-    """Three figures that matter."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -40,7 +40,6 @@ from tqdm import tqdm
 
 from experiments.bench.rows import BenchRow, interleaved, medians
 from experiments.registry.build import build_profile
-from experiments.registry.coco import coco_profile
 from experiments.registry.config import Training
 from experiments.registry.profile import DETECTORS
 from experiments.runs.store import provenance
@@ -60,7 +59,7 @@ BACKBONES = {"r50": "", "r101": "", "x101": "-2x"}  # key -> suffix of the run t
 
 def step_training(detector: str, key: str) -> Training:
     """The registered run of a detector on a backbone; for ResNeXt-101, which has no RetinaNet run, its counterpart."""
-    evaluations = coco_profile("coco").evaluations
+    evaluations = build_profile("coco").evaluations
     name = f"freeanchor-{key}{BACKBONES[key]}-s0"
     training = evaluations[name].training
     other = evaluations[f"{detector.lower()}-r50-s0"].training
@@ -107,7 +106,6 @@ def tame(model: nn.Module) -> None:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The most memory this process has held: on the GPU, or resident on the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -169,7 +167,6 @@ def step_costs(
 
 
 def _reason(answer: subprocess.CompletedProcess[str]) -> str:
-    """Why a cell gave nothing, in its own last words."""
     if answer.returncode == 0:
         return ""
     if answer.returncode < 0:
@@ -216,7 +213,6 @@ def write_step_costs(frame: pd.DataFrame, directory: Path) -> None:
 
 
 def _main() -> None:
-    """One cell for the parent, or all of them for a person."""
     parser = argparse.ArgumentParser(description="What one training step costs.")
     parser.add_argument("--cell", nargs=7, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu")
@@ -268,7 +264,6 @@ def bench_step(runtime: Runtime, repetitions: int, num_images: int = 1, key: str
 
 
 def _our_step(detector: str, key: str, batch: Batch, runtime: Runtime) -> Callable[[], object]:
-    """A step of one of ours, as `freeanchor train` takes it."""
     training = step_training(detector, key)
     state = start(training.model, training.recipe, runtime)
     tame(state.model)
@@ -291,7 +286,6 @@ def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], None]:
     ]
 
     def step() -> None:
-        """Forward, backward, update."""
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
             losses = model(images, targets)
@@ -329,7 +323,6 @@ def bench_shapes_step(runtime: Runtime, repetitions: int) -> list[BenchRow]:
 
 
 def _load(stream: TrainingStream, positions: list[int]) -> list[Sample]:
-    """The samples at some positions of the stream."""
     return [stream[position] for position in positions]
 
 

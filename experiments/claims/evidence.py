@@ -1,19 +1,14 @@
-"""Differences between runs with all that is known of their chance: images and seeds in one interval.
+"""What was measured of a claim, each value with an interval that holds all that is known of its chance.
 
 A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over images and that of
-the t interval over paired seeds; one seed apiece borrows the seeds' noise of its detector from the runs that were
-repeated (standard deviations pooled over backbones: FreeAnchor's is not RetinaNet's). The two are independent, so they
-add in quadrature. Where a detector's runs were not repeated, the interval knows images alone; so it does where one
-trained model is tested in two ways, which share its seed.
+the t interval over paired seeds. The two are independent, so they add in quadrature. Single seeds borrow the noise of
+their detectors from the runs that were repeated (standard deviations pooled over backbones: FreeAnchor's is not
+RetinaNet's). Where a detector's runs were not repeated the interval covers images alone; so it does where one trained
+model is tested in two ways, which share its seed.
 
     evidence = Evidence(profile, store)
-    evidence.gain(profile.pairs, "ap")                                          # FreeAnchor - RetinaNet
-    evidence.difference("freeanchor-small-s0", "freeanchor-small-n40-s0", "ap")   # the variant - the default
-
-What the bags of all validation objects say about matching, for the claims: means with intervals.
-
-An interval over images is a bootstrap of the mean over objects, images drawn whole; several seeds are averaged.
-
+    evidence.gain(profile.pairs, "ap")                                          # FreeAnchor minus RetinaNet
+    evidence.difference("freeanchor-small-s0", "freeanchor-small-n40-s0", "ap")   # the variant minus the default
     BagEvidence(evidence).concentration()       # {"": Measured}
 """
 
@@ -61,6 +56,9 @@ class Measured:
     seeds: SeedError = SeedError()
 
 
+Parts = dict[str, Measured | None]  # of a claim, by name; None where not run
+
+
 @dataclass(frozen=True, kw_only=True)
 class SeedNoise:
     """Standard deviation of a metric over seeds, pooled over groups of runs; nan where none was repeated."""
@@ -103,7 +101,6 @@ class Evidence:
     """What a profile's stored runs say about differences; nothing is trained or tested here."""
 
     def __init__(self, profile: Profile, store: Store) -> None:
-        """Look at the runs of `profile` in `store`."""
         self.profile, self.store = profile, store
         self._gains = cache(lambda pairs: gains_frame(profile, pairs, store))
 
@@ -172,10 +169,10 @@ def widened(row: pd.Series, seeds: SeedError, runs: tuple[str, ...]) -> Measured
     )
 
 
-def measured_cost(evidence: Evidence) -> dict[str, Measured | None]:
+def measured_cost(evidence: Evidence) -> Parts:
     """The ratio on each backbone, for the claims; None where it was not timed."""
     profile = evidence.profile
-    parts: dict[str, Measured | None] = {}
+    parts: Parts = {}
     for pairs in profile.comparisons.values():
         backbone = profile.evaluations[pairs[0][0]].training.backbone_label
         path = cost_file(profile, pairs[0], evidence.store)
@@ -186,14 +183,10 @@ def measured_cost(evidence: Evidence) -> dict[str, Measured | None]:
     return parts
 
 
-Parts = dict[str, Measured | None]
-
-
 class BagEvidence:
-    """The stored bags of the compared FreeAnchor runs, a frame a seed."""
+    """What the bags of all validation objects say: means over objects with a bootstrap over images, over seeds."""
 
     def __init__(self, evidence: Evidence) -> None:
-        """Read the bags of every compared run that has been measured."""
         bags = stored_bags(evidence.profile, evidence.store)
         known = {str(run): own for run, own in bags.groupby("run", sort=False)}
         self.frames = {pair[1]: known[pair[1]] for pair in evidence.profile.pairs if pair[1] in known}
@@ -201,7 +194,7 @@ class BagEvidence:
         self.baselines = {pair[1]: known[pair[0]] for pair in evidence.profile.pairs if set(pair) <= set(known)}
 
     def concentration(self) -> Parts:
-        """Effective anchors at the last snapshot less those at the first; None where there is but one."""
+        """Effective anchors at the last snapshot minus those at the first; None where there is but one."""
         return self._over_seeds([_change(frame, "effective_anchors") for frame in self.frames.values()])
 
     def effective_at_the_end(self) -> Parts:
@@ -209,7 +202,7 @@ class BagEvidence:
         return self._over_seeds([_last(frame)[["image_id", "effective_anchors"]] for frame in self.frames.values()])
 
     def nearer_to_the_part(self) -> Parts:
-        """How much nearer to the telling part the learned match is than the anchor that IoU prefers, in diagonals."""
+        """How much nearer to the discriminative part the learned match is than the highest-IoU anchor, in diagonals."""
         return self._freed("nearer_to_part")
 
     def farther_from_the_centre(self) -> Parts:
@@ -217,7 +210,7 @@ class BagEvidence:
         return self._freed("farther_from_centre")
 
     def nearer_than_the_baseline(self) -> Parts:
-        """How much nearer to the telling part FreeAnchor's likeliest anchor is than RetinaNet's, in diagonals."""
+        """How much nearer to the part FreeAnchor's best-scoring anchor is than RetinaNet's, in diagonals."""
         frames = []
         for run, baseline in self.baselines.items():
             theirs = _last(baseline).set_index("annotation_id")["to_part"]
@@ -228,7 +221,6 @@ class BagEvidence:
         return self._over_seeds(frames, runs)
 
     def _freed(self, column: str) -> Parts:
-        """A column of `matching_freed` at the end of training."""
         return self._over_seeds([matching_freed(_last(frame))[["image_id", column]] for frame in self.frames.values()])
 
     def _over_seeds(self, frames: list[pd.DataFrame], runs: tuple[str, ...] = ()) -> Parts:
@@ -237,30 +229,22 @@ class BagEvidence:
         if not intervals:
             return {"": None}
         seeds = spread([value for value, _, _ in intervals])
-        row = pd.Series(
-            {
-                "value": seeds.mean,
-                "low": np.mean([low for _, low, _ in intervals]),
-                "high": np.mean([high for _, _, high in intervals]),
-                "n_seeds": seeds.num_seeds,
-            }
-        )
+        low, high = np.mean([bounds for _, *bounds in intervals], axis=0)
+        row = pd.Series({"value": seeds.mean, "low": low, "high": high, "n_seeds": seeds.num_seeds})
         error = seed_error(seeds.sd, seeds.num_seeds) if seeds.num_seeds > 1 else SeedError()
         return {"": widened(row, error, runs or tuple(self.frames))}
 
 
 def _last(bags: pd.DataFrame) -> pd.DataFrame:
-    """The bags at the last snapshot."""
     return bags[bags["step"] == bags["step"].max()]
 
 
 def _change(bags: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column at the last snapshot less the same object's at the first; no rows where the two are one."""
+    """A column at the last snapshot minus the same object's at the first; no rows where the two are one."""
     first = bags[bags["step"] == bags["step"].min()].set_index("annotation_id")[column]
     last = _last(bags[bags["step"] > bags["step"].min()])
-    return pd.DataFrame(
-        {"image_id": last["image_id"], column: last[column] - last["annotation_id"].map(first)}
-    ).dropna()
+    change = last[column] - last["annotation_id"].map(first)
+    return pd.DataFrame({"image_id": last["image_id"], column: change}).dropna()
 
 
 def _mean_over_images(frame: pd.DataFrame) -> tuple[float, float, float]:

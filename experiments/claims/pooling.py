@@ -1,9 +1,6 @@
 """Claims measured on several data sets as one: a mean over sets, its interval, and the verdict that it earns.
 
-What it is: the arithmetic and the frame. What it is not: reading reports (`experiments.claim_sets`), or writing them
-(`experiments.pooled`).
-
-    frame = pooled_frame(sets)      # a row a part of a claim and level: pooled, then set by set
+frame = pooled_frame(sets)      # one row per part of a claim and level: pooled, then set by set
 """
 
 import math
@@ -12,11 +9,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.evaluation.statistics import spread
-from experiments.claims.claims import CLAIMS, Claim
+from experiments.claims.claims import CLAIMS, NOT_RUN, Claim, judge
 from experiments.claims.evidence import Measured, SeedError, joint_degrees
-from experiments.claims.ledger import rule_text
-from experiments.claims.rules import NOT_RUN, Above, Rule, Within, judge
-from experiments.claims.sets import ClaimSet
+from experiments.claims.ledger import ClaimSet
 
 COLUMNS = (
     "level", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high", "minimum",
@@ -109,7 +104,6 @@ def _measured_in(claim: Claim, sets: Sequence[ClaimSet]) -> dict[str, list[Claim
 
 
 def _claim_rows(claim: Claim, sets: Sequence[ClaimSet]) -> list[dict[str, object]]:
-    """The rows of one claim; none where no part of it can be pooled."""
     parts = {name: [_of_set(claim, name, one) for one in owners] for name, owners in _measured_in(claim, sets).items()}
     pooled = {name: pool(own) if len(own) >= FEWEST else None for name, own in parts.items()}
     if not any(pooled.values()):
@@ -117,9 +111,9 @@ def _claim_rows(claim: Claim, sets: Sequence[ClaimSet]) -> list[dict[str, object
     verdict = judge(claim.rule, list(pooled.values()))
     rows = []
     for name, whole in pooled.items():
-        owners = [one for one in sets if one.row(claim.id, name) is not None]
+        owners = [one.name for one in sets if one.row(claim.id, name) is not None]
         row = {**_of_claim(claim), "part": name, **_interval(whole), **_extent(parts[name] if whole else [])}
-        row |= {"level": POOLED, "n_sets": len(owners), "sets": "; ".join(one.name for one in owners)}
+        row |= {"level": POOLED, "n_sets": len(owners), "sets": "; ".join(owners)}
         row |= {"n_seeds": "; ".join(str(one.n_seeds) for one in parts[name])}
         rows.append({**row, "part_verdict": judge(claim.rule, [whole]), "verdict": verdict})
         rows += [_set_row(claim, name, one) for one in sets]
@@ -127,22 +121,13 @@ def _claim_rows(claim: Claim, sets: Sequence[ClaimSet]) -> list[dict[str, object
 
 
 def _of_claim(claim: Claim) -> dict[str, object]:
-    """What all rows of a claim say alike."""
     head = {"id": claim.id, "section": claim.section, "claim": claim.wording, "paper": claim.paper}
-    claimed_from, claimed_to = _claimed(claim.rule)
-    bounds = {"claimed_from": claimed_from, "claimed_to": claimed_to}
-    return {**head, "test": claim.test, "rule": rule_text(claim), "unit": claim.unit, **bounds}
-
-
-def _claimed(rule: Rule) -> tuple[float, float]:
-    """Where the rule wants values to lie; nan on a side without a bound."""
-    if isinstance(rule, Within):
-        return -rule.margin, rule.margin
-    return (rule.bound, math.nan) if isinstance(rule, Above) else (math.nan, rule.bound)
+    low, high = (math.nan if math.isinf(bound) else bound for bound in (claim.rule.low, claim.rule.high))
+    rule = {"rule": claim.rule_text, "unit": claim.unit, "claimed_from": low, "claimed_to": high}
+    return {**head, "test": claim.test, **rule}
 
 
 def _of_set(claim: Claim, part: str, one: ClaimSet) -> Measured:
-    """What a set measured of a part that it has; its runs under its name."""
     row = one.row(claim.id, part)
     assert row is not None
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
@@ -152,14 +137,12 @@ def _of_set(claim: Claim, part: str, one: ClaimSet) -> Measured:
 
 
 def _interval(measured: Measured | None) -> dict[str, float]:
-    """Value and limits; nan where there are none."""
     if measured is None:
         return dict.fromkeys(("value", "low", "high"), math.nan)
     return {"value": measured.value, "low": measured.low, "high": measured.high}
 
 
 def _extent(measured: Sequence[Measured]) -> dict[str, float]:
-    """How far the sets' values lie apart; nan where nothing was pooled."""
     if not measured:
         return dict.fromkeys(("minimum", "maximum", "sd"), math.nan)
     values = spread([one.value for one in measured])
@@ -167,7 +150,6 @@ def _extent(measured: Sequence[Measured]) -> dict[str, float]:
 
 
 def _set_row(claim: Claim, part: str, one: ClaimSet) -> dict[str, object]:
-    """A part as one set has it, with the verdicts of that set."""
     own = one.claims[one.claims["id"] == claim.id]
     row = one.row(claim.id, part)
     measured = None if row is None else _of_set(claim, part, one)

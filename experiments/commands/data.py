@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.commands.runs import evaluation_of, store_of
 from experiments.fetch.coco import fetch_coco
-from experiments.runs.stages import data_stage
+from experiments.runs.training import data_stage
 from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.checkpoints.convert import convert_file, export_file
 from freeanchor.data.coco import COCO_CATEGORIES, read_categories_file

@@ -20,10 +20,9 @@ from experiments.reports.kept import pack_runs, unpack_runs
 from experiments.reports.plan import make_rules
 from experiments.runs.cost import cost_stage
 from experiments.runs.measured import measure_stage
-from experiments.runs.stages import COCO_IMAGES, data_stage, train_stage
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import curve_stage, predict_stage
-from experiments.runs.weights import is_at_hand
+from experiments.runs.training import COCO_IMAGES, data_stage, is_at_hand, train_stage
 from freeanchor.errors import CheckpointError, DataError, TimmError, UsageError
 from freeanchor.training.processes import process_group
 

@@ -77,12 +77,10 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def _remove(hidden: Path) -> None:
-    """Remove a hidden folder, if it is there."""
     shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _members(bundle: ZipFile, zip_path: Path, folder: str, keep: Sequence[str]) -> list[ZipInfo]:
-    """The files of `folder` in a zip, none of which leads elsewhere."""
     files = [info for info in bundle.infolist() if not info.is_dir()]
     for info in files:
         if _is_unsafe(info):
@@ -106,7 +104,6 @@ def _is_unsafe(info: ZipInfo) -> bool:
 
 
 def _require_room(directory: Path, zip_path: Path, members: Sequence[ZipInfo]) -> None:
-    """Raises DownloadError where the unpacked files do not fit on the disk."""
     needed = sum(-(-info.file_size // BLOCK) * BLOCK for info in members)
     free = shutil.disk_usage(directory).free
     if free < needed:
@@ -117,7 +114,6 @@ def _require_room(directory: Path, zip_path: Path, members: Sequence[ZipInfo]) -
 
 
 def _extract(bundle: ZipFile, member: ZipInfo, hidden: Path) -> None:
-    """Write one file of a zip; zipfile compares its checksum at the end."""
     target = hidden / member.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     with bundle.open(member) as source, target.open("xb") as file:
@@ -231,7 +227,6 @@ def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _announce(directory: Path, missing: Sequence[Archive], say: Callable[[str], None]) -> None:
-    """Say what is to be fetched and the room that it takes; raises DownloadError where that is not there."""
     free, needed = disk_usage(directory).free, needed_room(directory, missing)
     fetched = sum((archive.download.size or 0) - _here(directory, archive) for archive in missing)
     unpacked = sum(archive.unpacked for archive in missing)
@@ -267,14 +262,12 @@ def _here(directory: Path, archive: Archive) -> int:
 
 
 def _stamp(directory: Path, archive: Archive, num_files: int, sha256: str) -> None:
-    """Record what a folder was made from; "" for one that we did not make."""
     path = directory / STAMP
     entry = {"archive": archive.download.url, "sha256": sha256, "num_files": num_files}
     write_json(path, _stamps(directory) | {archive.folder: entry})
 
 
 def _stamps(directory: Path) -> dict[str, Any]:
-    """What is recorded of the folders here; a damaged record is none."""
     try:
         content = read_json(directory / STAMP)
     except (OSError, ValueError):
@@ -283,7 +276,6 @@ def _stamps(directory: Path) -> dict[str, Any]:
 
 
 def _confirmed(directory: Path, archive: Archive) -> int:
-    """Number of files in a folder that is there; raises DownloadError where some are missing."""
     folder = directory / archive.folder
     if not folder.is_dir():
         raise DownloadError(f"{folder}: is no folder; move it away, and run the same command")
@@ -304,7 +296,6 @@ def _confirmed(directory: Path, archive: Archive) -> int:
 
 
 def _listed(directory: Path, archive: Archive) -> set[str]:
-    """Names of the images that the json of an archive's split lists."""
     path = directory / "annotations" / f"instances_{archive.split}2017.json"
     try:
         return {str(image["file_name"]) for image in read_json(path)["images"]}

@@ -100,7 +100,6 @@ def mismatch(item: Download, path: Path, *, progress: bool = False) -> str:
 
 
 def _digests(path: Path, names: Sequence[str], progress: bool) -> dict[str, str]:
-    """Checksums of a file by name, from one reading."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     bar = tqdm(
         total=path.stat().st_size, desc=f"verify {path.name}", unit="B", unit_scale=True, disable=quiet(progress)
@@ -143,12 +142,10 @@ def fetch(
 
 
 def _is_there(item: Download, final: Path, progress: bool) -> bool:
-    """Whether the file is there and the right one."""
     return final.is_file() and not mismatch(item, final, progress=progress)
 
 
 def _bring(item: Download, final: Path, *, progress: bool, waits: Sequence[float], timeout: float) -> None:
-    """Fetch a file that is not there, check it, and give it its name."""
     partial = final.with_name(f"{item.name}.partial")
     _persist(item, partial, progress=progress, waits=waits, timeout=timeout)
     if wrong := mismatch(item, partial, progress=progress):
@@ -164,13 +161,11 @@ def _validator_path(partial: Path) -> Path:
 
 
 def _discard(partial: Path) -> None:
-    """Forget a partial download."""
     partial.unlink(missing_ok=True)
     _validator_path(partial).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
@@ -244,7 +239,6 @@ def _require_end(error: HTTPError, partial: Path, have: int) -> None:
 
 
 def _version(partial: Path) -> str:
-    """The server's name for the version that a partial file is of; "" where it gave none."""
     path = _validator_path(partial)
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
@@ -272,7 +266,6 @@ def _placed(item: Download, partial: Path, response: HTTPResponse, have: int) ->
 
 
 def _require_room(item: Download, partial: Path, total: int | None, have: int) -> None:
-    """Raises DownloadError where the rest of the file does not fit on the disk."""
     free = shutil.disk_usage(partial.parent).free
     if total is not None and free < total - have:
         raise DownloadError(
@@ -300,7 +293,6 @@ def _receive(
 
 
 def _bar(item: Download, start: int, total: int | None, progress: bool) -> AbstractContextManager[tqdm]:
-    """The progress of one file, in bytes."""
     return tqdm(total=total, initial=start, desc=item.name, unit="B", unit_scale=True, disable=quiet(progress))
 
 
@@ -328,6 +320,5 @@ def _read(response: HTTPResponse) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """Why a connection failed, in one line."""
     reason = str(getattr(error, "reason", error)) or type(error).__name__
     return f"the connection failed ({' '.join(reason.split())})"

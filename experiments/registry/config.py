@@ -1,27 +1,26 @@
-"""What a run is: frozen values, their fingerprints, and where their results lie.
+"""What a run is: frozen values, their fingerprints, where their results lie, and the classes made of a data set's.
 
-A `Training` says what to train on what; an `Evaluation` how to test it. Where and how fast is a `Runtime`, and no part
-of either. A training stands in one folder, whatever tables it appears in.
+A `Training` says what to train on what, an `Evaluation` how to test it; where and how fast is a `Runtime`, and no part
+of either. A fingerprint is the same for equal values, whatever the machine, and as the project grows.
 
     training.directory(Path("runs"))      # runs/shapes/freeanchor-small-s0-1f0c2a9b3d
-
-Short names for configurations: the same for equal values, whatever the machine, and as the project grows.
-
-fingerprint(TrainConfig(loss=FreeAnchorLoss()), InputConfig())      # "7b17435253"
+    merged(content, "supercategory")["categories"]
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from experiments.registry.classes import Classes
 from freeanchor.checkpoints.code_bases import Origin
-from freeanchor.data.coco import InputConfig, locate_split
+from freeanchor.data.coco import InputConfig, locate_split, read_split
 from freeanchor.detector.backbones import BackboneConfig
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
+from freeanchor.errors import DataError
+from freeanchor.files import read_json, write_json
 from freeanchor.shapes.dataset import VERSION as SHAPES_VERSION
 from freeanchor.shapes.scene import ShapesConfig
 from freeanchor.training.recipe import TrainConfig
@@ -66,12 +65,14 @@ def _text(value: Any) -> str:
     return f"{name}({', '.join(f'{key}={_text(getattr(value, key))}' for key in shown)})"
 
 
+Classes = Literal["own", "supercategory", "one"]  # a data set's as they are, by supercategory, or all as one
+CLASSES: tuple[Classes, ...] = ("own", "supercategory", "one")
 CLASSES_MARK = ", classes "  # in the identity of a folder whose classes are not its own
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnData:
-    """The `shapes` data set, drawn by the project itself."""
+    """The synthetic data set of `shapes`, drawn by the project itself."""
 
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     is_made: ClassVar[bool] = True  # the project itself writes the folder that is trained on
@@ -91,7 +92,7 @@ class FolderData:
     """A folder that the user brings: `train.json`, `val.json` and `images/`, or COCO's own layout.
 
     `digest` covers both annotation files, not where they lie, nor the images: other images under the same json are
-    taken for the same data. `classes` are made of the categories (`classes.py`): what is trained on is then a folder
+    taken for the same data. `classes` are made of the categories (`merged`): what is trained on is then a folder
     of ours.
     """
 
@@ -154,7 +155,7 @@ class Training:
     inputs: InputConfig
     recipe: TrainConfig
     inference: InferenceConfig = field(default_factory=InferenceConfig)  # as the trained model is meant to be used
-    backbone_weights: str = ""  # what the backbone starts from, by its name in `backbone_files.py`
+    backbone_weights: str = ""  # what the backbone starts from, by its name in `fetch/backbones.py`
 
     @property
     def backbone(self) -> BackboneConfig:
@@ -239,3 +240,59 @@ class Evaluation:
     def num_scales(self) -> int:
         """How many sizes each image is tested at."""
         return max(1, len(self.inference.short_sides))
+
+
+def _names(categories: list[dict[str, Any]], classes: Classes) -> dict[int, str]:
+    if classes == "own":
+        return {item["id"]: item["name"] for item in categories}
+    if classes == "one":
+        return {item["id"]: "object" for item in categories}
+    if missing := [item["name"] for item in categories if not item.get("supercategory")]:
+        raise DataError(f"category {missing[0]!r} has no supercategory; add it to both jsons, or give --classes one")
+    return {item["id"]: item["supercategory"] for item in categories}
+
+
+def merged(content: Mapping[str, Any], classes: Classes, ids: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """A COCO json's content with its categories made into classes; `content` itself is not changed.
+
+    Ids count from 1 in the order of the old ones unless `ids`, of another split, has them. Raises DataError where a
+    category has no supercategory to go by.
+    """
+    if classes == "own":
+        return dict(content)
+    names = _names(sorted(content["categories"], key=lambda item: item["id"]), classes)
+    ids = {**(ids or {})}
+    for name in names.values():
+        ids.setdefault(name, len(ids) + 1)
+    return {
+        **content,
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
+        "annotations": [{**item, "category_id": ids[names[item["category_id"]]]} for item in content["annotations"]],
+    }
+
+
+def write_merged(source: Path, target: Path, classes: Classes) -> None:
+    """Write both annotation files with those classes into `target`, in the layout of `source`, whose images it links.
+
+    Raises DataError where a split of `source` cannot be read. What is there already is only linked anew.
+    """
+    made: dict[str, dict[str, Any]] = {}
+    for split in ("train", "val"):
+        annotations, images = locate_split(source, split)
+        _link(target / images.relative_to(source), images)
+        path = target / annotations.relative_to(source)
+        if not path.exists():
+            read_split(source, split)  # says what is wrong with it, if anything is
+            ids = {item["name"]: item["id"] for item in made["train"]["categories"]} if made else None
+            made[split] = merged(read_json(annotations), classes, ids)
+            write_json(path, made[split])
+        else:
+            made[split] = read_json(path)
+
+
+def _link(link: Path, images: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink() and link.resolve() != images.resolve():
+        link.unlink()
+    if not link.is_symlink():
+        link.symlink_to(images.resolve(), target_is_directory=True)

@@ -1,18 +1,9 @@
-"""What a profile is: data, every run by name, the rows of the tables, and which two runs are compared.
+"""What a profile is: its data, its runs by name, the rows of its tables, what is compared and what is varied.
 
-The profiles themselves are made in `registry.py` (drawn scenes, a user's photographs) and `coco.py`.
-
-    profile.evaluations["freeanchor-small-s0"].training
-
-What Sec. 4.3 varies, and what it leaves out: one field of FreeAnchor's loss at a time, all else as in the tables.
-
-Each factor's values include the default, whose run is the one that the tables show: it is not trained twice. All runs
-have seed 0, so that a variant and the default differ in that one field.
-
-    [variant(training, FACTORS[0], value) for value in FACTORS[0].others]
+profile.evaluations["freeanchor-small-s0"].training
+[variant(training, FACTORS[0], value) for value in FACTORS[0].others]       # Sec. 4.3
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,21 +52,11 @@ FACTORS = (
     Factor(symbol="gamma", label="Focal exponent γ", field="gamma", values=(1.5, 2.0, 2.5)),
     # The paper names 0.75 alone; the values beside it are ours.
     Factor(symbol="beta", label="Box weight β", field="box_weight", values=(0.5, 0.75, 1.0)),
-    Factor(
-        symbol="likelihood",
-        label="Likelihood of a bag",
-        field="likelihood",
-        values=("mean-max", "detached", "max"),
-        is_papers=False,
-    ),
-    Factor(
-        symbol="excuse",
-        label="Anchors excused from background",
-        field="excuse",
-        values=("per-class", "per-anchor", "none"),
-        is_papers=False,
-    ),
-)
+    Factor(symbol="likelihood", label="Likelihood of a bag", field="likelihood", is_papers=False,
+           values=("mean-max", "detached", "max")),
+    Factor(symbol="excuse", label="Anchors excused from background", field="excuse", is_papers=False,
+           values=("per-class", "per-anchor", "none")),
+)  # fmt: skip
 
 
 def _suffix(factor: Factor, value: Value) -> str:
@@ -167,13 +148,3 @@ class Profile:
         if not isinstance(self.data, FolderData):
             return Path(self.name)
         return Path(self.name) / "-".join(filter(None, (self.data.title, self.variant)))
-
-
-def compared_runs(backbones: Iterable[str], num_seeds: int) -> dict[str, tuple[Pair, ...]]:
-    """The runs of both detectors with the same seed, for each backbone."""
-    return {
-        backbone: tuple(
-            (f"retinanet-{backbone}-s{seed}", f"freeanchor-{backbone}-s{seed}") for seed in range(num_seeds)
-        )
-        for backbone in backbones
-    }

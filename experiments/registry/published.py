@@ -1,22 +1,15 @@
-"""Published numbers to stand beside measured ones, each with its source and split. Fractions and seconds.
+"""Published results, each with its source and split: the paper's numbers, and detectors that others have trained.
 
 The RetinaNet rows of Table 2 are not a re-run by its authors: digit for digit they are the test-dev numbers of the
 RetinaNet paper, and the FreeAnchor rows are test-dev too (the README of the authors' repository says so). Nothing
-measured on a validation set can match them digit for digit.
+measured on a validation set can match them digit for digit. The detectors are those of the README of the authors'
+repository and of the model zoos of mmdetection, torchvision and detectron2 (FACTS F); nothing is fetched here.
 
-    published("table2", "FreeAnchor", "ResNet-50")["ap"]      # 0.387
-
-Detectors that others have trained and published: what each is, where it lies, what its authors report on val2017.
-
-Nothing is fetched here. Sources: the README of the authors' repository, the model zoos of mmdetection, torchvision and
-detectron2 (FACTS F). Where a file's name ends in its SHA-256's first digits, those are its checksum.
-
-    for checkpoint in published_checkpoints("coco", CocoData()):
-        print(checkpoint.name, checkpoint.url)
+    published("table2", "FreeAnchor", "ResNet-50")["ap"]      # 0.387, a fraction
+    published_checkpoints("coco", CocoData())[0].url
 """
 
 import re
-from collections.abc import Iterator
 
 from experiments.registry.config import DataSource, PublishedCheckpoint
 from freeanchor.checkpoints.code_bases import Origin
@@ -64,17 +57,16 @@ FreeAnchor** | ResNet-101 | 45.2
 
 
 def _lines(table: str) -> list[list[str]]:
-    """The cells of a table written with bars."""
     return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
 
 
 def _fractions(metrics: tuple[str, ...], percents: str) -> dict[str, float]:
-    """Metrics with the fractions that a row's percents stand for."""
     values = [round(float(value) / 100, 4) for value in percents.split()]
     return dict(zip(metrics, values, strict=True))
 
 
 TABLE_3_ROWS = tuple((detector, backbone, schedule) for detector, backbone, schedule, _ in _lines(_TABLE_3))
+README_ROWS = tuple((detector, backbone, "180k") for detector, backbone, _ in _lines(_README))
 
 
 def published(table: str, detector: str, backbone: str) -> dict[str, float]:
@@ -140,22 +132,10 @@ _SOURCES = {
 PAIR = ("mmdetection-retinanet-r50", "mmdetection-free-anchor-r50")
 
 
-def _rows(table: str) -> Iterator[tuple[str, ...]]:
-    """The cells of a table written with bars."""
-    for line in table.strip().splitlines():
-        yield tuple(cell.strip() for cell in line.split("|"))
-
-
-def _checksum(path: str) -> str:
-    """The eight digits that end a file's name in mmdetection and torchvision; empty where there are none."""
-    found = re.search(r"-([0-9a-f]{8})\.pth$", path)
-    return found.group(1) if found else ""
-
-
-def _checkpoint(profile: str, data: DataSource, format: str, row: tuple[str, ...]) -> PublishedCheckpoint:
-    """One row of a table."""
+def _checkpoint(profile: str, data: DataSource, format: str, row: list[str]) -> PublishedCheckpoint:
     name, detector, backbone, schedule, aps, path = row
     published, *multiscale = ({"ap": round(float(ap) / 100, 4)} for ap in aps.split())
+    digits = re.search(r"-([0-9a-f]{8})\.pth$", path)  # of the checksum, in mmdetection's and torchvision's names
     by_hand = "Google Drive answers programs with a page" if format == "authors" else ""
     return PublishedCheckpoint(
         profile=profile,
@@ -166,7 +146,7 @@ def _checkpoint(profile: str, data: DataSource, format: str, row: tuple[str, ...
         schedule=schedule,
         file=f"authors-{name}.pth" if format == "authors" else path.rpartition("/")[2],
         url=_ROOTS[format] + path,
-        sha256=_checksum(path),
+        sha256=digits[1] if digits else "",
         origin=Origin(
             format=format,  # type: ignore[arg-type]  # the tables' names are the formats
             detector=detector,  # type: ignore[arg-type]
@@ -180,7 +160,7 @@ def _checkpoint(profile: str, data: DataSource, format: str, row: tuple[str, ...
     )
 
 
-def published_checkpoints(profile: str, data: DataSource) -> list[PublishedCheckpoint]:
+def published_checkpoints(profile: str, data: DataSource) -> tuple[PublishedCheckpoint, ...]:
     """All of them, in the order of the tables: RetinaNet and FreeAnchor by code base and backbone."""
     tables = {"mmdetection": _MMDETECTION, "torchvision": _TORCHVISION, "detectron2": _DETECTRON2, "authors": _AUTHORS}
-    return [_checkpoint(profile, data, format, row) for format, table in tables.items() for row in _rows(table)]
+    return tuple(_checkpoint(profile, data, format, row) for format, table in tables.items() for row in _lines(table))

@@ -28,7 +28,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from experiments.claims.rules import VERDICTS
+from experiments.claims.claims import VERDICTS
 from experiments.registry.profile import DETECTORS, PEER
 from experiments.reports.account import checklist_table, compute_table, read_photograph_records, read_records
 from experiments.reports.frames import HEADLINE_ROWS

@@ -10,7 +10,7 @@ from experiments.registry.profile import PEER, Profile
 from experiments.reports.catalogue import LAYOUTS, REPORTS
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store
-from experiments.runs.weights import is_at_hand
+from experiments.runs.training import is_at_hand
 from freeanchor.data.coco import locate_split
 
 # What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.

@@ -19,10 +19,9 @@ from markupsafe import Markup
 from analysis.figures.pooled import pooled_figure
 from analysis.figures.style import write_figure
 from analysis.tables.markup import escape_markdown
-from experiments.claims.ledger import ONE_SEED, number_text, summary
+from experiments.claims.claims import NOT_RUN
+from experiments.claims.ledger import ONE_SEED, ClaimSet, PooledError, number_text, read_claim_sets, summary
 from experiments.claims.pooling import ONE_SET, POOLED, pooled_frame, unpooled
-from experiments.claims.rules import NOT_RUN
-from experiments.claims.sets import ClaimSet, PooledError, read_claim_sets
 from experiments.reports.page import PAGE_NAME, Section, build_page
 from experiments.runs.store import provenance
 from freeanchor.files import write_atomically

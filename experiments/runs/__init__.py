@@ -1,1 +1,1 @@
-"""One run's stages: train, predict, measure; and where its results are stored."""
+"""One run: its stages, what each leaves, and where that lies."""

@@ -3,7 +3,7 @@
 Times of whole trainings tell what else the machine did. Here the two trained detectors of a pair take steps in turn on
 the same batches, in one process, so that whatever disturbs one disturbs the other.
 
-    frame = cost_stage(profile, profile.pair, store, runtime)         # a row a step: detector, round, seconds
+    path = cost_stage(profile, profile.pair, store, runtime)         # one row per step: detector, round, seconds
 """
 
 import time
@@ -54,7 +54,7 @@ def cost_file(profile: Profile, pair: Pair, store: Store) -> Path:
 
 
 def cost_stage(profile: Profile, pair: Pair, store: Store, runtime: Runtime) -> Path:
-    """Time steps of a pair of trained runs; leaves a csv, a row a step: detector, round, seconds.
+    """Time steps of a pair of trained runs; leaves a csv, one row per step: detector, round, seconds.
 
     Seconds are processor time on a CPU, which other programs hardly touch, and the clock's on a GPU.
     """
@@ -67,7 +67,6 @@ def cost_stage(profile: Profile, pair: Pair, store: Store, runtime: Runtime) -> 
 
 
 def _race(trainings: list[Training], store: Store, runtime: Runtime) -> pd.DataFrame:
-    """Steps of all detectors in turn, on the batches that their training began with."""
     racers = [_racer(training, store, runtime) for training in trainings]
     first, recipe = trainings[0], trainings[0].recipe
     split = read_split(store.data(first), "train")
@@ -85,7 +84,7 @@ def _race(trainings: list[Training], store: Store, runtime: Runtime) -> pd.DataF
 
 
 def _racer(training: Training, store: Store, runtime: Runtime) -> _Racer:
-    """The detector with its trained weights: what is excused from background, and costs time, grows with training."""
+    """The detector with its trained weights: more anchors are ignored as background later, which costs time."""
     state = start(training.model, training.recipe, runtime)
     trained, _ = load_model(store.weights(training))
     state.model.load_state_dict(trained.state_dict())
@@ -94,7 +93,6 @@ def _racer(training: Training, store: Store, runtime: Runtime) -> _Racer:
 
 
 def _timed_step(racer: _Racer, groups: list[Batch], runtime: Runtime) -> float:
-    """Seconds of one step."""
     is_gpu = torch.device(runtime.device).type == "cuda"
     clock = time.perf_counter if is_gpu else time.process_time
     wait_for(runtime.device)

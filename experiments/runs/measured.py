@@ -1,11 +1,13 @@
-"""The same measurements of several seeds as one: means, intervals over images, spread over seeds.
+"""What was measured on runs, of one, of two compared, and of several seeds as one.
 
-Two sources of chance stand side by side in every row, since neither contains the other: which images were drawn for
-validation (`low`, `high`: the mean of the seeds' bootstrap intervals; the images are the same, so more seeds do not
-narrow it), and the seed of the training (`sd`, `minimum`, `maximum`, and `seed_low`, `seed_high`: the t interval of the
-mean over seeds; nan for one seed).
+Two sources of chance stand side by side in every row over seeds, since neither contains the other: which images were
+drawn for validation (`low`, `high`: the mean of the seeds' bootstrap intervals; the images are the same, so more seeds
+do not narrow it), and the seed of the training (`sd`, `minimum`, `maximum`, and `seed_low`, `seed_high`: the t interval
+of the mean over seeds; nan for one seed).
 
-    over_seeds([measurements_of_seed_0, measurements_of_seed_1])
+    measure_stage(evaluation, store)                # measurements.csv, matches.csv
+    over_seeds([measurements(run, store) for run in runs])
+    compare_stage(first, second, store)             # second minus first in every metric, with paired intervals
 """
 
 import hashlib
@@ -23,8 +25,7 @@ from analysis.evaluation.statistics import spread
 from experiments.registry.config import NUM_DIGITS, Evaluation
 from experiments.registry.profile import PEER, Pair, Profile
 from experiments.runs.bags import matches_frame
-from experiments.runs.stages import is_done
-from experiments.runs.store import Store, is_measured
+from experiments.runs.store import Store, is_done, is_measured
 from freeanchor.data.coco import locate_split
 from freeanchor.files import read_json, write_csv
 
@@ -34,7 +35,7 @@ NOT_RUN = {**dict.fromkeys(("value", "low", "high", *SEED_COLUMNS), math.nan), "
 
 
 def over_seeds(frames: Sequence[pd.DataFrame], by: Sequence[str] = ("metric",)) -> pd.DataFrame:
-    """One row a `metric` (or whatever `by` names), in the order of the first frame; `value` is the mean over seeds.
+    """One row per `metric` (or whatever `by` names), in the order of the first frame; `value` is the mean over seeds.
 
     Columns of the first frame other than value, low and high are kept as they are there. A metric that is nan in any
     seed is nan, its bounds too. Without frames the result is empty.
@@ -48,20 +49,10 @@ def over_seeds(frames: Sequence[pd.DataFrame], by: Sequence[str] = ("metric",)) 
     spreads = [spread(list(own)) for own in values]
     bounds = groups[["low", "high"]].mean()
     bounds.loc[np.isnan([one.mean for one in spreads])] = math.nan
-    summary = pd.DataFrame(
-        {
-            "value": [one.mean for one in spreads],
-            "low": bounds["low"].to_numpy(),
-            "high": bounds["high"].to_numpy(),
-            "n_seeds": [one.num_seeds for one in spreads],
-            "sd": [one.sd for one in spreads],
-            "minimum": [one.minimum for one in spreads],
-            "maximum": [one.maximum for one in spreads],
-            "seed_low": [one.low for one in spreads],
-            "seed_high": [one.high for one in spreads],
-        },
-        index=values.index,
-    ).reset_index()
+    rows = [(one.mean, one.num_seeds, one.sd, one.minimum, one.maximum, one.low, one.high) for one in spreads]
+    summary = pd.DataFrame(rows, columns=["value", *SEED_COLUMNS], index=values.index)
+    summary[["low", "high"]] = bounds.to_numpy()
+    summary = summary.reset_index()[[*keys, "value", "low", "high", *SEED_COLUMNS]]
     first = frames[0].drop(columns=["value", "low", "high"], errors="ignore")
     return first.merge(summary, on=keys, how="left")
 
@@ -89,7 +80,7 @@ MEASUREMENT_COLUMNS = ("metric", "value", "low", "high", "num_objects", "num_ima
 
 
 def measurements(evaluation: Evaluation, store: Store) -> pd.DataFrame:
-    """What was measured on a run: a row a metric."""
+    """What was measured on a run: one row per metric."""
     return pd.read_csv(evaluation.directory(store.runs) / "measurements.csv")
 
 
@@ -117,7 +108,7 @@ def gains_frame(profile: Profile, pairs: Sequence[Pair], store: Store) -> pd.Dat
 
 
 def peer_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Seed 0 of both detectors less RetinaNet with torchvision's own loss, in every metric, paired over images.
+    """Seed 0 of both detectors minus RetinaNet with torchvision's own loss, in every metric, paired over images.
 
     Columns detector, metric, value, low, high; empty where the profile has no such peer, or it was not run.
     """
@@ -158,7 +149,6 @@ def measure_stage(evaluation: Evaluation, store: Store) -> None:
 
 
 def _predicted(evaluation: Evaluation, store: Store) -> Measured:
-    """Ground truth, detections and each object's recall of a run that has been tested."""
     directory = evaluation.directory(store.runs)
     ground_truth = read_ground_truth(locate_split(store.data(evaluation.training), "val")[0])
     detections = read_detections(directory / "detections.json", ground_truth)
@@ -179,7 +169,6 @@ def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.Dat
 
 
 def _digest(first: Evaluation, second: Evaluation, store: Store) -> str:
-    """Of all that a comparison of two runs reads from them."""
     found = hashlib.sha256()
     for run in (first, second):
         for name in ("detections.json", "object_recall.csv"):

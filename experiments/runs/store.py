@@ -1,11 +1,8 @@
-"""Where things lie: runs, drawn data sets, the user's own data folder.
+"""Where runs, data and weights lie, what is done, and where a number comes from.
 
 store = Store(folder=Path("photos"))
 store.data(training)
-
-Where a number comes from: commit, versions, hardware, precision, time.
-
-provenance()     # a dict, ready for json
+provenance()     # commit, versions, hardware, time: a dict, ready for json
 """
 
 import platform
@@ -24,7 +21,7 @@ from freeanchor.runtime import processor_name
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where things lie: runs, drawn data sets, downloaded weights, the user's own data folder and backbone weights.
+    """Where things lie: runs, synthetic data sets, downloaded weights, the user's own data folder and backbone weights.
 
     Reports show the data set's `images` unless their licence is not for that; `credit` says whose they are.
     """
@@ -66,6 +63,14 @@ class Store:
         )
 
 
+def is_done(marker: Path) -> bool:
+    """Whether a stage's marker is there; it is touched then, so that Make sees it as younger than what it needs."""
+    if not marker.exists():
+        return False
+    marker.touch()
+    return True
+
+
 def is_measured(evaluation: Evaluation, store: Store) -> bool:
     """Whether the run has been trained, tested and measured."""
     return (evaluation.directory(store.runs) / "measurements.csv").exists()
@@ -76,7 +81,6 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "pandas", 
 
 
 def _git(*arguments: str) -> str:
-    """What git answers in the project's folder; empty where there is no git or no repository."""
     try:
         answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

@@ -1,13 +1,8 @@
-"""What testing gives on one image, as rows of the files that it leaves.
+"""Testing a run on the validation split: what it finds in each image, and AP at every snapshot of its training.
 
-rows = list(result_rows(prediction.image, prediction.detections, detector.category_ids))      # COCO results
-rows = list(recall_rows(prediction))            # a row an object: its best IoU before and after NMS
-rows = list(budget_rows(prediction))            # a row an object and number of candidates
-
-AP over training: every snapshot of a run tested on the validation split, to see whether training has settled.
-
-curve_stage(evaluation, store, runtime)         # curve.csv beside the run's detections: step, num_steps, metric, value
-frame = learning_curves(profile, store)         # of all compared runs
+predict_stage(evaluation, store, runtime)       # detections.json, object_recall.csv, budgets.csv, predict.json
+curve_stage(evaluation, store, runtime)         # curve.csv: step, num_steps, metric, value
+learning_curves(profile, store)                 # the curves of all compared runs
 """
 
 import json
@@ -27,8 +22,8 @@ from analysis.coco.record import coco_statistics
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
 from experiments.runs.bags import snapshot_files
-from experiments.runs.stages import _validation, is_done
-from experiments.runs.store import Store, provenance
+from experiments.runs.store import Store, is_done, provenance
+from experiments.runs.training import validation_split
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
@@ -46,7 +41,7 @@ BUDGET_COLUMNS = (*_OBJECT, "budget", "num_given", "before", "after")
 
 
 def result_rows(image: ImageRecord, found: Candidates, category_ids: tuple[int, ...]) -> Iterator[dict[str, object]]:
-    """A row a box: image_id, category_id, bbox (x, y, width, height in the file's pixels, to 0.001), score."""
+    """One row per box: image_id, category_id, bbox (x, y, width, height in the file's pixels, to 0.001), score."""
     for (x1, y1, x2, y2), score, label in zip(
         found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
     ):
@@ -59,7 +54,7 @@ def result_rows(image: ImageRecord, found: Candidates, category_ids: tuple[int, 
 
 
 def recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
-    """A row an object: `RECALL_COLUMNS`, IoUs to 1e-6."""
+    """One row per object: `RECALL_COLUMNS`, IoUs to 1e-6."""
     columns = [getattr(prediction.recall, name).tolist() for name in _IOUS]
     for annotation_id, *values in zip(prediction.image.annotation_ids.tolist(), *columns, strict=True):
         ious = dict(zip(_IOUS, (round(value, 6) for value in values), strict=True))
@@ -67,7 +62,7 @@ def recall_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
 
 
 def budget_rows(prediction: Prediction) -> Iterator[dict[str, object]]:
-    """A row an object and budget of candidates: `BUDGET_COLUMNS`, IoUs to 1e-6."""
+    """One row per object and budget of candidates: `BUDGET_COLUMNS`, IoUs to 1e-6."""
     annotation_ids = prediction.image.annotation_ids.tolist()
     for budget, found in prediction.at_budgets.items():
         sides = found.before.tolist(), found.after.tolist()
@@ -95,11 +90,12 @@ def _test(
     runtime: Runtime,
     processes: Processes,
 ) -> list[_Tested]:
-    """All images' results, in order; each process tests every so-manieth batch, so that batches are the same."""
+    """All images' results, in order; each process tests batches in turn, the same ones whatever their number."""
     places = range(len(split.images))
     batches = [places[first : first + BATCH_SIZE] for first in range(0, len(places), BATCH_SIZE)]
     own = [place for batch in processes.share(batches) for place in batch]
     images = [split.images[place] for place in own]
+    predictions = predict(model, detector, images, inference, runtime, budgets=BUDGETS)
     found = [
         _Tested(
             place,
@@ -108,9 +104,7 @@ def _test(
             list(budget_rows(prediction)),
             len(prediction.candidates),
         )
-        for place, prediction in zip(
-            own, predict(model, detector, images, inference, runtime, budgets=BUDGETS), strict=True
-        )
+        for place, prediction in zip(own, predictions, strict=True)
     ]
     return sorted((tested for part in processes.gather(found) for tested in part), key=lambda tested: tested.place)
 
@@ -122,7 +116,7 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, proces
     if processes.from_main(done if processes.is_main else None):  # earlier versions left no budgets
         return
     model, detector = load_model(store.weights(evaluation.training), runtime.device)
-    split = _validation(evaluation.training, store, detector)
+    split = validation_split(evaluation.training, store, detector)
     with alone_at(directory) if processes.is_main else nullcontext():
         started = time.perf_counter()
         tested = _test(model, detector, split, evaluation.inference, runtime, processes)
@@ -133,7 +127,6 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, proces
 
 
 def _write_tested(directory: Path, tested: list[_Tested], seconds: float, runtime: Runtime) -> None:
-    """The files of a test, its marker last."""
     detections = [row for one in tested for row in one.detections]
     recall = [row for one in tested for row in one.recall]
     budgets = [row for one in tested for row in one.budgets]
@@ -151,25 +144,20 @@ def _write_tested(directory: Path, tested: list[_Tested], seconds: float, runtim
     write_json(directory / "predict.json", record)
 
 
+CURVE = "curve.csv"
 METRICS = ("ap", "ap_50", "ap_75")
 COLUMNS = ("detector", "run", "step", "num_steps", "metric", "value")
 
 
 def curve_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> Path:
-    """Test every snapshot as the trained model is tested, once; leaves `curve.csv`, a row a snapshot and metric."""
-    path = _curve_file(evaluation, store)
+    """Test every snapshot as the trained model is tested, once; leaves `curve.csv`, one row per snapshot and metric."""
+    path = evaluation.directory(store.runs) / CURVE
     if not path.exists():
         write_csv(path, _curve(evaluation, store, runtime))
     return path
 
 
-def _curve_file(evaluation: Evaluation, store: Store) -> Path:
-    """Where a run's curve lies: beside its detections."""
-    return evaluation.directory(store.runs) / "curve.csv"
-
-
 def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFrame:
-    """AP of each snapshot."""
     directory = store.data(evaluation.training)
     split = read_split(directory, "val")
     ground_truth = read_ground_truth(locate_split(directory, "val")[0])
@@ -177,22 +165,14 @@ def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFra
     rows = []
     for step, file in files:
         model, detector = load_model(file, runtime.device)
-        found = [
-            row
-            for prediction in predict(
-                model, detector, split.images, evaluation.inference, runtime, all_candidates=False
-            )
-            for row in result_rows(prediction.image, prediction.detections, detector.category_ids)
-        ]
+        tested = predict(model, detector, split.images, evaluation.inference, runtime, all_candidates=False)
+        found = [row for one in tested for row in result_rows(one.image, one.detections, detector.category_ids)]
         statistics = coco_statistics(ground_truth, _detections(found))
-        rows += [
-            {"step": step, "num_steps": num_steps, "metric": metric, "value": statistics[metric]} for metric in METRICS
-        ]
+        rows += [(step, num_steps, metric, statistics[metric]) for metric in METRICS]
     return pd.DataFrame(rows, columns=list(COLUMNS[2:]))
 
 
 def _detections(rows: list[dict[str, Any]]) -> Detections:
-    """Rows of COCO results as columns."""
     bbox = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
     return Detections(
         image_id=np.array([row["image_id"] for row in rows], dtype=np.int64),
@@ -208,7 +188,7 @@ def learning_curves(profile: Profile, store: Store) -> pd.DataFrame:
     frames = []
     for name in (run for pair in profile.pairs for run in pair):
         evaluation = profile.evaluations[name]
-        path = _curve_file(evaluation, store)
+        path = evaluation.directory(store.runs) / CURVE
         if path.exists():
             frames.append(pd.read_csv(path).assign(detector=evaluation.training.detector, run=name))
     return pd.concat(frames)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))

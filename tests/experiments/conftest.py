@@ -7,9 +7,9 @@ from miniature import Mini
 
 from experiments.registry.build import build_profile
 from experiments.runs.measured import measure_stage
-from experiments.runs.stages import data_stage, train_stage
 from experiments.runs.store import Store
 from experiments.runs.testing import curve_stage, predict_stage
+from experiments.runs.training import data_stage, train_stage
 from freeanchor.runtime import Runtime
 
 

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from miniature import Mini
 
-from experiments.claims.claims import CLAIMS
+from experiments.claims.claims import CLAIMS, NOT_RUN, VERDICTS
 from experiments.claims.evidence import Evidence, Measured
 from experiments.claims.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
-from experiments.claims.rules import NOT_RUN, VERDICTS
 from experiments.registry.build import build_profile
 from experiments.reports.page import parse_markdown
 from experiments.runs.store import Store

@@ -192,7 +192,7 @@ def test_another_file_than_the_run_was_named_for_is_refused(
     options = ["--profile", "photos", "--data", str(folder), *places, *small_backbone]
     arguments = build_parser().parse_args(["train", "retinanet-small-s0", *options])
     training = evaluation_of(arguments, "retinanet-small-s0").training
-    from experiments.runs.weights import backbone_file
+    from experiments.runs.training import backbone_file
 
     with pytest.raises(CheckpointError, match="not the weights that retinanet-small-s0 starts from"):
         backbone_file(training, Store(folder=folder, backbone_weights=folder / "train.json"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.registry.classes import merged, write_merged
+from experiments.registry.config import merged, write_merged
 from freeanchor.data.coco import read_split
 from freeanchor.errors import DataError
 from freeanchor.files import read_json, write_json

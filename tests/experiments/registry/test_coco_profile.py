@@ -10,16 +10,15 @@ from oracles.coco_folder import write_both
 from experiments.commands.runs import recipe_lines
 from experiments.fetch.backbones import BACKBONE_FILES
 from experiments.registry.build import build_profile
-from experiments.registry.coco import coco_profile
 from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
-from experiments.runs.weights import download_of, is_at_hand
+from experiments.runs.training import download_of, is_at_hand
 from freeanchor.detector.backbones import TorchvisionResNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 
-AUTHORS, MMDETECTION = coco_profile("coco"), coco_profile("coco-mmdetection")
+AUTHORS, MMDETECTION = build_profile("coco"), build_profile("coco-mmdetection")
 
 
 def _training(profile: Profile, name: str) -> Training:
@@ -115,7 +114,7 @@ def test_published_checkpoints_have_address_checksum_and_claim(tmp_path: Path) -
         assert download_of(checkpoint).name == checkpoint.file
         assert is_at_hand(checkpoint, Store(downloads=tmp_path)) == (format != "authors")
     assert len({checkpoint.file for checkpoint in found.values()}) == len(found)
-    assert [run.removeprefix("mmdetection-") for run in coco_profile("coco", chosen="zoo").pair] == [
+    assert [run.removeprefix("mmdetection-") for run in build_profile("coco", chosen="zoo").pair] == [
         "retinanet-r50",
         "free-anchor-r50",
     ]
@@ -123,7 +122,7 @@ def test_published_checkpoints_have_address_checksum_and_claim(tmp_path: Path) -
 
 def test_a_smaller_batch_follows_the_linear_rule() -> None:
     """One GPU with two images: an eighth of the rate, eight times the steps, another fingerprint."""
-    small = _training(coco_profile("coco", batch_size=2), "freeanchor-r50-s0")
+    small = _training(build_profile("coco", batch_size=2), "freeanchor-r50-s0")
     assert (small.recipe.lr, small.recipe.num_steps, small.recipe.warmup_steps) == (0.00125, 720_000, 4000)
     assert small.fingerprint != _training(AUTHORS, "freeanchor-r50-s0").fingerprint
     drawn = build_profile("shapes", batch_size=16).evaluations["freeanchor-small-s0"].training
@@ -147,7 +146,7 @@ def test_a_run_is_shown_with_its_cost_and_needs() -> None:
 
 def test_the_miniature_is_the_same_list(tmp_path: Path) -> None:
     """The same runs and rows; only sizes differ, and of the ablations it has one factor alone."""
-    mini = coco_profile("coco-mini", data=write_both(tmp_path / "coco"))
+    mini = build_profile("coco-mini", data=write_both(tmp_path / "coco"))
     others = {one.run for one in AUTHORS.ablations} - {one.run for one in mini.ablations}
     assert list(mini.evaluations) == [run for run in AUTHORS.evaluations if run not in others]
     assert mini.tables == AUTHORS.tables
@@ -159,4 +158,4 @@ def test_the_miniature_is_the_same_list(tmp_path: Path) -> None:
 def test_a_batch_of_nothing_is_refused() -> None:
     """0 is a mistake, not the recipe's own size."""
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        coco_profile("coco", batch_size=0)
+        build_profile("coco", batch_size=0)

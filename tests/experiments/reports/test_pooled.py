@@ -8,12 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.claims.claims import CLAIMS
+from experiments.claims.claims import CLAIMS, judge
 from experiments.claims.evidence import Measured
-from experiments.claims.ledger import COLUMNS, rule_text, write_ledger
+from experiments.claims.ledger import COLUMNS, ClaimSet, PooledError, read_claim_sets, read_claims, write_ledger
 from experiments.claims.pooling import pooled_frame, unpooled
-from experiments.claims.rules import judge
-from experiments.claims.sets import ClaimSet, PooledError, read_claim_sets, read_claims
 from experiments.reports.page import parse_markdown
 from experiments.reports.pooled import main, to_markdown
 
@@ -38,7 +36,7 @@ def _ledger(parts: Mapping[str, Mapping[str, Numbers | None]], data: str = "fold
                 if part
                 else [math.nan] * 3 + [0, math.nan, 0, ""]
             )
-            head = [claim.id, claim.section, claim.wording, claim.paper, claim.test, rule_text(claim), claim.unit, name]
+            head = [claim.id, claim.section, claim.wording, claim.paper, claim.test, claim.rule_text, claim.unit, name]
             verdicts = [judge(claim.rule, [part]), judge(claim.rule, list(own.values()))]
             rows.append(["photos", data, *head, *numbers, *verdicts])
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -12,7 +12,7 @@ from analysis.bags.arrays import BAG_TABLE_COLUMNS
 from analysis.bags.matches import chosen_anchor, part_distance, summarize_bags
 from analysis.bags.summaries import POSITION_COLUMNS
 from experiments.registry.config import Evaluation
-from experiments.runs.bags import STAGE_COLUMNS, bag_frames, bags_frame, first_images, matches_frame, position_frame
+from experiments.runs.bags import STAGE_COLUMNS, bag_frames, first_images, matches_frame
 from freeanchor.data.coco import ImageRecord, Split, read_split
 
 
@@ -68,9 +68,9 @@ def test_positions_hold_the_weight_of_every_group(frames: tuple) -> None:
     np.testing.assert_allclose(masses.loc[:, "all", "part"], 1, atol=1e-3)
 
 
-def test_each_frame_alone_and_fewer_objects(mini: Mini, run: Evaluation, frames: tuple) -> None:
+def test_fewer_objects_are_the_first_images(mini: Mini, run: Evaluation, frames: tuple) -> None:
     """A cap keeps the first images whole; both frames come from the same bags."""
-    bags, positions = bags_frame(run, mini.store, 20), position_frame(run, mini.store, 20)
+    bags, positions = bag_frames(run, mini.store, 20)
     assert 0 < len(bags) <= 4 * 20
     pd.testing.assert_frame_equal(bags[bags.step == 1], frames[0][frames[0].step == 1][: len(bags) // 4])
     assert 0 < len(positions) < len(frames[1])

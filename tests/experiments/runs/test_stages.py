@@ -14,12 +14,12 @@ from miniature import Mini
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.nms_recall import ObjectRecall
 from experiments.registry.config import Evaluation
-from experiments.runs import stages
+from experiments.runs import measured, testing, training
 from experiments.runs.bags import choose_objects
 from experiments.runs.measured import compare_stage, measure_stage
-from experiments.runs.stages import data_stage, train_stage
 from experiments.runs.store import Store
 from experiments.runs.testing import RECALL_COLUMNS, predict_stage
+from experiments.runs.training import data_stage, train_stage
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Split, read_split
 from freeanchor.files import read_json
@@ -132,8 +132,10 @@ def test_nothing_is_done_twice(mini: Mini, run: Evaluation, monkeypatch: pytest.
     """With its marker there, each stage returns at once and leaves every byte as it is."""
     directory = run.training.directory(mini.store.runs)
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-    for name in ("train", "predict", "measure", "matches_frame", "load_model"):
-        monkeypatch.setattr(stages, name, _refuse)
+    work = {training: ("train",), testing: ("predict", "load_model"), measured: ("measure", "matches_frame")}
+    for module, names in work.items():
+        for name in names:
+            monkeypatch.setattr(module, name, _refuse)
     train_stage(run.training, mini.store, Runtime())
     predict_stage(run, mini.store, Runtime())
     measure_stage(run, mini.store)
@@ -169,7 +171,7 @@ def test_comparisons_are_computed_once(mini: Mini, monkeypatch: pytest.MonkeyPat
     first, second = (mini.profile.evaluations[name] for name in mini.profile.pair)
     frame = compare_stage(first, second, mini.store)
     assert set(frame.columns) == {"metric", "value", "low", "high"}
-    monkeypatch.setattr(stages, "compare", _refuse)
+    monkeypatch.setattr(measured, "compare", _refuse)
     pd.testing.assert_frame_equal(frame, compare_stage(first, second, mini.store))
     with pytest.raises(AssertionError, match="second time"):
         compare_stage(second, first, mini.store)  # the other way round is another comparison
