@@ -34,7 +34,7 @@ from experiments.reports.account import checklist_table, compute_table, read_pho
 from experiments.reports.frames import HEADLINE_ROWS
 from experiments.runs.store import ROOT
 from freeanchor.files import write_atomically
-from freeanchor.losses.matching import effective_anchors
+from freeanchor.losses.free_anchor import effective_anchors
 
 _MARK = re.compile(r"DEVIATION\((D\d+)\)")
 _PACKAGES = ("freeanchor", "analysis", "experiments", "examples")

@@ -27,8 +27,7 @@ from freeanchor.data.coco import Batch, collate
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.losses.focal import Terms
-from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.losses.matching import effective_anchors
+from freeanchor.losses.free_anchor import FreeAnchorLoss, effective_anchors
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 from freeanchor.runtime import Runtime
