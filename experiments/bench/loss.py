@@ -16,8 +16,7 @@ from torchvision.ops import sigmoid_focal_loss
 from experiments.bench.rows import BenchRow, growth_exponent, interleaved, medians, peak_tensor_bytes
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.boxes import encode_boxes
-from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.losses.matching import anchor_bags
+from freeanchor.losses.free_anchor import FreeAnchorLoss, anchor_bags
 from freeanchor.losses.reference import dense_loss
 from freeanchor.losses.retinanet import RetinaNetLoss
 

@@ -18,7 +18,7 @@ from freeanchor.files import in_turn
 from freeanchor.inference.onnx_graph import write_onnx
 from freeanchor.shapes.dataset import write_shapes
 from freeanchor.shapes.scene import ShapesConfig
-from freeanchor.training.step import replay as replay_step
+from freeanchor.training.divergence import replay as replay_step
 
 
 def data(arguments: argparse.Namespace) -> None:

@@ -46,8 +46,7 @@ from experiments.runs.testing import learning_curves as curves_of
 from freeanchor.data.coco import read_split
 from freeanchor.data.images import open_image
 from freeanchor.files import write_csv
-from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.losses.matching import mean_max, saturated_linear
+from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max, saturated_linear
 
 AP_HEADINGS = {
     "ap": "AP",

@@ -35,7 +35,7 @@ from experiments.reports.frames import HEADLINE_ROWS
 from experiments.runs.store import ROOT
 from freeanchor.errors import FreeAnchorError
 from freeanchor.files import write_atomically
-from freeanchor.losses.matching import effective_anchors
+from freeanchor.losses.free_anchor import effective_anchors
 
 _MARK = re.compile(r"DEVIATION\((D\d+)\)")
 _PACKAGES = ("freeanchor", "analysis", "experiments", "examples")

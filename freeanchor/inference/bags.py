@@ -22,9 +22,7 @@ from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import ImageRecord, Sample, collate, load_sample
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
-from freeanchor.losses.assignment import assign_by_iou
-from freeanchor.losses.free_anchor import FreeAnchorLoss
-from freeanchor.losses.matching import mean_max_weights
+from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max_weights
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 
@@ -170,13 +168,7 @@ def _in_file(anchors: Tensor, sample: Sample, detector: DetectorConfig) -> Tenso
 
 def _assigned(anchors: Tensor, gt_boxes: Tensor, rule: RetinaNetLoss) -> Tensor:
     """[G, A]: whether IoU assignment gives the anchor to the object."""
-    owner = assign_by_iou(
-        anchors,
-        gt_boxes,
-        foreground_iou=rule.foreground_iou,
-        background_iou=rule.background_iou,
-        low_quality_matches=rule.low_quality_matches,
-    )
+    owner = rule.assigner.assign(anchors, gt_boxes)
     return owner[None] == torch.arange(len(gt_boxes))[:, None]
 
 

@@ -1,4 +1,4 @@
-"""Focal loss of a dense detector's scores, nearly all of them background, in one pass over the logits.
+"""What the losses share: the focal loss of background scores in one fast pass, smooth-L1, and the checks of arguments.
 
 Of millions of scores a few hundred concern an object. `background_focal_loss` sums the loss of all others, for which
 value and gradient are functions of the logit alone: both come from one pass, piece by piece, so that what lies between
@@ -18,6 +18,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+Terms = dict[str, Tensor]  # by name; their sum is what to minimise
+# From this process's count of what a loss is divided by, to the count over all processes that share the batch.
+TotalCount = Callable[[int], int]
+
 PIECE_ON_CPU = 2**17  # scores: four float32 buffers of 512 KiB, enough for two threads to share
 PIECE_ON_ACCELERATOR = 2**23  # scores: few launches, and buffers small beside the logits
 
@@ -34,14 +38,7 @@ def background_focal_loss(
     return _OnePass.apply(logits if torch.is_grad_enabled() else logits.detach(), exceptions, gamma)
 
 
-def widened(dtype: torch.dtype) -> torch.dtype:
-    """Float32, or the type itself where it is wider already."""
-    return torch.promote_types(dtype, torch.float32)
-
-
 class _OnePass(torch.autograd.Function):
-    """Value and gradient of `background_focal_loss` together."""
-
     @staticmethod
     def forward(ctx: Any, logits: Tensor, exceptions: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
         """Sum over the scores, and the exceptions' logits."""
@@ -49,7 +46,7 @@ class _OnePass(torch.autograd.Function):
         ctx.gamma = gamma
         ctx.gradient = _empty_gradient(logits) if ctx.needs_input_grad[0] else None
         flat = logits.reshape(-1)
-        return _sweep(flat, exceptions, gamma, ctx.gradient), flat[exceptions].to(widened(logits.dtype))
+        return _sweep(flat, exceptions, gamma, ctx.gradient), widen(flat[exceptions])
 
     @staticmethod
     @once_differentiable
@@ -79,7 +76,7 @@ def _sweep(flat: Tensor, exceptions: Tensor, gamma: float, gradient: Tensor | No
     borders = torch.searchsorted(exceptions, ends).tolist()
     total = torch.zeros((), dtype=torch.float64, device=flat.device)
     for place, start in enumerate(starts):
-        logit = flat[start : start + piece].to(widened(flat.dtype))
+        logit = widen(flat[start : start + piece])
         prob = logit.sigmoid()
         power = prob * prob if gamma == 2 else prob.pow(gamma)
         focal = functional.softplus(logit).mul_(power)
@@ -90,51 +87,46 @@ def _sweep(flat: Tensor, exceptions: Tensor, gamma: float, gradient: Tensor | No
         if borders[place] < borders[place + 1]:
             focal[exceptions[borders[place] : borders[place + 1]] - start] = 0
         total += focal.sum()
-    return total.to(widened(flat.dtype))
+    return total.to(torch.promote_types(flat.dtype, torch.float32))
 
 
-Terms = dict[str, Tensor]
-# From this process's count of what a loss is divided by, to the count it shall be divided by: see `__call__`.
-TotalCount = Callable[[int], int]
-
-
-def _widen(tensor: Tensor) -> Tensor:
+def widen(tensor: Tensor) -> Tensor:
     """The tensor in float32, or as it is where it is wider already."""
-    return tensor.to(widened(tensor.dtype))
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
-    """Refuse ground truth that does not pair with the batch, with itself, or with the classes."""
-    if not len(logits) == len(gt_boxes) == len(gt_labels):
-        raise ValueError(
-            f"{len(logits)} images, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up"
-        )
-    for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
-        if len(boxes) != len(labels):
-            raise ValueError(
-                f"image {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label a box"
-            )
-        if len(labels) and not 0 <= (wrong := int(labels[_farthest(labels, logits.shape[2])])) < logits.shape[2]:
-            raise ValueError(
-                f"image {image} has label {wrong}; labels are 0 to {logits.shape[2] - 1}, not category ids"
-            )
-
-
-def _farthest(labels: Tensor, num_classes: int) -> int:
-    """Place of the label farthest from the middle of the classes: if any is out of range, this one is."""
-    return int((2 * labels - num_classes + 1).abs().argmax())
-
-
-def _smooth_l1(deltas: Tensor, targets: Tensor, smooth_l1_beta: float) -> Tensor:
+def smooth_l1(
+    deltas: Float[Tensor, "*N 4"], targets: Float[Tensor, "*N 4"], smooth_l1_beta: float
+) -> Float[Tensor, "*N"]:
     """Smooth-L1 distance summed over the four deltas; plain L1 at beta 0."""
     return functional.smooth_l1_loss(deltas, targets, reduction="none", beta=smooth_l1_beta).sum(dim=-1)
 
 
-def _check_focal(alpha: float, gamma: float, smooth_l1_beta: float, box_weight: float) -> None:
-    """Refuse focal and box parameters that give no loss."""
+def check_settings(alpha: float, gamma: float, smooth_l1_beta: float, box_weight: float) -> None:
+    """Refuse focal and box parameters that give no loss: ValueError."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
     if not (gamma == 0 or gamma >= 1):
         raise ValueError(f"gamma must be 0 or at least 1, got {gamma}; between, the gradient at score 0 is infinite")
     if smooth_l1_beta < 0 or box_weight < 0:
         raise ValueError(f"smooth_l1_beta and box_weight must not be negative, got {smooth_l1_beta} and {box_weight}")
+
+
+def check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
+    """Refuse ground truth that does not pair with the batch, with itself, or with the classes: ValueError."""
+    if not len(logits) == len(gt_boxes) == len(gt_labels):
+        raise ValueError(
+            f"{len(logits)} images, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up"
+        )
+    num_classes = logits.shape[2]
+    for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
+        if len(boxes) != len(labels):
+            raise ValueError(
+                f"image {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label per box"
+            )
+        if len(labels) == 0:
+            continue
+        # The label farthest from the middle of the classes: if any is out of range, this one is. One transfer of a GPU.
+        farthest = int(labels[(2 * labels - num_classes + 1).abs().argmax()])
+        if not 0 <= farthest < num_classes:
+            raise ValueError(f"image {image} has label {farthest}; labels are 0 to {num_classes - 1}, not category ids")

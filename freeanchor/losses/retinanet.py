@@ -1,4 +1,8 @@
-"""TODO."""
+"""RetinaNet's loss, Eq. 1: focal loss and smooth-L1 on anchors that are assigned before the loss.
+
+terms = RetinaNetLoss()(logits, deltas, anchors, gt_boxes, gt_labels)
+sum(terms.values()).backward()
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.boxes import DELTA_WEIGHTS, encode_boxes
-from freeanchor.losses.assignment import IGNORED, assign_by_iou
-from freeanchor.losses.focal import (
-    Terms,
-    TotalCount,
-    _check_focal,
-    _smooth_l1,
-    _widen,
-    background_focal_loss,
-    check_pairing,
-)
+from freeanchor.losses import focal
+from freeanchor.losses.assignment import IGNORED, IoUThresholds
+from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +38,17 @@ class RetinaNetLoss:
     convention: Literal["authors", "mmdetection"] = "authors"
 
     def __post_init__(self) -> None:
-        """Refuse thresholds out of order and weights out of range."""
-        if not 0 <= self.background_iou <= self.foreground_iou <= 1:
-            raise ValueError(
-                f"background_iou and foreground_iou must be fractions in this order, got {self.background_iou} and "
-                f"{self.foreground_iou}"
-            )
-        _check_focal(self.alpha, self.gamma, self.smooth_l1_beta, self.box_weight)
+        _ = self.assigner  # refuses thresholds out of order
+        focal.check_settings(self.alpha, self.gamma, self.smooth_l1_beta, self.box_weight)
+
+    @property
+    def assigner(self) -> IoUThresholds:
+        """The rule that decides which anchors learn which object."""
+        return IoUThresholds(
+            foreground_iou=self.foreground_iou,
+            background_iou=self.background_iou,
+            low_quality_matches=self.low_quality_matches,
+        )
 
     def __call__(
         self,
@@ -59,26 +60,26 @@ class RetinaNetLoss:
         total_count: TotalCount = int,
     ) -> Terms:
         """Terms `classification` and `box`, scalars; `total_count` sums counts over processes that share a batch."""
-        check_pairing(logits, gt_boxes, gt_labels)
+        focal.check_pairing(logits, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
-            deltas, anchors = _widen(deltas), _widen(anchors)
+            deltas, anchors = widen(deltas), widen(anchors)
             boxes = [own.to(anchors) for own in gt_boxes]
-            assignments = torch.cat([self._assign(anchors, own) for own in boxes])
+            assignments = torch.cat([self.assigner.assign(anchors, own) for own in boxes])
             # Objects and anchors are counted through the batch: image i's anchors begin at i * A.
             firsts = torch.tensor([0, *map(len, boxes)], device=anchors.device).cumsum(0)[:-1]
             matched = (assignments >= 0).nonzero()[:, 0]
             objects = assignments[matched] + firsts[matched // len(anchors)]
-            goals = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
-            box = deltas.sum() * 0 + self._distance(deltas.flatten(0, 1)[matched], goals)
-            focal = self._focal(logits, assignments, matched, torch.cat(list(gt_labels))[objects])
+            targets = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
+            box = deltas.sum() * 0 + self._distance(deltas.flatten(0, 1)[matched], targets)
+            classification = self._focal_loss(logits, assignments, matched, torch.cat(list(gt_labels))[objects])
             num_matched = total_count(len(matched))
             # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
             over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
             if self.convention == "mmdetection":
                 over_all = over_boxes = max(1, num_matched)
-            return {"classification": focal / over_all, "box": self.box_weight * box / over_boxes}
+            return {"classification": classification / over_all, "box": self.box_weight * box / over_boxes}
 
-    def _focal(self, logits: Tensor, assignments: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
+    def _focal_loss(self, logits: Tensor, assignments: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
         """Focal loss (Lin et al. 2017, Eq. 5) summed over the scores of all anchors [B * A] but the ignored ones."""
         num_classes = logits.shape[2]
         positives = matched * num_classes + labels
@@ -89,17 +90,7 @@ class RetinaNetLoss:
         foreground = (torch.sigmoid(-score).pow(self.gamma) * functional.softplus(-score)).sum()
         return (1 - self.alpha) * background + self.alpha * foreground
 
-    def _distance(self, deltas: Tensor, goals: Tensor) -> Tensor:
+    def _distance(self, deltas: Tensor, targets: Tensor) -> Tensor:
         """Summed smooth-L1 of matched anchors' deltas, in the units of the convention."""
         units = deltas.new_tensor(DELTA_WEIGHTS if self.convention == "mmdetection" else (1.0,))
-        return _smooth_l1(deltas / units, goals / units, self.smooth_l1_beta).sum()
-
-    def _assign(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-        """Assignment [A] of one image, without gradient."""
-        return assign_by_iou(
-            anchors,
-            gt_boxes,
-            foreground_iou=self.foreground_iou,
-            background_iou=self.background_iou,
-            low_quality_matches=self.low_quality_matches,
-        )
+        return smooth_l1(deltas / units, targets / units, self.smooth_l1_beta).sum()

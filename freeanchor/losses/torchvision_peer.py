@@ -1,12 +1,9 @@
-"""torchvision's own RetinaNet loss for a network of ours: what our baseline is held against, and no baseline of ours.
+"""torchvision's own RetinaNet loss under our signature: the peer of our baseline.
 
-Every number is torchvision's: matcher, coder, focal loss and L1 are called through its `RetinaNet.compute_loss`, and
-what is done here is to pass our tensors in its units. Not to be confused with `freeanchor.integrations.torchvision`,
-which goes the other way and puts our loss into torchvision's detector.
+Matcher, coder, focal loss and L1 are torchvision's, called through its `RetinaNet.compute_loss`; only units are changed
+here. `freeanchor.integrations.torchvision` goes the other way and puts our loss into torchvision's detector.
 
-    loss = TorchvisionRetinaNetLoss()
-    terms = loss(logits, deltas, anchors, gt_boxes, gt_labels)
-    sum(terms.values()).backward()
+    terms = TorchvisionRetinaNetLoss()(logits, deltas, anchors, gt_boxes, gt_labels)
 """
 
 from collections.abc import Sequence
@@ -19,27 +16,23 @@ from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
 from freeanchor.boxes import DELTA_WEIGHTS
-from freeanchor.losses.focal import Terms, TotalCount, check_pairing, widened
+from freeanchor.losses.focal import Terms, TotalCount, check_pairing, widen
 
 
 class _NoBackbone(nn.Identity):
-    """What torchvision's detector asks of a backbone: a number of channels, here the fewest."""
-
-    out_channels = 1
+    out_channels = 1  # all that torchvision's detector asks of a backbone
 
 
 @lru_cache(maxsize=1)
 def _detector() -> RetinaNet:
-    """torchvision's detector as it comes, never run: its loss reads no weight, so that one class does for any number.
-
-    On "meta" its weights have no memory, and drawing them leaves the training's random numbers where they were.
-    """
+    """torchvision's detector as it comes, never run: its loss reads no weight, so one class does for any number."""
+    # On "meta" weights have no memory, and drawing them leaves the training's random numbers where they were.
     with torch.device("meta"):
         return RetinaNet(_NoBackbone(), num_classes=1)
 
 
 def _check_areas(gt_boxes: Sequence[Tensor]) -> None:
-    """Refuse boxes without area, as torchvision's detector does before its loss, which would be infinite."""
+    # As torchvision's detector does before its loss, which would be infinite.
     for image, boxes in enumerate(gt_boxes):
         if (boxes[:, 2:] <= boxes[:, :2]).any():
             raise ValueError(f"image {image} has gt_boxes without width or height; torchvision's loss needs both")
@@ -75,15 +68,11 @@ class TorchvisionRetinaNetLoss:
         check_pairing(logits, gt_boxes, gt_labels)
         _check_areas(gt_boxes)
         with torch.autocast(logits.device.type, enabled=False):
-            deltas, anchors = deltas.to(widened(deltas.dtype)), anchors.to(widened(anchors.dtype))
-            predictions = {
-                "cls_logits": logits.to(widened(logits.dtype)),
-                "bbox_regression": deltas / deltas.new_tensor(DELTA_WEIGHTS),
-            }
-            targets = [
-                {"boxes": boxes.to(anchors), "labels": labels}
-                for boxes, labels in zip(gt_boxes, gt_labels, strict=True)
-            ]
+            deltas, anchors = widen(deltas), widen(anchors)
+            plain = deltas / deltas.new_tensor(DELTA_WEIGHTS)
+            predictions = {"cls_logits": widen(logits), "bbox_regression": plain}
+            pairs = zip(gt_boxes, gt_labels, strict=True)
+            targets = [{"boxes": boxes.to(anchors), "labels": labels} for boxes, labels in pairs]
             terms = _detector().compute_loss(targets, predictions, [anchors] * len(targets))
             share = len(targets) / total_count(len(targets))  # torchvision's mean is over this process's images
             return {"classification": terms["classification"] * share, "box": terms["bbox_regression"] * share}

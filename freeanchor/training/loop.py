@@ -2,19 +2,18 @@
 
 Which loss trains the network is one field of `TrainConfig`; nothing else here differs between the two detectors. Data
 order and augmentation depend on (seed, step) alone, so k steps, an interruption and k more give the same weights as
-2k at once, and the number of processes changes nothing but the time (see `TrainConfig.group_size`). Reports are made
-elsewhere, from what is stored.
+2k at once, and the number of processes changes nothing but the time (see `TrainConfig.group_size`).
 
     result = train(Path("runs/demo"), split, detector, TrainConfig(loss=FreeAnchorLoss()), Runtime())
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,17 @@ from tqdm import tqdm
 from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, Sample, Split, collate
-from freeanchor.detector.retinanet import RetinaNet
+from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.errors import DataError
 from freeanchor.files import replacing
 from freeanchor.losses.focal import Terms
+from freeanchor.losses.free_anchor import FreeAnchorLoss, effective_anchors
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts
+from freeanchor.training.divergence import DivergedError, report_divergence
 from freeanchor.training.processes import ALONE, LostProcessError, Processes, lost_processes
 from freeanchor.training.recipe import TrainConfig, TrainingError
 from freeanchor.training.state import TrainingState, share_network, start
-from freeanchor.training.step import DivergedError, bag_concentration, save_divergence, training_step
+from freeanchor.training.step import training_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,53 @@ class TrainingResult:
     processes: int
 
 
-def _collate_groups(size: int, samples: Sequence[Sample]) -> tuple[Batch, ...]:
-    """A process's samples of one step as groups of `size`, each padded on its own."""
-    return tuple(collate(samples[first : first + size]) for first in range(0, len(samples), size))
+def train(
+    directory: Path,
+    split: Split,
+    detector: DetectorConfig,
+    config: TrainConfig,
+    runtime: Runtime,
+    processes: Processes = ALONE,
+    backbone_weights: Path | None = None,
+) -> TrainingResult:
+    """Train a detector in `directory`, going on from the state that lies there, if any.
+
+    `backbone_weights` is the file of ImageNet weights to start from (`backbone_weights.py`); without it all are random.
+    Leaves `metrics.jsonl`, `snapshots/` and `state.safetensors` (at the last step) behind, written by the first of the
+    processes. Raises TrainingError where the loss is not finite or another process is gone, `Interrupted` after saving
+    when asked to stop.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    state = start(detector.model, config, runtime, processes, backbone_weights)
+    state.resume(directory / "state.safetensors", config, processes)
+    share_network(state, processes)
+    stream = TrainingStream(split, detector.inputs, config.augment, config.seed, config.aspect_group)
+    log = _Log(directory / "metrics.jsonl", state, config, processes)
+    with _explained_faults(directory, state, detector, config, processes), deferred_interrupts() as signals, log:
+        for groups in _batches(stream, config, state.step, runtime, processes):
+            terms, output = training_step(state, groups, config, runtime, processes)
+            log.count_step()
+            is_over = state.step == config.num_steps
+            is_stopping = processes.total(len(signals)) > 0
+            if state.step % runtime.log_every == 0 or is_over:
+                log.write(terms, output, groups[-1])
+            if processes.is_main and state.step in config.snapshot_steps:
+                save_model(directory / "snapshots" / f"step-{state.step:06d}.safetensors", state.model, detector)
+            if processes.is_main and (is_stopping or is_over or state.step % runtime.checkpoint_every == 0):
+                state.save(directory / "state.safetensors", config)
+            if is_stopping and not is_over:
+                raise Interrupted(
+                    f"stopped at step {state.step} of {config.num_steps}; the same command goes on from there"
+                )
+            log.restart_clock()
+    return TrainingResult(
+        model=state.model.eval(),
+        seconds=state.seconds,
+        images_per_second=config.num_samples / state.seconds,
+        precision=str(runtime.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        processes=processes.count,
+    )
 
 
 def _batches(
@@ -74,134 +119,86 @@ def _batches(
         raise DataError(line.partition("DataError: ")[2] or line) from None
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Drop log lines of steps after `step`: they were done, but not saved, before an interruption."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+def _collate_groups(size: int, samples: Sequence[Sample]) -> tuple[Batch, ...]:
+    """A process's samples of one step as groups of `size`, each padded on its own."""
+    return tuple(collate(samples[first : first + size]) for first in range(0, len(samples), size))
 
 
-def _log(
-    directory: Path, state: TrainingState, terms: dict[str, float], speed: float, config: TrainConfig, bags: float
-) -> None:
-    """Append one line of metrics."""
-    row: dict[str, Any] = {"step": state.step, "lr": config.lr_at(state.step - 1)}
-    row |= {f"loss_{name}": value for name, value in terms.items()}
-    row |= {"effective_anchors": bags, "images_per_second": round(speed, 2)}
-    with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def _overall(terms: Terms, config: TrainConfig, processes: Processes) -> dict[str, float]:
-    """The loss terms of the whole batch: the mean over groups, or the sum of what each process has of the one group."""
-    over = processes.count if config.group_size else 1
-    return {name: processes.total(term.item()) / over for name, term in terms.items()}
-
-
-def _report_divergence(error: DivergedError, directory: Path, course: "_Course") -> TrainingError:
-    """Keep what is needed to replay the step, and say so in one line, the same on every process."""
-    processes, words = course.processes, ""
-    if error.divergence is not None:
-        path = directory / f"divergence-step-{error.divergence.step:06d}-process-{processes.rank}.safetensors"
-        save_divergence(path, course.state.model, course.detector, error.batch, course.config.loss, error.divergence)
-        words = f"{error.divergence}; to look at it: freeanchor replay {path}"
-    first, *others = [line for line in processes.gather(words) if line]
-    also = f" ({len(others)} more process(es) kept theirs beside it)" if others else ""
-    return TrainingError(first + also)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Course:
-    """What a training's parts need to know of each other."""
-
-    state: TrainingState
-    detector: DetectorConfig
-    config: TrainConfig
-    runtime: Runtime
-    processes: Processes
-
-
-def _stretch(
-    directory: Path, course: _Course, batches: Iterator[tuple[Batch, ...]], signals: list[int], progress: Any
-) -> bool:
-    """Train to the next line of the log or a request to stop, log and save; whether to stop."""
-    state, config, runtime, processes = course.state, course.config, course.runtime, course.processes
-    started, before = time.perf_counter(), state.step
-    is_stopping = False
-    for groups in islice(batches, runtime.log_every - state.step % runtime.log_every):
-        terms, output = training_step(state, groups, config, runtime, processes)
-        progress.update()
-        if processes.is_main and state.step in config.snapshot_steps:
-            save_model(directory / "snapshots" / f"step-{state.step:06d}.safetensors", state.model, course.detector)
-        is_stopping = processes.total(len(signals)) > 0
-        if is_stopping:
-            break
-    seconds = time.perf_counter() - started
-    state.seconds += seconds
-    is_over = state.step == config.num_steps
-    if state.step % runtime.log_every == 0 or is_over:
-        overall = _overall(terms, config, processes)
-        speed = (state.step - before) * config.batch_size / seconds
-        if processes.is_main:
-            _log(directory, state, overall, speed, config, bag_concentration(output, groups[-1]))
-    is_due = state.step // runtime.checkpoint_every > before // runtime.checkpoint_every
-    if processes.is_main and (is_stopping or is_due or is_over):
-        state.save(directory / "state.safetensors", config)
-    return is_stopping
-
-
-def train(
-    directory: Path,
-    split: Split,
-    detector: DetectorConfig,
-    config: TrainConfig,
-    runtime: Runtime,
-    processes: Processes = ALONE,
-    backbone_weights: Path | None = None,
-) -> TrainingResult:
-    """Train a detector in `directory`, going on from the state that lies there, if any.
-
-    `backbone_weights` is the file of ImageNet weights to start from (`backbone_weights.py`); without it all are random.
-    Leaves `metrics.jsonl`, `snapshots/` and `state.safetensors` (at the last step) behind, written by the first of the
-    processes. Raises TrainingError where the loss is not finite or another process is gone, `Interrupted` after saving
-    when asked to stop.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    state = start(detector.model, config, runtime, processes, backbone_weights)
-    state.resume(directory / "state.safetensors", config, processes)
-    share_network(state, processes)
-    course = _Course(state=state, detector=detector, config=config, runtime=runtime, processes=processes)
-    stream = TrainingStream(split, detector.inputs, config.augment, config.seed, config.aspect_group)
-    batches = _batches(stream, config, state.step, runtime, processes)
-    progress = tqdm(
-        total=config.num_steps,
-        initial=state.step,
-        desc=directory.name,
-        unit="step",
-        disable=None if processes.is_main else True,
-    )
-    contact = lost_processes() if processes.count > 1 else nullcontext()
+@contextmanager
+def _explained_faults(
+    directory: Path, state: TrainingState, detector: DetectorConfig, config: TrainConfig, processes: Processes
+) -> Iterator[None]:
+    """Turn what ends a training early into TrainingError, one line."""
     try:
-        with deferred_interrupts() as signals, progress, contact:
-            if processes.is_main:
-                _cut_log(directory / "metrics.jsonl", state.step)
-            while state.step < config.num_steps:
-                if _stretch(directory, course, batches, signals, progress) and state.step < config.num_steps:
-                    raise Interrupted(
-                        f"stopped at step {state.step} of {config.num_steps}; the same command goes on from there"
-                    )
+        with lost_processes() if processes.count > 1 else nullcontext():
+            yield
     except DivergedError as error:
-        raise _report_divergence(error, directory, course) from None
+        raise report_divergence(error, directory, state.model, detector, config.loss, processes) from None
     except LostProcessError as error:
         raise TrainingError(
             f"{error} after step {state.step} of {config.num_steps}; the same command goes on from the last checkpoint"
         ) from None
-    return TrainingResult(
-        model=state.model.eval(),
-        seconds=state.seconds,
-        images_per_second=config.num_samples / state.seconds,
-        precision=str(runtime.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        processes=processes.count,
-    )
+
+
+class _Log:
+    """The lines of `metrics.jsonl`, the progress bar and the clock, which stands still while files are written."""
+
+    def __init__(self, path: Path, state: TrainingState, config: TrainConfig, processes: Processes) -> None:
+        self.path, self.state, self.config, self.processes = path, state, config, processes
+        is_hidden = None if processes.is_main else True  # None: hidden where stderr is no terminal
+        name = path.parent.name
+        self.progress = tqdm(total=config.num_steps, initial=state.step, desc=name, unit="step", disable=is_hidden)
+
+    def __enter__(self) -> None:
+        if self.processes.is_main:
+            self._cut()
+        self.restart_clock()
+        self.first_step, self.seconds = self.state.step, 0.0
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.close()
+
+    def _cut(self) -> None:
+        """Drop lines of steps after the state's: they were done, but not saved, before an interruption."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.state.step]
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def restart_clock(self) -> None:
+        self.started = time.perf_counter()
+
+    def count_step(self) -> None:
+        seconds = time.perf_counter() - self.started
+        self.state.seconds += seconds
+        self.seconds += seconds
+        self.progress.update()
+
+    def write(self, terms: Terms, output: ModelOutput, batch: Batch) -> None:
+        """Append a line about this step; its speed is that of the steps since the last line."""
+        # The loss of the whole batch: the mean over groups, or the sum of what each process has of the one group.
+        over = self.processes.count if self.config.group_size else 1
+        overall = {f"loss_{name}": self.processes.total(term.item()) / over for name, term in terms.items()}
+        speed = (self.state.step - self.first_step) * self.config.batch_size / self.seconds
+        if self.processes.is_main:
+            row: dict[str, Any] = {"step": self.state.step, "lr": self.config.lr_at(self.state.step - 1), **overall}
+            row |= {"effective_anchors": bag_concentration(output, batch), "images_per_second": round(speed, 2)}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        self.first_step, self.seconds = self.state.step, 0.0
+
+
+@torch.no_grad()
+def bag_concentration(output: ModelOutput, batch: Batch) -> float:
+    """Mean effective number of anchors in the bags of a batch, at the paper's bag size; nan without objects.
+
+    Defined for any detector, whichever loss trains it: the bag's size while Mean-max is the mean, 1 when it is the max.
+    """
+    diagnosis = FreeAnchorLoss()
+    numbers = []
+    for image, (boxes, labels) in enumerate(zip(batch.gt_boxes, batch.gt_labels, strict=True)):
+        if len(boxes):
+            logits, deltas = output.logits[image].float(), output.deltas[image].float()
+            targets = logits, deltas, output.anchors, boxes.to(logits.device), labels.to(logits.device)
+            numbers.append(effective_anchors(diagnosis.confidence(*targets)[1]))
+    return torch.cat(numbers).mean().item() if numbers else math.nan

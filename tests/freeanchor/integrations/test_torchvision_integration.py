@@ -183,6 +183,21 @@ def test_copies_keep_the_loss(duplicate) -> None:
     assert not {id(parameter) for parameter in model.parameters()} & {id(parameter) for parameter in other.parameters()}
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("freeanchor.losses", "FreeAnchorLoss"),
+        ("freeanchor.losses", "RetinaNetLoss"),
+        ("freeanchor.integrations.torchvision", "TorchvisionLoss"),
+        ("freeanchor.integrations.torchvision", "BoxOutput"),
+        ("freeanchor.integrations.torchvision", "AutocastAnchorGenerator"),
+    ],
+)
+def test_pickles_of_users_find_their_classes(module: str, name: str) -> None:
+    """Files that users have pickled name these classes by these modules, wherever they are defined now."""
+    assert pickle.loads(f"c{module}\n{name}\n.".encode()).__name__ == name
+
+
 def test_training_lowers_the_loss() -> None:
     """Forty steps on one batch, with an optimiser built before the switch, take most of the loss away."""
     model = _model().train()

@@ -3,7 +3,7 @@
 Boxes have whole coordinates, so that overlaps of exactly 0.4, 0.5 and 0.6 are common; objects repeat, lie on anchors,
 have no area, or are missing; predictions hit anchors and objects exactly, or overflow; scores are 0, 1/2, 1 and between.
 
-    FREEANCHOR_LOSS_CASES=100000 python -m pytest tests/freeanchor/test_losses_finite.py    # minutes; 6,000 otherwise
+    FREEANCHOR_LOSS_CASES=100000 python -m pytest tests/freeanchor/losses/test_losses_finite.py    # minutes; 6,000 otherwise
 """
 
 import os

@@ -9,6 +9,7 @@ import torchvision
 from oracles.losses import detection_customized_loss
 
 from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.reference import dense_loss
 
 COMMITTED = Path(__file__).resolve().parents[2] / "golden" / "free_anchor_loss.npz"
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "golden" / "free_anchor_loss.npz"
@@ -35,17 +36,20 @@ def _ragged(case: dict[str, np.ndarray], name: str) -> list[torch.Tensor]:
     return [torch.from_numpy(case[f"{name}/{image}"]) for image in range(int(case[f"{name}/count"]))]
 
 
+@pytest.mark.parametrize("is_dense", [False, True], ids=["ours", "reference"])
 @pytest.mark.parametrize(("path", "index"), CASES)
-def test_agrees_with_the_authors_implementation(path: Path, index: int) -> None:
-    """Both terms and both gradients equal the authors' within 1e-9 of their size."""
+def test_agrees_with_the_authors_implementation(path: Path, index: int, is_dense: bool) -> None:
+    """Both terms and both gradients, of our loss and of its plain reference, equal the authors' within 1e-9."""
     case = _load(path, index)
     logits, deltas = (torch.from_numpy(case[name]).requires_grad_() for name in ("logits", "deltas"))
     anchors = torch.from_numpy(case["anchors"])
-    terms = _loss(case)(logits, deltas, anchors, _ragged(case, "gt_boxes"), _ragged(case, "gt_labels"))
-    sum(terms.values()).backward()
+    arguments = logits, deltas, anchors, _ragged(case, "gt_boxes"), _ragged(case, "gt_labels")
+    loss = _loss(case)
+    positive, negative = dense_loss(loss, *arguments) if is_dense else loss(*arguments).values()
+    (positive + negative).backward()
 
-    assert terms["positive"].item() == pytest.approx(float(case["positive"]), rel=1e-9)
-    assert terms["negative"].item() == pytest.approx(float(case["negative"]), rel=1e-9)
+    assert positive.item() == pytest.approx(float(case["positive"]), rel=1e-9)
+    assert negative.item() == pytest.approx(float(case["negative"]), rel=1e-9)
     for name, gradient in (("grad_logits", logits.grad), ("grad_deltas", deltas.grad)):
         largest = np.abs(case[name]).max()
         assert largest > 0

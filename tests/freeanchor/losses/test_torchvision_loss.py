@@ -15,7 +15,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
 
 from freeanchor.losses import torchvision_peer as torchvision_loss
-from freeanchor.losses.assignment import assign_by_iou
+from freeanchor.losses.assignment import IoUThresholds
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 
@@ -71,7 +71,7 @@ def _part(inputs: LossInputs, first: int, last: int) -> LossInputs:
 
 
 def _num_matched(inputs: LossInputs) -> list[int]:
-    return [int((assign_by_iou(inputs.anchors, boxes) >= 0).sum()) for boxes in inputs.gt_boxes]
+    return [int((IoUThresholds().assign(inputs.anchors, boxes) >= 0).sum()) for boxes in inputs.gt_boxes]
 
 
 @given(seed=st.integers(0, 10_000), num_objects=st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple))
@@ -117,7 +117,7 @@ def test_torchvisions_own_functions_are_called(monkeypatch: pytest.MonkeyPatch, 
     assert [name for name, value in terms.items() if value == 17.25] == [term]
 
 
-def test_a_image_without_objects_is_background() -> None:
+def test_an_image_without_objects_is_background() -> None:
     """Its box term is 0 with a gradient of zeros, its scores are all pushed down, and it counts as an image."""
     inputs = random_inputs(2, num_objects=(0, 3)).leaves()
     terms = LOSS(*inputs.arguments())
@@ -167,9 +167,9 @@ def test_our_default_weighs_an_error_of_shift_or_growth_otherwise(delta: int, we
     """Off by r in one plain delta: torchvision's has r, ours (weight * r - beta / 2) / 4 with beta = 0.11."""
     error, inputs = 0.3, random_inputs(6, num_objects=(1,), num_anchors=60)
     (box,) = inputs.gt_boxes[0].tolist()
-    goals = torch.tensor([encode(box, anchor) for anchor in inputs.anchors.tolist()], dtype=torch.float64)
-    goals[:, delta] += weight * error
-    inputs = replace(inputs, deltas=goals[None])
+    targets = torch.tensor([encode(box, anchor) for anchor in inputs.anchors.tolist()], dtype=torch.float64)
+    targets[:, delta] += weight * error
+    inputs = replace(inputs, deltas=targets[None])
     assert LOSS(*inputs.arguments())["box"].item() == pytest.approx(error, rel=1e-9)
     assert RetinaNetLoss()(*inputs.arguments())["box"].item() == pytest.approx((weight * error - 0.055) / 4, rel=1e-9)
 

@@ -12,10 +12,11 @@ from freeanchor.errors import CheckpointError
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
+from freeanchor.training.divergence import DivergedError, Divergence, replay, save_divergence
 from freeanchor.training.loop import train
 from freeanchor.training.recipe import TrainingError
 from freeanchor.training.state import start
-from freeanchor.training.step import DivergedError, Divergence, replay, save_divergence, training_step
+from freeanchor.training.step import training_step
 
 
 @pytest.fixture(scope="module")
