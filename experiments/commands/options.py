@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from freeanchor.checkpoints.code_bases import CODE_BASES
 from freeanchor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ class Parser(argparse.ArgumentParser):
 
 CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-FORMATS = ("authors", "mmdetection", "torchvision", "detectron2")
 Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
@@ -130,7 +130,7 @@ def _add_weights(add: Add) -> None:
         "turn another code base's RetinaNet or FreeAnchor into a model file of ours",
         "freeanchor convert --from mmdetection --detector FreeAnchor theirs.pth model.safetensors",
     )
-    convert.add_argument("--from", dest="format", choices=FORMATS, required=True, help="the code base it is of")
+    convert.add_argument("--from", dest="format", choices=CODE_BASES, required=True, help="the code base it is of")
     convert.add_argument("source", type=Path, help="its file (.pth or .pkl)")
     convert.add_argument("target", type=Path, help="the model file to write")
     convert.add_argument("--detector", choices=("RetinaNet", "FreeAnchor"), help="which of the two was trained")
@@ -142,9 +142,8 @@ def _add_weights(add: Add) -> None:
         "turn a model file of ours into another code base's, or into ONNX",
         "freeanchor export --to torchvision m.safetensors m.pth",
     )
-    export.add_argument(
-        "--to", dest="format", choices=("torchvision", "mmdetection", "onnx"), required=True, help="the code base"
-    )
+    formats = (*(name for name, base in CODE_BASES.items() if base.export), "onnx")
+    export.add_argument("--to", dest="format", choices=formats, required=True, help="the code base")
     export.add_argument("source", type=Path, help="a model.safetensors of ours")
     export.add_argument("target", type=Path, help="the file to write")
     replay = add(
