@@ -15,7 +15,7 @@ from experiments.registry.config import Evaluation, PublishedCheckpoint, Trainin
 from experiments.registry.profile import DETECTORS, PEER, Ablation, Pair, Profile, Row, ablations_of
 from experiments.registry.published import PAIR, README_ROWS, TABLE_3_ROWS
 from experiments.registry.sizes import JITTER, SIZES, WIDE_JITTER, Photographs, Size
-from freeanchor.checkpoints.code_bases import inference_of
+from freeanchor.checkpoints.convert import inference_of
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 from freeanchor.training.recipe import TrainConfig

@@ -22,7 +22,8 @@ from experiments.registry.config import (
 from experiments.registry.profile import DETECTORS, FACTORS, SNAPSHOTS, Factor
 from experiments.registry.published import published_checkpoints
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints.code_bases import Origin, inference_of, inputs_of
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import inference_of, inputs_of
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.data.coco import InputConfig, read_categories, read_split
 from freeanchor.detector.backbones import RESNETS, BackboneConfig, SmallResNet, TorchvisionResNet
