@@ -17,7 +17,7 @@ from experiments.claims.evidence import (
     widened,
 )
 from experiments.registry.build import build_profile
-from experiments.reports import frames
+from experiments.runs import measured
 from experiments.runs.store import Store
 
 
@@ -99,7 +99,7 @@ def test_two_tests_of_one_model_borrow_no_noise(empty_store: Store, monkeypatch:
     for run in (f"{long}-s0", f"{long}-multiscale-s0", other):
         fabricate(profile, empty_store, run, 0.5)
     gains = pd.DataFrame({"metric": ["ap"], "value": [0.013], "low": [0.010], "high": [0.016]})
-    monkeypatch.setattr(frames, "compare_stage", lambda first, second, store: gains)
+    monkeypatch.setattr(measured, "compare_stage", lambda first, second, store: gains)
     evidence = Evidence(profile, empty_store)
     tested_twice = evidence.difference(f"{long}-s0", f"{long}-multiscale-s0", "ap")
     trained_twice = evidence.difference(other, f"{long}-s0", "ap")
