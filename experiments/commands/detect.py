@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.commands.options import check_counts, runtime_of
+from experiments.commands.compute import check_counts, runtime_of
 from freeanchor.data.images import open_image, upright
 from freeanchor.errors import DataError, UsageError
 from freeanchor.files import replacing, write_json

@@ -27,6 +27,7 @@ import pandas as pd
 from analysis.bags.matches import MATCH_COLUMNS, chosen_anchor, preferred_by_iou, summarize_bags
 from analysis.figures.heatmaps import HEATMAP_COLUMNS, match_heatmaps
 from analysis.figures.style import STYLE
+from experiments.commands.compute import runtime_of
 from experiments.commands.objects import (
     ImageObjects,
     annotated_objects,
@@ -35,7 +36,6 @@ from experiments.commands.objects import (
     image_for,
     select_object,
 )
-from experiments.commands.options import runtime_of
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.images import open_image
 from freeanchor.detector.retinanet import RetinaNet

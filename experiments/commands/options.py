@@ -7,18 +7,12 @@ runtime = runtime_of(arguments)
 import argparse
 import difflib
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from freeanchor.checkpoints.code_bases import CODE_BASES
-from freeanchor.errors import UsageError
-
-if TYPE_CHECKING:  # torch takes longer to import than some commands take to run
-    from freeanchor.runtime import Runtime
-    from freeanchor.training.processes import Processes
 
 CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -68,9 +62,11 @@ class _Commands:
         )
 
     def group(self, heading: str) -> None:
+        """Begin a group of the list."""
         self.parser.epilog = f"{self.parser.epilog or ''}\n{heading}:\n".lstrip("\n")
 
     def add(self, name: str, what: str, example: str) -> Parser:
+        """A command of the current group."""
         self.parser.epilog = f"{self.parser.epilog or ''}    {name:11} {what}\n"
         return self.choices.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", epilog=f"example: {example}")
 
@@ -421,52 +417,3 @@ def _add_compute(parser: argparse.ArgumentParser) -> None:
         "--precision", default="auto", choices=PRECISIONS, help="precision of the network (default: auto)"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0)")
-
-
-def check_device(device: str) -> None:
-    """Raise UsageError where it is neither the CPU nor a GPU of CUDA, or torchrun's processes here outnumber those."""
-    import torch
-
-    try:
-        parsed = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device}: torch knows no such device; give cpu, cuda or cuda:1") from None
-    if parsed.type not in ("cpu", "cuda"):  # mps, xpu, meta: names of torch's that nothing here was written for
-        raise UsageError(f"--device {device}: only CPUs and CUDA's GPUs are supported; give cpu, cuda or cuda:1")
-    if parsed.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
-    if parsed.type == "cuda":
-        _check_gpus(device, parsed.index, torch.cuda.device_count())
-
-
-def _check_gpus(device: str, index: int | None, num_gpus: int) -> None:
-    """Raise UsageError where a GPU of that number, or one for each process on this host, is not there."""
-    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if num_processes > 1 and index is not None:
-        raise UsageError(f"--device {device}: {num_processes} processes cannot share one GPU; give --device cuda")
-    if max(num_processes, (index or 0) + 1) > num_gpus:
-        raise UsageError(
-            f"--device {device}: {num_processes} process(es) on a host with {num_gpus} GPU(s); start as many as there "
-            "are, and count them from cuda:0"
-        )
-
-
-def check_counts(arguments: argparse.Namespace) -> None:
-    """Raise UsageError where threads or workers are fewer than none."""
-    for option in ("threads", "workers"):
-        if getattr(arguments, option, 0) < 0:
-            raise UsageError(f"--{option} must not be negative, got {getattr(arguments, option)}")
-
-
-def runtime_of(arguments: argparse.Namespace, processes: "Processes | None" = None) -> "Runtime":
-    """Device, threads and precision of the command line, put into force; each process has a GPU of its own."""
-    from freeanchor.runtime import Runtime
-
-    check_device(arguments.device)
-    check_counts(arguments)
-    device = processes.device if processes is not None and processes.count > 1 else arguments.device
-    runtime = Runtime(
-        device=device, threads=arguments.threads, precision=arguments.precision, num_workers=arguments.workers
-    )
-    runtime.prepare()
-    return runtime

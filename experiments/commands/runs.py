@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from experiments.commands.options import check_device, runtime_of
+from experiments.commands.compute import check_device, runtime_of
 from experiments.fetch.backbones import backbone_download, is_users_file
 from experiments.registry.build import PROFILES, build_profile
 from experiments.registry.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training

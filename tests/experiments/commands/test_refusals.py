@@ -8,7 +8,7 @@ import torch
 from oracles.coco_folder import write_both
 
 from experiments.cli import main
-from experiments.commands.options import check_device
+from experiments.commands.compute import check_device
 from freeanchor.errors import UsageError
 
 
