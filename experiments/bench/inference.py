@@ -115,15 +115,9 @@ def _plain(model: RetinaNet, detector: DetectorConfig, image: ImageRecord, runti
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
     config = _config()
-    found = select_candidates(
-        output.logits[0],
-        output.deltas[0],
-        output.anchors,
-        output.level_sizes,
-        batch.sizes[0],
-        score_threshold=config.score_threshold,
-        max_per_level=config.max_per_level,
-    ).rescale((1 / batch.samples[0].scale[0], 1 / batch.samples[0].scale[1]))
+    predictions = output.logits[0], output.deltas[0], output.anchors, output.level_sizes
+    found = select_candidates(*predictions, batch.sizes[0], config)[0]
+    found = found.rescale((1 / batch.samples[0].scale[0], 1 / batch.samples[0].scale[1]))
     return suppress(found, nms_iou=config.nms_iou, max_detections=config.max_detections).boxes
 
 

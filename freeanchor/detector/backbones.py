@@ -1,8 +1,7 @@
 """Backbones: images in, feature maps C3, C4 and C5 (strides 8, 16, 32) out.
 
 `TorchvisionResNet` names one of torchvision's ResNets or ResNeXts; `SmallResNet` is built of the same torchvision
-blocks at a fraction of the width, for data that two CPU cores can train on; timm's are in `timm_backbones.py`. The
-pyramid is in `model.py`.
+blocks at a fraction of the width, for data that two CPU cores can train on; timm's are in `timm.py`.
 
     backbone = build_backbone(TorchvisionResNet(name="resnet50"))
     c3, c4, c5 = backbone(images)
@@ -59,7 +58,6 @@ class TorchvisionResNet:
     trained_affine: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a name that nobody builds, and choices that contradict each other."""
         if self.name not in RESNETS:
             raise ValueError(f"unknown backbone {self.name!r}; choose one of {', '.join(RESNETS)}")
         if self.stride_in_1x1 and self.name in ("resnet18", "resnet34"):
@@ -80,18 +78,15 @@ BackboneConfig = SmallResNet | TorchvisionResNet | TimmBackbone
 
 
 class Backbone(nn.Module):
-    """A stem and four stages; `out_channels` are those of C3, C4 and C5."""
+    """A stem (stride 4) and four stages (strides 4, 8, 16, 32); `out_channels` are those of C3, C4 and C5."""
 
     def __init__(self, stem: nn.Module, stages: list[nn.Module], out_channels: tuple[int, int, int]) -> None:
-        """Chain `stem` (stride 4) and four `stages` (strides 4, 8, 16, 32)."""
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.out_channels = out_channels
         self.num_frozen = 0
-        self.keeps_statistics = (
-            False  # batch norm neither uses nor moves batch statistics, though its weights may train
-        )
+        self.keeps_statistics = False  # if so, batch norm uses and moves no batch statistics; its weights may train
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Feature maps C3, C4, C5."""
@@ -120,7 +115,6 @@ class Backbone(nn.Module):
 
 
 def _small_stage(in_channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` basic blocks, the first of which changes width and stride."""
     shortcut = None
     if stride != 1 or in_channels != out_channels:
         shortcut = nn.Sequential(
@@ -131,7 +125,6 @@ def _small_stage(in_channels: int, out_channels: int, depth: int, stride: int) -
 
 
 def _build_small(config: SmallResNet) -> Backbone:
-    """A `SmallResNet`, initialised as torchvision initialises its ResNets."""
     width = config.widths[0]
     stem = nn.Sequential(
         nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
@@ -139,12 +132,8 @@ def _build_small(config: SmallResNet) -> Backbone:
         nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2, padding=1),
     )
-    inputs = (width, *config.widths[:3])
-    stages = [
-        _small_stage(before, after, depth, stride)
-        for before, after, depth, stride in zip(inputs, config.widths, config.depths, (1, 2, 2, 2), strict=True)
-    ]
-    backbone = Backbone(stem, list(stages), config.widths[1:])
+    shapes = zip((width, *config.widths[:3]), config.widths, config.depths, (1, 2, 2, 2), strict=True)
+    backbone = Backbone(stem, [_small_stage(*shape) for shape in shapes], config.widths[1:])
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -159,7 +148,6 @@ def _move_strides(resnet: nn.Module) -> None:
 
 
 def _torchvision_resnet(config: TorchvisionResNet) -> ResNet:
-    """torchvision's network with the norm that `config` asks for."""
     kind = FrozenBatchNorm2d if config.frozen_norm and not config.trained_affine else nn.BatchNorm2d
     norm: Callable[..., nn.Module] = partial(kind, eps=config.norm_eps)
     if config.name == RESNEXT_32X4D:
@@ -169,15 +157,13 @@ def _torchvision_resnet(config: TorchvisionResNet) -> ResNet:
 
 
 def _build_torchvision(config: TorchvisionResNet) -> Backbone:
-    """A `TorchvisionResNet`, its classifier left out."""
     resnet = _torchvision_resnet(config)
     if config.stride_in_1x1:
         _move_strides(resnet)
     stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
+    stages: list[nn.Module] = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
     width = resnet.inplanes
-    backbone = Backbone(
-        stem, [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4], (width // 4, width // 2, width)
-    )
+    backbone = Backbone(stem, stages, (width // 4, width // 2, width))
     backbone.freeze(config.frozen_stages)
     backbone.keeps_statistics = config.frozen_norm
     return backbone

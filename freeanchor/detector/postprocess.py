@@ -1,7 +1,7 @@
 """From predictions to boxes: candidates (before NMS), detections (after), and the merging of several scales.
 
-candidates = select_candidates(logits, deltas, anchors, level_sizes, (height, width))
-detections = suppress(candidates)
+capped, candidates = select_candidates(logits, deltas, anchors, level_sizes, (height, width), InferenceConfig())
+detections = suppress(capped)
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from freeanchor.boxes import DELTA_WEIGHTS, MAX_LOG_GROWTH, clip_boxes, decode_b
 class InferenceConfig:
     """What the detector reports (FACTS A9).
 
-    `max_per_level` caps the candidates a pyramid level hands to NMS, `max_detections` what an image keeps after it;
-    None lifts a cap. `short_sides` lists the scales of multi-scale testing; none means the input's own.
+    `max_per_level` caps the candidates that each pyramid level hands to NMS, `max_detections` what an image keeps after
+    it; None lifts a cap. `short_sides` lists the scales of multi-scale testing; none means the input's own.
 
     Three habits of other code bases, for detectors converted from them: `limit_shrinkage` keeps a decoded side above
     1/62.5 of its anchor's, as growth always is below 62.5 times it (mmdetection); `clip="after_nms"` cuts at the
@@ -38,7 +38,6 @@ class InferenceConfig:
     drop_empty: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse thresholds that are no fractions, and an unknown moment to clip."""
         for name in ("score_threshold", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}; pass a fraction")
@@ -55,7 +54,6 @@ class Candidates:
     labels: Tensor
 
     def __len__(self) -> int:
-        """Number of boxes."""
         return len(self.scores)
 
     def take(self, index: Tensor) -> "Candidates":
@@ -104,69 +102,33 @@ def select_candidates(
     deltas: Float[Tensor, "A 4"],
     anchors: Float[Tensor, "A 4"],
     level_sizes: Sequence[int],
-    image_size: tuple[float, float] | None,
+    image_size: tuple[float, float],
+    config: InferenceConfig,
     *,
-    score_threshold: float = 0.05,
-    max_per_level: int | None = 1000,
-    limit_shrinkage: bool = False,
     inclusive: bool = False,
-    drop_empty: bool = False,
-) -> Candidates:
-    """Every (anchor, class) pair of one image that scores above `score_threshold`, decoded and clipped.
-
-    Of each level at most `max_per_level` pairs, the best. `image_size` is (height, width) without the padding; None
-    leaves the boxes unclipped. An anchor may come with several classes. See `InferenceConfig` and `Candidates.clip` for
-    the last three arguments.
-    """
-    return select_with_and_without_cap(
-        logits,
-        deltas,
-        anchors,
-        level_sizes,
-        image_size,
-        score_threshold=score_threshold,
-        max_per_level=max_per_level,
-        limit_shrinkage=limit_shrinkage,
-        inclusive=inclusive,
-        drop_empty=drop_empty,
-    )[0]
-
-
-def select_with_and_without_cap(
-    logits: Float[Tensor, "A K"],
-    deltas: Float[Tensor, "A 4"],
-    anchors: Float[Tensor, "A 4"],
-    level_sizes: Sequence[int],
-    image_size: tuple[float, float] | None,
-    *,
-    score_threshold: float,
-    max_per_level: int | None,
-    limit_shrinkage: bool,
-    inclusive: bool,
-    drop_empty: bool,
 ) -> tuple[Candidates, Candidates]:
-    """`select_candidates` with the cap a level, and without it, from one pass over the scores.
+    """Every (anchor, class) pair of one image that scores above the threshold, decoded and clipped: capped, and all.
 
-    The same object twice where the cap cuts nothing.
+    Capped are the best `config.max_per_level` pairs of each level; where that cuts nothing, both are the same object.
+    An anchor may come with several classes. `image_size` is (height, width) without the padding; `inclusive` as in
+    `Candidates.clip`.
     """
+    num_classes, sizes = logits.shape[1], list(level_sizes)
     capped, uncapped = [], []
-    for level_logits, level_deltas, level_anchors in zip(
-        logits.split(list(level_sizes)), deltas.split(list(level_sizes)), anchors.split(list(level_sizes)), strict=True
-    ):
-        scores = level_logits.float().sigmoid().flatten()
-        pairs = (scores > score_threshold).nonzero()[:, 0]
-        anchor = pairs.div(logits.shape[1], rounding_mode="floor")
-        boxes = _decode(level_deltas[anchor], level_anchors[anchor], limit_shrinkage=limit_shrinkage)
-        level = Candidates(boxes, scores[pairs], pairs % logits.shape[1])
-        best = level
-        if max_per_level is not None and len(level) > max_per_level:
-            best = level.take(level.scores.topk(max_per_level).indices)
+    for logit, delta, cell in zip(logits.split(sizes), deltas.split(sizes), anchors.split(sizes), strict=True):
+        scores = logit.float().sigmoid().flatten()
+        pairs = (scores > config.score_threshold).nonzero()[:, 0]
+        anchor = pairs.div(num_classes, rounding_mode="floor")
+        boxes = _decode(delta[anchor], cell[anchor], limit_shrinkage=config.limit_shrinkage)
+        level = best = Candidates(boxes, scores[pairs], pairs % num_classes)
+        if config.max_per_level is not None and len(level) > config.max_per_level:
+            best = level.take(level.scores.topk(config.max_per_level).indices)
         capped.append(best)
         uncapped.append(level)
-    cuts = any(best is not level for best, level in zip(capped, uncapped, strict=True))
-    results = [merge_scales(capped), merge_scales(uncapped)] if cuts else [merge_scales(uncapped)]
-    if image_size:
-        results = [it.clip(*image_size, inclusive=inclusive, drop_empty=drop_empty) for it in results]
+    is_cut = any(best is not level for best, level in zip(capped, uncapped, strict=True))
+    results = [merge_scales(capped), merge_scales(uncapped)] if is_cut else [merge_scales(uncapped)]
+    if config.clip == "before_nms":
+        results = [it.clip(*image_size, inclusive=inclusive, drop_empty=config.drop_empty) for it in results]
     return results[0], results[-1]
 
 

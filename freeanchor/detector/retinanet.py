@@ -48,7 +48,6 @@ class ModelConfig:
     plain_deltas: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a head without classes and a prior that is no probability."""
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         if not 0 < self.prior_prob < 1:
@@ -65,17 +64,10 @@ class ModelOutput:
     level_sizes: tuple[int, ...]
 
 
-def _zero_bias(conv: nn.Conv2d) -> None:
-    """Start a convolution's bias at 0."""
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-
-
 class TopLevels(ExtraFPNBlock):
     """P6 by a strided convolution of P5 or C5, P7 by another of P6, with a ReLU between or without."""
 
     def __init__(self, c5_channels: int, channels: int, source: str, *, relu_before_p7: bool) -> None:
-        """Channels of C5 and of the pyramid; `source` is "P5" or "C5"."""
         super().__init__()
         self.source = source
         self.relu_before_p7 = relu_before_p7
@@ -83,7 +75,7 @@ class TopLevels(ExtraFPNBlock):
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         for conv in (self.p6, self.p7):
             nn.init.kaiming_uniform_(conv.weight, a=1)
-            _zero_bias(conv)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         """Append P6 and P7 to the pyramid `results`; `x` are the backbone's maps."""
@@ -96,7 +88,6 @@ class Head(nn.Module):
     """Hidden 3x3 convolutions with ReLU and an output convolution, shared by all levels (FACTS A2)."""
 
     def __init__(self, config: ModelConfig, num_outputs: int, bias: float = 0.0) -> None:
-        """Weights from N(0, 0.01) unless `config.tower_init` says otherwise; the output's bias is `bias`, others 0."""
         super().__init__()
         channels = config.pyramid_channels
         layers: list[nn.Module] = []
@@ -110,7 +101,7 @@ class Head(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                _zero_bias(module)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # it has one
         if config.tower_init == "he":
             for module in self.tower:
                 if isinstance(module, nn.Conv2d):
@@ -130,19 +121,17 @@ class RetinaNet(nn.Module):
     """RetinaNet (Lin et al., 2017) as FreeAnchor's authors build it; see `ModelConfig` for the choices."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Build the network with random weights, the classification bias at -log((1 - rho) / rho)."""
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone)
         channels, per_cell = config.pyramid_channels, config.anchors.num_per_cell
-        top = TopLevels(
-            self.backbone.out_channels[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7
-        )
-        self.pyramid = FeaturePyramidNetwork(list(self.backbone.out_channels), channels, extra_blocks=top)
+        widths = list(self.backbone.out_channels)
+        top = TopLevels(widths[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7)
+        self.pyramid = FeaturePyramidNetwork(widths, channels, extra_blocks=top)
         prior_bias = -math.log((1 - config.prior_prob) / config.prior_prob)
         self.cls_head = Head(config, per_cell * config.num_classes, prior_bias)
         self.box_head = Head(config, per_cell * 4)
-        self._anchors: dict[tuple[tuple[int, int], ...], Tensor] = {}
+        self._anchors: dict[tuple[tuple[int, int], ...], Tensor] = {}  # of the last grid: batches of a size follow
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutput:
         """Predictions for normalised images whose sides are multiples of 32."""
@@ -161,7 +150,6 @@ class RetinaNet(nn.Module):
         )
 
     def _grid(self, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int], device: torch.device) -> Tensor:
-        """Anchors of these grids; the last grid is kept, since batches of one size follow each other."""
         key = (*grids, image_size)
         if key not in self._anchors or self._anchors[key].device != device:
             self._anchors = {key: grid_anchors(self.config.anchors, grids, image_size).to(device)}

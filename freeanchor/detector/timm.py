@@ -1,7 +1,7 @@
 """Any convolutional backbone of timm as images in, C3, C4 and C5 out; needs the optional extra `timm`.
 
 timm's `features_only` gives the maps. What the paper freezes is frozen by what it is, whatever timm calls it: every
-batch norm, and all layers that the map at stride 4 comes from (FACTS A2). ImageNet weights: `timm_weights.py`.
+batch norm, and all layers that the map at stride 4 comes from (FACTS A2).
 
     c3, c4, c5 = TimmFeatures(TimmBackbone(name="tf_efficientnet_lite0"))(images)
 """
@@ -72,12 +72,10 @@ def create(name: str, **options: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what somebody else's code said."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _map_numbers(name: str, strides: tuple[int, ...]) -> tuple[int, ...]:
-    """timm's numbers of the last of its feature maps at each stride."""
     info = create(name, features_only=True).feature_info
     found = list(info.reduction())
     if missing := [stride for stride in strides if stride not in found]:
@@ -92,7 +90,6 @@ class TimmFeatures(nn.Module):
     """
 
     def __init__(self, config: TimmBackbone) -> None:
-        """Build it with random weights; raises TimmError."""
         super().__init__()
         own = STRIDES[:2] if config.strided_c5 else STRIDES
         self.config = config
@@ -147,7 +144,6 @@ class TimmFeatures(nn.Module):
             parameter.requires_grad_(not is_in_front)
 
     def _refusal(self, why: str) -> TimmError:
-        """The one line about a network that is no backbone here."""
         return TimmError(f"timm's {self.config.name} {why}; choose another")
 
 
@@ -206,6 +202,5 @@ def _cfg(name: str) -> Mapping[str, Any]:
 
 
 def _did_you_mean(name: str) -> str:
-    """Names of timm's like that one, or where to find them."""
     near = difflib.get_close_matches(name, import_timm().list_models(), n=3)
     return f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has the names"

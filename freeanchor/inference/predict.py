@@ -22,7 +22,7 @@ from freeanchor.detector.postprocess import (
     Candidates,
     InferenceConfig,
     merge_scales,
-    select_with_and_without_cap,
+    select_candidates,
     suppress,
 )
 from freeanchor.detector.retinanet import RetinaNet
@@ -110,18 +110,8 @@ def _at_one_scale(
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
     found = []
     for image, (sample, size) in enumerate(zip(batch.samples, batch.sizes, strict=True)):
-        capped, uncapped = select_with_and_without_cap(
-            output.logits[image],
-            output.deltas[image],
-            output.anchors,
-            output.level_sizes,
-            size if inference.clip == "before_nms" else None,
-            score_threshold=inference.score_threshold,
-            max_per_level=inference.max_per_level,
-            limit_shrinkage=inference.limit_shrinkage,
-            inclusive=inclusive,
-            drop_empty=inference.drop_empty,
-        )
+        predictions = output.logits[image], output.deltas[image], output.anchors, output.level_sizes
+        capped, uncapped = select_candidates(*predictions, size, inference, inclusive=inclusive)
         all_of_them = _to_file(uncapped, sample.scale, inclusive=inclusive)
         is_cut = capped is not uncapped
         found.append((_to_file(capped, sample.scale, inclusive=inclusive) if is_cut else all_of_them, all_of_them))

@@ -1,7 +1,7 @@
 """One process or many: the same training and testing, started by `torchrun` or not.
 
 Under `torchrun` every process runs the same script on its share of the images; without it there is one process, and
-everything here does nothing. Collectives are torch's own (NCCL between GPUs, gloo between CPUs).
+nothing here does anything. Collectives are torch's own (NCCL between GPUs, gloo between CPUs).
 
     with process_group("cuda") as processes:
         mine = processes.share(images)
@@ -32,7 +32,7 @@ class LostProcessError(FreeAnchorError):
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among all: its number `rank` of `count`, the first of which writes files and talks."""
+    """This process among all: its number `rank` of `count`; the first writes files and talks."""
 
     rank: int = 0
     count: int = 1
@@ -172,7 +172,6 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the stored statistics towards this batch's."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         assert self.momentum is not None
         self.running_mean.lerp_(mean, self.momentum)

@@ -1,4 +1,4 @@
-"""A training recipe: schedule, optimiser, batches. What it costs and how it scales; the loop is in `train.py`.
+"""A training recipe: loss, schedule, optimiser, batches.
 
 recipe = TrainConfig(loss=FreeAnchorLoss())     # the paper's 90,000 steps of 16 images
 recipe.at_batch_size(4)                         # 360,000 steps at a quarter of the rate
@@ -32,7 +32,7 @@ class TrainConfig:
     `group_size` images are padded, run and normalised together, whatever the number of processes: 2 as on each of
     the authors' eight GPUs, or None for the whole batch. One GPU that takes the groups in turn, and eight that take one
     each, compute the same where batch norm is frozen: the stored statistics of one that trains are the first process's
-    own. With `aspect_groups`, the images of a group are all upright or all lying (FACTS A3).
+    own. With `aspect_groups`, the images of a group are all portrait or all landscape (FACTS A3).
     """
 
     loss: Loss
@@ -54,7 +54,6 @@ class TrainConfig:
     aspect_groups: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a recipe that trains nothing, and groups that do not fill a batch."""
         if self.num_steps < 1 or self.batch_size < 1:
             raise ValueError(f"num_steps and batch_size must be at least 1, got {self.num_steps} and {self.batch_size}")
         if not self.lr > 0:

@@ -1,4 +1,4 @@
-"""What training changes, and how it is kept: weights, momentum, gradient scale, the number of steps and their seconds.
+"""What training changes, and how it is kept: weights, momentum, gradient scale, number of steps and their seconds.
 
 A state says nothing of the number of processes or of the device: what eight GPUs saved, one CPU goes on from.
 
@@ -36,35 +36,24 @@ class TrainingState:
 
     def save(self, path: Path, config: TrainConfig) -> None:
         """Write everything needed to go on from here."""
-        header = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "config": repr(config),
-            "scaler": self.scaler.state_dict(),
-        }
-        save_tensors(path, self._tensors(), header)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Weights and momentum by name."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             momentum = self.optimizer.state[parameter].get("momentum_buffer") if parameter.requires_grad else None
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
-        return tensors
+        header = {"step": self.step, "seconds": self.seconds, "config": repr(config)}
+        save_tensors(path, tensors, {**header, "scaler": self.scaler.state_dict()})
 
     def resume(self, path: Path, config: TrainConfig, processes: Processes = ALONE) -> None:
         """Go back to what `save` wrote, if it did; raises TrainingError where it was written by another recipe.
 
         The first process reads; the others, on whatever host, are told.
         """
-        found = load_tensors(path) if processes.is_main and path.exists() else None
-        found = processes.from_main(found)
+        found = processes.from_main(load_tensors(path) if processes.is_main and path.exists() else None)
         if found is not None:
             self._restore(*found, path=path, config=config)
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path, config: TrainConfig) -> None:
-        """Take over what a file held."""
         if missing := {"config", "step", "seconds"} - header.keys():
             raise TrainingError(f"{path}: has no {', '.join(sorted(missing))}; delete it to train anew")
         if header["config"] != repr(config):

@@ -66,7 +66,6 @@ def _shares_batch(config: TrainConfig, processes: Processes) -> bool:
 def _forward(
     state: TrainingState, batch: Batch, config: TrainConfig, runtime: Runtime, processes: Processes
 ) -> tuple[Terms, ModelOutput]:
-    """Loss terms and predictions of one group."""
     images = batch.images
     if _shares_batch(config, processes):  # padding is part of the image: it has anchors
         height, width = processes.largest(images.shape[2:])

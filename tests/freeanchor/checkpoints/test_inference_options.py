@@ -23,10 +23,10 @@ from freeanchor.inference.predict import predict
 ANCHOR = torch.tensor([[40.0, 40.0, 60.0, 60.0]])
 
 
-def _box(deltas: list[float], size: tuple[int, int] | None = (100, 100), **options: bool) -> Tensor:
-    """The boxes that one anchor gives: one, or none."""
-    found = select_candidates(torch.full((1, 1), 3.0), torch.tensor([deltas]), ANCHOR, [1], size, **options)
-    return found.boxes
+def _box(deltas: list[float], **options: bool | str) -> Tensor:
+    """The boxes that one anchor gives in an image of 100 x 100 px: one, or none."""
+    predictions = torch.full((1, 1), 3.0), torch.tensor([deltas]), ANCHOR, [1]
+    return select_candidates(*predictions, (100, 100), InferenceConfig(**options))[0].boxes
 
 
 def _boxes(*boxes: list[float]) -> Candidates:
@@ -41,7 +41,7 @@ def test_shrinkage_is_limited_where_asked() -> None:
     assert (tiny[2] - tiny[0]).item() == pytest.approx(20 * math.exp(-10), abs=1e-5)
     limited = _box([0.0, 0.0, -50.0, -20.0], limit_shrinkage=True)[0]
     assert (limited[2:] - limited[:2]).tolist() == pytest.approx([20 / 62.5, 20 * math.exp(-4)], abs=1e-4)
-    grown = _box([0.0, 0.0, 50.0, 50.0], None, limit_shrinkage=True)[0]
+    grown = _box([0.0, 0.0, 50.0, 50.0], clip="after_nms", limit_shrinkage=True)[0]
     assert (grown[2:] - grown[:2]).tolist() == pytest.approx([1250, 1250], rel=1e-5)
 
 
@@ -60,8 +60,8 @@ def test_boxes_beside_the_image_are_dropped_where_asked() -> None:
 
 
 def test_unclipped_boxes_keep_their_corners() -> None:
-    """Without an image's size nothing is cut."""
-    assert _box([100.0, 0.0, 0.0, 0.0], None).tolist() == [[240, 40, 260, 60]]
+    """What is clipped after NMS is not cut before it."""
+    assert _box([100.0, 0.0, 0.0, 0.0], clip="after_nms").tolist() == [[240, 40, 260, 60]]
 
 
 def test_inclusive_clipping_leaves_a_pixel() -> None:

@@ -9,7 +9,7 @@ from oracles import postprocess as oracle
 from oracles.inputs import random_inputs
 from torch import Tensor
 
-from freeanchor.detector.postprocess import Candidates, merge_scales, select_candidates, suppress
+from freeanchor.detector.postprocess import Candidates, InferenceConfig, merge_scales, select_candidates, suppress
 
 LEVEL_SIZES = (12, 8, 4)
 IMAGE_SIZE = (50, 60)  # height, width: smaller than the scene, so that clipping shows
@@ -21,8 +21,13 @@ def _predictions(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return inputs.logits[0], inputs.deltas[0], inputs.anchors
 
 
+def _candidates(*predictions: object, **settings: float | None) -> Candidates:
+    """Those under the cap."""
+    return select_candidates(*predictions, InferenceConfig(**settings))[0]
+
+
 def _select(seed: int, **settings: float | None) -> Candidates:
-    return select_candidates(*_predictions(seed), LEVEL_SIZES, IMAGE_SIZE, **settings)
+    return _candidates(*_predictions(seed), LEVEL_SIZES, IMAGE_SIZE, **settings)
 
 
 def _rows(candidates: Candidates) -> list[tuple]:
@@ -62,7 +67,7 @@ def test_detections_equal_the_oracle(seed: int, nms_iou: float, max_detections: 
 def test_suppression_equals_torchvisions() -> None:
     """On many boxes of five classes the survivors are those of batched_nms, in its order."""
     inputs = random_inputs(3, num_objects=(20,), num_anchors=400, num_classes=5).to(torch.float32)
-    candidates = select_candidates(inputs.logits[0], inputs.deltas[0], inputs.anchors, [400], (64, 64))
+    candidates = _candidates(inputs.logits[0], inputs.deltas[0], inputs.anchors, [400], (64, 64))
     kept = torchvision.ops.batched_nms(candidates.boxes, candidates.scores, candidates.labels, 0.5)
     detections = suppress(candidates, nms_iou=0.5, max_detections=None)
     assert 0 < len(kept) < len(candidates)
@@ -75,7 +80,7 @@ def test_a_score_at_the_threshold_is_no_candidate() -> None:
     """Only scores strictly above the threshold count: 0.5 does not pass 0.5."""
     logits = torch.tensor([[0.0, 1e-3], [0.0, -1e-3]])
     anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
-    candidates = select_candidates(logits, torch.zeros(2, 4), anchors, [2], (50, 50), score_threshold=0.5)
+    candidates = _candidates(logits, torch.zeros(2, 4), anchors, [2], (50, 50), score_threshold=0.5)
     assert candidates.labels.tolist() == [1]
     assert candidates.boxes.tolist() == [[0, 0, 10, 10]]
 
@@ -83,7 +88,7 @@ def test_a_score_at_the_threshold_is_no_candidate() -> None:
 def test_one_anchor_may_give_several_classes() -> None:
     """Each (anchor, class) pair is a candidate of its own, and other classes do not suppress it."""
     anchors = torch.tensor([[0.0, 0, 10, 10]])
-    candidates = select_candidates(torch.tensor([[1.0, 2.0, -9.0]]), torch.zeros(1, 4), anchors, [1], (50, 50))
+    candidates = _candidates(torch.tensor([[1.0, 2.0, -9.0]]), torch.zeros(1, 4), anchors, [1], (50, 50))
     assert sorted(candidates.labels.tolist()) == [0, 1]
     assert suppress(candidates).labels.tolist() == [1, 0]
 
@@ -92,7 +97,7 @@ def test_the_cap_holds_for_each_level_apart() -> None:
     """A crowded level cannot take the places of another."""
     logits = torch.cat([torch.full((12, 3), 3.0), torch.full((8, 3), 2.0), torch.full((4, 3), 1.0)])
     _, deltas, anchors = _predictions(0)
-    candidates = select_candidates(logits, deltas, anchors, LEVEL_SIZES, IMAGE_SIZE, max_per_level=5)
+    candidates = _candidates(logits, deltas, anchors, LEVEL_SIZES, IMAGE_SIZE, max_per_level=5)
     values, counts = candidates.scores.unique(return_counts=True)
     torch.testing.assert_close(values, torch.tensor([1.0, 2.0, 3.0]).sigmoid())
     assert counts.tolist() == [5, 5, 5]
@@ -101,7 +106,7 @@ def test_the_cap_holds_for_each_level_apart() -> None:
 def test_boxes_stay_inside_the_image() -> None:
     """Height and width are not confused when boxes are clipped."""
     anchors = torch.tensor([[-10.0, -10, 200, 200]])
-    candidates = select_candidates(torch.tensor([[5.0]]), torch.zeros(1, 4), anchors, [1], (50, 80))
+    candidates = _candidates(torch.tensor([[5.0]]), torch.zeros(1, 4), anchors, [1], (50, 80))
     assert candidates.boxes.tolist() == [[0, 0, 80, 50]]
 
 
@@ -136,7 +141,7 @@ def test_boxes_of_no_area_are_harmless() -> None:
 def test_silent_predictions_give_no_candidates_and_no_detections() -> None:
     """Nothing above the threshold gives empty tensors of the right shapes, not a dummy box."""
     _, deltas, anchors = _predictions(1)
-    candidates = select_candidates(torch.full((24, 3), -9.0), deltas, anchors, LEVEL_SIZES, IMAGE_SIZE)
+    candidates = _candidates(torch.full((24, 3), -9.0), deltas, anchors, LEVEL_SIZES, IMAGE_SIZE)
     for result in (candidates, suppress(candidates), merge_scales([candidates, candidates])):
         assert result.boxes.shape == (0, 4)
         assert result.scores.shape == result.labels.shape == (0,)
@@ -148,8 +153,8 @@ def test_half_precision_predictions_give_the_boxes_of_float32(dtype: torch.dtype
     """Boxes are decoded in float32: half precision would be off by pixels in a large image."""
     inputs = random_inputs(5).to(torch.float32)
     logits, deltas, anchors = inputs.logits[0].to(dtype), inputs.deltas[0].to(dtype), inputs.anchors + 1000.3
-    half = select_candidates(logits, deltas, anchors, [24], (2000, 2000), max_per_level=None)
-    single = select_candidates(logits.float(), deltas.float(), anchors, [24], (2000, 2000), max_per_level=None)
+    half = _candidates(logits, deltas, anchors, [24], (2000, 2000), max_per_level=None)
+    single = _candidates(logits.float(), deltas.float(), anchors, [24], (2000, 2000), max_per_level=None)
     assert len(half.scores) > 0
     torch.testing.assert_close(half.boxes.float(), single.boxes, rtol=0, atol=0.01)
 
@@ -157,9 +162,9 @@ def test_half_precision_predictions_give_the_boxes_of_float32(dtype: torch.dtype
 def test_float64_predictions_pass_too() -> None:
     """Float64 predictions and anchors, as in exact comparisons, give the detections of float32."""
     inputs = random_inputs(6)
-    wide = select_candidates(inputs.logits[0], inputs.deltas[0], inputs.anchors, [24], (64, 64))
+    wide = _candidates(inputs.logits[0], inputs.deltas[0], inputs.anchors, [24], (64, 64))
     inputs = inputs.to(torch.float32)
-    single = select_candidates(inputs.logits[0], inputs.deltas[0], inputs.anchors, [24], (64, 64))
+    single = _candidates(inputs.logits[0], inputs.deltas[0], inputs.anchors, [24], (64, 64))
     torch.testing.assert_close(suppress(wide).boxes.float(), suppress(single).boxes, rtol=0, atol=0.01)
 
 

@@ -58,10 +58,7 @@ def _images() -> list[Tensor]:
 def _targets() -> list[dict[str, Tensor]]:
     first = torch.tensor([[5.0, 6.0, 30.0, 24.0], [30.0, 20.0, 52.0, 60.0], [2.0, 40.0, 18.0, 55.0]])
     second = torch.tensor([[10.0, 10.0, 50.0, 42.0]])
-    return [
-        {"boxes": first, "labels": torch.tensor([1, 3, 1])},
-        {"boxes": second, "labels": torch.tensor([2])},
-    ]
+    return [{"boxes": first, "labels": torch.tensor([1, 3, 1])}, {"boxes": second, "labels": torch.tensor([2])}]
 
 
 def _gradients(model: RetinaNet) -> dict[str, Tensor | None]:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = [{root!r}, {root!r} + "/tests", {root!r} + "/tests/freeanchor"]
+sys.path[:0] = [{root!r}, {root!r} + "/tests", {root!r} + "/tests/freeanchor/training"]
 import torch
 torch.set_num_threads(1)
 from freeanchor.training import loop as training
