@@ -5,12 +5,13 @@ compute_table(records)          # Markdown
 checklist_table(records)
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from freeanchor.files import read_json
 
 Record = dict[str, Any]
 
@@ -27,7 +28,7 @@ def read_photograph_records(directory: Path) -> list[Record]:
 
 def _read(paths: Sequence[Path]) -> list[Record]:
     """What lies in files of json."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [read_json(path) for path in paths]
 
 
 def _trainings(records: Sequence[Record]) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from experiments.reports.account import checklist_table, compute_table, read_pho
 from experiments.reports.frames import HEADLINE_ROWS
 from experiments.runs.store import ROOT
 from freeanchor.errors import FreeAnchorError
-from freeanchor.files import write_atomically
+from freeanchor.files import write_bytes
 from freeanchor.losses.free_anchor import effective_anchors
 
 _MARK = re.compile(r"DEVIATION\((D\d+)\)")
@@ -316,7 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
             is_stale = True
             print(f"{name}: {', '.join(stale)} differ from the reports; run make documents", file=sys.stderr)
         elif stale:
-            write_atomically(path, filled(text, ROOT).encode())
+            write_bytes(path, filled(text, ROOT).encode())
     return int(is_stale)
 
 

@@ -18,7 +18,6 @@ not: leave to show a data set's images at all, which its user gives.
     credits[776]        # "Attribution License, http://farm2…"; no entry: must not be shown
 """
 
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from experiments.runs.store import Store
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.data.images import resized_size
 from freeanchor.errors import printable
+from freeanchor.files import read_json
 
 N_EACH = 3  # objects shown that one detector alone finds, of either detector
 NUM_IMAGES = 4  # drawn by lot
@@ -193,7 +193,7 @@ def image_credits(annotations: Path, overall: str) -> dict[int, str]:
     `overall` (the whole data set's) where not. Images whose licence, by its name or address, forbids derivatives
     have no entry.
     """
-    content = json.loads(annotations.read_text(encoding="utf-8"))
+    content = read_json(annotations)
     licences = content.get("licenses")
     # ids as text: an image that says "3" where the list says 3 means that licence all the same
     known = {str(item["id"]): item for item in licences or [] if isinstance(item, dict) and "id" in item}

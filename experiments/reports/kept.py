@@ -24,7 +24,7 @@ from experiments.runs.bags import bag_boxes_stage, bags_stage
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store, is_measured
 from freeanchor.errors import UsageError
-from freeanchor.files import alone_at, in_turn, replacing
+from freeanchor.files import alone_at, in_turn, replacing, write_bytes
 
 FOLDER = "kept"  # beside a profile's reports
 _NAME = re.compile(r"(?P<run>.+)-(?P<fingerprint>[0-9a-f]+)")
@@ -100,8 +100,7 @@ def _copy(source: Path, target: Path) -> None:
     """A small file, written whole where it is not there as it is."""
     data = source.read_bytes()
     if not target.exists() or target.read_bytes() != data:
-        with replacing(target) as temporary:
-            temporary.write_bytes(data)
+        write_bytes(target, data)
 
 
 def _namesakes(training: Training | PublishedCheckpoint, folder: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from nbconvert import HTMLExporter
 from tqdm import tqdm
 
 from experiments.runs.store import ROOT
-from freeanchor.files import write_atomically
+from freeanchor.files import write_bytes
 
 FOLDER = ROOT / "reports" / "notebooks"
 TIMEOUT = 600  # seconds a cell
@@ -35,7 +35,7 @@ def publish(source: Path) -> Path:
     """Execute a notebook and write its page beside it; the page's path."""
     page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(execute(source))
     target = source.with_suffix(".html")
-    write_atomically(target, page.encode())
+    write_bytes(target, page.encode())
     return target
 
 
