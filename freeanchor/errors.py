@@ -25,6 +25,14 @@ class DataError(FreeAnchorError):
     """Bad input data."""
 
 
+class FileError(DataError):
+    """A file that cannot be read, not yet named: `what` is wrong with it, and the `remedy`."""
+
+    def __init__(self, what: str, remedy: str, *, is_missing: bool = False) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what, self.remedy, self.is_missing = what, remedy, is_missing
+
+
 class UsageError(FreeAnchorError):
     """A name or a combination of options that means nothing."""
 

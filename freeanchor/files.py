@@ -1,44 +1,30 @@
-"""Writing files so that nobody ever sees half of one: a temporary name first, then a rename.
-
-    with replacing(directory / "model.safetensors") as temporary:
-        save_file(tensors, temporary)
-
-What a killed process left under a temporary name goes with the next write of that file. Faults of the disk name the
-file that was to be written, whatever library met them.
-
-Writing results so that nobody ever sees half of one: a temporary name first, then a rename.
+"""Files that appear whole or not at all, one reader of json, and locks that keep two processes off the same work.
 
 write_json(directory / "train.json", record)
-
-Files of a report that appear whole or not at all.
-
-What it is: one way to write bytes. What it is not: the contents (`analysis.tables`, `analysis.figures`).
-
-    write_atomically(Path("reports/shapes/table2.csv"), b"profile,run\\n")
-
-One process at a time at work on a folder: two `make` on one machine, or a shared disk, do not tread on each other.
-
-    with alone_at(directory):         # refuses at once
-        train(...)
-    with in_turn(directory):          # waits
-        write_shapes(...)
-
-The lock is the system's, on the folder itself: nothing is written, and a process that dies lets go of it.
+with replacing(directory / "model.safetensors") as temporary:
+    save_file(tensors, temporary)
+with alone_at(directory):         # refuses at once where another process holds it; `in_turn` waits
+    train(...)
 """
 
-import fcntl
+import contextlib
+import gc
+import gzip
+import hashlib
 import json
 import os
 import platform
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from freeanchor.errors import BusyError
+from freeanchor.errors import BusyError, DataError, FileError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,19 +34,28 @@ if TYPE_CHECKING:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    What is no file but takes bytes (`/dev/null`, a pipe) is written to as it is, since a rename would put a file in its
-    place. Raises `OSError` with `path` as its file name where it cannot be written.
+    Missing folders are made. A reader, a killed process or a power cut never leaves half a file: the content is on the
+    disk before the name is. Under a link, the file that it leads to is replaced. What is no file but takes bytes
+    (`/dev/null`, a pipe) is written to as it is. What a killed process left goes with the next write of that file.
+    Raises `IsADirectoryError` for a folder, else `OSError` with `path` as its file name where it cannot be written.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give the name of a file in it")
+    if path.exists() and not path.is_file():
         yield path
         return
-    temporary = path.with_name(f"{_stem(path)}{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f"{_stem(target)}{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
-            temporary.replace(path)
+            temporary.chmod(mode)  # by the umask: safetensors hides its files from others
+            _sync(temporary)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
@@ -70,24 +65,25 @@ def replacing(path: Path) -> Iterator[Path]:
         if number is None:  # safetensors has a full disk in its own words
             raise OSError(f"{path}: cannot be written ({error})") from None
         raise OSError(number, os.strerror(number), str(path)) from None
+    with contextlib.suppress(OSError):  # not every system syncs folders; the file is whole either way
+        _sync(target.parent)
 
 
-def _stem(path: Path) -> str:
-    """What this machine's temporary names of a file begin with: hosts may share a folder, but not process numbers."""
-    return f".{path.name}.{platform.node()}-"
+def _stem(target: Path) -> str:
+    # Short, since the file's own name may be as long as names can be; hosts may share a folder, not process numbers.
+    return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-{platform.node()}-"
 
 
-def _sweep(path: Path) -> None:
+def _sweep(target: Path) -> None:
     """Remove what processes of this machine that are no more left of an earlier write."""
-    stem = _stem(path)
-    for found in path.parent.iterdir():
-        owner = found.name.removeprefix(stem).removesuffix(".tmp")
-        if found.name.startswith(stem) and owner.isdecimal() and not _runs(int(owner)):
+    stem = _stem(target)
+    for found in target.parent.glob(f"{stem}*.tmp"):
+        process = found.name.removeprefix(stem).removesuffix(".tmp")
+        if process.isdecimal() and not _runs(int(process)):
             found.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine is there."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -97,52 +93,28 @@ def _runs(process: int) -> bool:
     return True
 
 
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write json, indented and sorted where it is an object."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_bytes(path, f"{json.dumps(content, indent=1, sort_keys=True)}\n".encode())
 
 
 def write_csv(path: Path, frame: "pd.DataFrame") -> None:
     """Write a frame without its index."""
-    with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False)
-
-
-def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to a hidden sibling, then rename it: a reader, or an interruption, never meets half a file.
-
-    Missing folders are made. An older file of that name is replaced, that which a link leads to under a link; what is
-    no file but takes bytes (`/dev/null`, a pipe) is written to, since a rename would put a file in its place. Raises
-    `IsADirectoryError` for a folder.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; give the name of a file in it")
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_partial(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sweep_partial(path: Path) -> None:
-    """Remove what killed processes left of earlier writes of this file."""
-    for found in path.parent.iterdir():
-        owner = found.name.removeprefix(f".{path.name}.").removesuffix(".partial")
-        if found.name == f".{path.name}.{owner}.partial" and owner.isdecimal() and not _runs(int(owner)):
-            found.unlink(missing_ok=True)
+    write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
 
 
 def sibling(stem: Path, suffix: str) -> Path:
@@ -150,56 +122,105 @@ def sibling(stem: Path, suffix: str) -> Path:
     return stem.with_name(f"{stem.name}.{suffix}")
 
 
-NO_LOCKS = "this file system has no locks; see that no second process works on it"
+def read_json(path: Path) -> Any:
+    """The value in a json file, as `load_json` reads it; raises DataError in one line that names the file."""
+    try:
+        return load_json(path)
+    except FileError as error:
+        raise DataError(printable(f"{path}: {error}")) from None
 
 
-@contextmanager
-def alone_at(directory: Path) -> Iterator[None]:
-    """Hold a folder, made where it is missing, for the block; raises BusyError where another process holds it."""
-    with _opened(directory) as folder:
-        if not take(folder, lambda: _say(directory, NO_LOCKS)):
-            raise BusyError(
-                f"{directory}: another process is at work on it; wait for it or stop it, then give the command again"
-            )
-        yield
+def load_json(path: Path) -> Any:
+    """The value in a json file, gzipped or not, in UTF-8, 16 or 32, with or without a byte order mark.
 
-
-@contextmanager
-def in_turn(directory: Path, *, quiet: bool = False) -> Iterator[None]:
-    """Hold a folder, made where it is missing, for the block, once whoever holds it has let go.
-
-    Says on stderr that it waits, or that the file system has no locks, unless `quiet`.
+    The first bytes tell which, whatever the file's name. Raises FileError, which does not name the file.
     """
-    with _opened(directory) as folder:
-        if not take(folder, lambda: _say(directory, NO_LOCKS, quiet=quiet)):
-            _say(directory, "waiting for another process that is at work on it", quiet=quiet)
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-
-
-def take(handle: int, without_locks: Callable[[], object]) -> bool:
-    """Lock an open file or folder; whether it was free. `without_locks` is called where the file system has none."""
+    check_file(path, "json")
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        without_locks()
-    return True
+        content = path.read_bytes()
+        with collector_paused():
+            return json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+    except (ValueError, RecursionError) as error:  # of json: its own, of encodings, of numbers and nesting without end
+        reason = " ".join(str(error).split())
+        raise FileError(f"not valid json ({reason})", "it may be cut short: fetch or write it again") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FileError(f"damaged gzip ({error})", "fetch or write it again") from None
+    except OSError as error:
+        raise FileError(f"cannot be read ({error.strerror})", "check its permissions") from None
 
 
-def _say(directory: Path, words: str, *, quiet: bool = False) -> None:
-    """A line on stderr about a folder."""
-    if not quiet:
-        print(f"{directory}: {words}", file=sys.stderr)
+def check_file(path: Path, kind: str) -> None:
+    """Raises FileError for a folder, or where nothing lies; `kind` is what should have lain there (`json`)."""
+    if path.is_dir():
+        raise FileError("is a folder", f"give the {kind} file in it")
+    if not path.exists():
+        raise FileError("no such file", "check the path")
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    """The folder's file descriptor, whose end is the lock's."""
-    directory.mkdir(parents=True, exist_ok=True)
-    folder = os.open(directory, os.O_RDONLY)
+def collector_paused() -> Iterator[None]:
+    """Within it Python does not look for cycles: json has none, and the search would be half of the time of reading."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        yield folder
+        yield
     finally:
-        os.close(folder)
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Hold a file or folder, there or not, for the block; raises BusyError where another process holds it."""
+
+    def refuse(_: FileLock) -> None:
+        raise BusyError(
+            f"{path}: another process is at work on it; wait for it or stop it, then give the command again"
+        )
+
+    with _held(path, refuse):
+        yield
+
+
+@contextmanager
+def in_turn(path: Path, *, quiet: bool = False) -> Iterator[None]:
+    """Hold a file or folder, there or not, for the block, once whoever holds it has let go.
+
+    Says on stderr that it waits, or that there are no locks, unless `quiet`.
+    """
+
+    def wait(lock: FileLock) -> None:
+        _say(path, "waiting for another process that is at work on it", quiet=quiet)
+        lock.acquire()
+
+    with _held(path, wait, quiet=quiet):
+        yield
+
+
+@contextmanager
+def _held(path: Path, when_taken: Callable[[FileLock], None], *, quiet: bool = False) -> Iterator[None]:
+    """Hold the lock of `path`, a hidden file beside it that goes when the lock does.
+
+    The system lets go of it when a process dies.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f".{target.name}.lock"), mode=0o666, fallback_to_soft=False)  # for every user
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        when_taken(lock)
+    except OSError:  # of a file system without locks, or a folder that takes no file
+        _say(path, "this file system has no locks; see that no second process works on it", quiet=quiet)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()  # filelock lets nobody hold a file that is gone
+            lock.release()
+
+
+def _say(path: Path, words: str, *, quiet: bool) -> None:
+    if not quiet:
+        print(f"{path}: {words}", file=sys.stderr)

@@ -40,12 +40,8 @@ Needs pyarrow, which nothing else here does: the extra `parquet`.
 """
 
 import contextlib
-import gc
-import gzip
-import json
 import unicodedata
 import warnings
-import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -58,6 +54,7 @@ from jaxtyping import Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, corners, positions
 from freeanchor.errors import DataError
+from freeanchor.files import check_file, collector_paused, read_json
 
 _SIDES = ("x", "y", "width", "height")
 
@@ -68,7 +65,8 @@ def read_parquet(path: Path) -> Detections:
     Raises `DataError` where pyarrow is not installed, the file is damaged, a column is missing or empty in places, ids
     are not whole numbers, boxes are not four finite numbers with sides of 0 or more, or scores are not finite.
     """
-    check_file(path, "parquet")
+    with named(path):
+        check_file(path, "parquet")
     try:
         frame = pd.read_parquet(path, engine="pyarrow")
     except ImportError:
@@ -144,40 +142,6 @@ def named(path: Path) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def check_file(path: Path, kind: str) -> None:
-    """Refuses a folder, or a path where nothing lies; `kind` is what should have lain there (`json`)."""
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; give the {kind} file in it")
-    if not path.exists():
-        raise DataError(f"{path}: no such file; check the path")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a json file, gzipped or not (its first bytes tell, whatever its name)."""
-    check_file(path, "json")
-    try:
-        content = path.read_bytes()
-        return json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    except (ValueError, RecursionError) as error:  # of json: its own, of encodings, of numbers and nesting without end
-        raise DataError(f"{path}: not valid json ({error}); it may be cut short: fetch or write it again") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged gzip ({error}); fetch or write it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-
-
-@contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-    """Within it Python does not look for cycles: json has none, and the search would be half of the time of reading."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def json_name(content: object) -> str:

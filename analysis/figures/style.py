@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from freeanchor.files import sibling, write_atomically
+from freeanchor.files import sibling, write_bytes, write_csv
 
 RETINANET, FREEANCHOR = "RetinaNet", "FreeAnchor"
 DETECTORS = (RETINANET, FREEANCHOR)
@@ -123,5 +123,5 @@ def write_figure(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
         buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE):
             figure.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=metadata)
-        write_atomically(sibling(stem, suffix), buffer.getvalue())
-    write_atomically(sibling(stem, "csv"), frame.to_csv(index=False, lineterminator="\n").encode())
+        write_bytes(sibling(stem, suffix), buffer.getvalue())
+    write_csv(sibling(stem, "csv"), frame)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.tables.cells import TableCell, TableLayout, TableLine, table_notes, table_rows
-from freeanchor.files import sibling, write_atomically
+from freeanchor.files import sibling, write_bytes
 
 KIND_HEADING = "Source"
 _LATEX_ESCAPES = {
@@ -82,7 +82,7 @@ def write_table(frame: pd.DataFrame, layout: TableLayout, stem: Path) -> None:
         "csv": frame.to_csv(index=False, lineterminator="\n"),
     }
     for suffix, content in contents.items():
-        write_atomically(sibling(stem, suffix), content.encode())
+        write_bytes(sibling(stem, suffix), content.encode())
 
 
 def _headings(layout: TableLayout) -> list[str]:

@@ -24,7 +24,7 @@ from experiments.bench.loss import bench_loss
 from experiments.bench.rows import BenchRow
 from experiments.bench.step import bench_shapes_step, bench_step
 from experiments.runs.store import provenance
-from freeanchor.files import write_atomically
+from freeanchor.files import write_bytes
 from freeanchor.runtime import Runtime
 
 ORIGIN = ("hardware", "system", "torch", "torchvision", "commit", "date")  # of a row, from its provenance
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts = {str(group): rows for group, rows in frame.groupby("group")} | {subject: measured}
         frame = pd.concat([parts[group] for group in SUBJECTS if group in parts], ignore_index=True)
         # after every subject, since the whole takes long
-        write_atomically(options.out / "benchmarks.md", as_markdown(frame).encode())
+        write_bytes(options.out / "benchmarks.md", as_markdown(frame).encode())
         write_figure(benchmarks_figure(frame), frame, options.out / "benchmarks")
     print(options.out / "benchmarks.md")
 

@@ -45,7 +45,7 @@ from experiments.registry.profile import DETECTORS
 from experiments.runs.store import provenance
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, ImageRecord, Sample, collate, read_split
-from freeanchor.files import write_atomically, write_csv
+from freeanchor.files import write_bytes, write_csv
 from freeanchor.runtime import Runtime
 from freeanchor.shapes.dataset import write_shapes
 from freeanchor.shapes.scene import ShapesConfig
@@ -208,7 +208,7 @@ def write_step_costs(frame: pd.DataFrame, directory: Path) -> None:
         "\n".join(lines),
         f"- {first.hardware}; commit {first.commit}.",
     ]
-    write_atomically(directory / "step_cost.md", ("\n\n".join(notes) + "\n").encode())
+    write_bytes(directory / "step_cost.md", ("\n\n".join(notes) + "\n").encode())
     write_csv(directory / "step_cost.csv", frame)
 
 

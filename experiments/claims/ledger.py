@@ -19,7 +19,7 @@ from experiments.registry.config import CLASSES, CLASSES_MARK, FolderData
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
 from freeanchor.errors import FreeAnchorError
-from freeanchor.files import sibling, write_atomically
+from freeanchor.files import sibling, write_bytes, write_csv
 
 COLUMNS = (
     "profile", "data", "id", "section", "claim", "paper", "test", "rule", "unit", "part", "value", "low", "high",
@@ -117,8 +117,8 @@ def number_text(value: float, unit: str) -> str:
 
 def write_ledger(frame: pd.DataFrame, stem: Path) -> None:
     """Write `stem`.md and, last, `stem`.csv."""
-    write_atomically(sibling(stem, "md"), to_markdown(frame).encode())
-    write_atomically(sibling(stem, "csv"), frame.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(sibling(stem, "md"), to_markdown(frame).encode())
+    write_csv(sibling(stem, "csv"), frame)
 
 
 NUMBERS = ("value", "low", "high", "n_seeds", "seed_error", "seed_degrees")

@@ -25,12 +25,12 @@ def data(arguments: argparse.Namespace) -> None:
     """`freeanchor data check DIR | voc DIR DIR | shapes DIR | coco DIR | draw RUN`."""
     target = arguments.target
     if arguments.action == "shapes":
-        with in_turn(target.absolute().parent):
+        with in_turn(target):
             write_shapes(ShapesConfig(), target)
     elif arguments.action == "draw":
         print(data_stage(evaluation_of(arguments, target).training, store_of(arguments)))
     elif arguments.action == "voc":
-        with in_turn(arguments.destination.absolute().parent):
+        with in_turn(arguments.destination):
             convert_voc(target, arguments.destination)
     elif arguments.action == "coco":
         fetch_coco(target, splits=tuple(arguments.splits.split(",")))

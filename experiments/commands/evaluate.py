@@ -27,7 +27,7 @@ from analysis.evaluation.nms_recall import NmsRecallDefinition
 from analysis.evaluation.nms_recall_table import recall_frame, recall_text
 from analysis.evaluation.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
 from freeanchor.errors import UsageError
-from freeanchor.files import write_atomically
+from freeanchor.files import write_bytes, write_csv
 
 
 def answer(frame: pd.DataFrame, arguments: argparse.Namespace, text: str | None = None) -> None:
@@ -37,7 +37,7 @@ def answer(frame: pd.DataFrame, arguments: argparse.Namespace, text: str | None 
     nothing left out.
     """
     if arguments.csv:
-        write_atomically(arguments.csv, frame.to_csv(index=False).encode())
+        write_csv(arguments.csv, frame)
     if arguments.json:
         print(json.dumps([_json_row(row) for row in frame.to_dict("records")], indent=1))
     else:
@@ -142,7 +142,7 @@ def nms(arguments: argparse.Namespace) -> None:
         candidates = read_detections(arguments.candidates, ground_truth)
     kept = suppress(candidates, suppression, score_threshold=threshold, max_detections=arguments.max_detections or None)
     content = json.dumps(results_json(kept)).encode()
-    write_atomically(arguments.out, gzip.compress(content, mtime=0) if arguments.out.suffix == ".gz" else content)
+    write_bytes(arguments.out, gzip.compress(content, mtime=0) if arguments.out.suffix == ".gz" else content)
     print(f"{len(kept)} of {len(candidates)} candidates kept by {suppression.label}, in {arguments.out}")
 
 

@@ -9,8 +9,6 @@ Objects carry category names, so that detectors with different category ids are 
 """
 
 import difflib
-import gzip
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +28,7 @@ from freeanchor.data.images import open_image, upright
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
+from freeanchor.files import read_json
 from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
@@ -61,7 +60,7 @@ def annotated_objects(path: Path, annotations: Path) -> ImageObjects:
     """
     image = image_at(path, 0)
     ground_truth = read_ground_truth(annotations)
-    content = _read(annotations)
+    content = read_json(annotations)
     entry = _entry(content["images"], path, annotations)
     size = entry.get("width", image.width), entry.get("height", image.height)
     if size != (image.width, image.height):
@@ -170,12 +169,6 @@ def image_for(objects: ImageObjects, detector: DetectorConfig, checkpoint: str) 
         labels=torch.tensor([names.index(category) for category in objects.categories]),
         annotation_ids=torch.tensor(objects.annotation_ids),
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    read: dict[str, Any] = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    return read
 
 
 def _entry(images: list[dict[str, Any]], path: Path, annotations: Path) -> dict[str, Any]:

@@ -13,8 +13,7 @@ num_files = unpack(Path("data/coco/val2017.zip"), "val2017", Path("data/coco"))
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shutil import disk_usage
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from experiments.fetch.download import CHUNK, WAITS, Download, disk_error, fetch, quiet, readable
 from freeanchor.errors import DownloadError
-from freeanchor.files import read_json, take, write_json
+from freeanchor.files import alone_at, read_json, write_json
 
 SUFFIX = ".unpacking"  # of the hidden folder that files are written to
 BLOCK = 4096  # bytes: what the last piece of a file takes on a common file system
@@ -121,7 +120,6 @@ def _extract(bundle: ZipFile, member: ZipInfo, hidden: Path) -> None:
 
 
 STAMP = ".coco2017.json"  # what was unpacked here, from which archive
-LOCK = ".coco2017.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +188,14 @@ def fetch_coco(
     under its final name is whole, whatever happened. A folder that is there and complete is left alone: as many
     files as were unpacked, or, where it is of other origin, every image that the json lists. A zip that lies in
     `directory` already is used. Raises DownloadError in one line where the disk is too small, a folder is there but
-    not whole, another process is at work here, or as `fetch` does; the same command goes on where it stopped.
+    not whole, or as `fetch` does, BusyError where another process is at work here; the same command goes on where it
+    stopped.
     """
     if unknown := ", ".join(sorted(set(splits) - {archive.split for archive in archives})):
         raise DownloadError(f"{directory}: no split {unknown} is handed out; give train, val or both")
     wanted = [archive for archive in archives if archive.split in ("", *splits)]
     directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory, say):
+    with alone_at(directory / STAMP):
         remove_leftovers(directory)
         present = [archive for archive in wanted if (directory / archive.folder).exists()]
         missing = [archive for archive in wanted if archive not in present]
@@ -214,16 +213,6 @@ def fetch_coco(
                 _stamp(directory, archive, num_files, archive.download.sha256)
                 zip_path.unlink()
             say(f"{directory / archive.folder}: {num_files:,} files, complete")
-
-
-@contextmanager
-def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """No second process in the folder at a time; the system lets go of the lock when a process dies."""
-    with (directory / LOCK).open("w") as file:
-        no_locks = f"{directory}: this file system has no locks; see that no second process fetches into it"
-        if not take(file.fileno(), lambda: say(no_locks)):
-            raise DownloadError(f"{directory}: another process is fetching into it; wait for that to end")
-        yield
 
 
 def _announce(directory: Path, missing: Sequence[Archive], say: Callable[[str], None]) -> None:

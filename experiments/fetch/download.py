@@ -134,8 +134,7 @@ def fetch(
     """
     final = directory / item.name
     if not _is_there(item, final, progress):
-        # one fetch into a folder at a time: two trainings that make starts side by side want the same weights
-        with in_turn(directory, quiet=True):
+        with in_turn(final, quiet=True):  # two trainings that make starts side by side want the same weights
             if not _is_there(item, final, progress):  # another process may have fetched it meanwhile
                 _bring(item, final, progress=progress, waits=waits, timeout=timeout)
     return final

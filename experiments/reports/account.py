@@ -6,13 +6,14 @@ compute_table(records)
 checklist_table(records)
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from freeanchor.files import read_json
 
 _MARK = re.compile(r"DEVIATION\((D\d+)\)")
 DEVIATIONS = Path(__file__).parent / "deviations.csv"  # what the paper says, what is done here, and why
@@ -45,7 +46,7 @@ Record = dict[str, Any]
 def read_records(reports: Path, pattern: str = "runs") -> list[Record]:
     """The provenance of every run of a report, or of all whose folder of runs has a `pattern`, by name."""
     paths = sorted(reports.glob(f"{pattern}/*.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [read_json(path) for path in paths]
 
 
 def _trainings(records: Sequence[Record]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from experiments.reports.catalogue import TARGETS_FILE, targets
 from experiments.reports.tables import HEADLINE_ROWS
 from experiments.runs.store import ROOT
 from freeanchor.errors import FreeAnchorError
-from freeanchor.files import write_atomically
+from freeanchor.files import write_bytes
 from freeanchor.losses.free_anchor import effective_anchors
 
 GAINS = {"ap": "AP", "ap_slender": "slender", "ap_square": "square", "nr": "NMS recall"}  # columns of gains
@@ -212,7 +212,7 @@ def publish(source: Path) -> Path:
     resources = {"metadata": {"path": str(ROOT)}}
     executed = NotebookClient(notebook, timeout=CELL_TIMEOUT, kernel_name="python3", resources=resources).execute()
     page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(executed)
-    write_atomically(source.with_suffix(".html"), page.encode())
+    write_bytes(source.with_suffix(".html"), page.encode())
     return source.with_suffix(".html")
 
 
@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
             place = path.relative_to(ROOT)
             print(f"{place}: {', '.join(names)} differ from the reports; run make documents", file=sys.stderr)
         elif names:
-            write_atomically(path, (targets() if path == targets_file else filled(path, ROOT)).encode())
+            write_bytes(path, (targets() if path == targets_file else filled(path, ROOT)).encode())
     return int(options.check and any(stale.values()))
 
 

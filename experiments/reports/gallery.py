@@ -10,7 +10,6 @@ images whose own licence forbids derivatives are passed over everywhere.
     image_credits(Path("photos/val.json"), overall="Aquarium, CC BY 4.0")[776]      # "Attribution License, http…"
 """
 
-import json
 import math
 import re
 from collections.abc import Collection
@@ -37,7 +36,7 @@ from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.data.images import open_image, resized_size
 from freeanchor.errors import printable
-from freeanchor.files import write_csv
+from freeanchor.files import read_json, write_csv
 from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
@@ -230,7 +229,7 @@ def image_credits(annotations: Path, overall: str) -> dict[int, str]:
     `overall` (the whole data set's) where not. Images whose licence, by its name or address, forbids derivatives
     have no entry.
     """
-    content = json.loads(annotations.read_text(encoding="utf-8"))
+    content = read_json(annotations)
     licences = content.get("licenses")
     # ids as text: an image that says "3" where the list says 3 means that licence all the same
     known = {str(item["id"]): item for item in licences or [] if isinstance(item, dict) and "id" in item}

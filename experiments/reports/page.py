@@ -33,7 +33,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from freeanchor.errors import FreeAnchorError
-from freeanchor.files import sibling, write_atomically
+from freeanchor.files import sibling, write_bytes
 
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _ESCAPED = re.compile(r"\\([\\`*_|<>{}\[\]()#+.!~-])")
@@ -224,7 +224,7 @@ def build_page(
             provenance={key: value for key, value in provenance.items() if key != "profile"},
         )
     )
-    write_atomically(report_dir / PAGE_NAME, page.encode())
+    write_bytes(report_dir / PAGE_NAME, page.encode())
 
 
 def _environment() -> Environment:

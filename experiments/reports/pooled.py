@@ -24,7 +24,7 @@ from experiments.claims.ledger import ONE_SEED, ClaimSet, PooledError, number_te
 from experiments.claims.pooling import ONE_SET, POOLED, pooled_frame, unpooled
 from experiments.reports.page import PAGE_NAME, Section, build_page
 from experiments.runs.store import provenance
-from freeanchor.files import write_atomically
+from freeanchor.files import write_bytes
 
 CAPTION = (
     "Each pooled value is the plain mean over the sets that have it, every set alike: the question is about "
@@ -116,7 +116,7 @@ def write_pooled(reports: Path) -> Path:
     """
     sets, left_out = read_claim_sets(reports)
     frame = pooled_frame(sets)
-    write_atomically(reports / "pooled.md", to_markdown(frame, sets, left_out).encode())
+    write_bytes(reports / "pooled.md", to_markdown(frame, sets, left_out).encode())
     write_figure(pooled_figure(frame), frame, reports / "pooled")
     _write_page(reports, sets, left_out)
     return reports / PAGE_NAME

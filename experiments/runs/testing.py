@@ -28,7 +28,7 @@ from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
-from freeanchor.files import alone_at, replacing, write_csv, write_json
+from freeanchor.files import alone_at, write_bytes, write_csv, write_json
 from freeanchor.inference.predict import BATCH_SIZE, Prediction, predict
 from freeanchor.runtime import Runtime
 from freeanchor.training.processes import ALONE, Processes
@@ -130,8 +130,7 @@ def _write_tested(directory: Path, tested: list[_Tested], seconds: float, runtim
     detections = [row for one in tested for row in one.detections]
     recall = [row for one in tested for row in one.recall]
     budgets = [row for one in tested for row in one.budgets]
-    with replacing(directory / "detections.json") as temporary:
-        temporary.write_text(json.dumps(detections), encoding="utf-8")
+    write_bytes(directory / "detections.json", json.dumps(detections).encode())
     write_csv(directory / "object_recall.csv", pd.DataFrame(recall, columns=list(RECALL_COLUMNS)))
     write_csv(directory / "budgets.csv", pd.DataFrame(budgets, columns=list(BUDGET_COLUMNS)))
     record = {

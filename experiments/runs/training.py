@@ -35,12 +35,12 @@ def data_stage(training: Training | PublishedCheckpoint, store: Store) -> Path:
     """Draw the data set, or make other classes of it, where that is asked for; its validation split's annotations."""
     directory = store.data(training)
     if isinstance(training.data, DrawnData):
-        with in_turn(directory.parent):
+        with in_turn(directory):
             write_shapes(training.data.shapes, directory)
     elif isinstance(training.data, FolderData) and training.data.is_made:
         if store.folder is None:
             raise DataError(f"{training.name} needs its data folder; give it with DATA=DIR (or --data DIR)")
-        with in_turn(directory.parent):
+        with in_turn(directory):
             write_merged(store.folder, directory, training.data.classes)
     return locate_split(directory, "val")[0]
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from freeanchor.data.images import ImageFileError, opened, orientation, size_difference, to_rgb
+from freeanchor.data.images import opened, orientation, size_difference, to_rgb
 from freeanchor.data.json_check import ImageEntry, JsonContent, check_json
-from freeanchor.errors import Problem, problem_lines
+from freeanchor.errors import FileError, Problem, problem_lines
 
 UPRIGHT = (None, 0, 1)
 MAX_THREADS = 8  # decoding lets go of Python's lock, so threads share the work
@@ -57,7 +57,7 @@ def _problems(entry: ImageEntry, folder: Path, decode: bool) -> list[Problem]:
             size, flag = image.size, orientation(image)
             if decode:
                 to_rgb(image)
-    except ImageFileError as error:
+    except FileError as error:
         kind = "missing images" if error.is_missing else "unreadable images"
         return [_image_error(where, (kind, error.what, error.remedy))]
     return [*_size_problems(entry, size, flag, where), *_turn_problems(flag, where)]

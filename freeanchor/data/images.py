@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from freeanchor.errors import DataError, FreeAnchorError, printable
+from freeanchor.errors import DataError, FileError, printable
 
 ResizeRule = Literal["pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2"]
 RESIZE_RULES: tuple[ResizeRule, ...] = ("pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2")
@@ -27,55 +27,47 @@ TURNED = (5, 6, 7, 8)  # its values that swap width and height
 UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything
 
 
-class ImageFileError(FreeAnchorError):
-    """An image file that cannot be read: what is wrong, and the remedy behind a semicolon."""
-
-    def __init__(self, what: str, remedy: str, *, is_missing: bool = False) -> None:
-        super().__init__(f"{what}; {remedy}")
-        self.what, self.remedy, self.is_missing = what, remedy, is_missing
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """An image file with its header read; whatever fails then or inside the block is an ImageFileError."""
+    """An image file with its header read; whatever fails then or inside the block is an FileError."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise ImageFileError("is no file", "replace it")
+            raise FileError("is no file", "replace it")
         with Image.open(path) as image:
             yield image
-    except ImageFileError:
+    except FileError:
         raise
     except FileNotFoundError:
         remedy = "put it there or take it out of the json"
-        raise ImageFileError("no such image", remedy, is_missing=True) from None
+        raise FileError("no such image", remedy, is_missing=True) from None
     except UnidentifiedImageError:
-        raise ImageFileError("not an image that can be read", "replace the file") from None
+        raise FileError("not an image that can be read", "replace the file") from None
     except Image.DecompressionBombError as error:
         raise _too_large(error) from None
     except Exception as error:  # decoders of two dozen formats raise what they like at a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise ImageFileError(f"cannot be read ({reason})", "copy the image again") from None
+        raise FileError(f"cannot be read ({reason})", "copy the image again") from None
 
 
-def _too_large(error: Image.DecompressionBombError) -> ImageFileError:
+def _too_large(error: Image.DecompressionBombError) -> FileError:
     """The refusal of an image that would take gigabytes."""
     found = re.search(r"\d+", str(error))
     pixels = f"{int(found[0]):,}" if found else "too many"
     limit = f", more than the {2 * Image.MAX_IMAGE_PIXELS:,} that are read" if Image.MAX_IMAGE_PIXELS else ""
-    return ImageFileError(f"has {pixels} pixels{limit}", "make it smaller, or cut it into tiles")
+    return FileError(f"has {pixels} pixels{limit}", "make it smaller, or cut it into tiles")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The pixels of an opened image in RGB of 8 bits; raises ImageFileError where nobody knows what is white."""
+    """The pixels of an opened image in RGB of 8 bits; raises FileError where nobody knows what is white."""
     if image.mode in UNKNOWN_WHITE:
-        raise ImageFileError("has 32 bits a channel, whose white nobody knows", "save it with 8 or 16 bits")
+        raise FileError("has 32 bits a channel, whose white nobody knows", "save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255: all but black would be white
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image in RGB, fully read; raises ImageFileError where it is missing, none, too large, or cut short."""
+    """The image in RGB, fully read; raises FileError where it is missing, none, too large, or cut short."""
     with opened(path) as image:
         return to_rgb(image)
 
@@ -100,7 +92,7 @@ def open_image(path: Path) -> Image.Image:
         warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
         try:
             return read_image(path)
-        except ImageFileError as error:
+        except FileError as error:
             raise DataError(printable(f"{path}: {error}")) from None
 
 

@@ -11,14 +11,14 @@ for problem in annotation_problems(annotations, {1: (640, 480)}, {18}, "val.json
     print(problem)
 """
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeGuard
 
-from freeanchor.errors import Problem, brief, is_line, is_number, is_whole
+from freeanchor.errors import FileError, Problem, brief, is_line, is_number, is_whole
+from freeanchor.files import load_json
 
 TOLERANCE = 1.0  # pixels that a box may leave its image by unnoticed: annotators and rescaling round
 Sizes = Mapping[int, tuple[int, int] | None]
@@ -230,14 +230,10 @@ def _warning(kind: str, where: str, what: str, remedy: str) -> Problem:
 
 def read_lists(path: Path, where: str) -> tuple[Any, Problem | None]:
     """The file's value, or why there is none."""
-    kind = "files that are not read"
     try:
-        return json.loads(path.read_bytes()), None  # bytes: a mark at the start says so where it is not UTF-8
-    except OSError as error:
-        return None, _error(kind, where, f"cannot be read ({error.strerror})", "check its permissions")
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        return None, _error(kind, where, f"is not valid json ({reason})", "the file may be truncated, write it anew")
+        return load_json(path), None
+    except FileError as error:
+        return None, _error("files that are not read", where, error.what, error.remedy)
 
 
 def list_problems(content: Any, where: str) -> Iterator[Problem]:

@@ -42,8 +42,8 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from freeanchor.data.images import TURNED, ImageFileError, opened, orientation, size_difference
-from freeanchor.errors import DataError, brief, is_line, printable
+from freeanchor.data.images import TURNED, opened, orientation, size_difference
+from freeanchor.errors import DataError, FileError, brief, is_line, printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first wins where one image is there in several kinds
 
@@ -119,7 +119,7 @@ def stored_size(path: Path, said: tuple[int, int] | None) -> tuple[int, int]:
             with opened(path) as image:
                 size = image.size
                 flag = orientation(image) if said == size[::-1] and said != size else None
-        except ImageFileError as error:
+        except FileError as error:
             raise DataError(printable(f"{path}: {error}")) from None
     if flag in TURNED and said is not None:
         _, remedy = size_difference(size, said, flag)

@@ -29,7 +29,7 @@ from freeanchor.data.coco import InputConfig
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import CheckpointError
-from freeanchor.files import replacing
+from freeanchor.files import write_bytes
 from freeanchor.inference.onnx_detector import INPUTS, METADATA, OUTPUTS, RunError, run_bytes
 
 OPSET = 17  # of 2022: every runtime of the last years knows it
@@ -147,8 +147,7 @@ def write_onnx(source: Path, target: Path) -> None:
         _try_sizes(graph, written)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    with replacing(target) as temporary:
-        temporary.write_bytes(written)
+    write_bytes(target, written)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from freeanchor.errors import DataError
+from freeanchor.files import read_json
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
 from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
@@ -61,9 +62,9 @@ def _check_existing(config: ShapesConfig, directory: Path) -> None:
     for split in SPLITS:
         path = directory / f"{split}.json"
         try:
-            found = json.loads(path.read_bytes())["info"]
+            found = read_json(path)["info"]
             old = {"version": found["version"], **found["config"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (DataError, KeyError, TypeError) as error:
             raise DataError(f"{directory} is there but holds no shapes data set ({path.name}); {remedy}") from error
         if found != _info(config):
             new = {"version": VERSION, **asdict(config)}

@@ -26,7 +26,7 @@ from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, Sample, Split, collate
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.errors import DataError
-from freeanchor.files import replacing
+from freeanchor.files import write_bytes
 from freeanchor.losses.focal import Terms
 from freeanchor.losses.free_anchor import FreeAnchorLoss, effective_anchors
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts
@@ -162,8 +162,7 @@ class _Log:
         """Drop lines of steps after the state's: they were done, but not saved, before an interruption."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.state.step]
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def restart_clock(self) -> None:
         self.started = time.perf_counter()

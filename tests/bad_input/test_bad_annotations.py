@@ -35,15 +35,15 @@ WHOLE = "give it a whole number of its own"
 BOX = ("annotation 1:", "give [x, y, width, height]", "annotation 1 ", "mend or remove it")
 SIZE = "give width and height in whole pixels"
 REFUSED = {
-    "an empty file": _both("not valid json", "write it anew", other_remedy="fetch or write it again"),
-    "a truncated file": _both("not valid json", "write it anew", other_remedy="fetch or write it again"),
-    "a web page": _both("not valid json", "write it anew", other_remedy="fetch or write it again"),
+    "an empty file": _both("not valid json", "fetch or write it again"),
+    "a truncated file": _both("not valid json", "fetch or write it again"),
+    "a web page": _both("not valid json", "fetch or write it again"),
     "a list of results": _both("holds a list", "give the ground truth", other_remedy="give a COCO instances file"),
     "null": _both("holds a", "give the ground truth", other_remedy="give a COCO instances file"),
-    "a hundred thousand brackets": _both("not valid json", "write it anew", other_remedy="write it again"),
-    "a number of 5,000 digits": _both("not valid json", "write it anew", other_remedy="write it again"),
-    "bytes of something else": _both("not valid json", "write it anew", other_remedy="write it again"),
-    "a damaged gzip": _both("not valid json", "write it anew", "damaged gzip", "write it again"),
+    "a hundred thousand brackets": _both("not valid json", "fetch or write it again"),
+    "a number of 5,000 digits": _both("not valid json", "fetch or write it again"),
+    "bytes of something else": _both("not valid json", "fetch or write it again"),
+    "a damaged gzip": _both("damaged gzip", "fetch or write it again"),
     "no list of images": _both("images", LISTS, other_remedy="list every image"),
     "an empty list of images": _both("images", "at least one", other_remedy="list every image"),
     "images in an object": _both("images", LISTS, other_remedy="list every image"),

@@ -12,7 +12,7 @@ from oracles.measured_worlds import measured
 from pycocotools.cocoeval import COCOeval
 from world_columns import columns
 
-from analysis.coco.reading import collector_paused, read_detections, read_ground_truth
+from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import coco_statistics
 from analysis.evaluation import evaluate as module
 from analysis.evaluation.breakdowns import category_aspects, category_counts
@@ -21,6 +21,7 @@ from analysis.evaluation.evaluate import evaluation_frame
 from analysis.evaluation.matching import match_detections
 from analysis.evaluation.precision import average_precision, detection_statistics, precision_curves
 from freeanchor.errors import DataError
+from freeanchor.files import collector_paused
 
 pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.reading.DataNote")
 

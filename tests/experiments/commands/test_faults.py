@@ -6,6 +6,8 @@ killed is tested in `test_end_to_end`, and at many moments by `kill_at_random.py
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -14,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from miniature import Mini
@@ -152,7 +155,7 @@ def test_two_trainings_of_one_run_do_not_tread_on_each_other(folder: Path, capsy
         assert holder.stdout.readline() == "held\n"
         assert _here(folder, "train", RUN) == 2
         assert "another process is at work on it" in _last_line(capsys.readouterr().err)
-        assert not list(directory.iterdir())
+        assert not directory.exists()
     finally:
         holder.kill()
         holder.communicate()
@@ -161,7 +164,7 @@ def test_two_trainings_of_one_run_do_not_tread_on_each_other(folder: Path, capsy
 
 
 def test_a_lock_ends_with_its_block_and_leaves_no_file(tmp_path: Path) -> None:
-    """A second holder is refused inside the block and welcome after it; the folder stays empty."""
+    """A second holder is refused inside the block and welcome after it; nothing is left."""
     with (
         alone_at(tmp_path / "run"),
         pytest.raises(BusyError, match=r"^[^\n]+run: another process[^\n]+$"),
@@ -169,7 +172,17 @@ def test_a_lock_ends_with_its_block_and_leaves_no_file(tmp_path: Path) -> None:
     ):
         pytest.fail("both hold it")
     with alone_at(tmp_path / "run"), in_turn(tmp_path / "other"):
-        assert not list((tmp_path / "run").iterdir())
+        assert {path.name for path in tmp_path.iterdir()} == {".run.lock", ".other.lock"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_locks_the_work_goes_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file system that has no locks is said once, and the block runs."""
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with alone_at(tmp_path / "run"):
+        assert "has no locks" in capsys.readouterr().err
 
 
 def test_waiting_in_turn_is_said_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,8 @@ from experiments.fetch.coco import COCO_2017, STAMP, Archive, fetch_coco
 from experiments.fetch.download import Download
 from freeanchor.data.coco import read_split
 from freeanchor.data.folder_check import check_folder
-from freeanchor.errors import DownloadError
+from freeanchor.errors import BusyError, DownloadError
+from freeanchor.files import alone_at
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = ("annotations", "val2017", "train2017")
@@ -284,8 +285,8 @@ def test_a_folder_of_the_user_is_used(server: FileServer, tmp_path: Path) -> Non
 
 def test_two_processes_do_not_meet(server: FileServer, tmp_path: Path) -> None:
     """A second one in the same folder is told to wait, and the lock goes with its holder."""
-    with coco_data._alone(tmp_path, print):
-        _refused(server, tmp_path, "another process")
+    with alone_at(tmp_path / STAMP), pytest.raises(BusyError, match="another process is at work on it; wait"):
+        _fetch(server, tmp_path)
     _fetch(server, tmp_path)
     _whole(tmp_path)
 

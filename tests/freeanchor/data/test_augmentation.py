@@ -65,14 +65,14 @@ def test_an_epoch_visits_each_image_with_objects_once(split: Split) -> None:
     """Images without an object, or with crowds alone, take no part; every other one comes once an epoch."""
     stream = _stream(split)
     for epoch in range(4):
-        ids = [stream[4 * epoch + place].image.image_id for place in range(4)]
+        ids = [stream[4 * epoch + place].record.image_id for place in range(4)]
         assert sorted(ids) == [10, 30, 40, 60]
 
 
 def test_epochs_differ_in_order(split: Split) -> None:
     """The order is drawn anew for each epoch."""
     stream = _stream(split)
-    orders = {tuple(stream[4 * epoch + place].image.image_id for place in range(4)) for epoch in range(8)}
+    orders = {tuple(stream[4 * epoch + place].record.image_id for place in range(4)) for epoch in range(8)}
     assert len(orders) > 2
 
 
