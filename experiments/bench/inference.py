@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn
 from torchvision.transforms.functional import pil_to_tensor
 
-from experiments.bench.rows import BenchRow, interleaved, medians
+from experiments.bench.rows import BenchRow, medians
 from experiments.bench.step import tame
 from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.checkpoints.convert import convert_tensors
@@ -29,6 +29,7 @@ from freeanchor.runtime import Runtime
 
 HEIGHT, WIDTH, NUM_IMAGES, NUM_OBJECTS = 800, 1216, 2, 7
 NUM_CANDIDATES = 5000  # above 0.05 an image: a trained detector has one to ten thousand
+CONFIG = InferenceConfig()  # what the authors report at
 CATEGORIES = {number: f"category {number}" for number in range(1, 91)}
 
 
@@ -39,13 +40,13 @@ def bench_inference(runtime: Runtime, repetitions: int, scale: float = 1.0) -> l
         theirs = _foreign_detector(images[0], scale)
         ours, detector = _converted(theirs, scale)
         ours, theirs = ours.to(runtime.device).eval(), theirs.to(runtime.device)
-        num_candidates = sum(len(found.candidates) for found in predict(ours, detector, images, _config(), runtime))
+        num_candidates = sum(len(found.candidates) for found in predict(ours, detector, images, CONFIG, runtime))
         calls = {
-            "ours": lambda: list(predict(ours, detector, images, _config(), runtime)),
+            "ours": lambda: list(predict(ours, detector, images, CONFIG, runtime)),
             "ours without NMS recall": lambda: [_plain(ours, detector, it, runtime) for it in images],
             "torchvision's retinanet_resnet50_fpn": _foreign_call(theirs, images, runtime),
         }
-        seconds = medians(interleaved(calls, repetitions, runtime.device))
+        seconds = medians(calls, repetitions, runtime.device)
     each = {name: own / len(images) for name, own in seconds.items()}
     what = f"ResNet-50, {images[0].width}x{images[0].height}, file to detections"
     note = f"{num_candidates / len(images):,.0f} candidates per image"
@@ -54,10 +55,6 @@ def bench_inference(runtime: Runtime, repetitions: int, scale: float = 1.0) -> l
                  theirs=each[peer], aim=aim, repetitions=repetitions, note=note)
         for peer, aim in (("torchvision's retinanet_resnet50_fpn", 1.0), ("ours without NMS recall", 1.1))
     ]  # fmt: skip
-
-
-def _config() -> InferenceConfig:
-    return InferenceConfig()
 
 
 def _foreign_detector(image: ImageRecord, scale: float) -> nn.Module:
@@ -114,11 +111,10 @@ def _plain(model: RetinaNet, detector: DetectorConfig, image: ImageRecord, runti
     batch = collate([load_sample(image, detector.inputs)])
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
-    config = _config()
     predictions = output.logits[0], output.deltas[0], output.anchors, output.level_sizes
-    found = select_candidates(*predictions, batch.sizes[0], config)[0]
+    found = select_candidates(*predictions, batch.sizes[0], CONFIG)[0]
     found = found.rescale((1 / batch.samples[0].scale[0], 1 / batch.samples[0].scale[1]))
-    return suppress(found, nms_iou=config.nms_iou, max_detections=config.max_detections).boxes
+    return suppress(found, nms_iou=CONFIG.nms_iou, max_detections=CONFIG.max_detections).boxes
 
 
 def _foreign_call(model: nn.Module, images: list[ImageRecord], runtime: Runtime) -> Callable[[], object]:

@@ -1,9 +1,6 @@
 """`make bench`: every speed and memory figure of the toolkit against a peer, into one table, page and figure.
 
-Times are medians of repetitions in turn with the peer's, of which `bench_rows` and `bench_evaluation` say what they
-count; nothing here is a test.
-
-    python -m experiments.bench.main --out reports --only loss,inference
+python -m experiments.bench.main --out reports --only loss,inference
 """
 
 import argparse
@@ -39,7 +36,7 @@ SUBJECTS: dict[str, Subject] = {
 
 
 def as_frame(subject: str, rows: Sequence[BenchRow], origin: dict[str, str]) -> pd.DataFrame:
-    """A line a row of one subject, with its ratio, whether the aim was met, and what it was measured on."""
+    """One line per row of one subject, with its ratio, whether the aim was met, and what it was measured on."""
     where = {name: origin[name] for name in ORIGIN}
     return pd.DataFrame(
         [{"group": subject, **asdict(row), "ratio": row.ratio, "met": row.met, **where} for row in rows]
@@ -58,7 +55,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
         lines.append(f"| {row.subject}: {row.what} | {ours} | {peer} | {ratio} | {aim} | {met} |")
     notes = [f"- {row.what}: {row.note}" for row in rows if row.note]
     head = (
-        "Ratios are ours over the peer's, less is better; an aim bounds the ratio, or our figure where there is no "
+        "Ratios are ours over the peer's, lower is better; an aim bounds the ratio, or our figure where there is no "
         "peer. Seconds are medians, repetitions in turn with the peer's in one run, by the clock but for evaluation "
         "(processor time, one process each). Memory is the peak of what is held beyond the inputs."
     )

@@ -1,8 +1,8 @@
-"""What a benchmark says: one row a question, ours against a peer of the same run.
+"""What a benchmark says: one row per question, ours against a peer of the same run.
 
-times = interleaved({"ours": run_ours, "torchvision": run_theirs}, repetitions=5)
-row = BenchRow(subject="loss", what="forward and backward", unit="s", ours=median(times["ours"]),
-               peer="torchvision", theirs=median(times["torchvision"]), aim=1.0, repetitions=5)
+seconds = medians({"ours": run_ours, "torchvision": run_theirs}, repetitions=5)
+row = BenchRow(subject="loss", what="forward and backward", unit="s", ours=seconds["ours"],
+               peer="torchvision", theirs=seconds["torchvision"], aim=1.0, repetitions=5)
 row.ratio, row.met
 """
 
@@ -34,7 +34,7 @@ class BenchRow:
 
     @property
     def ratio(self) -> float:
-        """Ours over theirs, less is better; nan without a peer."""
+        """Ours over theirs, lower is better; nan without a peer."""
         return self.ours / self.theirs if self.peer else math.nan
 
     @property
@@ -64,9 +64,9 @@ def interleaved(
     return seconds
 
 
-def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median of each call's seconds."""
-    return {name: median(own) for name, own in seconds.items()}
+def medians(calls: Mapping[str, Callable[[], object]], repetitions: int, device: str = "cpu") -> dict[str, float]:
+    """The median of each call's seconds, measured in turn."""
+    return {name: median(own) for name, own in interleaved(calls, repetitions, device).items()}
 
 
 def peak_tensor_bytes(call: Callable[[], object], device: str = "cpu") -> int:

@@ -1,23 +1,17 @@
-"""What one training step costs: time and memory of both detectors on the full-size backbones, one process a cell.
+"""A training step: against peers at 800 px, part by part on `shapes`, and its cost on every full-size backbone.
 
-Each cell is measured in a process of its own, so that its peak of memory is its own. Images are noise with a fixed
-number of objects: nothing here learns. On a GPU also several batch sizes and precisions.
+At 800 px three detectors step in turn on the same noise: FreeAnchor, RetinaNet, and torchvision's
+`retinanet_resnet50_fpn`, with the stem and the first stage frozen in all of them. Costs of full-size models are
+measured in one process per cell, so that its peak of memory is its own; nothing here learns.
 
-    frame = step_costs(device="cpu", sizes=(2,), precisions=("float32",), repeats=3)
-    write_step_costs(frame, Path("reports/coco"))
+    rows = bench_step(runtime, repetitions=5) + bench_shapes_step(runtime, repetitions=20)
 
-A training step against peers: ResNet-50 at 800 px, and where the time of a step on `shapes` goes.
-
-At 800 px three detectors step in turn on the same image: FreeAnchor, RetinaNet, and torchvision's
-`retinanet_resnet50_fpn`, with the stem and the first stage frozen in all of them.
-
-    rows = bench_step(repetitions=5) + bench_shapes_step(repetitions=20)
+    python -m experiments.bench.step --sizes 2 --out reports/coco     # step_cost.csv, step_cost.md
 """
 
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -79,23 +73,12 @@ def make_batch(num_images: int, num_classes: int) -> Batch:
         boxes = torch.cat([corner, corner + 40 + 150 * torch.rand(NUM_OBJECTS, 2, generator=generator)], dim=1)
         labels = torch.randint(num_classes, (NUM_OBJECTS,), generator=generator)
         record = ImageRecord(
-            image_id=number,
-            path=Path("noise"),
-            width=WIDTH,
-            height=HEIGHT,
-            boxes=boxes,
-            labels=labels,
+            image_id=number, path=Path("noise"), width=WIDTH, height=HEIGHT, boxes=boxes, labels=labels,
             annotation_ids=labels,
-        )
+        )  # fmt: skip
         image = torch.randn(3, HEIGHT, WIDTH, generator=generator)
         samples.append(Sample(record=record, image=image, boxes=boxes, scale=(1.0, 1.0)))
-    return Batch(
-        images=torch.stack([sample.image for sample in samples]),
-        sizes=((HEIGHT, WIDTH),) * num_images,
-        gt_boxes=tuple(sample.boxes for sample in samples),
-        gt_labels=tuple(sample.record.labels for sample in samples),
-        samples=tuple(samples),
-    )
+    return collate(samples)
 
 
 def tame(model: nn.Module) -> None:
@@ -123,15 +106,15 @@ def measure_step(detector: str, key: str, num_images: int, runtime: Runtime, rep
     seconds = interleaved(
         {detector: lambda: training_step(state, [batch], training.recipe, runtime)}, repeats, runtime.device
     )[detector]
-    median = statistics.median(seconds)
+    middle = median(seconds)
     return {
         "detector": detector,
         "backbone": training.backbone_label,
         "pictures": num_images,
         "precision": str(runtime.dtype).removeprefix("torch."),
-        "seconds": median,
+        "seconds": middle,
         "slowest": max(seconds),
-        "images_per_second": num_images / median,
+        "images_per_second": num_images / middle,
         "peak_gigabytes": (_peak_bytes(device) - (empty if device.type == "cpu" else 0)) / 1e9,
         "repeats": repeats,
         "threads": torch.get_num_threads(),
@@ -148,18 +131,14 @@ def step_costs(
     threads: int = 0,
     keys: Sequence[str] = tuple(BACKBONES),
 ) -> pd.DataFrame:
-    """A row a cell, both detectors one after the other; a cell that runs out of memory has no seconds and says so."""
+    """One row per cell, first one detector, then the other; a cell out of memory has no seconds and says so."""
     cells = [(key, size, precision) for key in keys for size in sizes for precision in precisions]
     rows = []
     for key, size, precision in tqdm(cells, desc="step cost", disable=None):
         for detector in DETECTORS:
             options = [detector, key, str(size), device, precision, str(repeats), str(threads)]
-            answer = subprocess.run(
-                [sys.executable, "-m", "experiments.bench.step", "--cell", *options],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            command = [sys.executable, "-m", "experiments.bench.step", "--cell", *options]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
             last = answer.stdout.strip().splitlines()[-1:] or ["{}"]
             head = {"detector": detector, "backbone": step_training(detector, key).backbone_label, "pictures": size}
             rows.append({**head, "precision": precision, **json.loads(last[0]), "failed": _reason(answer)})
@@ -185,19 +164,12 @@ def with_ratios(frame: pd.DataFrame) -> pd.DataFrame:
 def write_step_costs(frame: pd.DataFrame, directory: Path) -> None:
     """`step_cost.csv` and `step_cost.md`."""
     frame = with_ratios(frame)
-    lines = [
-        "| Backbone | Images | Precision | Detector | s a step | images/s | Peak GB | Ratio |",
-        f"|{' --- |' * 8}",
-    ]
+    head = "| Backbone | Images | Precision | Detector | Seconds per step | Images per second | Peak GB | Ratio |"
+    lines = [head, f"|{' --- |' * 8}"]
     for row in frame.itertuples():
-        numbers = [
-            f"{row.seconds:.2f}",
-            f"{row.images_per_second:.2f}",
-            f"{row.peak_gigabytes:.1f}",
-            f"{row.ratio:.3f}",
-        ]
-        numbers = [str(row.failed), "–", "–", "–"] if row.failed else numbers
-        cells = [str(row.backbone), str(row.images), str(row.precision), str(row.detector), *numbers]
+        numbers = f"{row.seconds:.2f} | {row.images_per_second:.2f} | {row.peak_gigabytes:.1f} | {row.ratio:.3f}"
+        numbers = f"{row.failed!s} | – | – | –" if row.failed else numbers
+        cells = map(str, (row.backbone, row.pictures, row.precision, row.detector, numbers))
         lines.append(f"| {' | '.join(cells)} |")
     first = frame.iloc[0]
     notes = [
@@ -228,15 +200,9 @@ def _main() -> None:
         runtime = Runtime(device=device, precision=precision, threads=int(threads))
         print(json.dumps(measure_step(detector, key, int(size), runtime, int(repeats))))
         return
-    sizes = [int(size) for size in options.sizes.split(",")]
-    frame = step_costs(
-        options.device,
-        sizes,
-        options.precisions.split(","),
-        options.repeats,
-        options.threads,
-        options.backbones.split(","),
-    )
+    sizes, backbones = [int(size) for size in options.sizes.split(",")], options.backbones.split(",")
+    precisions = options.precisions.split(",")
+    frame = step_costs(options.device, sizes, precisions, options.repeats, options.threads, backbones)
     write_step_costs(frame, options.out)
     print(options.out / "step_cost.md")
 
@@ -252,7 +218,7 @@ def bench_step(runtime: Runtime, repetitions: int, num_images: int = 1, key: str
     batch = make_batch(num_images, NUM_CLASSES)
     calls = {detector: _our_step(detector, key, batch, runtime) for detector in ("FreeAnchor", "RetinaNet")}
     calls["torchvision's retinanet_resnet50_fpn"] = _torchvision_step(batch, runtime)
-    seconds = medians(interleaved(calls, repetitions, runtime.device))
+    seconds = medians(calls, repetitions, runtime.device)
     precision = str(runtime.dtype).removeprefix("torch.")
     what = f"ResNet-50, {num_images} image(s) of 800x1344, {precision}"
     pairs = [("FreeAnchor", "RetinaNet", 1.0), *((ours, list(calls)[2], 0.9) for ours in ("FreeAnchor", "RetinaNet"))]
@@ -308,31 +274,23 @@ def bench_shapes_step(runtime: Runtime, repetitions: int) -> list[BenchRow]:
         timings = []
         for number in range(repetitions + 2):
             positions = [(number * size + place) % (4 * size) for place in range(size)]
-            timings.append(_timed_parts(state, training, partial(_load, stream, positions), runtime))
+            timings.append(_timed_parts(state, training, stream, positions, runtime))
     seconds = {part: median([own[part] for own in timings[2:]]) for part in PARTS}
     whole = sum(seconds.values())
     what = f"shapes, small backbone, {size} images of {training.inputs.short_side} px"
     share = ", ".join(f"{part} {seconds[part] / whole:.0%}" for part in PARTS)
-    rate = BenchRow(subject="shapes step", what=f"{what}: images a second", unit="1/s", ours=size / whole,
-                    repetitions=repetitions, note=share)  # fmt: skip
-    parts = [
-        BenchRow(subject="shapes step", what=f"{what}: {part}", unit="s", ours=seconds[part], repetitions=repetitions)
-        for part in PARTS
-    ]
-    return [rate, *parts]
-
-
-def _load(stream: TrainingStream, positions: list[int]) -> list[Sample]:
-    return [stream[position] for position in positions]
+    row = partial(BenchRow, subject="shapes step", repetitions=repetitions)
+    rate = row(what=f"{what}: images per second", unit="1/s", ours=size / whole, note=share)
+    return [rate, *(row(what=f"{what}: {part}", unit="s", ours=seconds[part]) for part in PARTS)]
 
 
 def _timed_parts(
-    state: TrainingState, training: Training, load: Callable[[], list[Sample]], runtime: Runtime
+    state: TrainingState, training: Training, stream: TrainingStream, positions: list[int], runtime: Runtime
 ) -> dict[str, float]:
     """Seconds of each part of one step; the network's and the loss's include their gradients."""
     clock = time.perf_counter
     begun = clock()
-    batch = collate(load())
+    batch = collate([stream[position] for position in positions])
     loaded = clock()
     with runtime.autocast():
         output = state.model(batch.images.to(memory_format=torch.channels_last))

@@ -1,6 +1,4 @@
-"""One measured piece of evaluation, in a process of its own: what `experiments.bench_evaluation` starts.
-
-What it is: a program that reads COCO files, evaluates them and prints one line of json. What it is not: for people.
+"""One measured piece of evaluation in a process of its own, for `evaluation.py`: prints one line of json.
 
     python -m experiments.bench.task ours gt.json detections.json
     python -m experiments.bench.task pycocotools gt.json detections.json

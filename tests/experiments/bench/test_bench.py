@@ -1,15 +1,19 @@
 """`make bench`: its pieces at a size of seconds, and its page; no time is judged here."""
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from oracles.inputs import random_inputs
 
+from experiments.bench import loss as loss_bench
 from experiments.bench import main as bench
+from experiments.bench.inference import bench_inference
 from experiments.bench.loss import bench_loss
 from experiments.bench.rows import BenchRow, growth_exponent, interleaved, peak_tensor_bytes
+from experiments.bench.step import bench_shapes_step, write_step_costs
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.reference import dense_loss
 from freeanchor.runtime import Runtime
@@ -46,8 +50,9 @@ def test_the_peak_counts_what_is_held_at_once() -> None:
     assert 2 * million <= held < 2.1 * million
 
 
-def test_the_losses_memory_is_at_most_twice_the_logits() -> None:
+def test_the_losses_memory_is_at_most_twice_the_logits(monkeypatch) -> None:
     """Forward and backward of FreeAnchorLoss hold at most 2.0 times the logits' bytes beyond the inputs."""
+    monkeypatch.setattr(loss_bench, "CROWDS", (4, 8))  # the thousand objects of a crowd take seconds
     rows = [row for row in bench_loss(repetitions=1, scale=0.25) if row.unit == "MB" and row.peer]
     assert len(rows) == 2
     assert all(row.met and row.ratio <= 2.0 for row in rows)
@@ -100,6 +105,15 @@ def test_other_subjects_already_in_the_table_stay(monkeypatch, tmp_path) -> None
     assert page.count("| loss: a step | 3 s | them: 2 s | 1.50 | ≤ 1 | **no** |") == 1
 
 
+def test_step_costs_are_written_as_they_were_measured(tmp_path) -> None:
+    """From the committed figures: the same csv, with the ratios found again, and the same page."""
+    kept = Path(__file__).parents[3] / "reports" / "coco"
+    frame = pd.read_csv(kept / "step_cost.csv", keep_default_na=False)
+    write_step_costs(frame.drop(columns="ratio"), tmp_path)
+    for name in ("step_cost.csv", "step_cost.md"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (kept / name).read_text(encoding="utf-8")
+
+
 def test_an_unknown_subject_is_refused(capsys) -> None:
     """A name that is none ends with status 2 and lists those that are."""
     with pytest.raises(SystemExit, match="2"):
@@ -109,8 +123,6 @@ def test_an_unknown_subject_is_refused(capsys) -> None:
 
 def test_a_steps_parts_add_up_to_its_rate() -> None:
     """On `shapes` the images a second are the batch over the sum of the parts."""
-    from experiments.bench.step import bench_shapes_step
-
     rate, *parts = bench_shapes_step(Runtime(threads=1, precision="float32"), 1)
     assert rate.ours == pytest.approx(8 / sum(row.ours for row in parts))
     assert all(row.ours > 0 for row in parts)
@@ -118,8 +130,6 @@ def test_a_steps_parts_add_up_to_its_rate() -> None:
 
 def test_inference_is_timed_on_equal_detectors() -> None:
     """Both rows are about the same call of ours, in seconds per image."""
-    from experiments.bench.inference import bench_inference
-
     rows = bench_inference(Runtime(threads=1, precision="float32"), 1, scale=0.1)
     assert {row.peer for row in rows} == {"torchvision's retinanet_resnet50_fpn", "ours without NMS recall"}
     assert len({row.ours for row in rows}) == 1
