@@ -102,6 +102,8 @@ def test_processes_share_the_cores(desk: Path) -> None:
 def test_help_lists_every_target_in_groups(desk: Path) -> None:
     """Before anything is set up: first demo and test, then everyday ones, all reports by their titles, upkeep."""
     (desk / ".venv/.ready").unlink()
+    for package in ("freeanchor", "analysis", "experiments"):
+        (desk / package).mkdir()
     answer = _make(desk, "help")
     assert answer.returncode == 0 and answer.stderr == ""
     groups = {lines[0]: lines[1:] for lines in (part.splitlines() for part in answer.stdout.strip().split("\n\n"))}

@@ -79,10 +79,7 @@ def compute_table(records: Sequence[Record]) -> str:
     if not records:
         return "Nothing has been run yet."
     trainings = _trainings(records)
-    lines = [
-        "| network | steps x images | trainings | minutes each (median, range) | core hours |",
-        f"|{' --- |' * 5}",
-    ]
+    lines = ["| network | steps x images | trainings | minutes each (median, range) | core hours |", f"|{' --- |' * 5}"]
     for (network, steps, batch), own in trainings.groupby(["network", "steps", "batch"], sort=False):
         minutes, hours = own["minutes"], (own["minutes"] * own["threads"]).sum() / 60
         spread = f"{minutes.median():.0f} ({minutes.min():.0f} to {minutes.max():.0f})"

@@ -6,6 +6,7 @@ frame = budget_frame(profile, store)        # detector, budget, num_given, metri
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,17 +15,15 @@ import pandas as pd
 
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
-from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
-from analysis.figures.breakdowns import figure5, figure6
-from analysis.figures.comparisons import candidates_figure
-from analysis.figures.curves import learning_curves, training_curves
+from analysis.evaluation.statistics import Metric, bootstrap, paired_bootstrap
+from analysis.figures import breakdowns, comparisons, curves
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
 from experiments.reports.report import compared_runs, figure_report
 from experiments.reports.tables import comparison
 from experiments.runs.measured import SEED_COLUMNS, over_seeds, pair_frame, seeds_of_pairs, training_frame
 from experiments.runs.store import Store, is_measured
-from experiments.runs.testing import learning_curves as learning_frame
+from experiments.runs.testing import learning_curves
 from freeanchor.data.coco import locate_split
 from freeanchor.files import read_json
 
@@ -56,7 +55,7 @@ def crowdedness_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 FIGURE5 = figure_report(
     slenderness_frame,
-    figure5,
+    breakdowns.figure5,
     name="figure5",
     title="Figure 5. Slender and square objects",
     caption="AP on objects whose box is at most 4:3 (square), at least 3:1 (slender) and between, with COCO's rules "
@@ -66,7 +65,7 @@ FIGURE5 = figure_report(
 )
 FIGURE6 = figure_report(
     crowdedness_frame,
-    figure6,
+    breakdowns.figure6,
     name="figure6",
     title="Figure 6. Crowdedness",
     caption="AP on the images with that many objects, and what FreeAnchor gains, paired over images. The paper does "
@@ -78,7 +77,6 @@ ALL = "all"  # the budget of the paper: every candidate
 METRICS = ("nr", "recall_before", "recall_after")  # means over tau = 0.50, 0.55 … 0.90
 COLUMNS = ("detector", "budget", "num_given", "metric", "value", "low", "high", *SEED_COLUMNS)
 _KEYS = ("budget", "metric")
-_SEED = 0  # of the resampling: every run and budget meets the same images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,17 +151,28 @@ def _recall(rows: pd.DataFrame) -> ObjectRecall:
     )
 
 
-def _rows(budgets: list[str], interval: Interval) -> pd.DataFrame:
-    keys = [(budget, metric) for budget in budgets for metric in METRICS]
-    values = {"value": interval.value, "low": interval.low, "high": interval.high}
-    return pd.DataFrame(keys, columns=list(_KEYS)).assign(**values)
+def interval_rows(
+    keys: pd.DataFrame, metrics: Sequence[Metric], num_images: int, *, centred: bool = False
+) -> pd.DataFrame:
+    """Keys with value, low and high: of one metric, or of the second minus the first of two, paired over images.
+
+    The resampling has a fixed seed: every run meets the same images.
+    """
+    generator = np.random.default_rng(0)
+    if len(metrics) == 2:
+        interval = paired_bootstrap(*metrics, num_images=num_images, generator=generator)
+    else:
+        interval = bootstrap(*metrics, num_images=num_images, generator=generator, centred=centred)
+    return keys.assign(value=interval.value, low=interval.low, high=interval.high)
+
+
+def _keys(budgets: list[str]) -> pd.DataFrame:
+    return pd.DataFrame([(budget, metric) for budget in budgets for metric in METRICS], columns=list(_KEYS))
 
 
 def _own(run: _Tested) -> pd.DataFrame:
     budgets = list(run.found)
-    metric, generator = partial(run.values, budgets), np.random.default_rng(_SEED)
-    interval = bootstrap(metric, num_images=len(run.num_objects), generator=generator, centred=True)
-    rows = _rows(budgets, interval)
+    rows = interval_rows(_keys(budgets), [partial(run.values, budgets)], len(run.num_objects), centred=True)
     bounds = {side: rows[side].clip(0, 1) for side in ("low", "high")}  # centring can push them over the edge
     return rows.assign(num_given=rows["budget"].map(run.num_given), **bounds)
 
@@ -172,14 +181,12 @@ def _gain(first: _Tested, second: _Tested) -> pd.DataFrame:
     """The second run's metrics minus the first's, at the budgets that both have."""
     budgets = [budget for budget in first.found if budget in second.found]
     metrics = [partial(run.values, budgets) for run in (first, second)]
-    generator = np.random.default_rng(_SEED)
-    rows = _rows(budgets, paired_bootstrap(*metrics, num_images=len(first.num_objects), generator=generator))
-    return rows.assign(num_given=math.nan)
+    return interval_rows(_keys(budgets), metrics, len(first.num_objects)).assign(num_given=math.nan)
 
 
 CANDIDATES = figure_report(
     budget_frame,
-    candidates_figure,
+    comparisons.candidates_figure,
     name="candidates",
     title="NMS recall from equally many candidates",
     caption="Table 1 takes every candidate above score 0.05, and one detector may have several times as many as the "
@@ -189,7 +196,7 @@ CANDIDATES = figure_report(
 )
 TRAINING = figure_report(
     training_frame,
-    training_curves,
+    curves.training_curves,
     name="training",
     title="Loss, learning rate and effective anchors over training",
     caption="Loss terms, learning rate, and how many of a bag's anchors Mean-max really uses, for both detectors: the "
@@ -207,5 +214,5 @@ def _convergence_caption(profile: Profile) -> str:
 
 
 CONVERGENCE = figure_report(
-    learning_frame, learning_curves, name="convergence", title="AP over training", caption=_convergence_caption
+    learning_curves, curves.learning_curves, name="convergence", title="AP over training", caption=_convergence_caption
 )

@@ -114,7 +114,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _namesakes(training: Training | PublishedCheckpoint, folder: Path) -> Iterator[Path]:
-    """The zips of a run of the same name under another fingerprint."""
     for path in sorted(folder.glob(f"{training.name}-*.zip")):
         run = _NAME.fullmatch(path.stem)
         if run and run["run"] == training.name and run["fingerprint"] != training.fingerprint:

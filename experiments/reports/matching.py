@@ -25,14 +25,10 @@ from analysis.bags.matches import MATCH_COLUMNS
 from analysis.bags.summaries import concentration_frame, part_distance_frame
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.breakdowns import AspectCuts
-from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
-from analysis.figures.bags import bag_concentration_figure, match_positions_figure, part_distance_figure
-from analysis.figures.comparisons import bag_boxes_figure
-from analysis.figures.curves import bag_overlap_figure, figure2, figure3
-from analysis.figures.matching import figure1, figure4
-from analysis.figures.style import write_figure
+from analysis.figures import bags, comparisons, curves, matching, style
 from experiments.registry.config import Evaluation, PublishedCheckpoint
 from experiments.registry.profile import Profile
+from experiments.reports.comparisons import interval_rows
 from experiments.reports.gallery import image_credits
 from experiments.reports.report import Report, compared_runs, figure_report, no_runs
 from experiments.runs.bags import bag_boxes_stage, stored_bags, stored_positions
@@ -80,7 +76,7 @@ def _matching_report(draw: Callable[[pd.DataFrame, np.ndarray], Figure], **descr
         figure = draw(frame, pixels)
         if credit:
             figure.supxlabel(f"Image: {credit}", fontsize=6, x=0.99, ha="right", parse_math=False)
-        write_figure(figure, frame, stem)
+        style.write_figure(figure, frame, stem)
 
     return Report(kinds=("figure",), build=build, **described)
 
@@ -111,7 +107,7 @@ def mean_max_frame(bag_size: int, rest: tuple[float, ...] = (0.1, 0.5)) -> pd.Da
 
 
 FIGURE1 = _matching_report(
-    figure1,
+    matching.figure1,
     name="figure1",
     title="Figure 1. Assignment by hand and learned",
     caption="One object of the validation split. Top: the anchors that IoU assignment matches with it, all equal. "
@@ -120,7 +116,7 @@ FIGURE1 = _matching_report(
 )
 FIGURE2 = figure_report(
     lambda profile, store: saturated_linear_frame(FreeAnchorLoss().match_iou),
-    figure2,
+    curves.figure2,
     name="figure2",
     title="Figure 2. Saturated linear function",
     caption="The probability that a prediction is right, against its IoU, for two values of the best IoU t2; computed "
@@ -129,14 +125,14 @@ FIGURE2 = figure_report(
 )
 FIGURE3 = figure_report(
     lambda profile, store: mean_max_frame(FreeAnchorLoss().bag_size),
-    figure3,
+    curves.figure3,
     name="figure3",
     title="Figure 3. Mean-max",
     caption="Mean-max of a bag in which one anchor's confidence grows: the mean at first, the max in the end.",
     runs=no_runs,
 )
 FIGURE4 = _matching_report(
-    figure4,
+    matching.figure4,
     name="figure4",
     title="Figure 4. Matching of one object over training",
     caption="Left: confidence of the 16 square anchors of highest IoU under FreeAnchor, darker is higher. Right: the "
@@ -146,7 +142,7 @@ FIGURE4 = _matching_report(
 )
 POSITIONS = figure_report(
     stored_positions,
-    match_positions_figure,
+    bags.match_positions_figure,
     name="positions",
     title="Where matching happens in objects",
     caption="Share of Mean-max's weight by the place of the anchor's centre in the object's box (drawn), summed over "
@@ -169,7 +165,7 @@ def part_distance(profile: Profile, store: Store) -> pd.DataFrame:
 
 CONCENTRATION = figure_report(
     concentration,
-    bag_concentration_figure,
+    bags.bag_concentration_figure,
     name="concentration",
     title="Concentration of bags over training",
     caption="Entropy of a bag's weights in Mean-max, how many anchors it really uses, Mean-max itself, and the "
@@ -177,7 +173,7 @@ CONCENTRATION = figure_report(
 )
 PART_DISTANCE = figure_report(
     part_distance,
-    part_distance_figure,
+    bags.part_distance_figure,
     name="part_distance",
     title="Distance of the matched anchor from the discriminative part",
     caption="For objects whose class is recorded to show at one end: mean distance of the best-scoring anchor's centre "
@@ -187,7 +183,6 @@ PART_DISTANCE = figure_report(
 
 COLUMNS = ("detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS)
 _KEYS = ("anchor", "quantity")
-_SEED = 0  # of the resampling: every run meets the same images
 
 
 def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
@@ -221,14 +216,14 @@ def _flat(boxes: BagBoxes, weights: np.ndarray) -> np.ndarray:
     return boxes.values(weights).reshape(len(weights), -1)
 
 
-def _rows(boxes: BagBoxes, interval: Interval) -> pd.DataFrame:
-    keys = [(name, quantity) for name in boxes.names for quantity in QUANTITIES]
-    return pd.DataFrame(keys, columns=list(_KEYS)).assign(value=interval.value, low=interval.low, high=interval.high)
+def _rows(boxes: Sequence[BagBoxes]) -> pd.DataFrame:
+    keys = [(name, quantity) for name in boxes[0].names for quantity in QUANTITIES]
+    metrics = [partial(_flat, one) for one in boxes]
+    return interval_rows(pd.DataFrame(keys, columns=list(_KEYS)), metrics, len(boxes[0].image_ids))
 
 
 def _own(frame: pd.DataFrame) -> pd.DataFrame:
-    boxes, generator = BagBoxes.of(frame), np.random.default_rng(_SEED)
-    return _rows(boxes, bootstrap(partial(_flat, boxes), num_images=len(boxes.image_ids), generator=generator))
+    return _rows([BagBoxes.of(frame)])
 
 
 def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -237,15 +232,12 @@ def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     if first.empty:
         raise ValueError("two runs to compare were asked about no common image; both need one validation split")
     common = [anchor for anchor in first["anchor"].unique() if anchor in set(second["anchor"])]
-    boxes = [BagBoxes.of(frame, common) for frame in (first, second)]
-    metrics = [partial(_flat, one) for one in boxes]
-    generator = np.random.default_rng(_SEED)
-    return _rows(boxes[0], paired_bootstrap(*metrics, num_images=len(boxes[0].image_ids), generator=generator))
+    return _rows([BagBoxes.of(frame, common) for frame in (first, second)])
 
 
 BAG_BOXES = figure_report(
     bag_box_frame,
-    bag_boxes_figure,
+    comparisons.bag_boxes_figure,
     name="bag_boxes",
     title="Boxes and scores of a bag's anchors",
     caption="Left and middle: IoU of the box predicted from an anchor, and the score of the object's class there, by "
@@ -310,7 +302,7 @@ def bag_overlap(profile: Profile, store: Store) -> pd.DataFrame:
 
 BAG_OVERLAP = figure_report(
     bag_overlap,
-    bag_overlap_figure,
+    curves.bag_overlap_figure,
     name="bag_overlap",
     title="What a bag can hold",
     caption="IoU of an object's anchors by rank, the best first: median and quartiles over the validation objects "

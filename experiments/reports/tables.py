@@ -152,9 +152,7 @@ def comparison(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 COMPARISON = Report(
-    name="comparison",
-    title="FreeAnchor minus RetinaNet in every metric, paired",
-    build=csv_of(comparison),
+    name="comparison", title="FreeAnchor minus RetinaNet in every metric, paired", build=csv_of(comparison)
 )
 PEER_REPORT = Report(
     name="peer",

@@ -51,7 +51,7 @@ def test_the_table_says_where_each_mark_stands() -> None:
     lines = deviations_table(ROOT).splitlines()
     assert len(lines) == len(MARKS) + 2
     (line,) = (line for line in lines if line.startswith("| D14 |"))
-    assert line.endswith("matching.py` |")
+    assert "| `freeanchor/losses/" in line
     for line in lines[2:]:
         assert all((ROOT / name.strip("`")).is_file() for name in line.split(" | ")[-1].removesuffix(" |").split(", "))
 
