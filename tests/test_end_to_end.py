@@ -19,17 +19,14 @@ import pandas as pd
 import pytest
 
 from experiments.cli import main
+from experiments.reports.catalogue import REPORTS
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("freeanchor", "analysis", "experiments", "Makefile", "pyproject.toml", "requirements.lock")
+SOURCES = ("freeanchor", "analysis", "experiments", "Makefile", "make", "pyproject.toml", "requirements.lock")
 OPTIONS = ("PROFILE=mini", "THREADS=1", "PRECISION=float32", "CHOSEN=demo")
 PAGE = "reports/mini/index.html"
-TABLES = ("table1", "table2", "table3")
-FIGURES = (
-    *(f"figure{number}" for number in range(1, 7)),
-    *("candidates", "positions", "concentration", "part_distance", "bag_boxes", "ablations", "training", "convergence"),
-    *("bag_overlap", "gallery_slender", "gallery_crowded", "gallery_random"),
-)
+TABLES = [name for name, report in REPORTS.items() if name.startswith("table")]
+FIGURES = [name for name, report in REPORTS.items() if "figure" in report.kinds]
 # Each line of the plan in turn, in one process; a slow training, so that a kill can hit it.
 RUN_ALL = """
 import shlex, sys, time

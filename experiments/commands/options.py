@@ -9,7 +9,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,6 +41,12 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(stray[1], sorted(set(self._options())), n=1, cutoff=0.6)
         super().error(f"{message}; did you mean {near[0]}?" if near else message)
 
+    more_help: Callable[[], str] = staticmethod(lambda: "")  # what takes long to import, and is printed last
+
+    def format_help(self) -> str:
+        """The help, and what is asked for only when it is shown."""
+        return "\n".join(filter(None, (super().format_help(), self.more_help())))
+
     def _options(self) -> Iterator[str]:
         """Every option of this parser and of its commands."""
         for action in self._actions:
@@ -64,7 +70,7 @@ class _Commands:
     def group(self, heading: str) -> None:
         self.parser.epilog = f"{self.parser.epilog or ''}\n{heading}:\n".lstrip("\n")
 
-    def add(self, name: str, what: str, example: str) -> argparse.ArgumentParser:
+    def add(self, name: str, what: str, example: str) -> Parser:
         self.parser.epilog = f"{self.parser.epilog or ''}    {name:11} {what}\n"
         return self.choices.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", epilog=f"example: {example}")
 
@@ -281,7 +287,9 @@ def _add_convert(commands: _Commands) -> None:
         "turn another code base's RetinaNet or FreeAnchor into a model file of ours",
         "freeanchor convert --from mmdetection --detector FreeAnchor theirs.pth model.safetensors",
     )
-    convert.add_argument("--from", dest="format", choices=CODE_BASES, required=True, help="the code base that trained it")
+    convert.add_argument(
+        "--from", dest="format", choices=CODE_BASES, required=True, help="the code base that trained it"
+    )
     convert.add_argument("source", type=Path, help="its file (.pth or .pkl)")
     convert.add_argument("target", type=Path, help="the model file to write")
     convert.add_argument("--detector", choices=("RetinaNet", "FreeAnchor"), help="which of the two was trained")
@@ -318,12 +326,8 @@ def _add_registry(commands: _Commands) -> None:
     cost = commands.add("cost", "time training steps of both detectors in turn", "freeanchor cost small")
     cost.add_argument("backbone", help="backbone of the profile whose two runs are trained: small, large, r50 …")
     report = commands.add("report", "write a table, a figure, or the index page", "freeanchor report table2")
-    report.add_argument(
-        "name",
-        help="table1 to table3, figure1 to figure6, headline, claims, ablations, candidates, positions, "
-        "concentration, part_distance, bag_boxes, training, convergence, bag_overlap, gallery_slender, "
-        "gallery_crowded, gallery_random, comparison, peer, trials, models, index, or all",
-    )
+    report.add_argument("name", help="one of those below")
+    report.more_help = _reports
     plan = commands.add("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo")
     pack = commands.add(
         "pack", "keep measured runs, without weights, beside their reports", "freeanchor pack --seeds 3"
@@ -342,6 +346,12 @@ def _add_registry(commands: _Commands) -> None:
     replay.add_argument("file", type=Path, help="the file that the stopped training names")
     replay.add_argument("--precision", default="", choices=("", *PRECISIONS[1:]), help="instead of the training's own")
     replay.add_argument("--json", action="store_true", help="print json, for programs")
+
+
+def _reports() -> str:
+    from experiments.reports.catalogue import summary
+
+    return summary()
 
 
 def _add_profile(parser: argparse.ArgumentParser, *, is_report: bool = False) -> None:

@@ -14,7 +14,7 @@ from experiments.registry.build import PROFILES, build_profile
 from experiments.registry.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.registry.sizes import Photographs
-from experiments.reports.catalogue import REPORTS, write_report
+from experiments.reports.catalogue import REPORTS
 from experiments.reports.index import write_index
 from experiments.reports.kept import pack_runs, unpack_runs
 from experiments.reports.plan import make_rules
@@ -170,7 +170,7 @@ def report(arguments: argparse.Namespace) -> None:
         if name == "index":
             print(write_index(profile, store, arguments.reports))
         else:
-            print(write_report(name, profile, store, arguments.reports))
+            print(REPORTS[name].write(profile, store, arguments.reports))
 
 
 def list_runs(arguments: argparse.Namespace) -> None:

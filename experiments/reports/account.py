@@ -1,37 +1,55 @@
-"""What the committed runs cost, and the reproducibility checklist, read from their provenance.
+"""The account of this reproduction: where it differs from the paper, what its runs cost, and the usual checklist.
 
+deviations_table(Path("."))         # Markdown, with the files that carry each `DEVIATION(Dn)` mark
 records = read_records(Path("reports/shapes"))
-compute_table(records)          # Markdown
+compute_table(records)
 checklist_table(records)
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+_MARK = re.compile(r"DEVIATION\((D\d+)\)")
+DEVIATIONS = Path(__file__).parent / "deviations.csv"  # what the paper says, what is done here, and why
+_PACKAGES = ("freeanchor", "analysis", "experiments", "examples")
+
+
+def find_marks(root: Path) -> dict[str, list[str]]:
+    """Mark -> the files under `root` that carry it, as paths from there."""
+    found: dict[str, list[str]] = {}
+    for package in _PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            for mark in dict.fromkeys(_MARK.findall(path.read_text(encoding="utf-8"))):
+                found.setdefault(mark, []).append(path.relative_to(root).as_posix())
+    return found
+
+
+def deviations_table(root: Path) -> str:
+    """All deviations as a Markdown table, in the order of their numbers, each with the files where it happens."""
+    marks = find_marks(root)
+    lines = ["| mark | paper | here | why | where |", "| --- | --- | --- | --- | --- |"]
+    for row in pd.read_csv(DEVIATIONS, keep_default_na=False).to_dict("records"):
+        where = ", ".join(f"`{path}`" for path in marks.get(str(row["mark"]), []))
+        lines.append(f"| {row['mark']} | {row['paper']} | {row['here']} | {row['why']} | {where} |")
+    return "\n".join(lines)
+
+
 Record = dict[str, Any]
 
 
-def read_records(directory: Path) -> list[Record]:
-    """The provenance of every run of a report, by name: what `trace.write_run` wrote to `runs/`."""
-    return _read(sorted((directory / "runs").glob("*.json")))
-
-
-def read_photograph_records(directory: Path) -> list[Record]:
-    """The provenance of every run on every set of photographs."""
-    return _read(sorted(directory.glob("*/runs/*.json")))
-
-
-def _read(paths: Sequence[Path]) -> list[Record]:
-    """What lies in files of json."""
+def read_records(reports: Path, pattern: str = "runs") -> list[Record]:
+    """The provenance of every run of a report, or of all whose folder of runs has a `pattern`, by name."""
+    paths = sorted(reports.glob(f"{pattern}/*.json"))
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def _trainings(records: Sequence[Record]) -> pd.DataFrame:
-    """A row a training; runs that only test one in another way share it."""
+    """One row per training; runs that only test one in another way share it."""
     rows = {}
     for record in records:
         training = record["training"]
@@ -50,7 +68,6 @@ def _trainings(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _network(backbone: dict[str, Any]) -> str:
-    """A backbone's name, and what tells it from others of that name."""
     if "widths" in backbone:
         return f"ResNet-{2 + 2 * sum(backbone['depths'])}, {backbone['widths'][0]} channels first"
     return f"{backbone['name']}{' (to stride 16)' if backbone.get('strided_c5') else ''}"
@@ -61,10 +78,7 @@ def compute_table(records: Sequence[Record]) -> str:
     if not records:
         return "Nothing has been run yet."
     trainings = _trainings(records)
-    lines = [
-        "| network | steps x images | trainings | minutes each (median, range) | core hours |",
-        f"|{' --- |' * 5}",
-    ]
+    lines = ["| network | steps x images | trainings | minutes each (median, range) | core hours |", f"|{' --- |' * 5}"]
     for (network, steps, batch), own in trainings.groupby(["network", "steps", "batch"], sort=False):
         minutes, hours = own["minutes"], (own["minutes"] * own["threads"]).sum() / 60
         spread = f"{minutes.median():.0f} ({minutes.min():.0f} to {minutes.max():.0f})"
@@ -83,21 +97,18 @@ def checklist_table(records: Sequence[Record]) -> str:
     repeated = trainings.groupby(["network", "steps"])["seed"].nunique().max()
     tests = [record["test"]["seconds"] / 60 for record in records if record["test"].get("seconds")]
     rows = [
-        ("Model and algorithm described", "README, *Layout*; equations in the docstrings of `freeanchor/losses.py`"),
+        ("Model and algorithm described", "equations beside their lines in `freeanchor/losses/free_anchor.py`"),
         ("Assumptions and choices stated", "*Deviations* above, each marked in the code"),
-        ("Data: statistics, split, how to get it", "`shapes`: 2,000 images to train, 500 to validate, drawn from a "
-         "seed by `make data`; the drawing's version is part of every run's fingerprint"),
+        ("Data: statistics, split, how to get it", "`shapes`: 2,000 images to train, 500 to validate, generated "
+         "from a seed by `make data`; the generator's version is part of every run's fingerprint"),
         ("Pre-processing, exclusions", "none; images without objects take no part in training (authors' code)"),
         ("Dependencies pinned", f"`requirements.lock`; the runs had {packages}"),
         ("Training and evaluation code", "`make paper SEEDS=3`; `make table2` and others one by one"),
         ("Trained models", "`reports/shapes/models/` (small ones); all others by `make paper`"),
         ("Hyper-parameters: range, choice", "`reports/shapes/trials.csv`, by RetinaNet's AP alone; *Trials* above"),
-        ("Number of runs", f"{len(trainings)} trainings; up to {repeated} seeds a configuration"),
-        (
-            "Measures defined",
-            "`analysis/precision.py`, `nms_recall.py`, `breakdowns.py`; AP of record: pycocotools, which "
-            "`analysis/precision.py` equals to the bit",
-        ),
+        ("Number of runs", f"{len(trainings)} trainings; up to {repeated} seeds per configuration"),
+        ("Measures defined", "`precision.py`, `nms_recall.py` and `breakdowns.py` in `analysis/evaluation/`; AP of "
+         "record: pycocotools, which `analysis/evaluation/precision.py` equals to the bit"),
         ("Central tendency and variation", "mean, standard deviation, range, t interval over seeds; 95 % paired "
          "bootstrap over images, 1,000 resamples"),
         ("Run time", f"training {trainings['minutes'].median():.0f} min, test and measuring "

@@ -1,27 +1,18 @@
-"""README.md and REPRODUCING.md: their tables stand between markers and are the reports' own, byte for byte.
+"""README.md and its companions: the tables in them are the reports' own, byte for byte; and the notebooks' pages.
 
 A block is everything between `<!-- begin NAME -->` and `<!-- end NAME -->`, on lines of their own.
 
-    python -m experiments.reports.documents             # fill in every block
+    python -m experiments.reports.documents             # fill in every block, and the list of targets, make/reports.mk
     python -m experiments.reports.documents --check     # exit status 1, naming the blocks that differ from the reports
-
-What came out on photographs, a line a data set: a block of the documents, from the committed reports alone.
-
-print(photographs_table(Path(".")))
-
-Where this differs from the paper, or settles what it leaves open: the list behind the `DEVIATION(Dn)` marks.
-
-A mark stands in the code where the choice is made; a test holds that marks and list agree.
-
-    deviations_table(Path("."))        # Markdown, with the files that carry each mark
+    python -m experiments.reports.documents --notebooks # reports/notebooks/*.ipynb, executed -> *.html
 """
 
 import argparse
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,154 +21,26 @@ import torch
 
 from experiments.claims.claims import VERDICTS
 from experiments.registry.profile import DETECTORS, PEER
-from experiments.reports.account import checklist_table, compute_table, read_photograph_records, read_records
-from experiments.reports.frames import HEADLINE_ROWS
+from experiments.reports.account import checklist_table, compute_table, deviations_table, read_records
+from experiments.reports.catalogue import TARGETS_FILE, targets
+from experiments.reports.tables import HEADLINE_ROWS
 from experiments.runs.store import ROOT
 from freeanchor.errors import FreeAnchorError
 from freeanchor.files import write_atomically
 from freeanchor.losses.free_anchor import effective_anchors
 
-_MARK = re.compile(r"DEVIATION\((D\d+)\)")
-_PACKAGES = ("freeanchor", "analysis", "experiments", "examples")
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """What the paper says (empty: nothing), what is done here, and why."""
-
-    paper: str
-    here: str
-    why: str
-
-
-DEVIATIONS = {
-    "D1": Deviation(
-        "P{a in A-} is one number an anchor",
-        "one an (anchor, class) pair: only objects of a class excuse its score",
-        "authors' code",
-    ),
-    "D2": Deviation(
-        "P^cls over all classes",
-        "the object's own class score; each class score is background on its own",
-        "authors' code",
-    ),
-    "D3": Deviation(
-        "exactly one anchor has P = 1",
-        "none where the best IoU is at most t, several on ties",
-        "authors' code",
-    ),
-    "D4": Deviation(
-        "the maximum in the saturated line is over an unstated set",
-        "all anchors, not the bag",
-        "authors' code",
-    ),
-    "D5": Deviation(
-        "gradient through P{a->b} unstated",
-        "none",
-        "authors' code",
-    ),
-    "D6": Deviation(
-        "gradient of Mean-max unstated",
-        "through its weights too, straight through the floor of 1 - x",
-        "authors' code",
-    ),
-    "D7": Deviation(
-        "smooth-L1's transition, weights of deltas unstated",
-        "0.11, (10, 10, 5, 5)",
-        "authors' code",
-    ),
-    "D8": Deviation(
-        "the norm of B counts ground-truth boxes",
-        "those of a group that is normalised together (`group_size`, two images on COCO; else the batch), at least 1",
-        "authors' code",
-    ),
-    "D10": Deviation(
-        'NMS recall is a "ratio of recall rates"',
-        "class-agnostic, IoU strictly above tau, no caps; alternatives are named options",
-        "authors' code",
-    ),
-    "D14": Deviation(
-        "",
-        "an object that meets no anchor gives no low-quality match; the authors' gives it all that tie at IoU 0",
-        "ours: it is an accident",
-    ),
-    "D15": Deviation(
-        "",
-        "the baseline's box term is divided by at least 1; the authors' divides by 0 where nothing is matched",
-        "ours: no NaN",
-    ),
-    "D16": Deviation(
-        "",
-        "multi-scale testing resizes the image; the authors resize the tensor already resized to 800 px",
-        "ours: larger scales then show more",
-    ),
-    "D17": Deviation(
-        "",
-        "the match probability is 0 where an object's best IoU equals t; the authors' is 0/0 there in float32",
-        "ours: no NaN",
-    ),
-    "D18": Deviation(
-        "heads without norm from N(0, 0.01), no clipping",
-        "on `shapes` and `photos`: group norm, He's variance, clipping at norm 10, both detectors alike",
-        "from scratch the baseline does not train otherwise; heads are as narrow on `photos`",
-    ),
-    "D19": Deviation(
-        "",
-        "anchors keep their exact shapes; the authors' are rounded at the base size",
-        'ours: rounding is an accident; profile `coco` has theirs (`geometry="legacy"`)',
-    ),
-    "D20": Deviation(
-        "anchors of 4 strides a level",
-        "3 strides on `shapes`, 2 on `photos`",
-        "their objects are smaller; see *Trials*, and the shares of objects in `experiments/photos.py`",
-    ),
-    "D21": Deviation(
-        "frozen batch norm in an ImageNet backbone",
-        "batch norm trained from scratch in the small backbones of `shapes`; frozen on `photos`",
-        "no weights to download",
-    ),
-    "D22": Deviation(
-        "",
-        "batches are not grouped by aspect ratio on `shapes`; the authors always group theirs",
-        "all its images are square",
-    ),
-    "D23": Deviation(
-        "",
-        "profile `coco-mmdetection` keeps the straight-through floor of 1 - x; mmdetection clamps (FACTS M5)",
-        "one loss for all; a bag at the floor is rare",
-    ),
-    "D24": Deviation(
-        "",
-        "float16 leaves out steps whose gradients overflow; the authors have no mixed precision",
-        "torch's own rule",
-    ),
-}
-
-
-def find_marks(root: Path) -> dict[str, list[str]]:
-    """Mark -> the files under `root` that carry it, as paths from there."""
-    found: dict[str, list[str]] = {}
-    for package in _PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            if path.name == Path(__file__).name:
-                continue
-            for mark in dict.fromkeys(_MARK.findall(path.read_text(encoding="utf-8"))):
-                found.setdefault(mark, []).append(path.relative_to(root).as_posix())
-    return found
-
-
-def deviations_table(root: Path) -> str:
-    """All deviations as a Markdown table, in the order of their numbers, each with the files where it happens."""
-    marks = find_marks(root)
-    lines = ["| mark | paper | here | why | where |", "| --- | --- | --- | --- | --- |"]
-    for mark, deviation in DEVIATIONS.items():
-        where = ", ".join(f"`{path}`" for path in marks.get(mark, []))
-        lines.append(f"| {mark} | {deviation.paper} | {deviation.here} | {deviation.why} | {where} |")
-    return "\n".join(lines)
-
-
 GAINS = {"ap": "AP", "ap_slender": "slender", "ap_square": "square", "nr": "NMS recall"}  # columns of gains
 HEAD = ("Set", "Val. images with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss, seed 0")
+SHORT = {  # rows of the short headline
+    "ap": "AP",
+    "ap_50": "AP50",
+    "ap_75": "AP75",
+    "ap_slender": "AP, slender objects",
+    "ap_square": "AP, square objects",
+    "nr": "NMS recall",
+    "nr_70": "NMS recall at IoU 0.70",
+    "nr_90": "NMS recall at IoU 0.90",
+}
 ABOVE_PEER = "above it, seed 0: RetinaNet; FreeAnchor"
 
 
@@ -194,7 +57,6 @@ def photographs_table(root: Path) -> str:
 
 
 def _cells(path: Path) -> list[str]:
-    """One set's line."""
     cells = {(str(row["what"]), str(row["metric"])): row for row in pd.read_csv(path).to_dict("records")}
     folder = path.parent
     table = pd.read_csv(folder / "table2.csv")
@@ -212,7 +74,7 @@ def _cells(path: Path) -> list[str]:
 
 
 def _above_peer(path: Path) -> str:
-    """AP of both detectors less that with torchvision's loss; a report of an earlier version has none."""
+    """AP of both detectors minus that with torchvision's loss; a report of an earlier version has none."""
     if not path.exists():
         return "not run"
     frame = pd.read_csv(path)
@@ -221,7 +83,6 @@ def _above_peer(path: Path) -> str:
 
 
 def _percent(value: float) -> str:
-    """A fraction in percent."""
     return "not run" if math.isnan(value) else f"{100 * value:.1f}"
 
 
@@ -232,7 +93,9 @@ def _gain(row: Mapping[Hashable, Any]) -> str:
     return f"{100 * row['value']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
 
 
-DOCUMENTS = ("README.md", "REPRODUCING.md")
+DOCUMENTS = ("README.md", "REPRODUCING.md", "CONTRIBUTING.md", "docs/*.md")
+NOTEBOOKS = "reports/notebooks"
+CELL_TIMEOUT = 600  # seconds
 _BLOCK = re.compile(r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<body>.*?)^<!-- end (?P=name) -->$", re.M | re.S)
 
 
@@ -240,15 +103,37 @@ class DocumentError(FreeAnchorError):
     """A document with a block that nobody can fill; one line."""
 
 
-def _table_of(path: Path) -> str:
-    """The pipe table of a Markdown report."""
+def _table_of(report: str, root: Path) -> str:
+    """The pipe table of a report's Markdown."""
+    path = root / "reports" / f"{report}.md"
     return "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|"))
+
+
+def _headline_short(root: Path) -> str:
+    """Both detectors on `shapes` and their gain beside the paper's, for the measures that say most."""
+    frame = pd.read_csv(root / "reports/shapes/headline.csv")
+    cells = {(str(row["what"]), str(row["metric"])): row for row in frame.to_dict("records")}
+    lines = ["| Percent | RetinaNet | FreeAnchor | Gain [95 %] | Gain in the paper |", f"| --- |{' --: |' * 4}"]
+    for metric, name in SHORT.items():
+        first, second, gain = (cells[HEADLINE_ROWS[metric], column] for column in ("retinanet", "freeanchor", "gain"))
+        paper = "no number" if math.isnan(gain["published"]) else f"{100 * gain['published']:+.1f}"
+        lines.append(f"| {name} | {_percent(first['value'])} | {_percent(second['value'])} | {_gain(gain)} | {paper} |")
+    return "\n".join(lines)
+
+
+def _claims(root: Path) -> pd.DataFrame:
+    return pd.read_csv(root / "reports/shapes/claims.csv").drop_duplicates("id")
+
+
+def _verdict_counts(root: Path) -> str:
+    counts = Counter(_claims(root)["verdict"])
+    said = ", ".join(f"{counts[verdict]} **{verdict}**" for verdict in VERDICTS if counts[verdict])
+    return f"Of {counts.total()} claims: {said} ([each with its numbers](reports/shapes/claims.md))."
 
 
 def _verdicts(root: Path) -> str:
     """How many claims have which verdict, and which."""
-    claims = pd.read_csv(root / "reports/shapes/claims.csv").drop_duplicates("id")
-    lines = []
+    claims, lines = _claims(root), []
     for verdict in VERDICTS:
         rows = claims[claims["verdict"] == verdict].to_dict("records")
         own = [f"{row['claim']} ({row['section']})" for row in rows]
@@ -269,55 +154,100 @@ def _mean_max_table(bag_size: int = 50) -> str:
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
-    "headline": lambda root: _table_of(root / "reports/shapes/headline.md"),
-    "claims": lambda root: _table_of(root / "reports/shapes/claims.md"),
+    "headline": lambda root: _table_of("shapes/headline", root),
+    "headline-short": _headline_short,
+    "claims": lambda root: _table_of("shapes/claims", root),
     "verdicts": _verdicts,
-    "ablations": lambda root: _table_of(root / "reports/shapes/ablations.md"),
-    "benchmarks": lambda root: _table_of(root / "reports/benchmarks.md"),
+    "verdict-counts": _verdict_counts,
+    "ablations": lambda root: _table_of("shapes/ablations", root),
+    "benchmarks": lambda root: _table_of("benchmarks", root),
     "mean-max": lambda root: _mean_max_table(),
     "photographs": photographs_table,
-    "photographs-pooled": lambda root: _table_of(root / "reports/photos/pooled.md"),
+    "photographs-pooled": lambda root: _table_of("photos/pooled", root),
     "deviations": deviations_table,
     "compute": lambda root: compute_table(read_records(root / "reports/shapes")),
-    "compute-photographs": lambda root: compute_table(read_photograph_records(root / "reports/photos")),
+    "compute-photographs": lambda root: compute_table(read_records(root / "reports/photos", "*/runs")),
     "checklist": lambda root: checklist_table(read_records(root / "reports/shapes")),
 }
 
 
-def filled(text: str, root: Path) -> str:
-    """The document with every block as the reports under `root` have it; raises DocumentError for an unknown block."""
+def documents(root: Path) -> list[Path]:
+    """The documents under `root` that may hold blocks."""
+    return [path for pattern in DOCUMENTS for path in sorted(root.glob(pattern))]
+
+
+def filled(path: Path, root: Path) -> str:
+    """The document with every block as the reports under `root` have it, links from where it lies.
+
+    Raises DocumentError for an unknown block.
+    """
+    up = "../" * (len(path.relative_to(root).parts) - 1)
 
     def fill(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in BLOCKS:
-            raise DocumentError(f"no block {name!r}; choose one of {', '.join(BLOCKS)}")
-        return f"<!-- begin {name} -->\n{BLOCKS[name](root)}\n<!-- end {name} -->"
+            raise DocumentError(f"{path.name}: no block {name!r}; choose one of {', '.join(BLOCKS)}")
+        body = BLOCKS[name](root).replace("](reports/", f"]({up}reports/")
+        return f"<!-- begin {name} -->\n{body}\n<!-- end {name} -->"
 
-    return _BLOCK.sub(fill, text)
+    return _BLOCK.sub(fill, path.read_text(encoding="utf-8"))
 
 
-def stale_blocks(text: str, root: Path) -> list[str]:
-    """The names of blocks that differ from the reports."""
-    fresh = {match["name"]: match["body"] for match in _BLOCK.finditer(filled(text, root))}
-    return [match["name"] for match in _BLOCK.finditer(text) if match["body"] != fresh[match["name"]]]
+def stale_blocks(path: Path, root: Path) -> list[str]:
+    """The names of a document's blocks that differ from the reports."""
+    now, fresh = (_BLOCK.finditer(text) for text in (path.read_text(encoding="utf-8"), filled(path, root)))
+    return [old["name"] for old, new in zip(now, fresh, strict=True) if old["body"] != new["body"]]
+
+
+def publish(source: Path) -> Path:
+    """Execute a notebook from the project's root, in a kernel of this Python, and write its page beside it.
+
+    A notebook that fails raises the cell's own error, and no page of it is written.
+    """
+    import nbformat  # here, for those who fill in tables alone
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(source, as_version=4)
+    resources = {"metadata": {"path": str(ROOT)}}
+    executed = NotebookClient(notebook, timeout=CELL_TIMEOUT, kernel_name="python3", resources=resources).execute()
+    page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(executed)
+    write_atomically(source.with_suffix(".html"), page.encode())
+    return source.with_suffix(".html")
+
+
+def publish_all(folder: Path) -> int:
+    """Publish every notebook of a folder; the exit status."""
+    from nbclient.exceptions import CellExecutionError
+
+    for source in sorted(folder.glob("*.ipynb")):
+        try:
+            print(publish(source))
+        except CellExecutionError as error:
+            print(f"{source.name}: a cell failed: {error.ename}: {error.evalue}", file=sys.stderr)
+            return 1
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Fill in, or check, the documents of the project; the exit status."""
-    parser = argparse.ArgumentParser(description="Fill in the tables of README.md and REPRODUCING.md.")
+    parser = argparse.ArgumentParser(description="Fill in the tables of the documents, and make/reports.mk.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where one is stale")
+    parser.add_argument("--notebooks", action="store_true", help="execute the notebooks instead")
     options = parser.parse_args(arguments)
-    is_stale = False
-    for name in DOCUMENTS:
-        path = ROOT / name
-        text = path.read_text(encoding="utf-8")
-        stale = stale_blocks(text, ROOT)
-        if stale and options.check:
-            is_stale = True
-            print(f"{name}: {', '.join(stale)} differ from the reports; run make documents", file=sys.stderr)
-        elif stale:
-            write_atomically(path, filled(text, ROOT).encode())
-    return int(is_stale)
+    if options.notebooks:
+        return publish_all(ROOT / NOTEBOOKS)
+    stale = {path: stale_blocks(path, ROOT) for path in documents(ROOT)}
+    targets_file = ROOT / TARGETS_FILE
+    if not targets_file.exists() or targets_file.read_text(encoding="utf-8") != targets():
+        stale[targets_file] = ["targets"]
+    for path, names in stale.items():
+        if names and options.check:
+            place = path.relative_to(ROOT)
+            print(f"{place}: {', '.join(names)} differ from the reports; run make documents", file=sys.stderr)
+        elif names:
+            write_atomically(path, (targets() if path == targets_file else filled(path, ROOT)).encode())
+    return int(options.check and any(stale.values()))
 
 
 if __name__ == "__main__":

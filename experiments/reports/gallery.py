@@ -1,60 +1,62 @@
 """The gallery: the same images under both detectors, objects that only one of them finds, and their match maps.
 
-What it is: three figures of the first compared pair of runs, with the frames behind them. What it is not: the rules by
-which objects are chosen (`experiments.gallery_objects`), credits (`image_credits`) or drawing
-(`analysis.gallery_figures`).
+A detector *finds* an object where COCO's greedy matching at IoU 0.5 gives it a detection of its class whose score is at
+least the detector's own: the score at which it has as many detections in the whole split as the split has objects (its
+lowest, where it has fewer). So both detectors show equally many boxes, and calibration plays no part. Objects are
+chosen by rules, never by eye. Where `store.images` is false, figures hold no images and frames no labelled boxes;
+images whose own licence forbids derivatives are passed over everywhere.
 
-    figure, frame = gallery_slender(profile, store)     # the most slender objects that one detector alone finds
-    figure, frame = gallery_crowded(profile, store)     # those of the most crowded images
-    figure, frame = gallery_random(profile, store)      # images drawn by lot
-    frame = gallery_frame(profile, store)               # the rows of all three
-
-A detector finds an object where COCO's greedy matching at IoU 0.5 gives it a detection of its class with at least the
-detector's own score, at which it has as many detections in the whole split as the split has objects. Nothing is picked
-by eye; `CAPTION` says the rules on the page. Where `store.images` is false the figures hold no images, and the
-frames hold no labelled boxes; images whose own licence forbids derivatives are passed over everywhere.
+    figure, frame = gallery("slender", profile, store)  # the most slender objects that one detector alone finds
+    image_credits(Path("photos/val.json"), overall="Aquarium, CC BY 4.0")[776]      # "Attribution License, http…"
 """
 
+import json
 import math
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
+from analysis.evaluation.breakdowns import aspect_ratio, objects_per_image
+from analysis.evaluation.matching import MatchTable, find_overlaps, match
 from analysis.figures.gallery import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
-from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET
-from experiments.registry.config import Evaluation
+from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET, write_figure
+from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
-from experiments.reports.gallery_objects import (
-    ALONE,
-    BOTH,
-    LEAST_SIZE,
-    N_EACH,
-    NUM_IMAGES,
-    OBJECT_COLUMNS,
-    Compared,
-    choose_alone,
-    compare_found,
-    draw_images,
-    image_credits,
-    objects_frame,
-)
+from experiments.reports.report import Report
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model
-from freeanchor.data.coco import ImageRecord
-from freeanchor.data.images import open_image
+from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
+from freeanchor.data.images import open_image, resized_size
+from freeanchor.errors import printable
 from freeanchor.files import write_csv
 from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
-SLENDER, CROWDED, RANDOM = GALLERIES = ("slender", "crowded", "random")
+SLENDER, CROWDED, RANDOM = "slender", "crowded", "random"
+N_EACH = 3  # objects shown that one detector alone finds, of either detector
+NUM_IMAGES = 4  # drawn at random
+SEED = 0  # of that draw
+LEAST_SIZE = 12.0  # px in the network's input, the side of a square of the box's area; smaller, nobody can see it
+DIGITS = 5  # decimals kept in the frames
+ALONE = {FREEANCHOR: f"{FREEANCHOR} alone", RETINANET: f"{RETINANET} alone"}  # in the order of the rows
+BOTH, NEITHER = "both", "neither"
+OBJECT_COLUMNS = (
+    "image_id", "annotation_id", "category", "x1", "y1", "x2", "y2", "size", "aspect", "num_objects", "found_by",
+    "retinanet_score", "retinanet_iou", "freeanchor_score", "freeanchor_iou",
+)  # fmt: skip
 COLUMNS = (
     "gallery", "place", *OBJECT_COLUMNS, "retinanet_least_score", "freeanchor_least_score", "num_alike", "num_all",
     "credit",
 )  # fmt: skip
-DIGITS = 5  # decimals kept in the frames
 NO_IMAGES = "The licence of this data set does not allow its images to be shown here."
 CAPTION = (
     "A detector finds an object where COCO's greedy matching at IoU 0.5 gives it a detection of its class whose score "
@@ -68,39 +70,46 @@ _ALONE_CAPTION = (
     "see. Right: the object's bag of 50 anchors, opacity by share in Mean-max; above it, how many of them Mean-max "
     "really uses. "
 )
-FIGURE_TEXTS = {
-    "gallery_slender": (
-        "Gallery: slender objects that one detector alone finds",
-        f"The most slender first, by max(w/h, h/w) of the box. {_ALONE_CAPTION}{CAPTION}",
-    ),
-    "gallery_crowded": (
-        "Gallery: objects in crowds that one detector alone finds",
-        f"Those of the images with most objects first, ties by annotation id. {_ALONE_CAPTION}{CAPTION}",
-    ),
-    "gallery_random": (
-        "Gallery: images drawn by lot",
-        f"{NUM_IMAGES} images drawn with a fixed seed from all with an object, nothing chosen. {CAPTION}",
-    ),
-}
 _TITLES = {
     SLENDER: "The most slender objects that one detector alone finds",
     CROWDED: "Objects of the most crowded images that one detector alone finds",
-    RANDOM: "Images drawn by lot",
+    RANDOM: "Images drawn at random",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """All that the figures draw on: the split under both detectors, its objects, and the credits of its images."""
+class Found:
+    """What one detector makes of the split's G objects.
 
-    compared: Compared
+    `score` and `iou` are those of the detection that takes an object at IoU 0.5, nan where none does; `least_score` is
+    the detector's own, infinite where it has no detections.
+    """
+
+    table: MatchTable
+    least_score: float
+    score: Float[np.ndarray, " G"]
+    iou: Float[np.ndarray, " G"]
+
+    @property
+    def is_found(self) -> Bool[np.ndarray, " G"]:
+        """Whether a detection of at least the detector's own score takes the object."""
+        return self.score >= self.least_score  # nan is not
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """A validation split under both detectors: their runs, what they find, its objects, the credits of its images."""
+
+    ground_truth: GroundTruth
+    split: Split
+    runs: dict[str, Evaluation]
+    found: dict[str, Found]
     objects: pd.DataFrame
     credits: dict[int, str]
     store: Store
 
     def image(self, image_id: int) -> ImageRecord:
-        """The image of that id."""
-        return next(image for image in self.compared.split.images if image.image_id == image_id)
+        return next(image for image in self.split.images if image.image_id == image_id)
 
     def counts(self) -> str:
         """How many objects of the split each detector alone finds, and both do, in words."""
@@ -112,118 +121,215 @@ class _Seen:
         )
 
 
-def gallery_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """The objects of all three galleries, a row an object shown: `COLUMNS`; empty where either run is not there.
-
-    `gallery` and `place` say where it is shown; `found_by` is "FreeAnchor alone", "RetinaNet alone", "both" or
-    "neither", and `num_alike` of the split's `num_all` objects are found so. Score and IoU are those of the detection
-    that takes the object, whether or not it reaches the detector's `…_least_score`; nan where none does.
-    """
-    seen = _look(profile, store)
-    frames = [_chosen(seen, gallery) for gallery in GALLERIES] if seen else []
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
-
-
-def gallery_slender(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
-    """The most slender objects that one detector alone finds, with their match maps, and their rows."""
-    return _build(SLENDER, profile, store)
-
-
-def gallery_crowded(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
-    """Objects of the most crowded images that one detector alone finds, with their match maps, and their rows."""
-    return _build(CROWDED, profile, store)
-
-
-def gallery_random(profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
-    """A few images drawn by lot under both detectors, and the rows of all their objects."""
-    return _build(RANDOM, profile, store)
-
-
-def _look(profile: Profile, store: Store) -> _Seen | None:
-    """Everything read; None where either run is not there."""
-    compared = compare_found(profile, store)
-    if compared is None:
+def _compare(profile: Profile, store: Store) -> _Compared | None:
+    """The first compared pair of a profile; None where either has not been tested."""
+    runs = {detector: profile.evaluations[name] for detector, name in zip(DETECTORS, profile.pair, strict=True)}
+    if not all((run.directory(store.runs) / "predict.json").exists() for run in runs.values()):
         return None
-    credits = image_credits(compared.split.annotations, store.credit)
-    return _Seen(compared=compared, objects=objects_frame(compared), credits=credits, store=store)
+    data = store.data(runs[RETINANET].training)
+    ground_truth, split = read_ground_truth(locate_split(data, "val")[0]), read_split(data, "val")
+    found = {}
+    for detector, run in runs.items():
+        detections = read_detections(run.directory(store.runs) / "detections.json", ground_truth)
+        found[detector] = find_objects(ground_truth, detections)
+    return _Compared(
+        ground_truth=ground_truth,
+        split=split,
+        runs=runs,
+        found=found,
+        objects=_objects_frame(ground_truth, split, runs[RETINANET], found),
+        credits=image_credits(split.annotations, store.credit),
+        store=store,
+    )
 
 
-def _chosen(seen: _Seen, gallery: str) -> pd.DataFrame:
-    """The rows of one gallery."""
-    if gallery == RANDOM:
-        frame = draw_images(seen.objects, seen.credits)
+def find_objects(ground_truth: GroundTruth, detections: Detections) -> Found:
+    """What a detector finds, by the rule above; of crowd regions nothing is said (nan)."""
+    overlaps = find_overlaps(ground_truth, detections)
+    table = match(overlaps)
+    score, iou = np.full((2, len(ground_truth.boxes)), np.nan)
+    is_taken = table.matched[0][overlaps.pair_detection] == overlaps.pair_object
+    is_taken &= ~ground_truth.iscrowd[overlaps.pair_object]
+    taken = overlaps.pair_object[is_taken]
+    score[taken] = overlaps.score[overlaps.pair_detection[is_taken]]
+    iou[taken] = overlaps.pair_iou[is_taken]
+    least = own_score(overlaps.score, int((~ground_truth.iscrowd).sum()))
+    return Found(table=table, least_score=least, score=score, iou=iou)
+
+
+def own_score(scores: Float[np.ndarray, " E"], num_objects: int) -> float:
+    """The score that `num_objects` detections reach (more, where several have it); the lowest where there are fewer.
+
+    Infinite where there are no detections, or no objects.
+    """
+    falling = np.sort(scores)[::-1][:num_objects]
+    return float(falling[-1]) if len(falling) else float("inf")
+
+
+def _objects_frame(ground_truth: GroundTruth, split: Split, run: Evaluation, found: dict[str, Found]) -> pd.DataFrame:
+    """One row per object of the split, crowd regions left out: `OBJECT_COLUMNS`.
+
+    `size` is the square root of the box's area in the network's input, `aspect` max(w / h, h / w), `num_objects` those
+    of its image, `found_by` the detector that alone finds it ("FreeAnchor alone"), "both" or "neither".
+    """
+    inputs = run.training.inputs if isinstance(run.training, Training) else run.training
+    limits = inputs.short_side, inputs.max_long_side
+    scales = {it.image_id: resized_size(it.width, it.height, *limits)[0] / it.width for it in split.images}
+    scale = np.array([scales[image_id] for image_id in ground_truth.image_id.tolist()])
+    columns = {
+        "image_id": ground_truth.image_id,
+        "annotation_id": ground_truth.annotation_id,
+        "category": np.array(ground_truth.category_names, dtype=object)[ground_truth.category_index],
+        **dict(zip(("x1", "y1", "x2", "y2"), ground_truth.boxes.T, strict=True)),
+        "size": np.sqrt(ground_truth.sizes.prod(axis=1)) * scale,
+        "aspect": aspect_ratio(ground_truth.sizes),
+        "num_objects": objects_per_image(ground_truth)[ground_truth.image_index],
+        "found_by": _finders(found),
+    }
+    for detector, own in found.items():
+        columns |= {f"{detector.lower()}_score": own.score, f"{detector.lower()}_iou": own.iou}
+    frame = pd.DataFrame(columns)[list(OBJECT_COLUMNS)]
+    return frame[~ground_truth.iscrowd].reset_index(drop=True)
+
+
+def _finders(found: dict[str, Found]) -> np.ndarray:
+    """Who finds each object, in words."""
+    retinanet, freeanchor = (found[detector].is_found for detector in DETECTORS)
+    cases = [retinanet & freeanchor, retinanet, freeanchor]
+    return np.select(cases, [BOTH, ALONE[RETINANET], ALONE[FREEANCHOR]], default=NEITHER).astype(object)
+
+
+def choose_alone(objects: pd.DataFrame, order: str, shown: Collection[int], count: int = N_EACH) -> pd.DataFrame:
+    """Of the objects that one detector alone finds, the `count` with the greatest `order`, for either detector.
+
+    FreeAnchor's first; ties go to the lower annotation id; one object per image and detector. Left out are objects
+    below `LEAST_SIZE` and images that are not in `shown`. Fewer where there are no more.
+    """
+    visible = objects[(objects["size"] >= LEAST_SIZE) & objects["image_id"].isin(list(shown))]
+    ordered = visible.sort_values([order, "annotation_id"], ascending=[False, True])
+    chosen = [ordered[ordered["found_by"] == alone].drop_duplicates("image_id").head(count) for alone in ALONE.values()]
+    return pd.concat(chosen, ignore_index=True)
+
+
+def draw_images(objects: pd.DataFrame, shown: Collection[int], count: int = NUM_IMAGES) -> pd.DataFrame:
+    """All objects of `count` images in `shown`, drawn at random from those with an object, in the order of the draw."""
+    images = np.unique(objects.loc[objects["image_id"].isin(list(shown)), "image_id"])
+    drawn = np.random.default_rng(SEED).permutation(images)[:count].tolist()
+    chosen = [objects[objects["image_id"] == image_id] for image_id in drawn]
+    return pd.concat([objects.iloc[:0], *chosen], ignore_index=True)
+
+
+# Boxes drawn on an image make a derivative of it. "Attribution-NoDerivs License", "CC BY-ND 2.0", ".../by-nd/2.0/"
+_NO_DERIVATIVES = re.compile(r"no[- ]?deriv|\bnd\b|bynd|all rights reserved", re.IGNORECASE)
+
+
+def image_credits(annotations: Path, overall: str) -> dict[int, str]:
+    """The credit line of every image that may be shown, by image id.
+
+    "<licence name>, <flickr_url or coco_url>" where the image has a licence of its own that the json lists,
+    `overall` (the whole data set's) where not. Images whose licence, by its name or address, forbids derivatives
+    have no entry.
+    """
+    content = json.loads(annotations.read_text(encoding="utf-8"))
+    licences = content.get("licenses")
+    # ids as text: an image that says "3" where the list says 3 means that licence all the same
+    known = {str(item["id"]): item for item in licences or [] if isinstance(item, dict) and "id" in item}
+    credits = {
+        image["id"]: _credit(image, known.get(str(image.get("license"))), overall) for image in content["images"]
+    }
+    return {image_id: credit for image_id, credit in credits.items() if credit is not None}
+
+
+def _credit(image: dict[str, Any], licence: dict[str, Any] | None, overall: str) -> str | None:
+    """One image's line; None where it must not be shown."""
+    if licence is None:
+        return overall
+    name, address = str(licence.get("name", "")), str(licence.get("url", ""))
+    if _NO_DERIVATIVES.search(f"{name} {address}".replace("_", " ")):
+        return None
+    source = image.get("flickr_url") or image.get("coco_url")
+    return printable(", ".join(str(part) for part in (name or address, source) if part))
+
+
+def _chosen(compared: _Compared, name: str) -> pd.DataFrame:
+    """The objects of one gallery, one row per object shown: `COLUMNS`.
+
+    `place` says where it is shown; `num_alike` of the split's `num_all` objects are found by the same. Score and IoU
+    are those of the detection that takes the object, whether or not it reaches the detector's `…_least_score`.
+    """
+    if name == RANDOM:
+        frame = draw_images(compared.objects, compared.credits)
         place = pd.factorize(frame["image_id"])[0] + 1
     else:
-        order = {SLENDER: "aspect", CROWDED: "num_objects"}[gallery]
-        frame = choose_alone(seen.objects, order, seen.credits)
+        order = {SLENDER: "aspect", CROWDED: "num_objects"}[name]
+        frame = choose_alone(compared.objects, order, compared.credits)
         place = np.arange(len(frame)) + 1
-    found = seen.compared.found
     frame = frame.assign(
-        gallery=gallery,
+        gallery=name,
         place=place,
-        retinanet_least_score=found[RETINANET].least_score,
-        freeanchor_least_score=found[FREEANCHOR].least_score,
-        num_alike=frame["found_by"].map(seen.objects["found_by"].value_counts()),
-        num_all=len(seen.objects),
-        credit=frame["image_id"].map(seen.credits),
+        retinanet_least_score=compared.found[RETINANET].least_score,
+        freeanchor_least_score=compared.found[FREEANCHOR].least_score,
+        num_alike=frame["found_by"].map(compared.objects["found_by"].value_counts()),
+        num_all=len(compared.objects),
+        credit=frame["image_id"].map(compared.credits),
     )
     return frame[list(COLUMNS)].round(DIGITS)
 
 
 def gallery_stage(profile: Profile, store: Store) -> None:
     """Ask both models about the bags that the galleries show, where their images may be shown; once."""
-    seen = _look(profile, store) if store.images else None
-    if seen is not None:
-        for gallery in (SLENDER, CROWDED):
-            frame = _chosen(seen, gallery)
+    compared = _compare(profile, store) if store.images else None
+    if compared is not None:
+        for name in (SLENDER, CROWDED):
+            frame = _chosen(compared, name)
             for detector in DETECTORS if len(frame) else ():
-                _bags(seen, detector, gallery, frame)
+                _bags(compared, detector, name, frame)
 
 
-def _build(gallery: str, profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
-    """One gallery's figure and frame."""
-    seen = _look(profile, store)
-    if seen is None:
+def gallery(name: str, profile: Profile, store: Store) -> tuple[Figure, pd.DataFrame]:
+    """One gallery's figure, and the rows of the objects in it."""
+    compared = _compare(profile, store)
+    if compared is None:
         return message_figure("not run"), pd.DataFrame(columns=list(COLUMNS))
-    frame = _chosen(seen, gallery)
-    title = _TITLES[gallery], seen.counts()
+    frame = _chosen(compared, name)
+    title = _TITLES[name], compared.counts()
     if not store.images:
         boxes = dict.fromkeys(("x1", "y1", "x2", "y2"), math.nan)  # labels belong to whom the images do
         return message_figure(NO_IMAGES, *title), frame.assign(**boxes)
     if frame.empty:
         return message_figure("There is no such object in an image that may be shown.", *title), frame
-    if gallery == RANDOM:
-        drawn = [_drawn_exhibit(seen, rows) for _, rows in frame.groupby("place")]
+    if name == RANDOM:
+        drawn = [_drawn_exhibit(compared, rows) for _, rows in frame.groupby("place")]
         return photographs_figure(drawn, *title), frame
-    bags = {detector: _bags(seen, detector, gallery, frame) for detector in DETECTORS}
-    return gallery_figure([_object_exhibit(seen, row, bags) for row in frame.to_dict("records")], *title), frame
+    bags = {detector: _bags(compared, detector, name, frame) for detector in DETECTORS}
+    return gallery_figure([_object_exhibit(compared, row, bags) for row in frame.to_dict("records")], *title), frame
 
 
-def _object_exhibit(seen: _Seen, row: dict[Any, Any], bags: dict[str, dict[int, pd.DataFrame]]) -> Exhibit:
+def _object_exhibit(compared: _Compared, row: dict[Any, Any], bags: dict[str, dict[int, pd.DataFrame]]) -> Exhibit:
     """An object that one detector alone finds."""
     return Exhibit(
-        image=np.array(open_image(seen.image(row["image_id"]).path)),
+        image=np.array(open_image(compared.image(row["image_id"]).path)),
         title=f"{row['category']}, {row['aspect']:.1f}:1, {_count(row['num_objects'])} in the image",
         subtitle=_finding(row),
         credit=row["credit"],
-        shown={detector: _shown(seen.compared, detector, row["image_id"]) for detector in DETECTORS},
+        shown={detector: _shown(compared, detector, row["image_id"]) for detector in DETECTORS},
         gt_box=np.array([row[corner] for corner in ("x1", "y1", "x2", "y2")]),
         bags={detector: own[row["annotation_id"]] for detector, own in bags.items() if row["annotation_id"] in own},
     )
 
 
-def _drawn_exhibit(seen: _Seen, rows: pd.DataFrame) -> Exhibit:
-    """An image drawn by lot, with all its objects."""
+def _drawn_exhibit(compared: _Compared, rows: pd.DataFrame) -> Exhibit:
+    """An image drawn at random, with all its objects."""
     image_id, counts = int(rows["image_id"].iloc[0]), rows["found_by"].value_counts()
     retinanet, freeanchor = (int(counts.get(ALONE[name], 0) + counts.get(BOTH, 0)) for name in DETECTORS)
     names = rows["category"].value_counts()
     return Exhibit(
-        image=np.array(open_image(seen.image(image_id).path)),
+        image=np.array(open_image(compared.image(image_id).path)),
         title=f"{_count(len(rows))}: {', '.join(f'{count} {name}' for name, count in names.head(3).items())}"
         + (" …" if len(names) > 3 else ""),
         subtitle=f"RetinaNet finds {retinanet}, FreeAnchor {freeanchor}",
         credit=rows["credit"].iloc[0],
-        shown={detector: _shown(seen.compared, detector, image_id, with_missed=True) for detector in DETECTORS},
+        shown={detector: _shown(compared, detector, image_id, with_missed=True) for detector in DETECTORS},
     )
 
 
@@ -245,12 +351,11 @@ def _finding(row: dict[Any, Any]) -> str:
     return f"Found by {finder} alone, score {score:.3f}, IoU {iou:.2f}. {there}."
 
 
-def _shown(compared: Compared, detector: str, image_id: int, *, with_missed: bool = False) -> ShownDetections:
+def _shown(compared: _Compared, detector: str, image_id: int, *, with_missed: bool = False) -> ShownDetections:
     """The boxes that a detector shows in an image, at its own score."""
     ground_truth, found = compared.ground_truth, compared.found[detector]
     table = found.table
-    own = table.score >= found.least_score
-    own &= table.image_ids[table.image_index] == image_id
+    own = (table.score >= found.least_score) & (table.image_ids[table.image_index] == image_id)
     missed = (ground_truth.image_id == image_id) & ~ground_truth.iscrowd & ~found.is_found & with_missed
     return ShownDetections(
         boxes=table.box[own],
@@ -259,16 +364,16 @@ def _shown(compared: Compared, detector: str, image_id: int, *, with_missed: boo
     )
 
 
-def _bags(seen: _Seen, detector: str, gallery: str, frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
+def _bags(compared: _Compared, detector: str, name: str, frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
     """The bag of each object of a frame under one detector, by annotation id; none where its model was not kept.
 
     The model is asked once about the objects of a gallery; the answer lies beside its detections.
     """
-    run = seen.compared.runs[detector]
-    path = run.directory(seen.store.runs) / f"gallery_{gallery}.csv"
+    run, store = compared.runs[detector], compared.store
+    path = run.directory(store.runs) / f"gallery_{name}.csv"
     is_known = path.exists() and set(frame["annotation_id"]) <= set(pd.read_csv(path)["annotation_id"])
-    if not is_known and seen.store.network(run.training).exists():
-        write_csv(path, _asked(seen, run, frame))
+    if not is_known and store.network(run.training).exists():
+        write_csv(path, _asked(compared, run, frame))
     if not path.exists():
         return {}
     unknown = dict.fromkeys(("step", "num_steps", "part_x", "part_y"), np.nan)
@@ -276,11 +381,37 @@ def _bags(seen: _Seen, detector: str, gallery: str, frame: pd.DataFrame) -> dict
     return {number: rows[rows["annotation_id"] == number] for number in rows["annotation_id"].unique().tolist()}
 
 
-def _asked(seen: _Seen, run: Evaluation, frame: pd.DataFrame) -> pd.DataFrame:
-    """What a trained run says about the bags of a frame's objects: a row an anchor."""
-    model, config = load_model(seen.store.weights(run.training))
+def _asked(compared: _Compared, run: Evaluation, frame: pd.DataFrame) -> pd.DataFrame:
+    """What a trained run says about the bags of a frame's objects: one row per anchor."""
+    model, config = load_model(compared.store.weights(run.training))
     frames = []
     for image_id in frame["image_id"].unique().tolist():
-        rows = pd.DataFrame(bag_rows(model, config, seen.image(image_id), FreeAnchorLoss()))
+        rows = pd.DataFrame(bag_rows(model, config, compared.image(image_id), FreeAnchorLoss()))
         frames.append(rows[rows["annotation_id"].isin(frame["annotation_id"])])
     return pd.concat(frames, ignore_index=True)
+
+
+def _gallery_report(name: str, title: str, caption: str) -> Report:
+    def build(profile: Profile, store: Store, stem: Path) -> None:
+        write_figure(*gallery(name, profile, store), stem)
+
+    return Report(
+        name=f"gallery_{name}", title=f"Gallery: {title}", caption=f"{caption}{CAPTION}", kinds=("figure",), build=build
+    )
+
+
+GALLERY_SLENDER = _gallery_report(
+    SLENDER,
+    "slender objects that one detector alone finds",
+    f"The most slender first, by max(w/h, h/w) of the box. {_ALONE_CAPTION}",
+)
+GALLERY_CROWDED = _gallery_report(
+    CROWDED,
+    "objects in crowds that one detector alone finds",
+    f"Those of the images with most objects first, ties by annotation id. {_ALONE_CAPTION}",
+)
+GALLERY_RANDOM = _gallery_report(
+    RANDOM,
+    "images drawn at random",
+    f"{NUM_IMAGES} images drawn with a fixed seed from all with an object, nothing chosen. ",
+)

@@ -1,10 +1,11 @@
-"""Measured runs kept as small files beside their reports: all that these are drawn from, without the weights.
+"""What is kept of measured runs beside their reports: small files without the weights, and two small models.
 
-Who unpacks them makes every table and figure again with nothing trained, or trains only the runs that were not kept:
-another seed, another value of an ablation, on whatever machine.
+Whoever unpacks kept runs makes every table and figure again without training, or trains only the runs that were not
+kept: another seed, another value of an ablation, on any machine.
 
     list(pack_runs(profile, store, Path("reports")))      # reports/shapes/kept/freeanchor-small-s0-0123456789.zip, …
     list(unpack_runs(profile, store, Path("reports")))    # runs/shapes/freeanchor-small-s0-0123456789/, …
+    write_models(profile, store, Path("reports/shapes/models"))     # models/<run>/*.safetensors, models.csv
 
 A zip is named after its run's folder, whose name ends with the fingerprint of configuration and data: what was kept of
 other data cannot be taken for a run of these. What could not be measured again is never removed.
@@ -14,17 +15,26 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments.claims.evidence import Evidence
 from experiments.fetch.coco import DAMAGED, remove_leftovers, unpack
 from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.reports.gallery import gallery_stage
+from experiments.reports.report import Report
 from experiments.runs.bags import bag_boxes_stage, bags_stage
 from experiments.runs.cost import cost_file, timed_pairs
+from experiments.runs.measured import measurements
 from experiments.runs.store import Store, is_measured
+from freeanchor.checkpoints.native import describe, read_model, save_tensors
 from freeanchor.errors import UsageError
-from freeanchor.files import alone_at, in_turn, replacing
+from freeanchor.files import alone_at, in_turn, replacing, write_csv
 
 FOLDER = "kept"  # beside a profile's reports
 _NAME = re.compile(r"(?P<run>.+)-(?P<fingerprint>[0-9a-f]+)")
@@ -33,7 +43,7 @@ _MARKER = "measurements.csv"
 
 
 def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
-    """Keep every measured run of a profile; a line a file, written anew only where what it holds has changed.
+    """Keep every measured run of a profile; one line per file, written anew only where what it holds has changed.
 
     Compared runs are asked about their bags first, should no report have done so. Tests that an earlier zip of the same
     training holds, and the store does not, stay in it. Where the store's images are not to be shown, the boxes of the
@@ -97,7 +107,6 @@ def _content(path: Path) -> dict[str, bytes]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A small file, written whole where it is not there as it is."""
     data = source.read_bytes()
     if not target.exists() or target.read_bytes() != data:
         with replacing(target) as temporary:
@@ -105,7 +114,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _namesakes(training: Training | PublishedCheckpoint, folder: Path) -> Iterator[Path]:
-    """The zips of a run of the same name under another fingerprint."""
     for path in sorted(folder.glob(f"{training.name}-*.zip")):
         run = _NAME.fullmatch(path.stem)
         if run and run["run"] == training.name and run["fingerprint"] != training.fingerprint:
@@ -122,7 +130,6 @@ def _cost_files(profile: Profile, store: Store) -> dict[str, Path]:
 
 
 def _kept_times(path: Path) -> str:
-    """What the times of steps are called beside the zips."""
     return f"costs-{path.name}"
 
 
@@ -183,3 +190,74 @@ def _unpacked(path: Path, profile: Profile, target: Path, needed: dict[str, dict
                 place.rmdir()
     without = f"; without its test {', '.join(missing)}, which needs a training" if missing else ""
     return f"unpacked, {num_files} files{without}"
+
+
+MODEL_COLUMNS = ("file", "run", "fingerprint", "detector", "step", "parameters", "bytes", "ap", "low", "high")
+
+
+def write_models(profile: Profile, store: Store, stem: Path) -> None:
+    """Write the example models into the folder `stem`, FreeAnchor's snapshots beside it, and `stem`.csv.
+
+    AP, of the finished models before rounding, is that of their run. What was not run is not there. Of a run that was
+    unpacked, without weights, the files of an earlier report stay, where that was of the same measurement.
+    """
+    evidence, listing = Evidence(profile, store), stem.with_suffix(".csv")
+    rows: list[dict[str, Any]] = []
+    for run in profile.examples:
+        training = profile.evaluations[run].training
+        if not (evidence.is_done(run) and isinstance(training, Training)):
+            continue
+        measured = measurements(profile.evaluations[run], store)
+        ap = measured.loc[measured["metric"] == "ap", ["value", "low", "high"]].to_numpy()[0].tolist()
+        quality = dict(zip(("ap", "low", "high"), ap, strict=True))
+        stages = _model_files(training, store)
+        if all(source.exists() for _, source in stages):
+            rows += [_model_row(stem, training, step, source, quality) for step, source in stages]
+        elif listing.exists():
+            rows += _earlier_rows(pd.read_csv(listing), training, quality["ap"])
+    write_csv(listing, pd.DataFrame(rows, columns=list(MODEL_COLUMNS)))
+
+
+def _model_row(stem: Path, training: Training, step: int, source: Path, quality: dict[str, float]) -> dict[str, Any]:
+    """Write one model file, rounded to half precision, which makes it small; its line of the list."""
+    is_finished = step == training.recipe.num_steps
+    name = f"{training.name}/model.safetensors" if is_finished else f"{training.name}/step-{step:06d}.safetensors"
+    tensors, detector = read_model(source)
+    halved = {key: it.half() if it.is_floating_point() else it for key, it in tensors.items()}
+    save_tensors(stem / name, halved, describe(detector))
+    return {
+        "file": f"{stem.name}/{name}",
+        "run": training.name,
+        "fingerprint": training.fingerprint,
+        "detector": training.detector,
+        "step": step,
+        "parameters": sum(it.numel() for it in tensors.values() if it.dtype == torch.float32),
+        "bytes": (stem / name).stat().st_size,
+        **(quality if is_finished else {}),
+    }
+
+
+def _earlier_rows(listing: pd.DataFrame, training: Training, ap: float) -> list[dict[str, Any]]:
+    """A run's lines of an earlier list; none where its files are of other weights than were measured."""
+    own = listing[(listing["run"] == training.name) & (listing["fingerprint"] == training.fingerprint)]
+    is_same = bool(np.isclose(own["ap"].dropna(), ap, rtol=0, atol=1e-9).any())
+    return [{str(key): it for key, it in row.items()} for row in own.to_dict("records")] if is_same else []
+
+
+def _model_files(training: Training, store: Store) -> list[tuple[int, Path]]:
+    """(step, file) of the finished model and, of a FreeAnchor, of what it was at its snapshots."""
+    directory = training.directory(store.runs)
+    end = (training.recipe.num_steps, directory / "model.safetensors")
+    if training.detector != "FreeAnchor":
+        return [end]
+    steps = [step for step in training.recipe.snapshot_steps if step < end[0]]
+    return [*((step, directory / "snapshots" / f"step-{step:06d}.safetensors") for step in sorted(steps)), end]
+
+
+MODELS = Report(
+    name="models",
+    title="Two small trained models, kept with the reports",
+    runs=lambda profile: profile.examples,
+    is_extra=True,
+    build=write_models,
+)

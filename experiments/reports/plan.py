@@ -6,30 +6,55 @@ print(make_rules(profile, store, reports=Path("reports"), chosen="demo"))
 from pathlib import Path
 
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
-from experiments.registry.profile import PEER, Profile
-from experiments.reports.catalogue import LAYOUTS, REPORTS
+from experiments.registry.profile import Profile
+from experiments.reports.catalogue import REPORTS
+from experiments.reports.report import Report
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store
 from experiments.runs.training import is_at_hand
 from freeanchor.data.coco import locate_split
 
-# What each report is drawn from besides the two compared runs; Figs. 2 and 3 are drawn from the code alone.
-_FROM_CODE = ("figure2", "figure3")
+
+def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
+    """Rules for every run and report of a profile.
+
+    `chosen` is "demo" (two runs, the rest not run), "paper" (all of ours), "zoo" (the published checkpoints), or the
+    name of a report whose runs are made on request alone.
+    """
+    directory = reports / profile.report_name
+    csvs = {name: directory / f"{name}.csv" for name in REPORTS}
+    page = directory / "index.html"
+    rules = _run_rules(profile, store)
+    waited_for = _chosen(profile, store, chosen)
+    for name, report in REPORTS.items():
+        needs = _run_needs(
+            report, profile, store, set() if report.is_extra and chosen in ("demo", "zoo") else waited_for
+        )
+        needs += [csvs[other] for other in report.needs]
+        rules.append(make_rule(csvs[name], needs, f"$(FREEANCHOR) report {name} $(WHERE)", also=" $(REPORT_NEEDS)"))
+    rules += _cost_rules(profile, store)
+    rules.append(make_rule(page, list(csvs.values()), "$(FREEANCHOR) report index $(WHERE)"))
+    aliases = [f"{name}: {escape(path)}" for name, path in [*csvs.items(), ("report", page)]]
+    return "\n".join([f"REPORT := {escape(page)}", f".PHONY: report {' '.join(REPORTS)}", *aliases, "", *rules])
 
 
-def _escape(path: Path | str) -> str:
+def escape(path: Path | str) -> str:
     """A path as Make reads it."""
     return str(path).replace("$", "$$").replace(" ", "\\ ")
 
 
-def _rule(target: Path, needs: list[Path], command: str, *, also: str = "") -> str:
+def make_rule(target: Path, needs: list[Path], command: str, *, also: str = "") -> str:
     """One file rule; `also` are needs that Make itself spells."""
-    return f"{_escape(target)}: {' '.join(_escape(path) for path in needs)}{also}\n\t{command}\n"
+    return f"{escape(target)}: {' '.join(escape(path) for path in needs)}{also}\n\t{command}\n"
 
 
 def measured_file(evaluation: Evaluation, store: Store) -> Path:
     """The marker of a run that is done."""
     return evaluation.directory(store.runs) / "measurements.csv"
+
+
+def _trained_file(training: Training | PublishedCheckpoint, store: Store) -> Path:
+    return training.directory(store.runs) / "train.json"
 
 
 def data_file(training: Training | PublishedCheckpoint, store: Store) -> Path:
@@ -44,19 +69,18 @@ def _run_rules(profile: Profile, store: Store) -> list[str]:
     rules: dict[Path, str] = {}
     for name, evaluation in profile.evaluations.items():
         training = evaluation.training
-        trained = training.directory(store.runs) / "train.json"
+        trained, measured = _trained_file(training, store), measured_file(evaluation, store)
         needs = []
         if training.data.is_made:
             drawn = data_file(training, store)
-            rules[drawn] = _rule(drawn, [], f"$(FREEANCHOR) data draw {name} $(WHERE)")
+            rules[drawn] = make_rule(drawn, [], f"$(FREEANCHOR) data draw {name} $(WHERE)")
             needs = [drawn]
         start = "$(FREEANCHOR)" if isinstance(training, PublishedCheckpoint) else "$(LAUNCH)"
-        rules.setdefault(trained, _rule(trained, needs, f"{start} train {name} $(WHERE) $(HOW)"))
-        measured = measured_file(evaluation, store)
-        rules[measured] = _rule(measured, [trained], f"$(LAUNCH) predict {name} $(WHERE) $(HOW)")
+        rules.setdefault(trained, make_rule(trained, needs, f"{start} train {name} $(WHERE) $(HOW)"))
+        rules[measured] = make_rule(measured, [trained], f"$(LAUNCH) predict {name} $(WHERE) $(HOW)")
     # Markers are renamed into place whole. Interrupted, make would delete the one whose command has not yet exited: a
     # finished training would be lost, a drawn data set be left without its json.
-    return [f".PRECIOUS: {' '.join(_escape(path) for path in rules)}\n", *rules.values()]
+    return [f".PRECIOUS: {' '.join(escape(path) for path in rules)}\n", *rules.values()]
 
 
 def _chosen(profile: Profile, store: Store, chosen: str) -> set[str]:
@@ -68,78 +92,27 @@ def _chosen(profile: Profile, store: Store, chosen: str) -> set[str]:
         return set(profile.demo)
     if chosen != "zoo":
         tables = {run for rows in profile.tables.values() for row in rows for run in row.runs}
-        asked = {run for report in profile.on_request if report != chosen for run in shown_runs(profile, report)}
+        asked = {run for name in profile.on_request if name != chosen for run in REPORTS[name].runs(profile)}
         return set(profile.evaluations) - set(profile.zoo) - (asked - tables)
     trainings = {name: profile.evaluations[name].training for name in profile.zoo}
     return {name for name, it in trainings.items() if isinstance(it, PublishedCheckpoint) and is_at_hand(it, store)}
 
 
-def shown_runs(profile: Profile, report: str) -> list[str]:
-    """All runs that a report shows, run or not."""
-    if report in _FROM_CODE:
-        return []
-    if report in LAYOUTS:
-        return [run for row in profile.tables[report] for run in row.runs]
-    if report == "trials":
-        return list(profile.trials)
-    if report == "ablations":
-        return [ablation.run for ablation in profile.ablations]
-    if report == "models":
-        return list(profile.examples)
-    if report == "claims":
-        return list(profile.evaluations)
-    if report == "peer":
-        return [PEER, *profile.pair] if PEER in profile.evaluations else []
-    return [run for pair in profile.pairs for run in pair]
-
-
-def _needs(profile: Profile, store: Store, report: str, chosen: str) -> list[str]:
-    """The runs a report waits for: of those that it shows, the chosen ones; trials and the like for `paper` only."""
-    if report in ("trials", "ablations", "models") and chosen in ("demo", "zoo"):
-        return []
-    waited_for = _chosen(profile, store, chosen)
-    return [run for run in dict.fromkeys(shown_runs(profile, report)) if run in waited_for]
-
-
-def _cost_files(profile: Profile, store: Store, chosen: str) -> list[Path]:
-    """The timings that a ledger of the chosen runs needs."""
-    runs = _chosen(profile, store, chosen)
-    return [cost_file(profile, pair, store) for pair in timed_pairs(profile).values() if set(pair) <= runs]
+def _run_needs(report: Report, profile: Profile, store: Store, waited_for: set[str]) -> list[Path]:
+    """The runs a report waits for: of those that it shows, the chosen ones; and the times of their steps."""
+    shown = [run for run in dict.fromkeys(report.runs(profile)) if run in waited_for]
+    needs = [measured_file(profile.evaluations[run], store) for run in shown]
+    if report.needs_costs:
+        pairs = [pair for pair in timed_pairs(profile).values() if set(pair) <= waited_for]
+        needs += [cost_file(profile, pair, store) for pair in pairs]
+    return needs
 
 
 def _cost_rules(profile: Profile, store: Store) -> list[str]:
-    """How the timings come about: once both detectors are trained."""
+    """How the times of steps come about: once both detectors are trained."""
     rules = []
     for backbone, pair in timed_pairs(profile).items():
-        needs = [profile.evaluations[run].training.directory(store.runs) / "train.json" for run in pair]
-        rules.append(_rule(cost_file(profile, pair, store), needs, f"$(FREEANCHOR) cost {backbone} $(WHERE) $(HOW)"))
+        needs = [_trained_file(profile.evaluations[run].training, store) for run in pair]
+        command = f"$(FREEANCHOR) cost {backbone} $(WHERE) $(HOW)"
+        rules.append(make_rule(cost_file(profile, pair, store), needs, command))
     return rules
-
-
-def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
-    """Rules for every run and report of a profile.
-
-    `chosen` is "demo" (two runs, the rest not run), "paper" (all of ours), "zoo" (the published checkpoints), or the
-    name of a report whose runs are made on request alone.
-    """
-    directory = reports / profile.report_name
-    names = list(REPORTS)
-    rules = _run_rules(profile, store)
-    for name in names:
-        needs = [measured_file(profile.evaluations[run], store) for run in _needs(profile, store, name, chosen)]
-        if name == "claims":
-            needs += _cost_files(profile, store, chosen)
-        if name in ("positions", "part_distance", "claims"):
-            needs.append(directory / "concentration.csv")  # it asks the models, once, about all bags
-        if name in ("figure5", "figure6", "headline", "claims"):
-            needs.append(directory / "comparison.csv")  # computed once, not by three processes at a time
-        rules.append(
-            _rule(directory / f"{name}.csv", needs, f"$(FREEANCHOR) report {name} $(WHERE)", also=" $(REPORT_NEEDS)")
-        )
-    files = [directory / f"{name}.csv" for name in names]
-    rules += _cost_rules(profile, store)
-    rules.append(_rule(directory / "index.html", files, "$(FREEANCHOR) report index $(WHERE)"))
-    aliases = [f"{name}: {_escape(directory / f'{name}.csv')}" for name in names]
-    aliases.append(f"report: {_escape(directory / 'index.html')}")
-    head = [f"REPORT := {_escape(directory / 'index.html')}", f".PHONY: report {' '.join(names)}"]
-    return "\n".join([*head, *aliases, "", *rules])

@@ -1,7 +1,6 @@
-"""The claims over all data sets of photographs together: one value, one interval and one verdict a claim.
+"""The claims over all data sets of photographs together: one value, one interval and one verdict per claim.
 
-What it is: the table, the figure and the page of `experiments.pooling`'s frame. Reports of single sets are the input;
-nothing is trained or measured here.
+Reports of single sets are the input; nothing is trained or measured here.
 
     python -m experiments.reports.pooled --reports reports/photos     # pooled.csv, .md, .png, .pdf and index.html in it
 """
@@ -43,7 +42,7 @@ _NONE_POOLED = "No claim was measured in two sets or more: there is nothing to p
 
 
 def to_markdown(frame: pd.DataFrame, sets: Sequence[ClaimSet], left_out: Sequence[str] = ()) -> str:
-    """The table for a reader: a line a claim, pooled, then as each set has it."""
+    """The table for a reader: one line per claim, pooled, then as each set has it."""
     title = "**The paper's claims on photographs, pooled over data sets**"
     body = "\n".join(_table_lines(frame, [one.name for one in sets])) if len(frame) else _NONE_POOLED
     notes = [f"- Pooled: {summary(frame[frame['level'] == POOLED])}."] if len(frame) else []
@@ -61,7 +60,6 @@ def to_markdown(frame: pd.DataFrame, sets: Sequence[ClaimSet], left_out: Sequenc
 
 
 def _table_lines(frame: pd.DataFrame, sets: Sequence[str]) -> list[str]:
-    """Header, rule and body of the table."""
     heads = ["Pooled verdict", "Claim", "The paper", "Pooled", "Range over sets", *map(escape_markdown, sets)]
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for _, rows in frame.groupby("id", sort=False):
@@ -76,19 +74,16 @@ def _table_lines(frame: pd.DataFrame, sets: Sequence[str]) -> list[str]:
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as mappings by column."""
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
 def _set_cell(rows: pd.DataFrame) -> str:
-    """What one set says of a claim: its own verdict, then its values."""
     if not rows["n_sets"].any():
         return NOT_RUN
     return "<br>".join([str(rows["verdict"].iloc[0]), *(_measured(row) for row in _records(rows))])
 
 
 def _measured(row: Mapping[str, Any]) -> str:
-    """A part's value with its interval, its name before."""
     if pd.isna(row["value"]):
         is_alone = row["level"] == POOLED and row["n_sets"]
         return _name(row) + (f"{escape_markdown(row['sets'])} only" if is_alone else NOT_RUN)
@@ -105,7 +100,6 @@ def _range(row: Mapping[str, Any], num_sets: int) -> str:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    """A part's name as it stands before its value."""
     return f"{escape_markdown(row['part'])}: " if row["part"] else ""
 
 
@@ -123,29 +117,21 @@ def write_pooled(reports: Path) -> Path:
 
 
 def _write_page(reports: Path, sets: Sequence[ClaimSet], left_out: Sequence[str]) -> None:
-    """The page above those of the sets."""
-    texts = {"table": ("The claims, pooled", CAPTION), "figure": ("The differences, set by set", FIGURE_CAPTION)}
-    sections = [
-        Section(
-            id="pooled" if kind == "table" else "forest",
-            title=title,
-            caption=caption,
-            command="make pooled",
-            kind="table" if kind == "table" else "figure",
-            stem=reports / "pooled",
-        )
-        for kind, (title, caption) in texts.items()
-    ]
+    described: dict[str, Any] = {"command": "make pooled", "stem": reports / "pooled"}
+    table = Section(id="pooled", title="The claims, pooled", caption=CAPTION, kind="table", **described)
+    figure = Section(
+        id="forest", title="The differences, set by set", caption=FIGURE_CAPTION, kind="figure", **described
+    )
     names = [*(one.name for one in sets), *left_out]
     links = Markup(", ").join(_link(reports, name) for name in sorted(names))
     verdicts = [{"set": _link(reports, one.name), "verdicts of its own": summary(one.claims)} for one in sets]
     build_page(
         reports,
         {"profile": reports.resolve().name, "sets": verdicts, **provenance()},
-        sections[1:],
+        [figure],
         title="FreeAnchor: photographs, all data sets",
         summary=Markup("Each set has a report of its own: {}.").format(links),
-        first=sections[:1],
+        first=[table],
     )
 
 

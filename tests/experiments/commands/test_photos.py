@@ -15,7 +15,7 @@ from experiments.commands.runs import evaluation_of
 from experiments.fetch.backbones import backbone_download, weights_of
 from experiments.registry.build import build_profile
 from experiments.registry.sizes import MOST_IMAGES, NUM_EPOCHS, Photographs, Size
-from experiments.reports.catalogue import image_of
+from experiments.reports.matching import image_of
 from experiments.reports.plan import make_rules
 from experiments.runs.store import Store
 from freeanchor.detector.backbones import TorchvisionResNet

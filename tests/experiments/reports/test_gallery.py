@@ -1,7 +1,8 @@
-"""The gallery shows what its rules say: a small world with known finds, and the rules one by one."""
+"""The gallery shows what its rules say: a small world with known finds, the rules one by one, credits of images."""
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,22 @@ from tiny import tiny_detector, tiny_model
 
 from experiments.registry.build import build_profile
 from experiments.registry.profile import Profile
+from experiments.reports.catalogue import REPORTS
 from experiments.reports.gallery import (
     CAPTION,
     COLUMNS,
-    FIGURE_TEXTS,
     NO_IMAGES,
-    gallery_crowded,
-    gallery_frame,
-    gallery_random,
-    gallery_slender,
+    choose_alone,
+    draw_images,
+    find_objects,
+    gallery,
+    image_credits,
+    own_score,
 )
-from experiments.reports.gallery_objects import choose_alone, draw_images, find_objects, own_score
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import save_model
 
-BUILDERS = {"slender": gallery_slender, "crowded": gallery_crowded, "random": gallery_random}
+GALLERIES = ("slender", "crowded", "random")
 LICENCES = [
     {"id": 1, "name": "Attribution License", "url": "http://creativecommons.org/licenses/by/2.0/"},
     {"id": 2, "name": "Attribution-NoDerivs License", "url": "http://creativecommons.org/licenses/by-nd/2.0/"},
@@ -110,10 +112,10 @@ def texts(figure) -> str:
 @pytest.mark.parametrize("name", ["slender", "crowded"])
 def test_objects_that_one_alone_finds_are_shown(world, name):
     """FreeAnchor's first, then RetinaNet's; too small ones and forbidden images are passed over, but counted."""
-    figure, frame = BUILDERS[name](*world)
+    figure, frame = gallery(name, *world)
     assert frame["annotation_id"].tolist() == [1, 2]
     assert frame["found_by"].tolist() == ["FreeAnchor alone", "RetinaNet alone"]
-    assert frame["place"].tolist() == [1, 2]
+    assert frame["place"].tolist() == [1, 2] and set(frame["gallery"]) == {name}
     assert frame["num_alike"].tolist() == [3, 1]
     assert set(frame["num_all"]) == {6}
     assert set(frame["retinanet_least_score"]) == {0.5}
@@ -131,7 +133,7 @@ def test_objects_that_one_alone_finds_are_shown(world, name):
 
 def test_the_frame_says_what_the_detectors_scored(world):
     """Score and IoU of the box that takes the object, also below the detector's own score; nan where none does."""
-    rows = gallery_random(*world)[1].set_index("annotation_id")
+    rows = gallery("random", *world)[1].set_index("annotation_id")
     assert rows.loc[2, "retinanet_iou"] == pytest.approx(300 / 360, abs=1e-5)
     assert np.isnan(rows.loc[2, "freeanchor_score"])  # its box there is of another class
     assert rows.loc[4, "retinanet_score"] == 0.1
@@ -146,7 +148,7 @@ def test_the_frame_says_what_the_detectors_scored(world):
 
 def test_images_drawn_by_lot_have_all_their_objects(world):
     """Every image with an object that may be shown, here three; the crowd region is no object, the empty one out."""
-    figure, frame = gallery_random(*world)
+    figure, frame = gallery("random", *world)
     assert sorted(frame["image_id"].unique()) == [10, 20, 40]
     assert frame.groupby("image_id").size().to_dict() == {10: 1, 20: 3, 40: 1}
     assert len(figure.axes) == 6
@@ -154,34 +156,24 @@ def test_images_drawn_by_lot_have_all_their_objects(world):
     assert "RetinaNet finds 2, FreeAnchor 1" in texts(figure)
 
 
-def test_the_frame_of_all_three_is_theirs_together(world):
-    """Row by row, with the gallery that shows it."""
-    frame = gallery_frame(*world)
-    assert tuple(frame.columns) == COLUMNS
-    parts = [build(*world)[1] for build in BUILDERS.values()]
-    pd.testing.assert_frame_equal(frame, pd.concat(parts, ignore_index=True))
-    assert frame["gallery"].unique().tolist() == list(BUILDERS)
-
-
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", GALLERIES)
 def test_where_images_must_not_appear_the_numbers_do(world, name):
     """The same frame but for the labelled boxes, and a figure that says why it holds no image."""
     profile, store = world
-    figure, frame = BUILDERS[name](profile, replace(store, images=False))
+    figure, frame = gallery(name, profile, replace(store, images=False))
     boxes = ["x1", "y1", "x2", "y2"]
-    pd.testing.assert_frame_equal(frame.drop(columns=boxes), BUILDERS[name](*world)[1].drop(columns=boxes))
+    pd.testing.assert_frame_equal(frame.drop(columns=boxes), gallery(name, *world)[1].drop(columns=boxes))
     assert frame[boxes].isna().all(axis=None)
     assert NO_IMAGES in texts(figure) and "by RetinaNet alone: 1" in texts(figure)
     assert not any(axes.images for axes in figure.axes)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", GALLERIES)
 def test_a_run_that_is_not_there_is_said(empty_store, name):
     """An empty frame with its columns, and "not run"."""
-    figure, frame = BUILDERS[name](build_profile("mini"), empty_store)
+    figure, frame = gallery(name, build_profile("mini"), empty_store)
     assert "not run" in texts(figure)
     assert frame.empty and tuple(frame.columns) == COLUMNS
-    assert gallery_frame(build_profile("mini"), empty_store).empty
 
 
 def test_results_without_a_model_show_no_match_map(world, tmp_path):
@@ -193,7 +185,7 @@ def test_results_without_a_model_show_no_match_map(world, tmp_path):
         new.mkdir(parents=True)
         for file in ("detections.json", "predict.json"):
             (new / file).write_bytes((old / file).read_bytes())
-    figure, frame = gallery_slender(profile, replace(store, runs=tmp_path))
+    figure, frame = gallery("slender", profile, replace(store, runs=tmp_path))
     assert len(frame) == 2
     assert "no match map" in texts(figure)
 
@@ -207,11 +199,11 @@ def test_no_object_to_show_is_said(world, tmp_path):
         (directory / "detections.json").write_text("[]")
         (directory / "predict.json").write_text("{}")
     with pytest.warns(UserWarning, match="no detections"):
-        figure, frame = gallery_slender(profile, replace(store, runs=tmp_path))
+        figure, frame = gallery("slender", profile, replace(store, runs=tmp_path))
     assert frame.empty
     assert "There is no such object" in texts(figure)
     with pytest.warns(UserWarning, match="no detections"):
-        figure, frame = gallery_random(profile, replace(store, runs=tmp_path))
+        figure, frame = gallery("random", profile, replace(store, runs=tmp_path))
     assert set(frame["found_by"]) == {"neither"}
 
 
@@ -278,7 +270,41 @@ def test_the_lot_is_fixed_and_looks_at_nothing_else():
 
 def test_the_page_states_the_rules():
     """Each gallery's caption holds how finding is defined and which objects are left out."""
-    assert set(FIGURE_TEXTS) == {f"gallery_{name}" for name in BUILDERS}
-    for title, caption in FIGURE_TEXTS.values():
-        assert title.startswith("Gallery") and CAPTION in caption
-    assert "12 x 12 px" in FIGURE_TEXTS["gallery_slender"][1]
+    for name in GALLERIES:
+        report = REPORTS[f"gallery_{name}"]
+        assert report.title.startswith("Gallery") and CAPTION in report.caption
+    assert "12 x 12 px" in REPORTS["gallery_slender"].caption
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("Attribution-NonCommercial-NoDerivs License", ""),
+        ("Attribution-NoDerivatives 4.0", ""),
+        ("CC BY-ND 2.0", ""),
+        ("cc by no derivatives", ""),
+        ("6", "http://creativecommons.org/licenses/by-nd/2.0/"),
+    ],
+)
+def test_images_that_forbid_derivatives_have_no_credit(tmp_path: Path, name: str, url: str):
+    """However the licence is called, and whether its id is a number or text; the data set's own credit is no way in."""
+    path = tmp_path / "val.json"
+    images = [{"id": 1, "license": "7"}, {"id": 2, "license": 8}, {"id": 3}]
+    licences = [{"id": 7, "name": name, "url": url}, {"id": 8, "name": "Land and Sand"}]
+    path.write_text(json.dumps({"images": images, "licenses": licences}))
+    assert image_credits(path, "ours") == {2: "Land and Sand", 3: "ours"}
+
+
+def test_a_credit_names_licence_and_source(tmp_path: Path):
+    """Flickr's address before COCO's; the data set's credit where the json has no licences; one printable line."""
+    path = tmp_path / "val.json"
+    images = [
+        {"id": 1, "license": 1, "coco_url": "coco", "flickr_url": "flickr"},
+        {"id": 2, "license": 1, "coco_url": "co\nco"},
+        {"id": 3, "license": 5, "coco_url": "coco"},
+    ]
+    path.write_text(json.dumps({"images": images, "licenses": LICENCES[:1]}))
+    expected = {1: "Attribution License, flickr", 2: "Attribution License, co\\nco", 3: "ours"}
+    assert image_credits(path, "ours") == expected
+    path.write_text(json.dumps({"images": images, "licenses": None}))
+    assert set(image_credits(path, "ours").values()) == {"ours"}

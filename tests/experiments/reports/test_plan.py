@@ -9,8 +9,8 @@ from oracles.coco_folder import write_both
 from experiments.registry.build import build_profile
 from experiments.registry.config import DrawnData
 from experiments.registry.profile import PEER, Profile
-from experiments.reports.catalogue import FIGURES, LAYOUTS, REPORTS
-from experiments.reports.plan import make_rules, measured_file, shown_runs
+from experiments.reports.catalogue import REPORTS
+from experiments.reports.plan import make_rules, measured_file
 from experiments.runs.store import Store
 
 HEAD = "FREEANCHOR := freeanchor\nLAUNCH := freeanchor\nWHERE := --where\nHOW := --how\nREPORT_NEEDS :=\n"
@@ -90,22 +90,17 @@ def test_each_report_waits_for_the_runs_it_shows(tmp_path: Path, profile: Profil
     """Tables for their rows' runs, figures for the compared pair, Figs. 2 and 3 for none; in demo for the two only."""
     commands = _make(tmp_path, _rules(profile, chosen), name)
     tested = {line.split()[2] for line in commands if line.split()[1] == "predict"}
-    if name in LAYOUTS:
-        expected = {run for row in profile.tables[name] for run in row.runs}
-    elif name in ("figure2", "figure3"):
-        expected = set()
-    elif name == "trials":
-        expected = set(profile.trials)
-    elif name == "ablations":
-        expected = {ablation.run for ablation in profile.ablations}
-    elif name == "models":
-        expected = set(profile.examples)
-    elif name == "claims":
-        expected = set(profile.evaluations)
-    elif name == "peer":  # of which this profile has none
-        expected = set()
-    else:
-        expected = set(profile.pair)
+    ours = {
+        **{table: {run for row in rows for run in row.runs} for table, rows in profile.tables.items()},
+        "figure2": set(),
+        "figure3": set(),
+        "trials": set(profile.trials),
+        "ablations": {ablation.run for ablation in profile.ablations},
+        "models": set(profile.examples),
+        "claims": set(profile.evaluations),
+        "peer": set(),  # of which this profile has none
+    }
+    expected = ours.get(name, set(profile.pair))
     if chosen == "demo":
         expected &= set() if name in ("trials", "ablations", "models") else set(profile.demo)
     assert tested == expected
@@ -115,7 +110,7 @@ def test_each_report_waits_for_the_runs_it_shows(tmp_path: Path, profile: Profil
 def test_the_peer_stands_beside_the_first_seeds(tmp_path: Path) -> None:
     """Torchvision's loss has seed 0, and is compared with those of seed 0."""
     profile = build_profile("photos", data=write_both(tmp_path / "ponds"), num_seeds=2)
-    assert shown_runs(profile, "peer") == [PEER, "retinanet-small-s0", "freeanchor-small-s0"]
+    assert REPORTS["peer"].runs(profile) == (PEER, "retinanet-small-s0", "freeanchor-small-s0")
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path, profile: Profile) -> None:
@@ -151,7 +146,7 @@ def test_every_report_has_a_target_of_its_name(profile: Profile) -> None:
     lines = _rules(profile, "demo").splitlines()
     (phony,) = (line for line in lines if line.startswith(".PHONY:"))
     assert set(phony.split()[1:]) == {"report", *REPORTS}
-    for name in (*LAYOUTS, *FIGURES):
+    for name in REPORTS:
         assert f"{name}: reports/mini/{name}.csv" in lines
 
 

@@ -10,7 +10,7 @@ from miniature import Mini, fabricate
 
 from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, QUANTITIES, REGRET, image_means
 from experiments.registry.build import build_profile
-from experiments.reports.bags import COLUMNS, bag_box_frame
+from experiments.reports.matching import COLUMNS, bag_box_frame
 from experiments.runs.bags import bag_boxes_stage
 from experiments.runs.store import Store
 from freeanchor.checkpoints.native import load_model

@@ -8,7 +8,7 @@ from analysis.bags.summaries import CONCENTRATION_METRICS
 from experiments.claims import evidence as bag_evidence
 from experiments.claims.evidence import BagEvidence, Evidence
 from experiments.registry.build import build_profile
-from experiments.reports.bags import concentration, part_distance
+from experiments.reports.matching import concentration, part_distance
 from experiments.runs.bags import bags_stage, stored_bags, stored_positions
 from experiments.runs.store import Store
 

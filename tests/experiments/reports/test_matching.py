@@ -11,7 +11,7 @@ from oracles.coco_folder import write_both
 
 from analysis.figures.curves import bag_overlap_figure
 from experiments.registry.build import build_profile
-from experiments.reports.bags import NUM_RANKS, OVERLAP_COLUMNS, REFERENCE, bag_overlap, overlap_frame
+from experiments.reports.matching import NUM_RANKS, OVERLAP_COLUMNS, REFERENCE, bag_overlap, overlap_frame
 from experiments.runs.store import Store
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.data.coco import InputConfig

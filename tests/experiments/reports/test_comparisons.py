@@ -11,7 +11,7 @@ from miniature import Mini, fabricate
 from analysis.evaluation.nms_recall import TAUS
 from analysis.figures.comparisons import candidates_figure
 from experiments.registry.build import build_profile
-from experiments.reports.budgets import ALL, COLUMNS, METRICS, budget_frame
+from experiments.reports.comparisons import ALL, COLUMNS, METRICS, budget_frame
 from experiments.runs.store import Store
 from experiments.runs.testing import BUDGETS
 

@@ -1,21 +1,36 @@
-"""Frames for tables and figures: what the paper has, what was measured, nan where it was not run."""
+"""The tables' frames: what the paper has, what was measured, nan where it was not run."""
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
+from analysis.tables.markup import to_markdown
 from experiments.registry.build import build_profile
-from experiments.registry.profile import PEER
+from experiments.registry.profile import FACTORS, PEER
 from experiments.registry.published import AP_FAMILY, NMS_RECALL
-from experiments.reports.catalogue import comparison
-from experiments.reports.frames import crowdedness_frame, run_records, slenderness_frame, table_frame, trials_frame
+from experiments.reports.comparisons import crowdedness_frame, slenderness_frame
+from experiments.reports.index import run_records
+from experiments.reports.tables import (
+    ABLATIONS,
+    HEADLINE,
+    HEADLINE_ROWS,
+    ablation_frame,
+    comparison,
+    headline_frame,
+    table_frame,
+    trials_frame,
+)
 from experiments.runs.measured import pair_frame, peer_frame, training_frame
 from experiments.runs.store import Store, is_measured
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+
+SECTION_4_3 = {"n": {40, 50, 60, 100}, "t": {0.5, 0.6, 0.7}, "alpha": {0.25, 0.5, 0.75}, "gamma": {1.5, 2.0, 2.5}}
 
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table3"])
@@ -75,16 +90,13 @@ def test_missing_seeds_are_left_out(empty_store: Store) -> None:
 def test_figures_of_nothing_have_no_rows(empty_store: Store) -> None:
     """Frames keep their columns, so that a figure can say *not run*."""
     profile = build_profile("shapes")
-    gains = comparison(profile, empty_store)
-    frames = [pair_frame(profile, empty_store), training_frame(profile, empty_store)]
-    frames += [slenderness_frame(profile, empty_store, gains), crowdedness_frame(profile, empty_store, gains), gains]
-    for frame in frames:
-        assert frame.empty
-        assert {"value"} <= set(frame.columns)
+    for build in (pair_frame, training_frame, slenderness_frame, crowdedness_frame, comparison):
+        frame = build(profile, empty_store)
+        assert frame.empty and "value" in frame.columns
     assert run_records(profile, empty_store) == []
 
 
-def test_trials_have_a_row_a_rate(empty_store: Store) -> None:
+def test_trials_have_one_row_per_rate(empty_store: Store) -> None:
     """The learning rates tried, nan where not run."""
     profile = build_profile("shapes")
     fabricate(profile, empty_store, profile.trials[0], 0.3)
@@ -118,27 +130,23 @@ def test_measured_runs_are_told_from_others(empty_store: Store) -> None:
 
 def test_the_pairs_frames_hold_both_detectors_and_the_gain(mini: Mini) -> None:
     """Figs. 5 and 6 from real runs: three groups, the bins, every category, each for both detectors."""
-    gains = comparison(mini.profile, mini.store)
-    slender = slenderness_frame(mini.profile, mini.store, gains)
+    slender = slenderness_frame(mini.profile, mini.store)
     groups = slender[slender["panel"] == "group"]
-    assert set(zip(groups["detector"], groups["label"], strict=True)) == {
-        (detector, label)
-        for detector in ("RetinaNet", "FreeAnchor", "gain")
-        for label in ("square", "middle", "slender")
-    }
+    detectors, labels = ("RetinaNet", "FreeAnchor", "gain"), ("square", "middle", "slender")
+    assert set(zip(groups["detector"], groups["label"], strict=True)) == {(a, b) for a in detectors for b in labels}
     categories = slender[slender["panel"] == "category"]
     assert set(categories["detector"]) == {"RetinaNet", "FreeAnchor"}
     assert bool((categories["median_aspect"] >= 1).all())
-    crowded = crowdedness_frame(mini.profile, mini.store, gains)
+    crowded = crowdedness_frame(mini.profile, mini.store)
     assert set(crowded["bin"]) == {"1-3", "4-7", "8-12", "13+"}
-    assert set(crowded["detector"]) == {"RetinaNet", "FreeAnchor", "gain"}
+    assert set(crowded["detector"]) == set(detectors)
     for _, rows in crowded.groupby("bin"):
         assert rows["num_images"].nunique() == rows["num_objects"].nunique() == 1
 
 
 def test_gains_are_the_differences_of_the_two_runs(mini: Mini) -> None:
     """FreeAnchor minus RetinaNet, in the frames that the figures draw."""
-    frame = crowdedness_frame(mini.profile, mini.store, comparison(mini.profile, mini.store))
+    frame = crowdedness_frame(mini.profile, mini.store)
     table = frame.pivot_table(index="bin", columns="detector", values="value", dropna=False)
     np.testing.assert_allclose(table["gain"], table["FreeAnchor"] - table["RetinaNet"], atol=1e-9)
 
@@ -169,3 +177,75 @@ def test_both_detectors_are_compared_with_the_peer(mini: Mini, empty_store: Stor
     )
     for nothing in (peer_frame(mini.profile, mini.store), peer_frame(profile, empty_store)):
         assert nothing.empty and list(nothing.columns) == list(frame.columns)
+
+
+@pytest.fixture
+def headline(tmp_path: Path) -> pd.DataFrame:
+    """The headline of a profile of which nothing was run."""
+    return headline_frame(build_profile("mini"), Store(runs=tmp_path))
+
+
+def test_every_row_has_both_detectors_and_their_difference(headline: pd.DataFrame) -> None:
+    """Three cells per row, in the order of the rows declared."""
+    assert list(headline["metric"]) == ["retinanet", "freeanchor", "gain"] * len(HEADLINE_ROWS)
+
+
+@pytest.mark.parametrize(("what", "gain"), [("AP", 0.030), ("AP50", 0.023), ("NMS recall at 0.70", 0.025)])
+def test_the_papers_gain_is_the_difference_of_its_rows(headline: pd.DataFrame, what: str, gain: float) -> None:
+    """38.7 against 35.7 AP, 57.3 against 55.0 AP50, 89.5 against 87.0 NR70."""
+    cell = headline[(headline["what"] == what) & (headline["metric"] == "gain")].iloc[0]
+    assert math.isclose(cell["published"], gain, abs_tol=1e-9)
+
+
+def test_what_was_not_run_says_so_in_every_cell(headline: pd.DataFrame) -> None:
+    """No measured cell is blank, and none carries the paper's number."""
+    lines = [
+        line
+        for line in to_markdown(headline, HEADLINE.layout(build_profile("mini"))).splitlines()
+        if "| here |" in line
+    ]
+    assert len(lines) == len(HEADLINE_ROWS)
+    assert all(line.count("not run") == 3 for line in lines)
+
+
+def test_the_papers_values_are_all_there() -> None:
+    """Every value that Sec. 4.3 names, and its choice as the default; beta has values on both sides of 0.75."""
+    tried = {factor.symbol: factor for factor in FACTORS}
+    for symbol, values in SECTION_4_3.items():
+        assert set(tried[symbol].values) == values
+        assert tried[symbol].is_papers
+    assert min(tried["beta"].values) < tried["beta"].default == 0.75 < max(tried["beta"].values)
+    assert [tried[symbol].default for symbol in SECTION_4_3] == [50, 0.6, 0.5, 2.0]
+    assert set(tried["likelihood"].values) == {"mean-max", "detached", "max"}
+    assert set(tried["excuse"].values) == {"per-class", "per-anchor", "none"}
+
+
+@pytest.mark.parametrize("name", ["shapes", "coco"])
+def test_a_variant_differs_in_its_one_field(name: str) -> None:
+    """Same network, data, schedule and seed as the run of the tables; the default is that run itself."""
+    profile = build_profile(name)
+    default = profile.evaluations[profile.pair[1]].training
+    for ablation in profile.ablations:
+        training = profile.evaluations[ablation.run].training
+        assert (training.model, training.inputs, training.data) == (default.model, default.inputs, default.data)
+        ours, theirs = training.recipe.loss, default.recipe.loss
+        assert isinstance(ours, FreeAnchorLoss)
+        changed = {field.name for field in fields(ours) if getattr(ours, field.name) != getattr(theirs, field.name)}
+        is_default = ablation.value == ablation.factor.default
+        assert changed == (set() if is_default else {ablation.factor.field})
+        assert (ablation.run == profile.pair[1]) == is_default
+        assert getattr(ours, ablation.factor.field) == ablation.value
+    runs = [ablation.run for ablation in profile.ablations if ablation.value != ablation.factor.default]
+    assert len(runs) == len(set(runs)) == 15
+
+
+def test_the_frame_has_every_value_run_or_not(mini: Mini) -> None:
+    """The default's numbers stand in each factor's rows with a difference of 0; what was not run is nan and says so."""
+    frame = ablation_frame(mini.profile, mini.store)
+    own = frame[frame["metric"] == "ap"].set_index(["symbol", "is_default"])["value"]
+    assert own["n", True] == own["excuse", True] > 0
+    assert own[:, False].isna().all()
+    differences = frame[frame["metric"] == "gain_ap"].set_index(["symbol", "is_default"])["value"]
+    assert differences["n", True] == 0
+    text = to_markdown(frame, ABLATIONS.layout(mini.profile))
+    assert "50 (default)" in text and "none" in text and "not run" in text

@@ -1,4 +1,4 @@
-"""Kept runs: small, the same every time, and enough to draw reports from again without weights or a training."""
+"""Kept runs are small, the same every time, and enough for all reports without a training; models are rounded."""
 
 import json
 import os
@@ -7,30 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
+import pandas as pd
 import pytest
+import torch
 from miniature import Mini, fabricate
 
 from experiments.cli import main
 from experiments.registry.build import build_profile
-from experiments.reports.catalogue import write_report
-from experiments.reports.kept import FOLDER, pack_runs, unpack_runs
+from experiments.reports.catalogue import REPORTS
+from experiments.reports.kept import FOLDER, pack_runs, unpack_runs, write_models
 from experiments.runs.cost import cost_file
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import predict_stage
+from freeanchor.checkpoints.native import load_model
 from freeanchor.errors import BusyError, CheckpointError, DownloadError, UsageError
 from freeanchor.files import alone_at
 from freeanchor.runtime import Runtime
 
 RUN = "freeanchor-small-s0"
-# Reports that ask models; that all others come out again, too, is in tests/test_end_to_end.py.
-ASKING = ("positions", "bag_boxes", "gallery_slender", "gallery_crowded")
-
-
-def _reports(mini: Mini, store: Store, folder: Path) -> dict[str, bytes]:
-    """Every file of the reports that ask models but the pdfs, which know their date."""
-    for name in ASKING:
-        write_report(name, mini.profile, store, folder)
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".pdf"}
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -150,9 +144,16 @@ def test_models_that_no_report_has_asked_yet_are_asked(mini: Mini, elsewhere: St
             path.unlink()
     list(pack_runs(mini.profile, unasked, tmp_path / "reports"))
     list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
-    assert not list(elsewhere.runs.rglob("*.safetensors"))
-    before = _reports(mini, mini.store, tmp_path / "before")
-    assert _reports(mini, elsewhere, tmp_path / "after") == before
+    runs = {
+        name: data for name, data in _files(mini.store.runs).items() if name.startswith(("mini/free", "mini/retina"))
+    }
+    assert _files(elsewhere.runs) == {name: data for name, data in runs.items() if not name.endswith(".safetensors")}
+    name = "gallery_slender"  # that every report comes out again is in tests/test_end_to_end.py
+    pngs = [
+        REPORTS[name].write(mini.profile, store, tmp_path / store.runs.name).with_suffix(".png").read_bytes()
+        for store in (mini.store, elsewhere)
+    ]
+    assert pngs[0] == pngs[1]
 
 
 def test_hidden_images_keep_their_galleries_boxes(mini: Mini, kept: Path, tmp_path: Path) -> None:
@@ -267,7 +268,7 @@ def test_what_needs_weights_says_that_they_are_gone(mini: Mini, kept: Path, else
         predict_stage(evaluation, elsewhere, Runtime(precision="float32"))
     (evaluation.directory(elsewhere.runs) / "bags.csv").unlink()
     with pytest.raises(CheckpointError, match="its snapshots are not there"):
-        write_report("concentration", mini.profile, elsewhere, tmp_path / "after")
+        REPORTS["concentration"].write(mini.profile, elsewhere, tmp_path / "after")
 
 
 def test_the_front_door_packs_and_unpacks(mini: Mini, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,3 +282,52 @@ def test_the_front_door_packs_and_unpacks(mini: Mini, tmp_path: Path, capsys: py
     assert capsys.readouterr().out.count("unpacked, ") == 2
     record = json.loads(next((tmp_path / "runs").rglob(f"{RUN}-*/train.json")).read_text())
     assert record["fingerprint"] == mini.profile.evaluations[RUN].training.fingerprint
+
+
+def test_rounded_models_load_and_agree(mini: Mini, tmp_path: Path) -> None:
+    """Finished models and FreeAnchor's snapshots are there, of half the size, and predict the same within rounding."""
+    profile = replace(mini.profile, examples=mini.profile.pair)
+    write_models(profile, mini.store, tmp_path / "models")
+    frame = pd.read_csv(tmp_path / "models.csv")
+    retinanet, freeanchor = profile.pair
+    assert list(frame["run"].value_counts().loc[[retinanet, freeanchor]]) == [1, 4]
+    for row in frame.itertuples():
+        assert (tmp_path / row.file).stat().st_size == row.bytes
+    finished = frame[frame["ap"].notna()]
+    assert list(finished["file"]) == [f"models/{run}/model.safetensors" for run in profile.pair]
+    ours, detector = load_model(tmp_path / f"models/{freeanchor}/model.safetensors")
+    theirs, same = load_model(profile.evaluations[freeanchor].training.directory(mini.store.runs) / "model.safetensors")
+    assert detector == same
+    assert next(ours.parameters()).dtype == torch.float32
+    images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(ours(images).logits, theirs(images).logits, atol=0.02)
+    largest = profile.evaluations[freeanchor].training.directory(mini.store.runs) / "model.safetensors"
+    assert finished["bytes"].max() < 0.6 * largest.stat().st_size
+
+
+def test_what_was_not_trained_is_not_there(mini: Mini, tmp_path: Path) -> None:
+    """The miniature's own example runs were never made: an empty list, no files."""
+    write_models(mini.profile, mini.store, tmp_path / "models")
+    assert pd.read_csv(tmp_path / "models.csv").empty
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_unpacked_run_leaves_its_earlier_files(mini: Mini, tmp_path: Path) -> None:
+    """Without weights the lines and files of an earlier list stay, if they are of what was measured; else none do."""
+    profile = replace(mini.profile, examples=mini.profile.pair)
+    write_models(profile, mini.store, tmp_path / "models")
+    before = (tmp_path / "models.csv").read_text()
+    bare = replace(mini.store, runs=tmp_path / "runs")
+    shutil.copytree(mini.store.runs, bare.runs, ignore=shutil.ignore_patterns("*.safetensors"))
+    write_models(profile, bare, tmp_path / "models")
+    assert (tmp_path / "models.csv").read_text() == before
+    assert len(list((tmp_path / "models").rglob("*.safetensors"))) == len(pd.read_csv(tmp_path / "models.csv"))
+    measured = profile.evaluations[profile.pair[0]].directory(bare.runs) / "measurements.csv"
+    frame = pd.read_csv(measured)
+    frame.loc[frame["metric"] == "ap", "value"] += 0.01
+    frame.to_csv(measured, index=False)
+    write_models(profile, bare, tmp_path / "models")
+    assert set(pd.read_csv(tmp_path / "models.csv")["run"]) == {profile.pair[1]}
+    write_models(profile, bare, tmp_path / "nowhere")
+    assert pd.read_csv(tmp_path / "nowhere.csv").empty
