@@ -25,12 +25,13 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from freeanchor.augmentation import AugmentConfig, TrainingStream
-from freeanchor.backbones import Backbone, SmallResNet, build_backbone
 from freeanchor.boxes import xyxy_to_xywh
-from freeanchor.data import InputConfig, Sample, Split, load_sample, read_split
+from freeanchor.data.augmentation import AugmentConfig, TrainingStream
+from freeanchor.data.coco import InputConfig, Sample, Split, load_sample, read_split
+from freeanchor.detector.backbones import Backbone, SmallResNet, build_backbone
 from freeanchor.integrations.torchvision import use_free_anchor
-from freeanchor.shapes import ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.scene import ShapesConfig
 
 INPUTS = InputConfig(short_side=128, max_long_side=224, mean=(0, 0, 0), std=(255, 255, 255))  # RGB of 0 to 1
 EASY = ShapesConfig(num_train=600, num_val=100, image_size=128, max_objects=4, min_size=32, max_size=88, min_head=10)
@@ -59,8 +60,8 @@ def start_from_scratch(head: RetinaNetHead) -> None:
 
 
 def as_torchvision(samples: Sequence[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Pictures and targets as torchvision takes them; slot 0 of the head is the background's."""
-    targets = [{"boxes": sample.boxes, "labels": sample.picture.labels + 1} for sample in samples]
+    """Images and targets as torchvision takes them; slot 0 of the head is the background's."""
+    targets = [{"boxes": sample.boxes, "labels": sample.record.labels + 1} for sample in samples]
     return [sample.image for sample in samples], targets
 
 
@@ -69,11 +70,11 @@ def average_precision(model: RetinaNet, split: Split, inputs: InputConfig) -> fl
     """COCO's AP of the model on a split, by pycocotools."""
     model.eval()
     rows = []
-    for picture in split.pictures:
-        found = model([load_sample(picture, inputs).image])[0]
+    for image in split.images:
+        found = model([load_sample(image, inputs).image])[0]
         boxes, categories = xyxy_to_xywh(found["boxes"]).tolist(), [split.category_ids[i - 1] for i in found["labels"]]
         for box, score, category in zip(boxes, found["scores"].tolist(), categories, strict=True):
-            rows.append({"image_id": picture.image_id, "category_id": category, "bbox": box, "score": score})
+            rows.append({"image_id": image.image_id, "category_id": category, "bbox": box, "score": score})
     if not rows:
         return 0.0
     with redirect_stdout(None):
@@ -104,7 +105,7 @@ def train(model: RetinaNet, stream: TrainingStream, num_steps: int) -> None:
 def main() -> None:
     """Draw the data where it is missing, train, and print AP before and after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500, help="steps of 8 pictures (default: 500)")
+    parser.add_argument("--steps", type=int, default=500, help="steps of 8 images (default: 500)")
     parser.add_argument("--data", type=Path, default=Path("data/shapes-example"), help="drawn where it is not there")
     arguments = parser.parse_args()
     if not arguments.data.exists():

@@ -18,15 +18,15 @@ from torchvision.models.detection import RetinaNet
 from torchvision_free_anchor import INPUTS, as_torchvision, average_precision, small_retinanet, start_from_scratch
 from tqdm import tqdm, trange
 
-from experiments.config import Training
-from experiments.registry import build_profile
-from experiments.stages import data_stage
-from experiments.store import Store
-from freeanchor.augmentation import TrainingStream
-from freeanchor.data import read_split
+from experiments.registry.build import build_profile
+from experiments.registry.config import Training
+from experiments.runs.store import Store
+from experiments.runs.training import data_stage
+from freeanchor.data.augmentation import TrainingStream
+from freeanchor.data.coco import read_split
 from freeanchor.integrations.torchvision import use_free_anchor
 from freeanchor.runtime import Runtime
-from freeanchor.train import TrainConfig, build_optimizer
+from freeanchor.training.recipe import TrainConfig, build_optimizer
 
 
 def train(model: RetinaNet, stream: TrainingStream, recipe: TrainConfig, runtime: Runtime) -> None:
@@ -67,7 +67,7 @@ def main() -> None:
         use_free_anchor(model)
     start_from_scratch(model.head)
     train(model.train(), TrainingStream(split, inputs, recipe.augment, recipe.seed), recipe, runtime)
-    print(f"{arguments.loss}: AP {100 * average_precision(model, val, inputs):.1f} on {len(val.pictures)} pictures")
+    print(f"{arguments.loss}: AP {100 * average_precision(model, val, inputs):.1f} on {len(val.images)} images")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The front door: console script `freeanchor`.
+"""The console script `freeanchor`.
 
 Bad input ends with one line on stderr and exit status 2; an interruption with 130. A traceback is for our bugs.
 
-    freeanchor list
-    freeanchor train freeanchor-small-s0
+    freeanchor evaluate --gt G.json --detections D.json
     freeanchor detect photo.jpg --checkpoint model.safetensors --out out
 """
 
@@ -14,38 +13,39 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from experiments.command_line import build_parser
+from experiments.commands.options import build_parser
+from freeanchor.errors import FreeAnchorError
 
 Handler = Callable[[argparse.Namespace], None]
 
 
 HANDLERS = {
-    "train": "commands.train",
-    "predict": "commands.predict",
-    "cost": "commands.cost",
-    "show": "commands.show",
-    "report": "commands.report",
-    "list": "commands.list_runs",
-    "plan": "commands.plan",
-    "pack": "commands.pack",
-    "unpack": "commands.unpack",
-    "data": "data_commands.data",
-    "convert": "data_commands.convert",
-    "export": "data_commands.export",
-    "replay": "data_commands.replay",
+    "train": "runs.train",
+    "predict": "runs.predict",
+    "cost": "runs.cost",
+    "show": "runs.show",
+    "report": "runs.report",
+    "list": "runs.list_runs",
+    "plan": "runs.plan",
+    "pack": "runs.pack",
+    "unpack": "runs.unpack",
+    "data": "data.data",
+    "convert": "data.convert",
+    "export": "data.export",
+    "replay": "data.replay",
     "detect": "detect.command",
-    "matches": "explore.matches",
-    "evaluate": "plain.evaluate",
-    "compare": "plain.compare",
-    "nms-recall": "plain.nms_recall",
-    "nms": "plain.nms",
+    "matches": "matches.matches",
+    "evaluate": "evaluate.evaluate",
+    "compare": "evaluate.compare",
+    "nms-recall": "evaluate.nms_recall",
+    "nms": "evaluate.nms",
 }
 
 
 def _handler(command: str) -> Handler:
     """The function behind a command; imported late, and alone, so that nobody waits for what they do not use."""
     module, _, name = HANDLERS[command].partition(".")
-    handler: Handler = getattr(import_module(f"experiments.{module}"), name)
+    handler: Handler = getattr(import_module(f"experiments.commands.{module}"), name)
     return handler
 
 
@@ -60,9 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _is_input_error(error):
-            raise
+    except (FreeAnchorError, OSError) as error:  # about what we were given: anything else is our bug
         rank = os.environ.get("RANK")
         print(f"freeanchor{f' (process {rank})' if rank else ''}: {_in_one_line(error)}", file=sys.stderr)
         return 2
@@ -83,27 +81,9 @@ _REMEDIES = {
 
 
 def _in_one_line(error: Exception) -> str:
-    """What went wrong, where, and how to mend it; the system's own errors know only the first two."""
     if isinstance(error, OSError) and error.filename is not None and error.errno in _REMEDIES:
         return f"{error.filename}: {error.strerror}; {_REMEDIES[error.errno]}"
     return str(error)
-
-
-def _is_input_error(error: Exception) -> bool:
-    """Whether an error is about what we were given (one line is enough) or about our code (show the traceback)."""
-    from analysis.columns import DataError as AnalysisDataError
-    from experiments.locks import BusyError
-    from experiments.remote_file import DownloadError
-    from experiments.usage import UsageError
-    from freeanchor.checkpoints import CheckpointError
-    from freeanchor.data import DataError
-    from freeanchor.distributed import LostProcessError
-    from freeanchor.shapes import ShapesError
-    from freeanchor.timm_backbones import TimmError
-    from freeanchor.train import TrainingError
-
-    ours = (AnalysisDataError, CheckpointError, DataError, DownloadError, LostProcessError, ShapesError)
-    return isinstance(error, (*ours, BusyError, TimmError, TrainingError, UsageError, OSError))
 
 
 if __name__ == "__main__":

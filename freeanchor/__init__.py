@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
+    from freeanchor.losses.free_anchor import FreeAnchorLoss
+    from freeanchor.losses.retinanet import RetinaNetLoss
 
 __all__ = ["FreeAnchorLoss", "RetinaNetLoss"]
 

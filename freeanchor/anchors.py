@@ -1,8 +1,8 @@
 """The anchor grid: boxes laid over every cell of every pyramid level.
 
-Strides are fixed numbers (8 to 128), never picture size over grid size, but for one geometry: torchvision derives them
-and gets 61 and 114 at P6 and P7 of an 800 px picture, and a detector trained so needs its anchors there. Order within a
-cell is ratio-major, scale-minor; then row-major cells; then levels.
+Within a cell the order is ratio-major, scale-minor; then come row-major cells; then levels. Strides are fixed numbers
+(8 to 128), but for one geometry: torchvision divides image size by grid size and gets 61 and 114 at P6 and P7 of an
+800 px image, and a detector trained so needs its anchors there.
 
     anchors = grid_anchors(AnchorConfig(), [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)])  # [201600, 4]
 """
@@ -18,11 +18,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorConfig:
-    """Shapes and places of the anchors; the defaults are the paper's (RetinaNet's nine a cell).
+    """Shapes and places of the anchors; the defaults are the paper's (RetinaNet's nine per cell).
 
     `geometry="legacy"` rounds each base width and height to whole pixels before scaling, as maskrcnn-benchmark does;
     `"exact"` does not. `"torchvision"` cuts sizes to whole pixels, rounds the corners, and takes strides from the
-    padded picture, so that the anchors of P6 and P7 depend on its size (FACTS G2). `centre_offset` is in strides: 0.5
+    padded image, so that the anchors of P6 and P7 depend on its size (FACTS G2). `centre_offset` is in strides: 0.5
     in the authors' code, 0 in mmdetection, detectron2 and torchvision.
     """
 
@@ -34,7 +34,6 @@ class AnchorConfig:
     centre_offset: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse sizes and strides that do not pair up, or that are not positive."""
         if len(self.sizes) != len(self.strides):
             raise ValueError(f"sizes and strides must pair up, got {len(self.sizes)} and {len(self.strides)}")
         if min(*self.sizes, *self.ratios, *self.strides, self.num_octaves) <= 0:
@@ -44,7 +43,7 @@ class AnchorConfig:
 
     @property
     def num_per_cell(self) -> int:
-        """Anchors a cell: one for each ratio and octave."""
+        """Anchors per cell: one for each ratio and octave."""
         return self.num_octaves * len(self.ratios)
 
 
@@ -87,12 +86,11 @@ def cell_anchors(config: AnchorConfig) -> list[Float[Tensor, "S 4"]]:
 
 def _level_strides(
     config: AnchorConfig, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None
-) -> list[tuple[int, int]]:
-    """(vertical, horizontal) stride of each level."""
+) -> list[tuple[int, int]]:  # vertical, horizontal
     if config.geometry != "torchvision":
         return [(stride, stride) for stride in config.strides]
     if image_size is None:
-        raise ValueError("geometry 'torchvision' takes its strides from the picture; give image_size")
+        raise ValueError("geometry 'torchvision' takes its strides from the image; give image_size")
     return [(image_size[0] // rows, image_size[1] // columns) for rows, columns in grid_sizes]
 
 
@@ -101,12 +99,12 @@ def grid_anchors(
 ) -> Float[Tensor, "A 4"]:
     """Anchors of a whole pyramid whose levels have `grid_sizes` (rows, columns), in float32.
 
-    A = sum over levels of rows * columns * num_per_cell. `image_size` is (height, width) of the padded picture, which
+    A = sum over levels of rows * columns * num_per_cell. `image_size` is (height, width) of the padded image, which
     only the geometry "torchvision" needs. Raises ValueError without it there, and when the levels do not pair with
     strides.
     """
     if len(grid_sizes) != len(config.strides):
-        raise ValueError(f"{len(grid_sizes)} grids for {len(config.strides)} strides; give one grid a pyramid level")
+        raise ValueError(f"{len(grid_sizes)} grids for {len(config.strides)} strides; give one grid per pyramid level")
     levels = []
     strides = _level_strides(config, grid_sizes, image_size)
     for cell, (down, right), (rows, columns) in zip(cell_anchors(config), strides, grid_sizes, strict=True):
@@ -116,3 +114,6 @@ def grid_anchors(
         centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
         levels.append((centres[:, :, None] + cell).reshape(-1, 4))
     return torch.cat(levels).float()
+
+
+SIZE_DIVISOR = 32  # images are padded to a multiple of it, so that the pyramid's upsampling meets its laterals

@@ -1,19 +1,20 @@
 """Box geometry: areas, overlaps and the coding of boxes as deltas to anchors.
 
-One convention everywhere inside: boxes are xyxy in continuous pixels, so a box's width is x2 - x1. The functions named
-for it convert at file borders. Not here: anchors (`anchors.py`), suppression (`postprocess.py`).
+Boxes are xyxy in continuous pixels everywhere inside, so a box's width is x2 - x1; `xyxy_to_xywh` converts for files.
 
     deltas = encode_boxes(gt_boxes, anchors)
     boxes = decode_boxes(deltas, anchors)
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # DEVIATION(D7): unstated in the paper; those of the authors' box coder
+IOUS_AT_A_TIME = 2**20  # float32 buffers of 4 MiB: memory stays small however many objects there are
 MAX_LOG_GROWTH = math.log(1000.0 / 16.0)  # a decoded side is at most 62.5 times its anchor's
 
 
@@ -23,8 +24,7 @@ def box_area(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
 
 
 @torch.no_grad()
-def intersection_area(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
-    """Area shared by boxes paired through broadcasting; 0 where they do not meet. No gradient."""
+def _intersection_area(a: Tensor, b: Tensor) -> Tensor:
     # In place: a pass over memory already at hand costs half of one over fresh memory.
     width = torch.minimum(a[..., 2], b[..., 2]).sub_(torch.maximum(a[..., 0], b[..., 0])).clamp_(min=0)
     height = torch.minimum(a[..., 3], b[..., 3]).sub_(torch.maximum(a[..., 1], b[..., 1])).clamp_(min=0)
@@ -35,13 +35,22 @@ def intersection_area(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> F
 def pairwise_iou(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
     """Intersection over union of every box in `a` with every box in `b`; 0 where the union is empty. No gradient."""
     b = b.T.contiguous().T  # each coordinate in a row of its own: read faster than every fourth number
-    shared = intersection_area(a[:, None], b[None])
+    shared = _intersection_area(a[:, None], b[None])
     union = (box_area(a)[:, None] + box_area(b)[None]).sub_(shared)
     return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
+def ious_by_objects(
+    gt_boxes: Float[Tensor, "G 4"], boxes: Float[Tensor, "A 4"]
+) -> Iterator[tuple[int, Float[Tensor, "_ A"]]]:
+    """IoU of every object with every box, some objects at a time: the first one's index, and a row for each."""
+    boxes = boxes.T.contiguous().T  # as `pairwise_iou` reads it, once for all
+    step = max(1, IOUS_AT_A_TIME // max(1, len(boxes)))
+    for first in range(0, len(gt_boxes), step):
+        yield first, pairwise_iou(gt_boxes[first : first + step], boxes)
+
+
 def _centres_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres and sides (each [..., 2]) of boxes [..., 4]."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
 
 
@@ -58,7 +67,7 @@ def encode_boxes(boxes: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"])
 
 
 def decode_boxes(deltas: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N 4"]:
-    """Boxes that `deltas` make of `anchors`, not clipped to any picture.
+    """Boxes that `deltas` make of `anchors`, not clipped to any image.
 
     Growth is clamped from above only, as in the authors' code (modeling/box_coder.py): a side is at most 62.5 times
     the anchor's.
@@ -71,14 +80,9 @@ def decode_boxes(deltas: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]
 
 
 def clip_boxes(boxes: Float[Tensor, "*N 4"], height: float, width: float) -> Float[Tensor, "*N 4"]:
-    """Boxes cut at the borders of a picture of `height` by `width` pixels."""
+    """Boxes cut at the borders of an image of `height` by `width` pixels."""
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
-
-
-def xywh_to_xyxy(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
-    """COCO files' (x, y, width, height) to (x1, y1, x2, y2)."""
-    return torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], dim=-1)
 
 
 def xyxy_to_xywh(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:

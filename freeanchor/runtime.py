@@ -1,4 +1,4 @@
-"""Where and how fast a run goes; nothing here changes what it computes beyond the precision of its arithmetic.
+"""Where and how fast a run goes: device, threads, precision, and signals that wait for the end of a step.
 
 runtime = Runtime(threads=1)
 with runtime.autocast():
@@ -53,8 +53,8 @@ class Runtime:
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context to run the network in."""
-        wide = self.dtype == torch.float32
-        return torch.autocast(torch.device(self.device).type, None if wide else self.dtype, enabled=not wide)
+        is_wide = self.dtype == torch.float32
+        return torch.autocast(torch.device(self.device).type, None if is_wide else self.dtype, enabled=not is_wide)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         """What keeps small gradients above float16's smallest number; does nothing at other precisions."""
@@ -65,28 +65,22 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether `device` multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return any(flag in _cpu_flags() for flag in ("avx512_bf16", "amx_bf16"))
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_says("flags").split())  # float32 where it is not Linux
 
 
 @lru_cache  # asked at every step, and slow to read where there are many cores
-def _cpu_flags() -> set[str]:
-    """The processor's feature flags as Linux lists them; none where they cannot be told."""
+def _cpu_says(key: str) -> str:
+    """What Linux says of the first processor; empty where it cannot be told."""
     try:
         with CPU_DESCRIPTION.open(encoding="utf-8") as file:
-            lines = [line for line in file if line.startswith("flags")]
-    except OSError:  # not Linux: float32 is the safe choice
-        return set()
-    return set(lines[0].partition(":")[2].split()) if lines else set()
+            return next((line.partition(":")[2].strip() for line in file if line.startswith(key)), "")
+    except OSError:  # not Linux
+        return ""
 
 
 def processor_name() -> str:
     """The processor's model name, as far as the system tells it."""
-    try:
-        with CPU_DESCRIPTION.open(encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+    return _cpu_says("model name") or platform.processor() or platform.machine()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -118,3 +112,9 @@ def deferred_interrupts() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def wait_for(device: str) -> None:
+    """Let a GPU finish what it was asked."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)

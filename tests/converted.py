@@ -1,7 +1,7 @@
 """Foreign checkpoints converted and run, for the parity tests: which there are, how they are read, how compared.
 
 The references (`oracles/foreign_*.py`) read the foreign tensors by their own names and do what the foreign code base
-does, from the picture to the boxes.
+does, from the image to the boxes.
 
     model, detector = convert(CASES["detectron2, ResNet-50"], state)
 """
@@ -30,12 +30,13 @@ from oracles.foreign_states import State, authors_state, detectron2_state, minia
 from PIL import Image
 from torch import Tensor
 
-from freeanchor.checkpoints import DetectorConfig, load_weights
-from freeanchor.conversion import Origin, convert_tensors
-from freeanchor.data import Picture, collate, load_sample
-from freeanchor.model import ModelOutput, RetinaNet
-from freeanchor.postprocess import Candidates
-from freeanchor.predict import predict
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import convert_tensors
+from freeanchor.checkpoints.native import DetectorConfig, load_weights
+from freeanchor.data.coco import ImageRecord, collate, load_sample
+from freeanchor.detector.postprocess import Candidates
+from freeanchor.detector.retinanet import ModelOutput, RetinaNet
+from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
 SHORT, LONG = 256, 427
@@ -97,8 +98,8 @@ def categories(count: int) -> dict[int, str]:
     return {2 * i + 3: f"class {i}" for i in range(count)}
 
 
-def write_picture(directory: Path, width: int, height: int, seed: int = 0) -> Path:
-    """A picture of soft blotches under noise."""
+def write_image(directory: Path, width: int, height: int, seed: int = 0) -> Path:
+    """An image of soft blotches under noise."""
     generator = np.random.default_rng(seed)
     blotches = Image.fromarray(generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8))
     soft = np.asarray(blotches.resize((width, height), Image.Resampling.BICUBIC))
@@ -107,11 +108,11 @@ def write_picture(directory: Path, width: int, height: int, seed: int = 0) -> Pa
     return path
 
 
-def picture_at(path: Path) -> Picture:
-    """The picture as the detector is given it, without objects."""
+def image_at(path: Path) -> ImageRecord:
+    """The image as the detector is given it, without objects."""
     width, height = Image.open(path).size
     none = torch.zeros(0, dtype=torch.int64)
-    return Picture(
+    return ImageRecord(
         image_id=1, path=path, width=width, height=height, boxes=torch.zeros(0, 4), labels=none, annotation_ids=none
     )
 
@@ -141,16 +142,16 @@ def convert(case: Case, state: State, short: int = SHORT, longest: int = LONG) -
 
 
 def detections(model: RetinaNet, detector: DetectorConfig, path: Path) -> Candidates:
-    """What the converted checkpoint finds in a picture, with the inference settings that it carries."""
+    """What the converted checkpoint finds in an image, with the inference settings that it carries."""
     runtime = Runtime(precision="float32")
-    (prediction,) = predict(model, detector, [picture_at(path)], detector.inference, runtime)
+    (prediction,) = predict(model, detector, [image_at(path)], detector.inference, runtime)
     return prediction.detections
 
 
 @torch.no_grad()
 def raw_output(model: RetinaNet, detector: DetectorConfig, path: Path) -> tuple[Tensor, ModelOutput]:
-    """Our network's input and output for a picture."""
-    images = collate([load_sample(picture_at(path), detector.inputs)]).images
+    """Our network's input and output for an image."""
+    images = collate([load_sample(image_at(path), detector.inputs)]).images
     return images, model(images)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.published import AP_FAMILY, NMS_RECALL
-from experiments.registry import Profile
-from experiments.store import Store
+from experiments.registry.profile import Profile
+from experiments.registry.published import AP_FAMILY, NMS_RECALL
+from experiments.runs.store import Store
 
 METRICS = ("training_seconds", *AP_FAMILY, *NMS_RECALL)
 

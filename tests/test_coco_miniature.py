@@ -1,6 +1,6 @@
 """The whole coco profile in miniature: a folder in COCO's layout, checkpoints in their formats, make's plan to the end.
 
-The recipes are the paper's, shrunk by the profile alone: a few steps, small pictures, a narrow network. The published
+The recipes are the paper's, shrunk by the profile alone: a few steps, small images, a narrow network. The published
 checkpoints are stand-ins with random weights in each code base's own names, made by the oracles of the converters.
 """
 
@@ -20,10 +20,12 @@ from oracles.foreign_states import authors_state, detectron2_state, miniature, m
 from test_end_to_end import OPTIONS, _make, _tree
 
 from experiments.cli import main
-from experiments.coco import coco_profile
-from experiments.config import PublishedCheckpoint
-from experiments.profiles import Profile
-from freeanchor.shapes import CATEGORIES, ShapesConfig, write_shapes
+from experiments.registry.build import build_profile
+from experiments.registry.config import PublishedCheckpoint
+from experiments.registry.profile import Profile
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.objects import CATEGORIES
+from freeanchor.shapes.scene import ShapesConfig
 
 TABLES = ("table1", "table2", "table3")
 FIGURES = ("figure4", "figure5", "figure6")
@@ -47,7 +49,7 @@ def _coco_folder(directory: Path) -> Path:
 
 
 def _shy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state with lower scores: random ones would give a hundred thousand candidates a picture."""
+    """The state with lower scores: random ones would give a hundred thousand candidates per image."""
     (bias,) = (name for name in state if re.search(r"(retina_cls|cls_logits|cls_score)\.bias$", name))
     return {**state, bias: state[bias] - SHYNESS}
 
@@ -95,7 +97,7 @@ def _finish(folder: Path, chosen: str) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything run: our trainings, then the published checkpoints."""
     folder = _tree(tmp_path_factory.mktemp("coco"))
-    profile = coco_profile("coco-mini", data=_coco_folder(folder / "coco"))
+    profile = build_profile("coco-mini", data=_coco_folder(folder / "coco"))
     (folder / "downloads").mkdir()
     for name in profile.zoo:
         checkpoint = profile.evaluations[name].training
@@ -112,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def profile(folder: Path) -> Profile:
     """Its profile."""
-    return coco_profile("coco-mini", data=folder / "coco")
+    return build_profile("coco-mini", data=folder / "coco")
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -19,22 +19,19 @@ import pandas as pd
 import pytest
 
 from experiments.cli import main
+from experiments.reports.catalogue import REPORTS
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("freeanchor", "analysis", "experiments", "Makefile", "pyproject.toml", "requirements.lock")
+SOURCES = ("freeanchor", "analysis", "experiments", "Makefile", "make", "pyproject.toml", "requirements.lock")
 OPTIONS = ("PROFILE=mini", "THREADS=1", "PRECISION=float32", "CHOSEN=demo")
 PAGE = "reports/mini/index.html"
-TABLES = ("table1", "table2", "table3")
-FIGURES = (
-    *(f"figure{number}" for number in range(1, 7)),
-    *("candidates", "positions", "concentration", "part_distance", "bag_boxes", "ablations", "training", "convergence"),
-    *("bag_overlap", "gallery_slender", "gallery_crowded", "gallery_random"),
-)
+TABLES = [name for name, report in REPORTS.items() if name.startswith("table")]
+FIGURES = [name for name, report in REPORTS.items() if "figure" in report.kinds]
 # Each line of the plan in turn, in one process; a slow training, so that a kill can hit it.
 RUN_ALL = """
 import shlex, sys, time
 from experiments.cli import main
-from freeanchor import train
+from freeanchor.training import loop as train
 
 seconds, step = float(sys.argv[1]), train.training_step
 
@@ -195,12 +192,13 @@ def test_a_changed_source_remakes_reports_but_no_run(whole: Path, tmp_path: Path
     """After an edit of the analyses nothing is trained or tested again, every report is written again."""
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder, copy_function=shutil.copy2)
-    (folder / "analysis" / "tables.py").touch()
+    (folder / "analysis" / "tables" / "markup.py").touch()
     verbs = [line.split()[0] for line in _plan(folder)]
     assert set(verbs) == {"report"}
     assert len(verbs) == len(set(_plan(folder))) >= len(TABLES) + len(FIGURES) + 2
 
 
+@pytest.mark.slow  # `test_train_resume` and `test_torchrun` stop and resume a training in every run
 def test_stopped_on_its_way_and_restarted_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
     """Killed while drawing, stopped with Ctrl-C in training, killed while testing: the same tables in the end."""
     folder, moment = _tree(tmp_path), random.Random(0)

@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from freeanchor.shapes import ShapesConfig, write_shapes
+from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.scene import ShapesConfig
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "torchvision_free_anchor.py"
 
@@ -24,7 +25,7 @@ def test_it_trains_and_prints_ap_before_and_after(tmp_path: Path) -> None:
     assert last.endswith("%")
 
 
-def test_a_folder_without_pictures_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_one_line(tmp_path: Path) -> None:
     """A folder that is no data set ends the example with the reader's message, not with a traceback."""
     done = _run("--data", tmp_path)
     assert done.returncode == 1

@@ -1,14 +1,18 @@
-"""The Makefile's own part: which plan it asks for, what users may call their folders. make reads a copy of it."""
+"""The Makefile: which plan it asks for, what users may call their folders, what `make help` lists. make reads a copy."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from test_end_to_end import ROOT, _environment, _make, _tree
+from test_end_to_end import ROOT, _environment
 
-from experiments.plan import _escape, _rule
+from experiments.registry.build import build_profile
+from experiments.reports.catalogue import REPORTS
+from experiments.reports.plan import escape, make_rule, make_rules
+from experiments.runs.store import Store
 
 # In place of the front door: writes down what it was given, and for `plan` and `report` leaves what they leave.
 STAND_IN = """#!/bin/sh
@@ -18,37 +22,7 @@ plan) cat rules.mk ;;
 report) mkdir -p "$(dirname "$(cat page.txt)")" && touch "$(cat page.txt)" ;;
 esac
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the sources, as if they had just been set up."""
-    return _tree(tmp_path)
-
-
-def test_a_checkpoint_put_there_by_hand_is_planned_for(folder: Path) -> None:
-    """Also where the plan is made already and the file is older than it."""
-
-    def trained() -> str:
-        answer = _make(folder, "PROFILE=coco", "CHOSEN=zoo", "-n", "reports/coco/index.html")
-        assert answer.returncode == 0, answer.stderr
-        return answer.stdout
-
-    assert "train authors-free-anchor-r50 " not in trained()
-    file = folder / "downloads" / "authors-free-anchor-r50.pth"
-    file.parent.mkdir()
-    file.touch()
-    os.utime(file, (1_500_000_000, 1_500_000_000))
-    assert "train authors-free-anchor-r50 " in trained()
-
-
-def test_processes_share_the_cores(folder: Path) -> None:
-    """Two processes of each of two runs on eight cores have two threads each."""
-    options = ("PROFILE=mini", "JOBS=2", "PROCESSES=2", "CORES=8", "-n", "reports/mini/figure1.csv")
-    answer = subprocess.run(
-        ["make", *options], cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False
-    )
-    assert "--threads 2 " in answer.stdout
+BY_HAND = "authors-free-anchor-r50"
 
 
 @pytest.fixture
@@ -60,20 +34,29 @@ def desk(tmp_path: Path) -> Path:
     command.write_text(STAND_IN)
     command.chmod(0o755)
     shutil.copy2(ROOT / "Makefile", desk)
+    shutil.copytree(ROOT / "make", desk / "make")
     for name in ("requirements.lock", "pyproject.toml", ".venv/.ready"):
         (desk / name).touch()
     return desk
 
 
-def _asked(desk: Path, data: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """`make demo` of a user's own pictures."""
-    page = Path("reports", "photos", data.name, "index.html")
+def _make(desk: Path, *arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**_environment(desk), **({"HOME": str(home)} if home else {})}
+    return subprocess.run(["make", *arguments], cwd=desk, env=environment, capture_output=True, text=True, check=False)
+
+
+def _write_rules(desk: Path, page: Path, command: str = "report index $(WHERE)") -> None:
+    """The plan that the stand-in prints: a page, and the command that makes it."""
     (desk / "page.txt").write_text(str(page))
-    rule = _rule(page, [], "@$(FREEANCHOR) report index $(WHERE)", also=" $(REPORT_NEEDS)")
-    (desk / "rules.mk").write_text(f"REPORT := {_escape(page)}\n{rule}")
+    rule = make_rule(page, [], f"@$(FREEANCHOR) {command}", also=" $(REPORT_NEEDS)")
+    (desk / "rules.mk").write_text(f"REPORT := {escape(page)}\n{rule}")
     (desk / "given.txt").write_text("")
-    command = ["make", "demo", "PROFILE=photos", f"DATA={data}", "THREADS=1", *options]
-    return subprocess.run(command, cwd=desk, env=_environment(desk), capture_output=True, text=True, check=False)
+
+
+def _asked(desk: Path, data: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`make demo` of a user's own images."""
+    _write_rules(desk, Path("reports", "photos", data.name, "index.html"))
+    return _make(desk, "demo", "PROFILE=photos", f"DATA={data}", "THREADS=1", *options)
 
 
 def _given(desk: Path) -> dict[str, list[str]]:
@@ -82,25 +65,69 @@ def _given(desk: Path) -> dict[str, list[str]]:
     return {words[0]: words[1:] for words in (call.splitlines() for call in calls) if words}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "plain",
-        "two  blanks ",
-        "Photos (2024)",
-        "my(pics)",
-        "R&D",
-        "a<b>c",
-        "it's",
-        'a"b',
-        "a`b",
-        "$HOME",
-        "$(x)",
-        "~",
-        "5%",
-    ],
-)
-def test_pictures_may_lie_in_folders_of_common_names(tmp_path: Path, desk: Path, name: str) -> None:
+def test_a_checkpoint_put_there_by_hand_is_planned_for(desk: Path) -> None:
+    """Also where the plan is made already and the file is older than it; the new plan evaluates it."""
+    _write_rules(desk, Path("reports/coco/index.html"))
+    assert _make(desk, "zoo", "PROFILE=coco").returncode == 0
+    (desk / "given.txt").write_text("")
+    assert _make(desk, "zoo", "PROFILE=coco").returncode == 0
+    assert "plan" not in _given(desk)
+    file = desk / "downloads" / f"{BY_HAND}.pth"
+    store, profile = Store(downloads=file.parent), build_profile("coco", chosen="zoo")
+    rules = [make_rules(profile, store, reports=Path("reports"), chosen="zoo")]
+    file.parent.mkdir()
+    file.touch()
+    os.utime(file, (1_500_000_000, 1_500_000_000))
+    assert _make(desk, "zoo", "PROFILE=coco").returncode == 0
+    assert "plan" in _given(desk)
+    rules.append(make_rules(profile, store, reports=Path("reports"), chosen="zoo"))
+    tested = next(str(run.directory(Path("runs"))) for run in profile.evaluations.values() if run.name == BY_HAND)
+    waited_for = [f"{tested}/measurements.csv" in _needs(text, "reports/coco/table2.csv") for text in rules]
+    assert waited_for == [False, True]
+
+
+def _needs(rules: str, target: str) -> list[str]:
+    """What a target of the rules waits for."""
+    (line,) = (line for line in rules.splitlines() if line.startswith(f"{target}:"))
+    return line.split()[1:]
+
+
+def test_processes_share_the_cores(desk: Path) -> None:
+    """Two processes of each of two runs on eight cores have two threads each."""
+    _write_rules(desk, Path("reports/mini/figure1.csv"), "train x $(WHERE) $(HOW)")
+    options = ("PROFILE=mini", "JOBS=2", "PROCESSES=2", "CORES=8", "-n", "reports/mini/figure1.csv")
+    assert "--threads 2 " in _make(desk, *options).stdout
+
+
+def test_help_lists_every_target_in_groups(desk: Path) -> None:
+    """Before anything is set up: first demo and test, then everyday ones, all reports by their titles, upkeep."""
+    (desk / ".venv/.ready").unlink()
+    for package in ("freeanchor", "analysis", "experiments"):
+        (desk / package).mkdir()
+    answer = _make(desk, "help")
+    assert answer.returncode == 0 and answer.stderr == ""
+    groups = {lines[0]: lines[1:] for lines in (part.splitlines() for part in answer.stdout.strip().split("\n\n"))}
+    targets = {group: [line.split()[0] for line in lines] for group, lines in groups.items()}
+    assert [*targets][:4] == ["First", "Everyday", "Reports", "Upkeep"]
+    assert targets["First"] == ["demo", "test"]
+    assert targets["Reports"] == [*REPORTS]
+    assert all(line.endswith(report.title) for line, report in zip(groups["Reports"], REPORTS.values(), strict=True))
+    listed = {name for names in targets.values() for name in names}
+    makefile = (desk / "Makefile").read_text()
+    assert listed >= set(re.findall(r"^([a-z][\w-]*):(?!=)", makefile, flags=re.M)) >= {"setup", "paper", "purge"}
+    assert not (desk / ".make").exists()
+    variables = next(lines for group, lines in groups.items() if group.startswith("Variables"))
+    named = [line.split("=")[0].strip() for line in variables]
+    assert named == re.findall(r"^([A-Z_]+) \?=", makefile, flags=re.M)
+
+
+NAMES = (
+    "plain", "two  blanks ", "Photos (2024)", "my(pics)", "R&D", "a<b>c", "it's", 'a"b', "a`b", "$HOME", "$(x)", "~", "5%",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_may_lie_in_folders_of_common_names(tmp_path: Path, desk: Path, name: str) -> None:
     """The front door is given the folder's name, the weights' and the credit as they are, and reports are made once."""
     data, weights = tmp_path / "up | #1 *;" / name, tmp_path / "w;eights | #2 (1).pth"
     data.mkdir(parents=True)
@@ -149,17 +176,24 @@ def test_a_changed_json_or_weights_ask_for_another_plan(tmp_path: Path, desk: Pa
 
 def test_a_home_is_found_behind_its_tilde(tmp_path: Path, desk: Path) -> None:
     """Not every shell puts it in place after DATA=; blanks behind it are no obstacle."""
-    (tmp_path / "my pictures").mkdir()
-    command = ["make", "-n", "data", "PROFILE=coco", "DATA=~/my pictures"]
-    environment = {**_environment(desk), "HOME": str(tmp_path)}
-    answer = subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, check=True)
-    assert "data coco ~/'my pictures' " in answer.stdout
+    (tmp_path / "my images").mkdir()
+    answer = _make(desk, "-n", "data", "PROFILE=coco", "DATA=~/my images", home=tmp_path)
+    assert "data coco ~/'my images' " in answer.stdout
 
 
 @pytest.mark.parametrize("goals", [("unpack", "demo"), ("paper", "pack"), ("pack", "unpack")])
-def test_runs_are_packed_alone(folder: Path, goals: tuple[str, str]) -> None:
+def test_runs_are_packed_alone(desk: Path, goals: tuple[str, str]) -> None:
     """Side by side with a training, what is packed or unpacked would depend on who is first."""
-    answer = _make(folder, "-n", *goals)
+    _write_rules(desk, Path("reports/shapes/index.html"))
+    answer = _make(desk, "-n", *goals)
     assert answer.returncode == 2
     assert "make pack and make unpack alone" in answer.stderr
-    assert _make(folder, "-n", goals[0]).returncode == 0
+    assert _make(desk, "-n", goals[0]).returncode == 0
+
+
+@pytest.mark.parametrize("goals", [("demo", "paper"), ("trials", "demo"), ("models", "ablations")])
+def test_targets_with_plans_of_their_own_are_made_one_by_one(desk: Path, goals: tuple[str, str]) -> None:
+    """One make reads one plan: two of them together are refused, and named."""
+    answer = _make(desk, "-n", *goals)
+    assert answer.returncode == 2
+    assert "each of demo, paper, zoo, ablations, trials, models plans for itself" in answer.stderr

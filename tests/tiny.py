@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from oracles.coco_folder import write_both
 
-from analysis.coco import read_detections, read_ground_truth
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import SmallResNet
-from freeanchor.checkpoints import DetectorConfig
-from freeanchor.data import InputConfig, Split, read_split
-from freeanchor.model import ModelConfig, RetinaNet
-from freeanchor.predict import Prediction
-from freeanchor.recipe import Loss
+from freeanchor.checkpoints.native import DetectorConfig
+from freeanchor.data.coco import InputConfig, Split, read_split
+from freeanchor.detector.backbones import SmallResNet
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
+from freeanchor.inference.predict import Prediction
 from freeanchor.runtime import Runtime
-from freeanchor.train import TrainConfig
+from freeanchor.training.recipe import Loss, TrainConfig
 
 MODEL = ModelConfig(
     num_classes=3,
@@ -54,7 +53,7 @@ def tiny_model(seed: int = 0, **model: Any) -> RetinaNet:
 
 
 def tiny_recipe(loss: Loss, **changes: Any) -> TrainConfig:
-    """Eight steps of three pictures at a rate that a tiny network stands."""
+    """Eight steps of three images at a rate that a tiny network stands."""
     values = {"num_steps": 8, "batch_size": 3, "lr": 0.02, "warmup_steps": 2, "max_grad_norm": 10.0, **changes}
     return TrainConfig(loss=loss, **values)
 
@@ -81,7 +80,7 @@ def written_candidates(path: Path, predictions: Sequence[Prediction], split: Spl
     """The ground truth, and the candidates as COCO results on disk, read again."""
     rows = [
         {
-            "image_id": prediction.picture.image_id,
+            "image_id": prediction.image.image_id,
             "category_id": split.category_ids[label],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,

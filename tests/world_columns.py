@@ -6,7 +6,7 @@ ground_truth, detections = columns(world)
 import numpy as np
 from oracles.coco_worlds import CocoWorld
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 
 
 def columns(world: CocoWorld) -> tuple[GroundTruth, Detections]:
@@ -25,7 +25,7 @@ def columns(world: CocoWorld) -> tuple[GroundTruth, Detections]:
 
 
 def places(rows: list[dict]) -> dict[str, np.ndarray]:
-    """Picture, category and box of COCO's rows as columns."""
+    """Image, category and box of COCO's rows as columns."""
     bbox = np.array([row["bbox"] for row in rows]).reshape(-1, 4)
     return {
         "image_id": np.array([row["image_id"] for row in rows]),

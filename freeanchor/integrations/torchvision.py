@@ -6,7 +6,7 @@ Not here: a detector of our own (`freeanchor.model`), and the conversion of torc
     terms = model(images, targets)            # training: {"positive": …, "negative": …}; minimise their sum
     detections = model.eval()(images)         # boxes, scores and labels, as torchvision gives them
 
-Pictures, targets, detections, parameters and the names in the state dict are torchvision's, so that weights go from
+Images, targets, detections, parameters and the names in the state dict are torchvision's, so that weights go from
 either detector to the other and code around the model need not change. A label is a slot of the head, as torchvision
 has it: 1 to num_classes - 1, slot 0 being left to the background. Call `use_free_anchor` before wrapping the model in
 DistributedDataParallel or torch.compile; copies and pickles of the model keep the loss. For TorchScript, which is not
@@ -27,7 +27,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from freeanchor.boxes import DELTA_WEIGHTS
-from freeanchor.losses import FreeAnchorLoss, Terms
+from freeanchor.losses.focal import Terms
+from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 TORCHVISION_PRIOR = 0.01  # of its RetinaNetClassificationHead
 
@@ -48,7 +49,7 @@ class TorchvisionLoss:
     ) -> Terms:
         """Terms `positive` and `negative` of a batch, float32; targets hold `boxes` [G, 4] and `labels` [G].
 
-        Raises ValueError where a label is no slot of the head, or where the pictures differ in their anchors.
+        Raises ValueError where a label is no slot of the head, or where the images differ in their anchors.
         """
         deltas = head_outputs["bbox_regression"]
         wide = deltas.to(torch.promote_types(deltas.dtype, torch.float32))
@@ -109,11 +110,11 @@ class AutocastAnchorGenerator(AnchorGenerator):
 
 
 def _shared_anchors(anchors: list[Tensor]) -> Tensor:
-    """The anchors [A, 4] that all pictures of a batch have; torchvision lists them once a picture."""
+    """The anchors [A, 4] that all images of a batch have; torchvision lists them once an image."""
     for image, others in enumerate(anchors[1:], start=1):
         if not torch.equal(others, anchors[0]):
             raise ValueError(
-                f"picture {image} has other anchors than picture 0; FreeAnchorLoss needs the same for a whole batch, "
+                f"image {image} has other anchors than image 0; FreeAnchorLoss needs the same for a whole batch, "
                 "as torchvision's AnchorGenerator gives"
             )
     return anchors[0]

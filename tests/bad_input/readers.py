@@ -25,18 +25,20 @@ import safetensors.torch
 import torch
 from oracles.coco_folder import small_content
 from oracles.mutations import json_bytes
-from oracles.odd_pictures import scene
+from oracles.odd_images import scene
 from tiny import tiny_detector, tiny_model
 
-from analysis.coco import read_detections, read_ground_truth
-from analysis.columns import DataError as AnalysisDataError
-from analysis.columns import Detections, GroundTruth
-from analysis.precision import detection_statistics
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.reading import read_detections, read_ground_truth
+from analysis.evaluation.precision import detection_statistics
 from bad_input.outcome import run
-from freeanchor.checkpoints import FORMAT, CheckpointError, describe, load_model
-from freeanchor.data import DataError, open_image, read_categories_file, read_split
-from freeanchor.data_check import check_folder
-from freeanchor.foreign_files import read_weights
+from freeanchor.checkpoints.foreign_files import read_weights
+from freeanchor.checkpoints.native import FORMAT, describe, load_model
+from freeanchor.data.coco import read_categories_file, read_split
+from freeanchor.data.folder_check import check_folder
+from freeanchor.data.images import open_image
+from freeanchor.errors import CheckpointError, DataError
+from freeanchor.errors import DataError as AnalysisDataError
 
 CONTENT = small_content(3)
 FOUND = [
@@ -155,7 +157,7 @@ def _split(path: Path) -> None:
     errors = [
         problem
         for problem in errors
-        if problem.kind not in ("missing pictures", "unreadable pictures", "splits without objects")
+        if problem.kind not in ("missing images", "unreadable images", "splits without objects")
     ]
     assert all(str(problem).isprintable() for problem in errors)
     try:
@@ -164,11 +166,11 @@ def _split(path: Path) -> None:
         assert errors
         raise
     assert not errors, errors
-    for picture in split.pictures:
-        assert Path(os.path.normpath(picture.path)).is_relative_to(os.path.normpath(path.parent / "images"))
-        assert picture.boxes.isfinite().all() and (picture.boxes >= 0).all()
-        assert (picture.boxes[:, 2:] > picture.boxes[:, :2]).all()
-        assert len(picture.boxes) == len(picture.labels) == len(picture.annotation_ids)
+    for image in split.images:
+        assert Path(os.path.normpath(image.path)).is_relative_to(os.path.normpath(path.parent / "images"))
+        assert image.boxes.isfinite().all() and (image.boxes >= 0).all()
+        assert (image.boxes[:, 2:] > image.boxes[:, :2]).all()
+        assert len(image.boxes) == len(image.labels) == len(image.annotation_ids)
 
 
 def _model(path: Path) -> None:
@@ -208,7 +210,7 @@ def _pickle() -> bytes:
     return pickle.dumps({"model": arrays, "epoch": 3, "names": ["x", ("y", 2.5)]})
 
 
-def _picture(path: Path) -> None:
+def _image(path: Path) -> None:
     image = open_image(path)
     assert image.mode == "RGB" and min(image.size) >= 1
 
@@ -247,7 +249,7 @@ _ALL = [
     Reader(name="torch file", file="m.pth", read=_weights, error=CheckpointError, good=_torch_file),
     Reader(name="pickle", file="m.pkl", read=_weights, error=CheckpointError, good=_pickle),
     *(
-        Reader(name=f"{form.lower()} picture", file=f"p.{form.lower()}", read=_picture, error=DataError, good=_saved(form))
+        Reader(name=f"{form.lower()} image", file=f"p.{form.lower()}", read=_image, error=DataError, good=_saved(form))
         for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")
     ),
 ]  # fmt: skip

@@ -13,9 +13,9 @@ from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_recipe
 
 from bad_input.outcome import files_in, handled, refused, run
-from freeanchor.data import InputConfig, load_sample, read_split
-from freeanchor.losses import FreeAnchorLoss
-from freeanchor.train import train
+from freeanchor.data.coco import InputConfig, load_sample, read_split
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.training.loop import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,31 +35,31 @@ WHOLE = "give it a whole number of its own"
 BOX = ("annotation 1:", "give [x, y, width, height]", "annotation 1 ", "mend or remove it")
 SIZE = "give width and height in whole pixels"
 REFUSED = {
-    "an empty file": _both("not valid json", "write it anew", other_remedy="fetch or write it again"),
-    "a truncated file": _both("not valid json", "write it anew", other_remedy="fetch or write it again"),
-    "a web page": _both("not valid json", "write it anew", other_remedy="fetch or write it again"),
+    "an empty file": _both("not valid json", "fetch or write it again"),
+    "a truncated file": _both("not valid json", "fetch or write it again"),
+    "a web page": _both("not valid json", "fetch or write it again"),
     "a list of results": _both("holds a list", "give the ground truth", other_remedy="give a COCO instances file"),
     "null": _both("holds a", "give the ground truth", other_remedy="give a COCO instances file"),
-    "a hundred thousand brackets": _both("not valid json", "write it anew", other_remedy="write it again"),
-    "a number of 5,000 digits": _both("not valid json", "write it anew", other_remedy="write it again"),
-    "bytes of something else": _both("not valid json", "write it anew", other_remedy="write it again"),
-    "a damaged gzip": _both("not valid json", "write it anew", "damaged gzip", "write it again"),
-    "no list of images": _both("images", LISTS, other_remedy="list every picture"),
-    "an empty list of images": _both("images", "at least one", other_remedy="list every picture"),
-    "images in an object": _both("images", LISTS, other_remedy="list every picture"),
+    "a hundred thousand brackets": _both("not valid json", "fetch or write it again"),
+    "a number of 5,000 digits": _both("not valid json", "fetch or write it again"),
+    "bytes of something else": _both("not valid json", "fetch or write it again"),
+    "a damaged gzip": _both("damaged gzip", "fetch or write it again"),
+    "no list of images": _both("images", LISTS, other_remedy="list every image"),
+    "an empty list of images": _both("images", "at least one", other_remedy="list every image"),
+    "images in an object": _both("images", LISTS, other_remedy="list every image"),
     "annotations that are null": _both("annotations", LISTS, other_remedy="submit the detections there"),
     "no list of categories": _both("categories", LISTS, other_remedy="list every category"),
     "an empty list of categories": _both("categories", "at least one", other_remedy="list every category"),
     "an annotation that is a list": _both("item 0", "see COCO's data format", other_remedy="mend or remove it"),
-    "two pictures of one id": _both("share the id 10", "give each its own", "picture id 10", "an id of its own"),
+    "two images of one id": _both("share the id 10", "give each its own", "image id 10", "an id of its own"),
     "two annotations of one id": _both("annotation 1", "give each its own", "annotation id 1", "an id of its own"),
     "two categories of one id": _both("share the id 9", "give each its own", "category id 9", "an id of its own"),
-    "picture ids of letters": _both("'10'", WHOLE, other_remedy="renumber them"),
-    "picture ids with fractions": _both("10.5", WHOLE, other_remedy="renumber them"),
+    "image ids of letters": _both("'10'", WHOLE, other_remedy="renumber them"),
+    "image ids with fractions": _both("10.5", WHOLE, other_remedy="renumber them"),
     "annotation ids of letters": _both("'1'", WHOLE, other_remedy="renumber them"),
     "a truth value for an id": _both("True", WHOLE, other_remedy="renumber them"),
     "an id of a hundred digits": _both("10000000", WHOLE, other_remedy="renumber them"),
-    "an unknown picture": _both("999", "list it, or drop", other_remedy="use the ground truth's own picture ids"),
+    "an unknown image": _both("999", "list it, or drop", other_remedy="use the ground truth's own image ids"),
     "an unknown category": _both("999", "list it, or drop", other_remedy="use the ground truth's own category ids"),
     "no id": _both("annotation [0]", WHOLE, "row 0", "add it"),
     "a negative width": _both(*BOX),
@@ -74,15 +74,15 @@ REFUSED = {
     "a crowd flag of letters": _both("annotation 1", "give 0, or 1", "row 0", "give 0, or 1"),
     "no annotations": _both("object", "nothing can be learned", "annotations", "evaluate on val2017"),
     "only crowds": Refusal(folder=("object", "nothing can be learned"), evaluate=None),
-    "an absolute file name": Refusal(folder=("/etc/hostname", "inside the picture folder"), evaluate=None),
-    "a file name that leaves": Refusal(folder=("../outside.png", "inside the picture folder"), evaluate=None),
-    "a file name that leaves on a detour": Refusal(folder=("sub/..", "inside the picture folder"), evaluate=None),
-    "a file name of windows": Refusal(folder=("C:", "inside the picture folder"), evaluate=None),
+    "an absolute file name": Refusal(folder=("/etc/hostname", "inside the image folder"), evaluate=None),
+    "a file name that leaves": Refusal(folder=("../outside.png", "inside the image folder"), evaluate=None),
+    "a file name that leaves on a detour": Refusal(folder=("sub/..", "inside the image folder"), evaluate=None),
+    "a file name of windows": Refusal(folder=("C:", "inside the image folder"), evaluate=None),
     "an empty file name": Refusal(folder=("image 10", "name its file"), evaluate=None),
     "a file name that is a number": Refusal(folder=("image 10", "name its file"), evaluate=None),
     "a file name with a zero byte": Refusal(folder=("image 10", "name its file"), evaluate=None),
-    "a picture of no width": Refusal(folder=("image 10", SIZE), evaluate=None),
-    "a picture of width nan": Refusal(folder=("image 10", SIZE), evaluate=None),
+    "an image of no width": Refusal(folder=("image 10", SIZE), evaluate=None),
+    "an image of width nan": Refusal(folder=("image 10", SIZE), evaluate=None),
     "a height of letters": Refusal(folder=("image 10", SIZE), evaluate=None),
     "no height": Refusal(folder=("image 10", SIZE), evaluate=None),
     "a category without a name": Refusal(folder=("category 9", "give it a name"), evaluate=None),
@@ -93,13 +93,13 @@ NOTES = {  # of evaluation, beside those on ids, areas and crowds
     "id 0 everywhere": ("annotation id 0",),
     "no area and no crowd flag": ('no "area"', 'no "iscrowd"'),
 }
-CROWD = "5,000 objects in a picture"
+CROWD = "5,000 objects in an image"
 HANDLED = [name for name in CHANGES if name not in REFUSED]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good data folder, with a picture outside that nothing may read."""
+    """A good data folder, with an image outside that nothing may read."""
     Image.new("RGB", (64, 64), "red").save(tmp_path / "outside.png")
     return write_both(tmp_path / "data")
 
@@ -127,7 +127,7 @@ def test_training_refuses_a_bad_json(name: str, folder: Path, tmp_path: Path, sm
     command = ["train", "retinanet-small-s0", "--profile", "photos", "--data", folder, *places, *small_backbone]
     if name in ("no annotations", "only crowds"):  # seen when the training is set up, which has its folder by then
         outcome = run(command)
-        assert outcome.status == 2 and "train.json: no picture has an object" in outcome.complaints[-1]
+        assert outcome.status == 2 and "train.json: no image has an object" in outcome.complaints[-1]
         assert not any(file.endswith((".safetensors", "train.json")) for file in files_in(tmp_path / "runs"))
         return
     refused(tmp_path, command, "train.json", *REFUSED[name].folder)
@@ -174,7 +174,7 @@ def test_evaluation_handles_an_odd_json(name: str, folder: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("name", HANDLED)
 def test_training_handles_an_odd_json(name: str, folder: Path, tmp_path: Path) -> None:
-    """The folder passes the check, its boxes lie inside their pictures, and a step of training is finite."""
+    """The folder passes the check, its boxes lie inside their images, and a step of training is finite."""
     _spoil(folder, name)
     outcome = run(["data", "check", folder, "--profile", "shapes"])
     assert [line for line in outcome.out.splitlines() if line.startswith("error")] in (
@@ -182,8 +182,8 @@ def test_training_handles_an_odd_json(name: str, folder: Path, tmp_path: Path) -
         [line for line in outcome.out.splitlines() if "categories differ" in line],  # ids were changed in one split
     )
     split = read_split(folder, "train")
-    for picture in split.pictures:
-        boxes = load_sample(picture, InputConfig(short_side=64)).boxes
+    for image in split.images:
+        boxes = load_sample(image, InputConfig(short_side=64)).boxes
         assert torch.isfinite(boxes).all() and (boxes >= 0).all() and (boxes <= 64).all()
     detector = replace(tiny_detector(), category_ids=split.category_ids, category_names=split.category_names)
     recipe = tiny_recipe(FreeAnchorLoss(), num_steps=1)
@@ -194,7 +194,7 @@ def test_training_handles_an_odd_json(name: str, folder: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("file_name", ["Straße 1/ein Bild.png", "日本語 写真.png", "a\u00a0b.png", "émoji 🚪.png"])
 def test_names_of_any_script_and_with_spaces_are_read(file_name: str, tmp_path: Path) -> None:
-    """Folders inside the picture folder, too; categories with such names stand in the tables as they are."""
+    """Folders inside the image folder, too; categories with such names stand in the tables as they are."""
     folder = tmp_path / "mein Ordner é"
     for split in ("train", "val"):
         content = small_content(1)
@@ -203,8 +203,8 @@ def test_names_of_any_script_and_with_spaces_are_read(file_name: str, tmp_path: 
         (folder / "images" / content["images"][0]["file_name"]).parent.mkdir(parents=True, exist_ok=True)
         write_folder(folder, split, content)
     assert run(["data", "check", folder]).status == 0
-    (picture,) = read_split(folder, "val").pictures
-    assert load_sample(picture, InputConfig(short_side=64)).image.isfinite().all()
+    (image,) = read_split(folder, "val").images
+    assert load_sample(image, InputConfig(short_side=64)).image.isfinite().all()
     found = _found(tmp_path / "found 日.json", content["annotations"])
     command = ["evaluate", "--gt", folder / "val.json", "--detections", found, "--per-category", "--resamples", "0"]
     assert "ü 日 本" in handled(command).out

@@ -12,15 +12,15 @@ import torch
 from oracles.coco_folder import small_content
 from oracles.foreign_names import RESNET18
 from oracles.foreign_states import miniature, torchvision_state
-from oracles.odd_pictures import scene
+from oracles.odd_images import scene
 from safetensors.torch import save_file
 from tiny import tiny_detector, tiny_model, tiny_recipe
 
 from bad_input.outcome import handled, refused
-from freeanchor.checkpoints import describe, save_model, save_tensors
-from freeanchor.losses import FreeAnchorLoss
-from freeanchor.recipe import build_optimizer
-from freeanchor.training_state import TrainingState
+from freeanchor.checkpoints.native import describe, save_model, save_tensors
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.training.recipe import build_optimizer
+from freeanchor.training.state import TrainingState
 
 Header = dict[str, Any]
 
@@ -36,15 +36,15 @@ class Payload:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    """A good picture."""
-    scene().save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
+def image(tmp_path: Path) -> Path:
+    """A good image."""
+    scene().save(tmp_path / "image.png")
+    return tmp_path / "image.png"
 
 
-def _detect(checkpoint: Path, picture: Path) -> list[str | Path]:
+def _detect(checkpoint: Path, image: Path) -> list[str | Path]:
     """The command that uses a checkpoint of ours."""
-    return ["detect", picture, "--checkpoint", checkpoint, "--out", picture.parent / "out"]
+    return ["detect", image, "--checkpoint", checkpoint, "--out", image.parent / "out"]
 
 
 def _ours(path: Path, change: Callable[[Header], object] = lambda header: None) -> Path:
@@ -66,9 +66,9 @@ def _set(*keys: str, value: object) -> Callable[[Header], object]:
     return change
 
 
-def test_a_good_checkpoint_detects(picture: Path, tmp_path: Path) -> None:
+def test_a_good_checkpoint_detects(image: Path, tmp_path: Path) -> None:
     """What the table below spoils is good before."""
-    handled(_detect(_ours(tmp_path / "m.safetensors"), picture))
+    handled(_detect(_ours(tmp_path / "m.safetensors"), image))
 
 
 FILES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
@@ -84,12 +84,12 @@ FILES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_files_are_refused(name: str, picture: Path, tmp_path: Path) -> None:
-    """Before a picture is read or a folder made."""
+def test_damaged_files_are_refused(name: str, image: Path, tmp_path: Path) -> None:
+    """Before an image is read or a folder made."""
     spoil, item, remedy = FILES[name]
     path = _ours(tmp_path / "m.safetensors")
     path.write_bytes(spoil(path.read_bytes()))
-    refused(tmp_path, _detect(path, picture), "m.safetensors", item, remedy)
+    refused(tmp_path, _detect(path, image), "m.safetensors", item, remedy)
 
 
 HEADERS: dict[str, tuple[Callable[[Header], object], str]] = {
@@ -117,11 +117,11 @@ HEADERS: dict[str, tuple[Callable[[Header], object], str]] = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_configurations_that_make_no_detector_are_refused(name: str, picture: Path, tmp_path: Path) -> None:
+def test_configurations_that_make_no_detector_are_refused(name: str, image: Path, tmp_path: Path) -> None:
     """The field is named with what it must be, or the nearest name that there is."""
     change, item = HEADERS[name]
     path = _ours(tmp_path / "m.safetensors", change)
-    line = refused(tmp_path, _detect(path, picture), "m.safetensors", "configuration", "")
+    line = refused(tmp_path, _detect(path, image), "m.safetensors", "configuration", "")
     assert item in line
 
 
@@ -140,43 +140,43 @@ NETWORKS: dict[str, tuple[Callable[[Header], object], str]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_weights_of_another_network_are_refused(name: str, picture: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(name: str, image: Path, tmp_path: Path) -> None:
     """The first names that do not fit are told, and no memory is taken for the network described."""
     change, item = NETWORKS[name]
     path = _ours(tmp_path / "m.safetensors", change)
-    refused(tmp_path, _detect(path, picture), "m.safetensors", item, "")
+    refused(tmp_path, _detect(path, image), "m.safetensors", item, "")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused(value: float, picture: Path, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_refused(value: float, image: Path, tmp_path: Path) -> None:
     """Rather than a detector that finds nothing, or everything."""
     tensors = {name: tensor.clone() for name, tensor in tiny_model().state_dict().items()}
     tensors["cls_head.output.weight"][0, 0, 0, 0] = value
     save_tensors(tmp_path / "m.safetensors", tensors, describe(tiny_detector()))
-    command = _detect(tmp_path / "m.safetensors", picture)
+    command = _detect(tmp_path / "m.safetensors", image)
     refused(tmp_path, command, "m.safetensors", "cls_head.output.weight", "train it again")
 
 
-def test_other_purposes_are_refused(picture: Path, tmp_path: Path) -> None:
+def test_other_purposes_are_refused(image: Path, tmp_path: Path) -> None:
     """A training's state, and tensors of somebody else."""
     model, recipe = tiny_model(), tiny_recipe(FreeAnchorLoss())
     TrainingState(model, build_optimizer(model, recipe)).save(tmp_path / "state.safetensors", recipe)
     refused(
         tmp_path,
-        _detect(tmp_path / "state.safetensors", picture),
+        _detect(tmp_path / "state.safetensors", image),
         "state.safetensors",
         "not a detector's",
         "training state",
     )
     save_file({"weight": torch.zeros(2)}, tmp_path / "theirs.safetensors")
     refused(
-        tmp_path, _detect(tmp_path / "theirs.safetensors", picture), "theirs.safetensors", "not one of ours", "convert"
+        tmp_path, _detect(tmp_path / "theirs.safetensors", image), "theirs.safetensors", "not one of ours", "convert"
     )
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])
 @pytest.mark.parametrize("command", ["convert", "detect"])
-def test_a_malicious_pickle_is_not_run(command: str, suffix: str, picture: Path, tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_not_run(command: str, suffix: str, image: Path, tmp_path: Path) -> None:
     """Whatever its file is called, and whichever command is given it, its payload stays unrun."""
     trap, path = Payload(tmp_path / "ran"), tmp_path / f"theirs.{suffix}"
     if suffix == "pth":
@@ -187,7 +187,7 @@ def test_a_malicious_pickle_is_not_run(command: str, suffix: str, picture: Path,
     item, remedy = "not a readable", "truncated"
     if command == "convert" and suffix != "safetensors":  # which torch does not even take for a pickle
         item, remedy = "was refused", "save only its state dict"
-    refused(tmp_path, convert if command == "convert" else _detect(path, picture), path.name, item, remedy)
+    refused(tmp_path, convert if command == "convert" else _detect(path, image), path.name, item, remedy)
     assert not (tmp_path / "ran").exists()
     pickle.loads(pickle.dumps(trap))
     assert (tmp_path / "ran").exists()  # the trap works
@@ -260,7 +260,7 @@ def test_categories_that_are_none_are_refused(content: Header, item: str, remedy
     refused(tmp_path, [*command, tmp_path / "ours.safetensors"], "categories.json", item, remedy)
 
 
-def test_a_model_of_ours_is_exported_only_where_it_fits(picture: Path, tmp_path: Path) -> None:
+def test_a_model_of_ours_is_exported_only_where_it_fits(image: Path, tmp_path: Path) -> None:
     """A damaged one is refused by `freeanchor export` as well."""
     save_model(tmp_path / "m.safetensors", tiny_model(), tiny_detector())
     (tmp_path / "m.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes()[:-100])

@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 from oracles.bad_annotations import changed
 from oracles.coco_folder import small_content
-from oracles.odd_pictures import scene
+from oracles.odd_images import scene
 from tiny import tiny_detector, tiny_model
 
 from bad_input.outcome import refused, run
 from freeanchor.anchors import AnchorConfig
-from freeanchor.backbones import TorchvisionResNet
-from freeanchor.checkpoints import save_model
-from freeanchor.data import InputConfig
-from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss
-from freeanchor.model import ModelConfig
-from freeanchor.postprocess import InferenceConfig
-from freeanchor.recipe import TrainConfig
+from freeanchor.checkpoints.native import save_model
+from freeanchor.data.coco import InputConfig
+from freeanchor.detector.backbones import TorchvisionResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
+from freeanchor.training.recipe import TrainConfig
 
 RUN = "freeanchor-small-s0"
 MISSPELT = {
@@ -60,15 +61,15 @@ NUMBERS = {
         ["nms", *FILES, "--out", "{out}/a.json", "--max-detections", "-1"], "--max-detections", "0 keeps all",
     ),
     "results of another kind": (["nms", *FILES, "--out", "{out}/a.csv"], "a.csv", "it holds COCO results"),
-    "a score above 1": (["detect", "{picture}", "--checkpoint", "{model}", "--min-score", "1.5"], "--min-score", "fraction"),
+    "a score above 1": (["detect", "{image}", "--checkpoint", "{model}", "--min-score", "1.5"], "--min-score", "fraction"),
     "an empty bag": (
-        ["matches", "{picture}", "--checkpoint", "{model}", "--bag-size", "0"], "--bag-size", "the paper's is 50",
+        ["matches", "{image}", "--checkpoint", "{model}", "--bag-size", "0"], "--bag-size", "the paper's is 50",
     ),
     "a box without a category": (
-        ["matches", "{picture}", "--checkpoint", "{model}", "--box", "1", "2", "3", "4"], "--category", "give --box",
+        ["matches", "{image}", "--checkpoint", "{model}", "--box", "1", "2", "3", "4"], "--category", "give --box",
     ),
     "a category that is misspelt": (
-        ["matches", "{picture}", "--checkpoint", "{model}", "--box", "1", "2", "9", "9", "--category", "boxx"],
+        ["matches", "{image}", "--checkpoint", "{model}", "--box", "1", "2", "9", "9", "--category", "boxx"],
         "'boxx'", "box",
     ),
 }  # fmt: skip
@@ -84,7 +85,7 @@ CONFIGURATIONS: dict[str, tuple[Callable[[], object], str]] = {
     "anchors of no size": (lambda: AnchorConfig(sizes=(0.0, 1.0, 2.0, 3.0, 4.0)), "positive"),
     "sizes without strides": (lambda: AnchorConfig(sizes=(32.0,)), "pair up"),
     "an empty bag": (lambda: FreeAnchorLoss(bag_size=0), "bag_size"),
-    "a picture of no size": (lambda: InputConfig(short_side=0), "short_side"),
+    "an image of no size": (lambda: InputConfig(short_side=0), "short_side"),
     "a deviation of 0": (lambda: InputConfig(std=(1.0, 0.0, 1.0)), "std"),
 }
 
@@ -99,13 +100,13 @@ def places(tmp_path: Path) -> dict[str, str]:
     ]
     for name, value in (("gt", content), ("found", found)):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
-    scene().save(tmp_path / "picture.png")
+    scene().save(tmp_path / "image.png")
     save_model(tmp_path / "model.safetensors", tiny_model(), tiny_detector())
     paths = {name: str(tmp_path / f"{name}.json") for name in ("gt", "found")}
     return {
         **paths,
         "out": str(tmp_path),
-        "picture": str(tmp_path / "picture.png"),
+        "image": str(tmp_path / "image.png"),
         "model": str(tmp_path / "model.safetensors"),
     }
 
@@ -156,7 +157,7 @@ def test_a_real_process_says_one_line(kind: str, places: dict[str, str], tmp_pat
     bad.write_text(json.dumps(changed("a negative width", small_content(2))))
     commands = {
         "detections": ["evaluate", "--gt", places["gt"], "--detections", str(bad)],
-        "checkpoint": ["detect", places["picture"], "--checkpoint", str(bad), "--out", str(tmp_path / "out")],
+        "checkpoint": ["detect", places["image"], "--checkpoint", str(bad), "--out", str(tmp_path / "out")],
     }
     code = "import sys; from experiments.cli import main; sys.exit(main())"
     result = subprocess.run(

@@ -38,7 +38,7 @@ def _every(**change: Callable[[Any], Any]) -> Callable[[Rows], Any]:
 
 
 JSON = "fetch or write it again"
-PICTURE, CATEGORY = "use the ground truth's own picture ids", "use the ground truth's own category ids"
+IMAGE, CATEGORY = "use the ground truth's own image ids", "use the ground truth's own category ids"
 BOX = "mend or remove it"
 # content of the file -> item and remedy
 REFUSED: dict[str, tuple[Callable[[Rows], Any], str, str]] = {
@@ -47,18 +47,18 @@ REFUSED: dict[str, tuple[Callable[[Rows], Any], str, str]] = {
     "null": (lambda rows: None, "bare value", "give COCO results"),
     "a row that is a list": (lambda rows: [[1, 2, 3], *rows], "item 0", BOX),
     "no score": (_without("score"), 'row 0 has no "score"', "add it"),
-    "no picture": (_without("image_id"), 'row 0 has no "image_id"', "add it"),
+    "no image": (_without("image_id"), 'row 0 has no "image_id"', "add it"),
     "no box": (_without("bbox"), 'row 0 has no "bbox"', "add it"),
     "a score of nan": (_first(score=NAN), "detection 0 has score nan", "drop or mend it"),
     "a score of infinity": (_first(score=INFINITE), "detection 0 has score inf", "drop or mend it"),
     "a score of letters": (_first(score="0.9"), "row 0 has score '0.9'", "it must be a number"),
     "a score of null": (_first(score=None), "row 0 has score None", "it must be a number"),
     "a score that is true": (_first(score=True), "row 0 has score True", "it must be a number"),
-    "an unknown picture": (_first(image_id=999), "picture id 999 (row 0)", PICTURE),
+    "an unknown image": (_first(image_id=999), "image id 999 (row 0)", IMAGE),
     "an unknown category": (_first(category_id=999), "category id 999 (row 0)", CATEGORY),
     "categories numbered as labels": (_every(category_id=lambda i: i % 3), "category id", CATEGORY),
-    "picture ids of letters": (_every(image_id=str), "'10'", "renumber them"),
-    "picture ids with fractions": (_every(image_id=float), "10.0", "renumber them"),
+    "image ids of letters": (_every(image_id=str), "'10'", "renumber them"),
+    "image ids with fractions": (_every(image_id=float), "10.0", "renumber them"),
     "an id beyond 64 bits": (_first(image_id=2**70), "row 0", "renumber them"),
     "a negative width": (_first(bbox=[10, 10, -5, 5]), "detection 0", BOX),
     "a box of nan": (_first(bbox=[10, NAN, 5, 5]), "detection 0", BOX),
@@ -76,7 +76,7 @@ HANDLED: dict[str, tuple[Callable[[Rows], Any], tuple[str, ...]]] = {
     "scores in per cent": (_every(score=lambda score: 100 * score), ("scores reach from 90 to 90",)),
     "every detection twice": (lambda rows: rows + rows, ()),
     "boxes without area": (_every(bbox=lambda box: [*box[:2], 0, 0]), ()),
-    "boxes outside their pictures": (_every(bbox=lambda box: [-500.0, -500.0, *box[2:]]), ()),
+    "boxes outside their images": (_every(bbox=lambda box: [-500.0, -500.0, *box[2:]]), ()),
     "more fields than needed": (_every(score=lambda score: score, image_id=lambda i: i), ()),
     "tied scores": (_every(score=lambda _: 0.5), ()),
 }
@@ -84,7 +84,7 @@ HANDLED: dict[str, tuple[Callable[[Rows], Any], tuple[str, ...]]] = {
 
 @pytest.fixture
 def ground_truth(tmp_path: Path) -> Path:
-    """A good ground truth of four pictures."""
+    """A good ground truth of four images."""
     path = tmp_path / "gt.json"
     path.write_text(json.dumps(CONTENT))
     return path
@@ -163,7 +163,7 @@ def test_odd_detections_are_handled(name: str, command: str, ground_truth: Path,
         ("scores that are logits", 1.0),
         ("scores in per cent", 1.0),
         ("boxes without area", 0.0),
-        ("boxes outside their pictures", 0.0),
+        ("boxes outside their images", 0.0),
         ("tied scores", 1.0),
     ],
 )

@@ -16,7 +16,7 @@ LEGACY_SHAPES = {
     "P6": [(364, 184), (256, 256), (180, 360)],
     "P7": [(724, 360), (512, 512), (364, 728)],
 }
-GRIDS_800 = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]  # FACTS A2: an 800 x 1344 px picture
+GRIDS_800 = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]  # FACTS A2: an 800 x 1344 px image
 GRIDS_960 = [(120, 168), (60, 84), (30, 42), (15, 21), (8, 11)]
 GRIDS_1280 = [(160, 268), (80, 134), (40, 67), (20, 34), (10, 17)]
 SMALL_GRIDS = [(4, 3), (2, 2), (1, 2), (1, 1), (1, 1)]
@@ -62,8 +62,8 @@ def test_exact_anchors_keep_area_and_ratio() -> None:
 
 
 @pytest.mark.parametrize(("grids", "count"), [(GRIDS_800, 201_600), (GRIDS_960, 241_767), (GRIDS_1280, 514_170)])
-def test_anchor_counts_of_full_size_pictures(grids: list, count: int) -> None:
-    """Pictures of 800, 960 and 1280 px have the authors' number of anchors."""
+def test_anchor_counts_of_full_size_images(grids: list, count: int) -> None:
+    """Images of 800, 960 and 1280 px have the authors' number of anchors."""
     assert grid_anchors(AnchorConfig(), grids).shape == (count, 4)
 
 
@@ -84,7 +84,7 @@ def test_grid_equals_the_oracle(geometry: str, centre_offset: float) -> None:
 
 
 def test_strides_do_not_depend_on_the_grid() -> None:
-    """Neighbours at P6 and P7 lie 64 and 128 px apart whatever the picture's size (not 61 and 114)."""
+    """Neighbours at P6 and P7 lie 64 and 128 px apart whatever the image's size (not 61 and 114)."""
     anchors = grid_anchors(AnchorConfig(), GRIDS_800)
     first = {level: 9 * sum(rows * columns for rows, columns in GRIDS_800[:level]) for level in (3, 4)}
     for level, stride in ((3, 64.0), (4, 128.0)):

@@ -56,17 +56,17 @@ def _twice(key: str) -> Change:
     return lambda content: {**content, key: [*content[key], dict(content[key][0])]}
 
 
-def _renumbered(picture: Callable[[int], Any], category: Callable[[int], Any], number: Callable[[int], Any]) -> Change:
+def _renumbered(image: Callable[[int], Any], category: Callable[[int], Any], number: Callable[[int], Any]) -> Change:
     """All ids replaced, consistently."""
 
     def change(content: Content) -> Content:
         for item in content["images"]:
-            item["id"] = picture(item["id"])
+            item["id"] = image(item["id"])
         for item in content["categories"]:
             item["id"] = category(item["id"])
         for item in content["annotations"]:
             item.update(
-                image_id=picture(item["image_id"]),
+                image_id=image(item["image_id"]),
                 category_id=category(item["category_id"]),
                 id=number(item["id"]),
             )
@@ -76,7 +76,7 @@ def _renumbered(picture: Callable[[int], Any], category: Callable[[int], Any], n
 
 
 def _crowded(content: Content) -> Content:
-    """5,000 objects in the first picture, which is 64 px wide and high."""
+    """5,000 objects in the first image, which is 64 px wide and high."""
     image = content["images"][0]["id"]
     for number in range(5000):
         box = [number % 56, number // 56 % 56, 4 + number % 4, 4 + number % 5]
@@ -99,15 +99,15 @@ CHANGES: dict[str, Change] = {
     "no list of categories": lambda content: {k: v for k, v in content.items() if k != "categories"},
     "an empty list of categories": _set("categories", []),
     "an annotation that is a list": lambda content: {**content, BOX: [[1, 2], *content[BOX]]},
-    "two pictures of one id": _twice("images"),
+    "two images of one id": _twice("images"),
     "two annotations of one id": _twice(BOX),
     "two categories of one id": _twice("categories"),
-    "picture ids of letters": _renumbered(str, _same, _same),
-    "picture ids with fractions": _renumbered(lambda i: i + 0.5, _same, _same),
+    "image ids of letters": _renumbered(str, _same, _same),
+    "image ids with fractions": _renumbered(lambda i: i + 0.5, _same, _same),
     "annotation ids of letters": _renumbered(_same, _same, str),
     "a truth value for an id": _first(BOX, id=True),
     "an id of a hundred digits": _first(BOX, id=10**100),
-    "an unknown picture": _first(BOX, image_id=999),
+    "an unknown image": _first(BOX, image_id=999),
     "an unknown category": _first(BOX, category_id=999),
     "no id": _without(BOX, "id"),
     "a negative width": _first(BOX, bbox=[30, 10, -20, 15]),
@@ -125,12 +125,12 @@ CHANGES: dict[str, Change] = {
     "an absolute file name": _first("images", file_name="/etc/hostname"),
     "a file name that leaves": _first("images", file_name="../outside.png"),
     "a file name that leaves on a detour": _first("images", file_name="sub/../../outside.png"),
-    "a file name of windows": _first("images", file_name="C:\\pictures\\a.png"),
+    "a file name of windows": _first("images", file_name="C:\\images\\a.png"),
     "an empty file name": _first("images", file_name=""),
     "a file name that is a number": _first("images", file_name=7),
     "a file name with a zero byte": _first("images", file_name="a\0.png"),
-    "a picture of no width": _first("images", width=0),
-    "a picture of width nan": _first("images", width=NAN),
+    "an image of no width": _first("images", width=0),
+    "an image of width nan": _first("images", width=NAN),
     "a height of letters": _first("images", height="64"),
     "no height": _without("images", "height"),
     "a category without a name": _without("categories", "name"),
@@ -140,17 +140,17 @@ CHANGES: dict[str, Change] = {
     "ids far apart": _renumbered(lambda i: i * 10**9, lambda i: i * 1000 + 7, lambda i: 2**62 - i),
     "negative ids": _renumbered(lambda i: -i, lambda i: -i, lambda i: -i),
     "a box without area": _first(BOX, bbox=[10, 10, 0, 12], area=0),
-    "a box outside the picture": _first(BOX, bbox=[200, 200, 20, 20]),
-    "a box that leaves the picture": _first(BOX, bbox=[-10, 40, 40, 50]),
+    "a box outside the image": _first(BOX, bbox=[200, 200, 20, 20]),
+    "a box that leaves the image": _first(BOX, bbox=[-10, 40, 40, 50]),
     "no area and no crowd flag": lambda content: {
         **content,
         BOX: [{k: v for k, v in item.items() if k not in ("area", "iscrowd")} for item in content[BOX]],
     },
-    "a picture without objects": lambda content: {
+    "an image without objects": lambda content: {
         **content,
         BOX: [item for item in content[BOX] if item["image_id"] != 10],
     },
-    "5,000 objects in a picture": _crowded,
+    "5,000 objects in an image": _crowded,
 }
 
 # whole files that are no COCO json

@@ -44,7 +44,7 @@ def encode(box: Box, anchor: Box) -> Box:
 
 
 def decode(deltas: Box, anchor: Box) -> Box:
-    """The box that `deltas`, coded with (10, 10, 5, 5), lead to from `anchor`; not clipped to any picture."""
+    """The box that `deltas`, coded with (10, 10, 5, 5), lead to from `anchor`; not clipped to any image."""
     anchor_x, anchor_y, anchor_width, anchor_height = _centre_form(anchor)
     dx, dy, dw, dh = (value / weight for weight, value in zip(CODER_WEIGHTS, deltas, strict=True))
     x, y = anchor_x + dx * anchor_width, anchor_y + dy * anchor_height
@@ -54,7 +54,7 @@ def decode(deltas: Box, anchor: Box) -> Box:
 
 
 def clip(box: Box, height: float, width: float) -> Box:
-    """The part of the box inside the picture [0, width] x [0, height]."""
+    """The part of the box inside the image [0, width] x [0, height]."""
     return (
         min(max(box[0], 0.0), width),
         min(max(box[1], 0.0), height),

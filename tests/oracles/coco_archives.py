@@ -12,7 +12,7 @@ from oracles.coco_folder import draw, small_content
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
-    """A zip, its pictures stored and its json deflated, as COCO's."""
+    """A zip, its images stored and its json deflated, as COCO's."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as bundle:
         for name, content in files.items():
@@ -21,7 +21,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 def coco_files() -> dict[str, dict[str, bytes]]:
-    """The files of a small COCO by archive: the json of both splits with one that is not wanted, and the pictures."""
+    """The files of a small COCO by archive: the json of both splits with one that is not wanted, and the images."""
     files: dict[str, dict[str, bytes]] = {"annotations": {"annotations/captions_val2017.json": b"{}"}}
     for split, num_images in (("val", 4), ("train", 6)):
         content = small_content(num_images, seed=num_images, num_objects=4)

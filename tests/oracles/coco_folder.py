@@ -17,7 +17,7 @@ COLOURS = {9: (230, 40, 40), 2: (40, 220, 40), 5: (60, 60, 240)}
 def small_content(
     num_images: int = 6, *, size: tuple[int, int] = (64, 64), num_objects: int = 2, seed: int = 0
 ) -> dict[str, Any]:
-    """The json of a split of pictures `size` (width, height), each with `num_objects` rectangles inside it."""
+    """The json of a split of images `size` (width, height), each with `num_objects` rectangles inside it."""
     generator = np.random.default_rng(seed)
     annotations = []
     for image in range(num_images):
@@ -40,7 +40,7 @@ def annotation(number: int, image: int, category: int, box: list[float], **extra
 
 
 def draw(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Image.Image:
-    """Noise with a filled rectangle for each of the picture's annotations."""
+    """Noise with a filled rectangle for each of the image's annotations."""
     pixels = np.random.default_rng(image["id"]).integers(
         90, 130, size=(image["height"], image["width"], 3), dtype=np.uint8
     )
@@ -52,7 +52,7 @@ def draw(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Image.Imag
 
 
 def write_folder(directory: Path, split: str, content: dict[str, Any], *, layout: str = "flat") -> Path:
-    """Write json and pictures of one split, in the flat layout or in COCO's own; returns `directory`."""
+    """Write json and images of one split, in the flat layout or in COCO's own; returns `directory`."""
     flat = layout == "flat"
     annotations = directory / f"{split}.json" if flat else directory / "annotations" / f"instances_{split}2017.json"
     folder = directory / ("images" if flat else f"{split}2017")
@@ -65,7 +65,7 @@ def write_folder(directory: Path, split: str, content: dict[str, Any], *, layout
 
 
 def write_both(directory: Path, *, size: tuple[int, int] = (64, 64), num_objects: int = 2) -> Path:
-    """A whole small data set: six pictures to train on, four to test on, named apart."""
+    """A whole small data set: six images to train on, four to test on, named apart."""
     for split, num_images, seed in (("train", 6, 0), ("val", 4, 1)):
         content = small_content(num_images, size=size, num_objects=num_objects, seed=seed)
         for image in content["images"]:

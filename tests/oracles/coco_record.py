@@ -29,10 +29,10 @@ def coco_of(content: dict) -> COCO:
     return coco
 
 
-def with_pictures_repeated(content: dict, found: list[dict], counts: dict[int, int]) -> tuple[dict, list[dict]]:
-    """The data set in which picture i occurs `counts[i]` times, each time under an id of its own.
+def with_images_repeated(content: dict, found: list[dict], counts: dict[int, int]) -> tuple[dict, list[dict]]:
+    """The data set in which image i occurs `counts[i]` times, each time under an id of its own.
 
-    Copies are numbered in the order of the old ids, so equal scores of different pictures keep their order.
+    Copies are numbered in the order of the old ids, so equal scores of different images keep their order.
     """
     images, annotations, detections = [], [], []
     for old in sorted(counts):

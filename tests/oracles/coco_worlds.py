@@ -44,11 +44,11 @@ levels = st.sampled_from(LEVELS)
 
 
 @st.composite
-def coco_worlds(draw, *, ties_within_pictures: bool = True) -> CocoWorld:
-    """Up to 5 pictures, 4 categories, 18 objects and 25 detections; now and then a flood of detections, or a row.
+def coco_worlds(draw, *, ties_within_images: bool = True) -> CocoWorld:
+    """Up to 5 images, 4 categories, 18 objects and 25 detections; now and then a flood of detections, or a row.
 
-    Pictures and categories may have objects, detections, both or nothing, and come in any order of their ids. Without
-    `ties_within_pictures` scores of one picture and category differ; those of different pictures may still be equal.
+    Images and categories may have objects, detections, both or nothing, and come in any order of their ids. Without
+    `ties_within_images` scores of one image and category differ; those of different images may still be equal.
     """
     image_ids = draw(st.permutations([0, 2, 5, 7, 139]))[: draw(st.integers(1, 5))]
     category_ids = draw(st.permutations([0, 3, 17, 90]))[: draw(st.integers(1, 4))]
@@ -70,7 +70,7 @@ def coco_worlds(draw, *, ties_within_pictures: bool = True) -> CocoWorld:
         "categories": [{"id": i, "name": f"category {i}"} for i in category_ids],
         "annotations": [{**row, "id": 3 * i + 1} for i, row in enumerate(objects)],
     }
-    return CocoWorld(content=content, found=found if ties_within_pictures else _untied(found))
+    return CocoWorld(content=content, found=found if ties_within_images else _untied(found))
 
 
 @st.composite
@@ -94,7 +94,7 @@ def _objects(draw, places) -> list[dict]:
 
 @st.composite
 def _detection(draw, places, objects: list[dict]) -> dict:
-    """A detection derived from an object, mostly of its category and picture, or a box of its own."""
+    """A detection derived from an object, mostly of its category and image, or a box of its own."""
     image_id, category_id = draw(places)
     if not objects or draw(st.integers(0, 5)) == 0:
         bbox = [*draw(corners), *draw(extents)]
@@ -108,7 +108,7 @@ def _detection(draw, places, objects: list[dict]) -> dict:
 
 @st.composite
 def _flood(draw, places, objects: list[dict]) -> list[dict]:
-    """95 to 130 detections of one picture and category, with scores tied, falling, rising or in steps."""
+    """95 to 130 detections of one image and category, with scores tied, falling, rising or in steps."""
     image_id, category_id = draw(places)
     if objects and draw(st.booleans()):
         image_id, category_id = (draw(st.sampled_from(objects))[key] for key in ("image_id", "category_id"))
@@ -132,7 +132,7 @@ def _flood(draw, places, objects: list[dict]) -> list[dict]:
 
 @st.composite
 def _row(draw, image_ids: list[int], category_ids: list[int]) -> tuple[list[dict], list[dict]]:
-    """10 or 20 objects of a category over all pictures, and detections of some: a recall meets a level, or just not."""
+    """10 or 20 objects of a category over all images, and detections of some: a recall meets a level, or just not."""
     category_id, bbox = draw(st.sampled_from(category_ids)), [300.0, 300.0, 20.0, 20.0]
     count = draw(st.sampled_from([10, 20]))
     # 0.7 and 0.35 are levels that recall reaches in decimals and misses in floats
@@ -185,7 +185,7 @@ def derived(bbox, variant: str, k: int) -> list[float]:
 
 
 def _untied(found: list[dict]) -> list[dict]:
-    """The same detections with scores that differ within each picture and category, but not between pictures."""
+    """The same detections with scores that differ within each image and category, but not between images."""
     rank: dict[tuple, int] = defaultdict(int)
     rows = []
     for row in found:
@@ -213,12 +213,12 @@ def traits(world: CocoWorld) -> set[str]:
     holds = {
         "no detections": not found,
         "crowd region that is found": any(overlap >= 0.5 and g["iscrowd"] for overlap, g, _ in pairs),
-        "scores tied within a picture": len(set(within)) < len(within),
-        "scores tied across pictures": len({key[:2] for key in by_class}) < len(by_class),
+        "scores tied within an image": len(set(within)) < len(within),
+        "scores tied across images": len({key[:2] for key in by_class}) < len(by_class),
         "category without objects": bool(set(categories) - {key[1] for key in place["g"]}),
         "category without detections": bool(set(categories) - {key[1] for key in place["d"]}),
-        "picture without objects or detections": bool(set(images) - {key[0] for key in place["g"] + place["d"]}),
-        "over 100 of a picture and category": any(place["d"].count(key) > MORE_THAN_COUNTED for key in set(place["d"])),
+        "image without objects or detections": bool(set(images) - {key[0] for key in place["g"] + place["d"]}),
+        "over 100 of an image and category": any(place["d"].count(key) > MORE_THAN_COUNTED for key in set(place["d"])),
         "ten objects of a category": any(sum(key[1] == k for key in place["g"]) >= 10 for k in categories),
         "object's area at a size border": any(row["area"] in (SMALL, MEDIUM) for row in objects),
         "detection's area at a size border": any(row["bbox"][2] * row["bbox"][3] in (SMALL, MEDIUM) for row in found),

@@ -15,8 +15,8 @@ def iou(a, b, *, crowd: bool = False) -> float:
     return width * height / (area_b if crowd else area_a + area_b - width * height)
 
 
-def match_picture(objects, detections, tau: float) -> dict[int, int]:
-    """What each detection (by row) takes (object's row) in one picture and category.
+def match_image(objects, detections, tau: float) -> dict[int, int]:
+    """What each detection (by row) takes (object's row) in one image and category.
 
     `objects`: (row, box, crowd, ignored); `detections`: (row, box, score). 100 best detections; best score first.
     """
@@ -40,7 +40,7 @@ def match_picture(objects, detections, tau: float) -> dict[int, int]:
 
 
 def match_all(ground_truth, detections, tau: float, object_ignored) -> dict[int, int]:
-    """`match_picture` for every picture and category; detections beyond the 100 best are absent from the result."""
+    """`match_image` for every image and category; detections beyond the 100 best are absent from the result."""
     result = {}
     for image in ground_truth.image_ids:
         for category in ground_truth.category_ids:
@@ -54,7 +54,7 @@ def match_all(ground_truth, detections, tau: float, object_ignored) -> dict[int,
                 for row in range(len(detections.boxes))
                 if detections.image_id[row] == image and detections.category_id[row] == category
             ]
-            result |= match_picture(objects, found, tau)
+            result |= match_image(objects, found, tau)
     return result
 
 

@@ -1,14 +1,14 @@
-"""Small random detection data sets for properties: many ties, crowd regions, absent classes, empty pictures."""
+"""Small random detection data sets for properties: many ties, crowd regions, absent classes, empty images."""
 
 import numpy as np
 from hypothesis import strategies as st
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 
 
 @st.composite
 def detection_sets(draw, *, distinct_scores: bool = False) -> tuple[GroundTruth, Detections]:
-    """A ground truth of up to 5 pictures and 4 classes, and detections, every so often beyond 100 in a picture."""
+    """A ground truth of up to 5 images and 4 classes, and detections, every so often beyond 100 in an image."""
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     num_images = draw(st.integers(1, 5))
     num_classes = draw(st.integers(1, 4))
@@ -61,8 +61,8 @@ def random_detections(generator, ground_truth: GroundTruth, count: int, *, disti
     return Detections(image_id=image_id, category_id=category_id, boxes=boxes, scores=levels)
 
 
-def only_pictures(ground_truth: GroundTruth, detections: Detections, image_ids) -> tuple[GroundTruth, Detections]:
-    """The data set of some pictures alone, each as often as it is listed (copies follow each other in id order)."""
+def only_images(ground_truth: GroundTruth, detections: Detections, image_ids) -> tuple[GroundTruth, Detections]:
+    """The data set of some images alone, each as often as it is listed (copies follow each other in id order)."""
     chosen = sorted(int(i) for i in image_ids)
     rows = [np.flatnonzero(ground_truth.image_id == i) for i in chosen]
     found = [np.flatnonzero(detections.image_id == i) for i in chosen]

@@ -1,4 +1,4 @@
-"""Four foreign detectors from a state dict and a picture to boxes in the file's frame, each as its code base does it.
+"""Four foreign detectors from a state dict and an image to boxes in the file's frame, each as its code base does it.
 
 torchvision's own model stands for itself; here its network alone is written out, to test the one the others share.
 
@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from oracles.foreign_boxes import STRIDES, Candidate, Coding, best_of_level, clip, suppress
 from oracles.foreign_forward import Maps, State, flatten, forward
-from oracles.foreign_names import AUTHORS, DETECTRON2, MMDETECTION, Architecture, Layout
-from oracles.foreign_pictures import (
+from oracles.foreign_images import (
     CAFFE_MEAN,
     MSRA_MEAN,
     RGB_MEAN,
@@ -25,6 +24,7 @@ from oracles.foreign_pictures import (
     resize_opencv,
     resize_pil,
 )
+from oracles.foreign_names import AUTHORS, DETECTRON2, MMDETECTION, Architecture, Layout
 from PIL import Image
 from torch import Tensor
 
@@ -65,7 +65,7 @@ def _mmdetection_boxes(candidates: list[Candidate], inside: Size, file: Size) ->
 
 
 def _detectron2_boxes(candidates: list[Candidate], inside: Size, file: Size) -> list[Candidate]:
-    """Suppressed as decoded, beyond the picture's edges too; the best scaled, clipped, the empty ones dropped."""
+    """Suppressed as decoded, beyond the image's edges too; the best scaled, clipped, the empty ones dropped."""
     across, down = file[0] / inside[0], file[1] / inside[1]
     results = []
     for score, label, (x1, y1, x2, y2) in suppress(candidates, NMS_IOU, pixel=0.0)[:MOST]:
@@ -129,13 +129,13 @@ DETECTRON2_RETINANET = CodeBase(
 
 
 def prepare(base: CodeBase, image: Image.Image, short: int, longest: int) -> tuple[Tensor, Size]:
-    """The network's input for a picture, and the picture's size inside it."""
+    """The network's input for an image, and the image's size inside it."""
     size = base.size(*image.size, short, longest)
     return network_input(base.resize(image, size), base.mean, base.std, bgr=base.bgr), size
 
 
 def from_maps(base: CodeBase, size: Architecture, maps: Maps, inside: Size, file: Size) -> Found:
-    """Detections in the file's pixels from the heads' output for a picture that measures `inside` in the network."""
+    """Detections in the file's pixels from the heads' output for an image that measures `inside` in the network."""
     candidates: list[Candidate] = []
     per_level = []
     for level in range(len(STRIDES)):
@@ -155,6 +155,6 @@ def from_maps(base: CodeBase, size: Architecture, maps: Maps, inside: Size, file
 
 
 def detect(base: CodeBase, state: State, size: Architecture, image: Image.Image, short: int, longest: int) -> Found:
-    """Detections of one picture in its file's pixels."""
+    """Detections of one image in its file's pixels."""
     images, inside = prepare(base, image, short, longest)
     return from_maps(base, size, forward(state, base.layout, size, images), inside, image.size)

@@ -1,4 +1,4 @@
-"""The network of a foreign checkpoint as plain functions of its state dict: no modules, nothing learned, one picture in.
+"""The network of a foreign checkpoint as plain functions of its state dict: no modules, nothing learned, one image in.
 
 maps = forward(state, AUTHORS, RESNET50, images)     # maps.logits: five [B, 9 K, h, w], finest first
 rows = flatten(maps.logits, 80)                      # [B, A, K] in the format's own order of anchors
@@ -96,7 +96,7 @@ def _head(state: State, tower: list[str], output: str, levels: list[Tensor]) -> 
 
 @torch.no_grad()
 def forward(state: State, layout: Layout, size: Architecture, images: Tensor) -> Maps:
-    """Both heads' maps for normalised pictures [B, 3, H, W] whose sides are multiples of 32."""
+    """Both heads' maps for normalised images [B, 3, H, W] whose sides are multiples of 32."""
     levels = pyramid(state, layout, backbone(state, layout, size, images))
     return Maps(
         logits=_head(state, layout.tower(layout.cls_tower, size.head_depth), layout.cls_output, levels),

@@ -24,7 +24,7 @@ from oracles.foreign_names import (
 from torch import Tensor
 
 State = dict[str, Tensor]
-PIXEL_STD = 60.0  # where the picture is not divided by its deviation, the stem's weights are
+PIXEL_STD = 60.0  # where the image is not divided by its deviation, the stem's weights are
 LOGIT_STD, DELTA_STD = 0.016, 0.006  # of the output convolutions, for 256 channels
 STAGE_SIZES = (2.8, 3.6, 3.6)  # about what C3, C4 and C5 come to (measured: 2, 3.6, 4.5); the laterals divide by it
 

@@ -47,7 +47,7 @@ class LossInputs:
 
 
 def random_boxes(count: int, generator: torch.Generator, side: float = 64.0) -> Tensor:
-    """Boxes [count, 4] of sides 10 to 40 px with centres in a square picture, float64."""
+    """Boxes [count, 4] of sides 10 to 40 px with centres in a square image, float64."""
     centres = side * torch.rand(count, 2, generator=generator, dtype=torch.float64)
     sides = 10 + 30 * torch.rand(count, 2, generator=generator, dtype=torch.float64)
     return torch.cat([centres - sides / 2, centres + sides / 2], dim=1)
@@ -65,7 +65,7 @@ def _deltas_near_objects(anchors: Tensor, gt_boxes: Tensor, noise: float, genera
 def random_inputs(
     seed: int, *, num_objects: tuple = (3, 2), num_anchors: int = 24, num_classes: int = 3, noise: float = 0.7
 ) -> LossInputs:
-    """Generic float64 inputs: one picture for each entry of `num_objects`."""
+    """Generic float64 inputs: one image for each entry of `num_objects`."""
     generator = torch.Generator().manual_seed(seed)
     anchors = random_boxes(num_anchors, generator)
     gt_boxes = [random_boxes(count, generator) for count in num_objects]
@@ -95,7 +95,7 @@ def exact_threshold_inputs() -> LossInputs:
 
 
 def _with_boxes(change: Callable[[Tensor], Tensor]) -> LossInputs:
-    """Generic inputs whose first picture's objects are changed after the predictions were made."""
+    """Generic inputs whose first image's objects are changed after the predictions were made."""
     inputs = random_inputs(11).to(torch.float32)
     return replace(inputs, gt_boxes=[change(inputs.gt_boxes[0]), *inputs.gt_boxes[1:]])
 
@@ -112,7 +112,7 @@ def _extreme_logits() -> LossInputs:
 
 
 EDGE_CASES: dict[str, Callable[[], LossInputs]] = {
-    "picture without objects": lambda: random_inputs(1, num_objects=(3, 0)).to(torch.float32),
+    "image without objects": lambda: random_inputs(1, num_objects=(3, 0)).to(torch.float32),
     "batch without objects": lambda: random_inputs(2, num_objects=(0, 0)).to(torch.float32),
     "fewer anchors than the bag": lambda: random_inputs(3, num_anchors=3).to(torch.float32),
     "a single anchor": lambda: random_inputs(4, num_anchors=1).to(torch.float32),

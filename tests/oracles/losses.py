@@ -1,4 +1,4 @@
-"""Both training losses as loops over pictures, objects, anchors and classes.
+"""Both training losses as loops over images, objects, anchors and classes.
 
 `detection_customized_loss` is Eq. 7 in the paper's symbols, with the authors' choices where the paper is silent (FACTS
 A6, A7). `retinanet_loss` is Eq. 1 with focal loss and the normalisers of FACTS A5. Logits and deltas are tensors, so
@@ -102,7 +102,7 @@ def retinanet_loss(
     gamma: float,
     transition: float,
 ) -> tuple[Tensor, Tensor]:
-    """Focal loss over (positives + pictures), and smooth-L1 over four times the positives, at least one."""
+    """Focal loss over (positives + images), and smooth-L1 over four times the positives, at least one."""
     A = _as_boxes(anchors)
     classification, box, num_positives = logits.sum() * 0, deltas.sum() * 0, 0
     for a_cls, a_delta, boxes, labels in zip(logits.sigmoid(), deltas, gt_boxes, gt_labels, strict=True):

@@ -7,7 +7,7 @@ RATIOS = (0.5, 1.0, 2.0)
 
 
 def make_matches(seed=0, *, steps=(250, 1000), objects=((11, (20.0, 30.0, 80.0, 70.0)),), bag_size=50, ratios=RATIOS):
-    """A frame of matches of one picture; objects are (annotation id, xyxy box), the part lies near the left edge."""
+    """A frame of matches of one image; objects are (annotation id, xyxy box), the part lies near the left edge."""
     rng = np.random.default_rng(seed)
     rows = []
     for annotation_id, box in objects:

@@ -56,7 +56,7 @@ def saturated_linear(x: float, t1: float, t2: float) -> float:
 
 
 def match_probability(predicted: list[Box], gt_box: Box, match_iou: float) -> list[float]:
-    """P{a_j -> b_i} for every predicted box j of one picture: t2 is the best IoU over all of them (D4)."""
+    """P{a_j -> b_i} for every predicted box j of one image: t2 is the best IoU over all of them (D4)."""
     overlaps = [iou(box, gt_box) for box in predicted]
     return [saturated_linear(overlap, match_iou, max(overlaps)) for overlap in overlaps]
 

@@ -6,7 +6,7 @@ truth, detections, recall = measured(seed=1, noise=0.1)
 import numpy as np
 import pandas as pd
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 
 NUM_IMAGES, NUM_OBJECTS = 12, 40
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from oracles.detection_sets import random_detections, random_ground_truth
 
-from analysis.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth
 
 
 def random_sets(seed: int = 0, num_detections: int = 400) -> tuple[GroundTruth, Detections]:
-    """Twelve pictures, three classes, sixty objects, candidates with distinct scores."""
+    """Twelve images, three classes, sixty objects, candidates with distinct scores."""
     generator = np.random.default_rng(seed)
     ground_truth = random_ground_truth(generator, 12, 3, 60)
     return ground_truth, random_detections(generator, ground_truth, num_detections, distinct_scores=True)

@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 
 from PIL import Image
 
-SIZE = (40, 30)  # width, height of all pictures that do not say otherwise
-Objects = Mapping[str, Sequence[str]]  # the xml of a picture's objects, by its name without extension
+SIZE = (40, 30)  # width, height of all images that do not say otherwise
+Objects = Mapping[str, Sequence[str]]  # the xml of an image's objects, by its name without extension
 DOG, CAT = "dog", "cat"
 
 
@@ -35,7 +35,7 @@ def voc_xml(
 
 
 def draw(path: Path, *, size: tuple[int, int] = SIZE, grey: int = 90, exif_orientation: int | None = None) -> Path:
-    """A picture of one grey, of the kind its extension says; returns `path`."""
+    """An image of one grey, of the kind its extension says; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     if exif_orientation is not None:
@@ -44,20 +44,20 @@ def draw(path: Path, *, size: tuple[int, int] = SIZE, grey: int = 90, exif_orien
     return path
 
 
-def write_pictures(
+def write_images(
     annotations: Path,
-    pictures: Path,
+    images: Path,
     objects: Objects,
     *,
     suffix: str = ".jpg",
     size: tuple[int, int] = SIZE,
     grey: int = 90,
 ) -> None:
-    """An xml and a picture for each name, in the folders given."""
+    """An xml and an image for each name, in the folders given."""
     annotations.mkdir(parents=True, exist_ok=True)
     for stem, items in objects.items():
         name = f"{stem}{suffix}"
-        draw(pictures / name, size=size, grey=grey)
+        draw(images / name, size=size, grey=grey)
         (annotations / f"{stem}.xml").write_text(voc_xml(items, filename=name, size=size), encoding="utf-8")
 
 
@@ -71,26 +71,26 @@ def write_lists(root: Path, lists: Mapping[str, Sequence[str]]) -> None:
 
 def write_official(root: Path, objects: Objects, lists: Mapping[str, Sequence[str]]) -> Path:
     """VOC's own layout; returns `root`."""
-    write_pictures(root / "Annotations", root / "JPEGImages", objects)
+    write_images(root / "Annotations", root / "JPEGImages", objects)
     if lists:
         write_lists(root, lists)
     return root
 
 
 def write_flat(root: Path, splits: Mapping[str, Objects]) -> Path:
-    """Folders of a split each, xml beside pictures; the pictures of each split are of another grey; returns `root`."""
+    """Folders of a split each, xml beside images; the images of each split are of another grey; returns `root`."""
     for position, (split, objects) in enumerate(splits.items()):
-        write_pictures(root / split, root / split, objects, grey=60 + 50 * position)
+        write_images(root / split, root / split, objects, grey=60 + 50 * position)
     return root
 
 
-def numbered(num_pictures: int, name: str = DOG) -> dict[str, list[str]]:
-    """As many pictures with an object each: p01, p02 and so on."""
-    return {f"p{number:02d}": [voc_object(name)] for number in range(1, num_pictures + 1)}
+def numbered(num_images: int, name: str = DOG) -> dict[str, list[str]]:
+    """As many images with an object each: p01, p02 and so on."""
+    return {f"p{number:02d}": [voc_object(name)] for number in range(1, num_images + 1)}
 
 
 def small_official(root: Path) -> Path:
-    """Two pictures to train on and one to test on, dog and cat in both."""
+    """Two images to train on and one to test on, dog and cat in both."""
     pair = [voc_object(DOG, (1, 1, 40, 30)), voc_object(CAT, (11, 6, 20, 25))]
     return write_official(root, {"a": pair, "b": pair[:1], "c": pair}, {"train": ["a", "b"], "val": ["c"]})
 

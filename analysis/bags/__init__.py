@@ -1,0 +1,1 @@
+"""What a detector says inside its bags."""

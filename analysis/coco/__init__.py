@@ -1,0 +1,1 @@
+"""COCO files as columns of numpy arrays."""

@@ -1,0 +1,1 @@
+"""Metrics of detections and candidates, with intervals."""

@@ -1,0 +1,1 @@
+"""Every figure: a frame in, a matplotlib figure out."""

@@ -1,0 +1,228 @@
+"""Figs. 5 and 6: both detectors on square and slender objects, and in images of growing crowdedness.
+
+What it is: drawing measured values. What it is not: measuring them (`analysis.breakdowns`, `analysis.statistics`).
+
+    figure5(frame)      # columns detector, panel, label, median_aspect, num_objects, value, low, high
+    figure6(frame)      # columns detector, bin, num_images, num_objects, value, low, high
+
+Values are fractions; the axes show percent. A value of nan is a run that was not made, and the figure says so. Columns
+`minimum` and `maximum`, where given, are the range over seeds.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from analysis.figures.style import (
+    COLOURS,
+    DETECTORS,
+    FAINT_INK,
+    FREEANCHOR,
+    INK,
+    MARKERS,
+    RETINANET,
+    detectors_in,
+    error_lengths,
+    new_figure,
+    say_not_run,
+    styled,
+)
+
+GAIN = "gain"  # what stands in the column `detector` of rows with FreeAnchor - RetinaNet
+_BAR_WIDTH = 0.36
+_ERROR_LOOK: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "capthick": 1.2}
+
+
+@styled
+def figure5(frame: pd.DataFrame) -> Figure:
+    """Fig. 5: AP on square and slender objects, and of each category against how slender its objects are.
+
+    Rows of panel "group" (`label` square, middle, slender) become bars on the left, with FreeAnchor's gain above each
+    pair; rows of panel "category" become points on the right, the two of a category joined by a line.
+    """
+    figure = new_figure(7.4, 3.5)
+    groups, categories = figure.subplots(1, 2, width_ratios=[1, 1.25], sharey=True)
+    _draw_groups(groups, frame[frame.panel == "group"])
+    _draw_categories(categories, frame[frame.panel == "category"])
+    groups.autoscale(axis="y")  # both panels on one scale that holds the points of both
+    groups.set_ylim(bottom=0)
+    _legend_above(figure, frame)
+    return figure
+
+
+@styled
+def figure6(frame: pd.DataFrame) -> Figure:
+    """Fig. 6: AP against the number of objects in an image, and below it what FreeAnchor gains in each bin.
+
+    Rows of detector "gain" hold the difference; where there are none it is taken from the two detectors, without
+    interval. `bin` is a label such as `3-7`, or a metric's `objects_3_7`; bins keep the frame's order.
+    """
+    figure = new_figure(5.2, 4.9)
+    curves, gains = figure.subplots(2, 1, sharex=True, height_ratios=[2.1, 1])
+    bins = frame.drop_duplicates("bin").reset_index(drop=True)
+    _draw_crowdedness(curves, frame, list(bins.bin))
+    _draw_gains(gains, frame, bins)
+    _legend_above(figure, frame)
+    return figure
+
+
+def bin_label(name: str) -> str:
+    """A bin of `analysis.breakdowns` as readers see it: `objects_3_7` is `3–7`, `objects_13_plus` is `13+`."""
+    low, _, high = str(name).removeprefix("objects_").replace("-", "_").partition("_")
+    return f"{low}+" if high == "plus" else f"{low}–{high}" if high else low
+
+
+def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
+    if not rows.value.notna().any():
+        say_not_run(axes)
+        return
+    labels = list(rows.label.unique())
+    for detector, shift in zip(DETECTORS, (-_BAR_WIDTH / 2, _BAR_WIDTH / 2), strict=True):
+        own = rows[rows.detector == detector].set_index("label").reindex(labels)
+        places = np.arange(len(labels)) + shift
+        axes.bar(places, 100 * own.value, _BAR_WIDTH * 0.94, color=COLOURS[detector], label=detector)
+        axes.errorbar(places, 100 * own.value, error_lengths(own), fmt="none", ecolor=INK, **_ERROR_LOOK)
+        _draw_seed_range(axes, places, own)
+        for place in places[own.value.isna()]:
+            axes.text(place, 0.5, "not run", rotation=90, ha="center", va="bottom", color=FAINT_INK, style="italic")
+    for place, label in enumerate(labels):
+        _annotate_gain(axes, place, rows[rows.label == label].set_index("detector"))
+    axes.set_xticks(range(len(labels)), [_with_count(label, rows) for label in labels])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    axes.margins(y=0.16)
+    axes.set_ylim(bottom=0)
+    axes.set(ylabel="AP (%)")
+    axes.set_title("Objects by aspect ratio")
+
+
+def _annotate_gain(axes: Axes, place: float, pair: pd.DataFrame) -> None:
+    """FreeAnchor's gain above a pair of bars; nothing where one of them was not run."""
+    values = pair.value.reindex(list(DETECTORS))
+    if values.isna().any():
+        return
+    top = 100 * float(pair[["value", "high"]].max().max())
+    text = f"{100 * (values[FREEANCHOR] - values[RETINANET]):+.1f}"
+    axes.annotate(text, (place, top), (0, 5), textcoords="offset points", ha="center", va="bottom", fontweight="bold")
+
+
+def _with_count(label: str, rows: pd.DataFrame) -> str:
+    counts = rows.loc[rows.label == label, "num_objects"].dropna()
+    return f"{label}\n{int(counts.iloc[0]):,} objects" if len(counts) else label
+
+
+def _draw_categories(axes: Axes, rows: pd.DataFrame) -> None:
+    if not rows.value.notna().any():
+        say_not_run(axes)
+        return
+    for _, own in rows.groupby("label", sort=False):
+        pair = own.set_index("detector").reindex(list(DETECTORS))
+        axes.plot(pair.median_aspect, 100 * pair.value, color="#B9BFC6", linewidth=1.2, zorder=1)
+    for detector in detectors_in(rows):
+        own = rows[rows.detector == detector]
+        axes.scatter(
+            own.median_aspect, 100 * own.value, s=34, color=COLOURS[detector], marker=MARKERS[detector], zorder=3,
+            edgecolor="white", linewidth=0.6, label=detector,
+        )  # fmt: skip
+    _use_ratio_axis(axes, rows.median_aspect[np.isfinite(rows.median_aspect)])
+    axes.margins(y=0.16)
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="median aspect ratio of the category", ylabel="AP (%)")
+    axes.label_outer()
+    axes.set_title("Categories")
+
+
+def _use_ratio_axis(axes: Axes, ratios: pd.Series) -> None:
+    """A logarithmic axis with plain numbers: 1, 1.5, 2, 3 …; ratios are compared by their quotients."""
+    low, high = (float(ratios.min()), float(ratios.max())) if len(ratios) else (1.0, 2.0)
+    axes.set_xscale("log")
+    axes.set_xlim(max(low / 1.12, 0.1), high * 1.12)
+    ticks = [tick for tick in (1, 1.5, 2, 3, 4, 6, 8, 12, 16) if low / 1.12 <= tick <= high * 1.12]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _draw_crowdedness(axes: Axes, frame: pd.DataFrame, bins: list[str]) -> None:
+    detectors = frame[frame.detector.isin(DETECTORS)]
+    if not detectors.value.notna().any():
+        say_not_run(axes)
+        return
+    for detector, shift in zip(DETECTORS, (-0.03, 0.03), strict=True):  # apart, so that both intervals show
+        own = detectors[detectors.detector == detector].set_index("bin").reindex(bins)
+        axes.errorbar(
+            np.arange(len(bins)) + shift, 100 * own.value, error_lengths(own), color=COLOURS[detector],
+            marker=MARKERS[detector], markeredgecolor="white", markeredgewidth=0.7, label=detector, **_ERROR_LOOK,
+        )  # fmt: skip
+        _draw_seed_range(axes, np.arange(len(bins)) + shift, own)
+    absent = [detector for detector in DETECTORS if not detectors[detectors.detector == detector].value.notna().any()]
+    for detector in absent:
+        axes.text(
+            0.98, 0.95, f"{detector}: not run", transform=axes.transAxes, ha="right", va="top", color=FAINT_INK,
+            style="italic",
+        )  # fmt: skip
+    axes.margins(y=0.12)
+    axes.tick_params(axis="x", length=0, labelbottom=False)
+    axes.set(ylabel="AP (%)")
+
+
+def _draw_gains(axes: Axes, frame: pd.DataFrame, bins: pd.DataFrame) -> None:
+    gains = _gains(frame, list(bins.bin))
+    labels = [
+        f"{bin_label(name)}\n{'no' if math.isnan(count) or not count else f'{int(count):,}'} images"
+        for name, count in zip(bins.bin, bins.num_images, strict=True)
+    ]
+    places = np.arange(len(bins))
+    axes.set_xticks(places, labels)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    axes.set(xlabel="objects in an image", ylabel="gain (points)")
+    if not gains.value.notna().any():
+        say_not_run(axes, keeps_x=True)
+        return
+    axes.bar(places, 100 * gains.value, 0.5, color=COLOURS[FREEANCHOR], alpha=0.85)
+    axes.errorbar(places, 100 * gains.value, error_lengths(gains), fmt="none", ecolor=INK, **_ERROR_LOOK)
+    _draw_seed_range(axes, places, gains)
+    for place, value, high in zip(places, gains.value, gains[["value", "high"]].max(axis=1), strict=True):
+        text = "not run" if math.isnan(value) else f"{100 * value:+.1f}"
+        height = 0 if math.isnan(high) else max(100 * high, 0)
+        axes.annotate(text, (place, height), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9)
+    axes.axhline(0, color=FAINT_INK, linewidth=0.9)
+    axes.margins(y=0.22)
+
+
+def _draw_seed_range(axes: Axes, places: np.ndarray, rows: pd.DataFrame) -> None:
+    """From the lowest to the highest of several seeds, a broad faint line behind the interval over images."""
+    if {"minimum", "maximum"} <= set(rows.columns):
+        several = rows.maximum.to_numpy(dtype=np.float64) > rows.minimum.to_numpy(dtype=np.float64)
+        axes.vlines(
+            places[several], 100 * rows.minimum[several], 100 * rows.maximum[several], color=INK, alpha=0.3, linewidth=6
+        )
+
+
+def _gains(frame: pd.DataFrame, bins: list[str]) -> pd.DataFrame:
+    """FreeAnchor - RetinaNet in each bin: as given, or taken from the two."""
+    given = frame[frame.detector == GAIN]
+    if len(given):
+        return given.set_index("bin").reindex(bins)
+    first, second = (frame[frame.detector == detector].set_index("bin").value.reindex(bins) for detector in DETECTORS)
+    return pd.DataFrame({"value": second - first, "low": math.nan, "high": math.nan})
+
+
+def _legend_above(figure: Figure, frame: pd.DataFrame) -> None:
+    """One legend for all panels, on top; none where nothing was drawn."""
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    shown = [detector for detector in detectors_in(frame) if detector in handles]
+    if shown:
+        figure.legend(
+            handles=[handles[name] for name in shown], labels=shown, loc="outside upper center", ncols=len(shown)
+        )

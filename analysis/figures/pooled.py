@@ -1,0 +1,158 @@
+"""Claims over several data sets: a forest plot, each set's difference and the pooled one, by verdict.
+
+What it is: drawing. What it is not: pooling or judging, which is done before.
+
+    pooled_figure(frame)    # a row a part of a claim and level, "pooled" or "set"; see `pooled_figure`
+"""
+
+import math
+import textwrap
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from analysis.figures.style import COLOURS, FAINT_INK, FREEANCHOR, INK, new_figure, say_not_run, styled
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+# As blue against vermilion, and hollow where nothing is decided: no two rest on colour alone.
+VERDICT_COLOURS = {HOLDS: "#2C5F93", FAILS: COLOURS[FREEANCHOR], OPEN: FAINT_INK}
+_SHADE = "#EEF3F8"
+SET_MARKERS = ("o", "s", "^", "v", "p", "X", "h", "P", "*", "8")  # in turn, should there be more sets
+_INCHES_A_ROW, _INCHES_A_SET = 0.28, 0.075  # height of a row: for the pooled value, and for each set
+_LINE, _GAP = 0.3, 0.15  # in rows: a line of a claim's wording, and what parts one claim from the next
+_SETS_FROM, _SETS_TO = -0.05, 0.38  # where in a row the sets lie, below its middle
+_LETTERS = 40  # of a line of a claim's wording
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A line of the plot: a part of a claim, or, without rows, the wording above several parts."""
+
+    label: str
+    place: float  # on the y axis, downwards from 0
+    rows: pd.DataFrame | None
+    is_part: bool  # of several
+
+
+@styled
+def pooled_figure(frame: pd.DataFrame) -> Figure:
+    """Every pooled part whose unit is points: the sets' values below the pooled one, with 95 % intervals.
+
+    Columns level ("pooled" or "set"), id, claim, part, unit, value, low, high (fractions, drawn in points), sets (of a
+    row of a set: its name), part_verdict, claimed_from and claimed_to (fractions; nan: no bound), between which the
+    claim would hold: that region is shaded. Colour and fill tell the verdict, the marker the set. The axis holds all
+    values and the pooled intervals; a set's interval that is longer ends in an arrowhead. Parts without a pooled value
+    are left out; a frame without any says that nothing was run.
+    """
+    named = frame.assign(part=frame.part.astype("string").fillna(""))  # a csv has nothing where there is no name
+    pooled = named[(named.unit == "points") & (named.level == "pooled") & named.value.notna()]
+    drawn = named.merge(pooled[["id", "part"]], on=["id", "part"])
+    if drawn.empty:
+        figure = new_figure(7.4, 2.0)
+        say_not_run(figure.subplots())
+        return figure
+    lines = _lines(drawn)
+    depth = lines[-1].place + 0.6
+    names = list(drawn.sets[drawn.level == "set"].unique())
+    figure = new_figure(9.2, 1.1 + (_INCHES_A_ROW + _INCHES_A_SET * max(2, len(names))) * depth)
+    axes = figure.subplots()
+    axes.set(ylim=(depth, -0.6), xlim=_limits(drawn), xlabel="Difference (points)")
+    for line in lines:
+        if line.rows is not None:
+            _draw_part(axes, line.place, line.rows, names)
+    axes.axvline(0, color=INK, linewidth=1, zorder=1.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_yticks([line.place for line in lines], [line.label for line in lines], fontsize=8)
+    for line, text in zip(lines, axes.get_yticklabels(), strict=True):
+        text.set_color(FAINT_INK if line.is_part else INK)
+    figure.legend(handles=_legend(names), loc="outside lower center", ncols=min(7, len(names) + 2), fontsize=8)
+    return figure
+
+
+def _lines(drawn: pd.DataFrame) -> list[_Line]:
+    """The lines from the top: one a part, those of a claim of several parts under its wording."""
+    lines: list[_Line] = []
+    place = 0.0
+    for _, claim in drawn.groupby("id", sort=False):
+        wording = textwrap.fill(str(claim.claim.iloc[0]), _LETTERS)
+        has_names = bool((claim.part != "").any())
+        if has_names:
+            height = _LINE * (wording.count("\n") + 1)
+            lines.append(_Line(label=wording, place=place - 0.5 + height / 2, rows=None, is_part=False))
+            place += height
+        for part, rows in claim.groupby("part", sort=False):
+            label = str(part) if has_names else wording
+            lines.append(_Line(label=label, place=place, rows=rows, is_part=has_names))
+            place += 1
+        place += _GAP
+    return lines
+
+
+def _limits(drawn: pd.DataFrame) -> tuple[float, float]:
+    """Of the x axis, in points: what holds zero, all values and the pooled intervals."""
+    pooled = drawn[drawn.level == "pooled"]
+    numbers = 100 * pd.concat([drawn.value, pooled.low, pooled.high]).dropna()
+    low, high = min(0.0, float(numbers.min())), max(0.0, float(numbers.max()))
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _draw_part(axes: Axes, place: float, rows: pd.DataFrame, names: list[str]) -> None:
+    """One line: where the claim would hold, the pooled value above, the sets below it, and the numbers at the right."""
+    pooled = rows[rows.level == "pooled"].iloc[0]
+    _shade(axes, place, pooled)
+    _draw_value(axes, place - 0.25, pooled, marker="D", size=7.5, width=2.6)
+    pitch = (_SETS_TO - _SETS_FROM) / max(1, len(names) - 1)
+    for number, name in enumerate(names):
+        row = rows[(rows.level == "set") & (rows.sets == name)]
+        if row.value.notna().any():
+            own = place + _SETS_FROM + pitch * number
+            _draw_value(axes, own, row.iloc[0], marker=_marker(number), size=4.2, width=0.9)
+    value, low, high = (100 * float(pooled[column]) for column in ("value", "low", "high"))
+    axes.text(
+        1.015, place, f"{value:+.1f} [{low:+.1f}, {high:+.1f}]\n{pooled.part_verdict}",
+        transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=VERDICT_COLOURS[pooled.part_verdict],
+    )  # fmt: skip
+
+
+def _shade(axes: Axes, place: float, pooled: pd.Series) -> None:
+    """The region in which the claim would hold."""
+    left, right = axes.get_xlim()
+    start = left if math.isnan(pooled.claimed_from) else 100 * float(pooled.claimed_from)
+    end = right if math.isnan(pooled.claimed_to) else 100 * float(pooled.claimed_to)
+    axes.add_patch(Rectangle((start, place - 0.46), end - start, 0.92, facecolor=_SHADE, linewidth=0, zorder=0.5))
+
+
+def _draw_value(axes: Axes, place: float, row: pd.Series, *, marker: str, size: float, width: float) -> None:
+    """A marker and its interval, which is cut at the panel's edge and has an arrowhead there."""
+    left, right = axes.get_xlim()
+    value, low, high = (100 * float(row[column]) for column in ("value", "low", "high"))
+    colour = VERDICT_COLOURS[row.part_verdict]
+    axes.plot([max(low, left), min(high, right)], [place, place], color=colour, linewidth=width, solid_capstyle="butt")
+    for is_cut, edge, arrow in ((low < left, left, "<"), (high > right, right, ">")):
+        if is_cut:
+            axes.plot(edge, place, arrow, color=colour, markersize=3.5, clip_on=False)
+    filling = "white" if row.part_verdict == OPEN else colour
+    axes.plot(value, place, marker, color=colour, markerfacecolor=filling, markersize=size, zorder=4)
+
+
+def _marker(number: int) -> str:
+    """Of the set of that number."""
+    return SET_MARKERS[number % len(SET_MARKERS)]
+
+
+def _legend(names: list[str]) -> list[Line2D | Patch]:
+    """What each marker and the shade mean; the verdicts stand, in their colour, beside the numbers."""
+    labels = [("D", 7.5, "pooled"), *((_marker(number), 5.0, name) for number, name in enumerate(names))]
+    marks: list[Line2D | Patch] = []
+    for marker, size, name in labels:
+        label = name.replace("$", r"\$")  # or two of them make a formula
+        mark = Line2D([], [], marker=marker, markersize=size, label=label, color=INK, markerfacecolor="white")
+        mark.set_linestyle("none")
+        marks.append(mark)
+    return [*marks, Patch(facecolor=_SHADE, edgecolor="#C9D3DE", label="where the claim would hold")]

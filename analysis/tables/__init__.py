@@ -1,0 +1,1 @@
+"""Tables in Markdown, LaTeX and HTML from a tidy frame."""

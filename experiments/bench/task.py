@@ -1,0 +1,119 @@
+"""One measured piece of evaluation in a process of its own, for `evaluation.py`: prints one line of json.
+
+    python -m experiments.bench.task ours gt.json detections.json
+    python -m experiments.bench.task pycocotools gt.json detections.json
+    python -m experiments.bench.task intervals gt.json first.json second.json 1000
+
+`reading` and `evaluating` are seconds of processor time (of `intervals`, by the clock), imports left out; `peak` is the
+most memory in bytes over what the imports hold. Each task imports what it needs, lest one pay for the other.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Answer = dict[str, Any]
+_PAGE = 4096  # bytes: the least that can be seen
+
+
+class Meter:
+    """Seconds of each part of a task by a clock, and the most memory held meanwhile; starts when made."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        _forget_peak()
+        self._held = _memory("VmRSS")
+        self._seconds: dict[str, float] = {}
+        self._begun = clock()
+
+    def lap(self, part: str) -> None:
+        """The part ends here, and the next one begins."""
+        now = self._clock()
+        self._seconds[part] = now - self._begun
+        self._begun = now
+
+    def answer(self, **found: object) -> Answer:
+        """The seconds, the peak, and what was found."""
+        return {**self._seconds, "peak": max(_PAGE, _memory("VmHWM") - self._held), **found}
+
+
+def ours(gt: str, found: str) -> Answer:
+    """Twelve statistics and all breakdowns, by our own matcher."""
+    from analysis.coco.reading import read_detections, read_ground_truth
+    from analysis.coco.record import STATISTICS
+    from analysis.evaluation.evaluate import evaluation_frame
+
+    meter = Meter(time.process_time)
+    ground_truth = read_ground_truth(Path(gt))
+    detections = read_detections(Path(found), ground_truth)
+    meter.lap("reading")
+    frame = evaluation_frame(ground_truth, detections, num_resamples=0).set_index("metric")
+    meter.lap("evaluating")
+    return meter.answer(statistics=frame["value"].reindex(list(STATISTICS)).tolist())
+
+
+def pycocotools(gt: str, found: str) -> Answer:
+    """pycocotools' twelve statistics, as its manual says."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    meter = Meter(time.process_time)
+    objects = COCO(gt)
+    evaluation = COCOeval(objects, objects.loadRes(found), "bbox")
+    meter.lap("reading")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    meter.lap("evaluating")
+    return meter.answer(statistics=[value if value > -1 else float("nan") for value in evaluation.stats.tolist()])
+
+
+def intervals(gt: str, first: str, second: str, num_resamples: str) -> Answer:
+    """Paired intervals of every metric, by the clock: several processes share the work."""
+    from analysis.coco.reading import read_detections, read_ground_truth
+    from analysis.evaluation.evaluate import compare_detections
+
+    meter = Meter(time.perf_counter)
+    ground_truth = read_ground_truth(Path(gt))
+    one, two = (read_detections(Path(path), ground_truth) for path in (first, second))
+    meter.lap("reading")
+    before = os.times()
+    frame = compare_detections(ground_truth, one, two, num_resamples=int(num_resamples))
+    meter.lap("evaluating")
+    processor = sum(os.times()[:4]) - sum(before[:4])  # of this process and of those that it waited for
+    return meter.answer(num_metrics=len(frame), processor=processor)
+
+
+def main(arguments: list[str]) -> None:
+    """Does the task and prints its answer."""
+    tasks: dict[str, Callable[..., Answer]] = {"ours": ours, "pycocotools": pycocotools, "intervals": intervals}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
+        answer = tasks[arguments[0]](*arguments[1:])
+    print(json.dumps(answer))
+
+
+def _forget_peak() -> None:
+    """Lets the peak begin anew, so that what imports needed for a moment hides nothing; Linux alone can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _memory(name: str) -> int:
+    """Bytes held now (`VmRSS`) or at most (`VmHWM`); elsewhere than on Linux always the most so far."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith(name)).split()[1])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,185 @@
+"""`freeanchor detect`: a model on single images, and its boxes drawn on copies of them.
+
+Images are seen as viewers show them, turned by their EXIF orientation: unlike a data set's, no stored boxes bind
+them to the pixels as the file has them. A `model.onnx` is run by onnxruntime, without an import of torch.
+
+    detect([Path("photo.jpg")], Path("model.safetensors"), Path("out"), min_score=0.3, runtime=Runtime())
+    detect([Path("photo.jpg")], Path("model.onnx"), Path("out"), min_score=0.3)
+    draw_detections(upright(image), rows, category_ids).save("drawn.png")
+"""
+
+import argparse
+import colorsys
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.commands.compute import check_counts, runtime_of
+from freeanchor.data.images import open_image, upright
+from freeanchor.errors import DataError, UsageError
+from freeanchor.files import replacing, write_json
+from freeanchor.inference.onnx_detector import Found, OnnxDetector, load_onnx
+
+if TYPE_CHECKING:
+    from freeanchor.checkpoints.native import DetectorConfig
+    from freeanchor.detector.postprocess import Candidates
+    from freeanchor.runtime import Runtime
+
+
+ONNX = ".onnx"
+SHOWN_SIDE = 960  # px, the least long side of a drawn image
+
+
+def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(label / num_labels, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> Image.Image:
+    """A copy of the image with each box in its class's colour, its name and score above it.
+
+    An image below `SHOWN_SIDE` is enlarged to it, so that the labels leave room for what they name.
+    """
+    zoom = max(1.0, SHOWN_SIDE / max(image.size))
+    drawn = image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BICUBIC)
+    canvas = ImageDraw.Draw(drawn)
+    line = max(1, round(max(drawn.size) / 400))
+    font = ImageFont.load_default(size=round(max(drawn.size) / 70))
+    for row in sorted(rows, key=lambda row: row["score"]):  # the best-scoring on top
+        x, y, width, height = (value * zoom for value in row["bbox"])
+        colour = _colour(category_ids.index(row["category_id"]), len(category_ids))
+        canvas.rectangle((x, y, x + width, y + height), outline=colour, width=line)
+        text = f"{row['category']} {row['score']:.2f}"
+        left, top, right, bottom = canvas.textbbox((x, y), text, font=font, anchor="lb")
+        shift = max(0, 1 - top)  # a label above the image's edge moves inside
+        canvas.rectangle((left - 1, top + shift - 1, right + 1, bottom + shift), fill=colour)
+        canvas.text((x, y + shift), text, fill="black", font=font, anchor="lb")
+    return drawn
+
+
+def check_out(paths: Sequence[Path], out: Path) -> None:
+    """Refuse an `out` that is no folder, and results that would replace an image, a folder or each other.
+
+    Images of one stem, `a/x.jpg` and `b/x.jpg`, are refused rather than named apart: `x.png` is always `x`'s drawing.
+    Raises UsageError or DataError.
+    """
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(
+                f"{other} and {path} share a name and would overwrite each other's result; detect them one by one, "
+                "each into a folder of its own"
+            )
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not parent.is_dir():
+        raise UsageError(f"--out {out}: {parent} is no folder; give one to write to")
+    for target in (*(out / f"{path.stem}.png" for path in paths), out / "detections.json"):
+        if target.is_dir():
+            raise UsageError(f"{target}: is a folder where a result would be written; give another --out")
+        for path in paths:
+            if target.exists() and path.exists() and target.samefile(path):
+                raise UsageError(f"{path}: a drawing would overwrite it; give another --out")
+
+
+def _rows(
+    path: Path, found: "Candidates | Found", detector: "DetectorConfig | OnnxDetector"
+) -> Iterator[dict[str, Any]]:
+    each = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    for (x1, y1, x2, y2), score, label in each:
+        yield {
+            "file": path.name,
+            "category_id": detector.category_ids[label],
+            "category": detector.category_names[label],
+            "score": round(score, 4),
+            "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+        }
+
+
+def _found_by_onnx(
+    paths: Sequence[Path], model: Path, min_score: float, threads: int
+) -> tuple[OnnxDetector, Iterable[tuple[Image.Image, Found]]]:
+    """The detector, and each image, upright, with what is found in it; every image has been read once before."""
+    detector = load_onnx(model, threads)
+    for path in paths:
+        open_image(path)
+    images = (upright(open_image(path)) for path in paths)
+    return detector, ((image, detector.detect(image, min_score=min_score)) for image in images)
+
+
+def _found(
+    paths: Sequence[Path], checkpoint: Path, min_score: float, runtime: "Runtime | None", threads: int
+) -> "tuple[DetectorConfig | OnnxDetector, Iterable[tuple[Image.Image, Candidates | Found]]]":
+    if checkpoint.suffix.lower() == ONNX:
+        return _found_by_onnx(paths, checkpoint, min_score, threads)
+    from experiments.commands.objects import found_by_torch
+    from freeanchor.runtime import Runtime
+
+    return found_by_torch(paths, checkpoint, min_score=min_score, runtime=runtime or Runtime())
+
+
+def detect(
+    paths: Sequence[Path],
+    checkpoint: Path,
+    out: Path,
+    *,
+    min_score: float,
+    runtime: "Runtime | None" = None,
+    threads: int = 0,
+) -> list[dict[str, Any]]:
+    """Detections of every image, best first, also as `out`/detections.json and one drawn png per image.
+
+    A row has file, category_id, category, score and bbox [x, y, width, height] in pixels of the upright image, as
+    viewers show it and as it is drawn. `runtime` is for torch, `threads` for a `checkpoint` that ends in .onnx. Raises
+    UsageError, DataError or CheckpointError, before anything is written, where an input cannot be read or would be
+    overwritten (`check_out`).
+    """
+    check_out(paths, out)
+    detector, found = _found(paths, checkpoint, min_score, runtime, threads)
+    rows: list[dict[str, Any]] = []
+    for path, (image, detections) in zip(paths, found, strict=True):
+        own = list(_rows(path, detections, detector))
+        with replacing(out / f"{path.stem}.png") as temporary:
+            draw_detections(image, own, detector.category_ids).save(temporary, format="PNG")
+        rows += own
+    write_json(out / "detections.json", rows)
+    return rows
+
+
+def _check_onnx(arguments: argparse.Namespace) -> None:
+    """Refuse where and how to compute what onnxruntime computes on CPUs alone, in the graph's float32."""
+    check_counts(arguments)
+    if arguments.device != "cpu" or arguments.precision not in ("auto", "float32"):
+        raise UsageError(
+            f"{arguments.checkpoint}: is run on the CPU in float32; leave out --device and --precision, or give the "
+            "model.safetensors that it was made of"
+        )
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """`freeanchor detect IMAGE… --checkpoint C --out DIR`; boxes are in the images as viewers turn them (EXIF)."""
+    if not 0 <= arguments.min_score <= 1:
+        raise UsageError(f"--min-score must lie in [0, 1], got {arguments.min_score}; it is a fraction")
+    started = time.perf_counter()
+    is_onnx = arguments.checkpoint.suffix.lower() == ONNX
+    if is_onnx:
+        _check_onnx(arguments)
+    rows = detect(
+        arguments.images,
+        arguments.checkpoint,
+        arguments.out,
+        min_score=arguments.min_score,
+        runtime=None if is_onnx else runtime_of(arguments),
+        threads=arguments.threads,
+    )
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(f"{row['file']}: {row['category']} {row['score']:.2f} at {row['bbox']}")
+    seconds = time.perf_counter() - started
+    print(f"{len(rows)} detections in {len(arguments.images)} images, drawn in {arguments.out}, {seconds:.2f} s")

@@ -1,0 +1,419 @@
+"""The command line: which commands there are, and what each takes. What they do is in the other modules of this room.
+
+arguments = build_parser().parse_args()
+runtime = runtime_of(arguments)
+"""
+
+import argparse
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from freeanchor.checkpoints.code_bases import CODE_BASES
+
+CLASSES = ("own", "supercategory", "one")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+_GT = "ground truth: COCO json (or .json.gz)"
+_RESULTS = "detections: COCO results as .json, .json.gz or .parquet"
+_CANDIDATES = "candidates before NMS: COCO results as .json, .json.gz or .parquet"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose refusals name the closest command, option or choice where one was misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message with what may have been meant, and exit with status 2."""
+        choice = re.match(r".*invalid choice: '(.*)' \(choose from (.*)\)", message)
+        stray = re.match(r"unrecognized arguments: (-[^\s=]*)", message)
+        near: list[str] = []
+        if choice:
+            near = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1, cutoff=0.5)
+        elif stray:
+            near = difflib.get_close_matches(stray[1], sorted(set(self._options())), n=1, cutoff=0.6)
+        super().error(f"{message}; did you mean {near[0]}?" if near else message)
+
+    more_help: Callable[[], str] = staticmethod(lambda: "")  # what takes long to import, and is printed last
+
+    def format_help(self) -> str:
+        """The help, and what is asked for only when it is shown."""
+        return "\n".join(filter(None, (super().format_help(), self.more_help())))
+
+    def _options(self) -> Iterator[str]:
+        """Every option of this parser and of its commands."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    yield from command._options()
+
+
+class _Commands:
+    """The commands of a parser, listed in its help under the headings of their groups."""
+
+    def __init__(self, parser: Parser, dest: str) -> None:
+        self.parser = parser
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.usage = f"{parser.prog} {dest.upper()} …      ({parser.prog} {dest.upper()} --help says more)"
+        self.choices = parser.add_subparsers(
+            dest=dest, required=True, metavar=dest.upper(), help=argparse.SUPPRESS, prog=parser.prog
+        )
+
+    def group(self, heading: str) -> None:
+        """Begin a group of the list."""
+        self.parser.epilog = f"{self.parser.epilog or ''}\n{heading}:\n".lstrip("\n")
+
+    def add(self, name: str, what: str, example: str) -> Parser:
+        """A command of the current group."""
+        self.parser.epilog = f"{self.parser.epilog or ''}    {name:11} {what}\n"
+        return self.choices.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", epilog=f"example: {example}")
+
+
+def build_parser() -> Parser:
+    """The whole command line: everyday commands first, then those that make calls."""
+    parser = Parser(prog="freeanchor", description="Evaluate detectors, and reproduce FreeAnchor (NeurIPS 2019).")
+    commands = _Commands(parser, "command")
+    commands.group("detections and candidates of any detector")
+    _add_evaluate(commands)
+    _add_compare(commands)
+    _add_nms_recall(commands)
+    _add_nms(commands)
+    commands.group("images, under a trained model")
+    _add_detect(commands)
+    _add_matches(commands)
+    commands.group("data sets and model files")
+    _add_data(commands)
+    _add_convert(commands)
+    _add_export(commands)
+    commands.group("registered runs and their reports (the Makefile calls these)")
+    _add_registry(commands)
+    return parser
+
+
+def _add_evaluate(commands: _Commands) -> None:
+    evaluate = commands.add(
+        "evaluate",
+        "COCO statistics and breakdowns of any detections, with intervals over images",
+        "freeanchor evaluate --gt G.json --detections D.json",
+    )
+    evaluate.add_argument("--gt", type=Path, required=True, help=_GT)
+    evaluate.add_argument("--detections", type=Path, required=True, help=_RESULTS)
+    evaluate.add_argument("--per-category", action="store_true", help="add the AP of every category")
+    evaluate.add_argument(
+        "--check", action="store_true", help="compute COCO's twelve statistics with pycocotools as well, and compare"
+    )
+    _add_area(evaluate)
+    _add_answer(evaluate, "resamples of the images; 0: no intervals")
+
+
+def _add_compare(commands: _Commands) -> None:
+    compare = commands.add(
+        "compare",
+        "two detectors on the same images, with a paired interval of every difference",
+        "freeanchor compare --gt G.json one.json two.json",
+    )
+    compare.add_argument("--gt", type=Path, required=True, help=_GT)
+    compare.add_argument("first", type=Path, help=_RESULTS)
+    compare.add_argument("second", type=Path, help="the same of another detector; differences are second minus first")
+    _add_area(compare)
+    _add_answer(compare, "resamples of the images")
+
+
+def _add_nms_recall(commands: _Commands) -> None:
+    recall = commands.add(
+        "nms-recall",
+        "the share of found objects that NMS keeps, under four definitions, with intervals",
+        "freeanchor nms-recall --gt G.json --candidates C.json.gz --nms 0.4 0.5 0.6 --soft-nms gaussian",
+    )
+    recall.add_argument("--gt", type=Path, required=True, help=_GT)
+    recall.add_argument("--candidates", type=Path, required=True, help=_CANDIDATES)
+    recall.add_argument(
+        "--nms",
+        type=float,
+        nargs="+",
+        default=[0.5],
+        metavar="IOU",
+        help="IoU above which NMS suppresses; several are compared (default: 0.5)",
+    )
+    recall.add_argument(
+        "--soft-nms",
+        nargs="+",
+        default=[],
+        choices=("linear", "gaussian"),
+        help="compare soft-NMS too; linear at each --nms",
+    )
+    recall.add_argument(
+        "--max-candidates",
+        type=int,
+        default=0,
+        help="hand NMS only so many of the best-scoring candidates per image; 0: all (default: 0)",
+    )
+    recall.add_argument("--include-crowd", action="store_true", help="count crowd regions as objects")
+    recall.add_argument(
+        "--inclusive", action="store_true", help="an object is found at IoU >= tau (the authors: IoU > tau)"
+    )
+    _add_suppression(recall)
+    _add_answer(recall, "resamples of the images; 0: no intervals")
+
+
+def _add_nms(commands: _Commands) -> None:
+    nms = commands.add(
+        "nms",
+        "turn candidates into detections by NMS or soft-NMS",
+        "freeanchor nms --candidates C.json.gz --out D.json --nms 0.5",
+    )
+    nms.add_argument("--candidates", type=Path, required=True, help=_CANDIDATES)
+    nms.add_argument("--out", type=Path, required=True, help="COCO results to write, .json or .json.gz")
+    nms.add_argument("--gt", type=Path, help="check image and category ids against this ground truth")
+    nms.add_argument(
+        "--nms", type=float, nargs=1, default=[0.5], metavar="IOU", help="IoU above which NMS suppresses (default: 0.5)"
+    )
+    nms.add_argument(
+        "--soft-nms", choices=("linear", "gaussian"), help="lower scores instead of suppressing (linear: above --nms)"
+    )
+    nms.add_argument("--max-detections", type=int, default=100, help="kept per image; 0: all (default: 100)")
+    _add_suppression(nms)
+
+
+def _add_area(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--area",
+        choices=("annotation", "box"),
+        default="annotation",
+        help="what makes an object small, medium or large: the file's area (in COCO the mask's) or the box's "
+        "(default: annotation)",
+    )
+
+
+def _add_answer(parser: argparse.ArgumentParser, resamples: str) -> None:
+    parser.add_argument("--resamples", type=int, default=1000, help=f"{resamples} (default: 1000)")
+    parser.add_argument("--json", action="store_true", help="print json, for programs")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table there, one row per measurement")
+
+
+def _add_suppression(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sigma", type=float, default=0.5, help="width of gaussian soft-NMS (default: 0.5)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.05,
+        help="boxes must score more than this, before and after (default: 0.05)",
+    )
+
+
+def _add_detect(commands: _Commands) -> None:
+    detect = commands.add(
+        "detect", "draw a model's boxes on images", "freeanchor detect a.jpg --checkpoint model.safetensors"
+    )
+    detect.add_argument("images", nargs="+", type=Path, help="image files; turned as their EXIF orientation says")
+    detect.add_argument(
+        "--checkpoint", type=Path, required=True, help="a model.safetensors of ours, or a model.onnx made from it"
+    )
+    detect.add_argument("--out", type=Path, default=Path("detections"), help="folder to write to (default: detections)")
+    detect.add_argument(
+        "--min-score", type=float, default=0.5, help="draw boxes that score more than this (default: 0.5)"
+    )
+    detect.add_argument("--json", action="store_true", help="print the detections as json")
+    _add_compute(detect)
+
+
+def _add_matches(commands: _Commands) -> None:
+    matches = commands.add(
+        "matches",
+        "draw which anchors one or several models match with an object, beside IoU",
+        "freeanchor matches a.jpg --checkpoint m.safetensors --box 10 20 60 30 --category door",
+    )
+    matches.add_argument("image", type=Path, help="an image file")
+    matches.add_argument(
+        "--checkpoint", type=Path, nargs="+", required=True, help="a model.safetensors of ours; several are compared"
+    )
+    objects = matches.add_mutually_exclusive_group()
+    objects.add_argument("--gt", type=Path, help="COCO json (or .gz) with the image's objects")
+    objects.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="an object's box in pixels")
+    matches.add_argument("--category", help="the category of --box")
+    matches.add_argument("--object", type=int, metavar="N", help="only the Nth of the objects, counted from 1")
+    matches.add_argument(
+        "--min-score",
+        type=float,
+        default=0.5,
+        help="without --gt or --box, take the last model's own detections above this score (default: 0.5)",
+    )
+    matches.add_argument("--bag-size", type=int, default=50, help="anchors in an object's bag (default: 50)")
+    matches.add_argument("--out", type=Path, default=Path("matches"), help="folder to write to (default: matches)")
+    matches.add_argument("--json", action="store_true", help="print each bag's summary as json")
+    _add_compute(matches)
+
+
+def _add_data(commands: _Commands) -> None:
+    data = commands.add("data", "check, convert, fetch or generate a data set", "freeanchor data check photos")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, what: str, example: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name, help=what, description=what, epilog=f"example: freeanchor data {name} {example}"
+        )
+
+    check = add("check", "list what is wrong with a folder of images and COCO json", "photos")
+    check.add_argument("target", type=Path, help="a folder with train.json, val.json and images/, or COCO's own layout")
+    voc = add("voc", "convert Pascal VOC xml into our layout", "VOC2007 photos")
+    voc.add_argument("target", type=Path, help="a folder with Annotations/ and JPEGImages/, or xml beside images")
+    voc.add_argument("destination", type=Path, help="the folder to write")
+    shapes = add("shapes", "generate the synthetic data set", "shapes")
+    shapes.add_argument("target", type=Path, help="the folder to write")
+    coco = add("coco", "fetch COCO 2017 (20 GB), verify and unpack it", "data/coco --splits val")
+    coco.add_argument("target", type=Path, help="the folder to write")
+    coco.add_argument("--splits", default="train,val", help="those to fetch (default: train,val)")
+    drawn = add("draw", "generate the data set of a registered run", "freeanchor-small-s0")
+    drawn.add_argument("target", help="registry name; see freeanchor list")
+    _add_profile(drawn)
+
+
+def _eps(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}; 1e-5 is usual")
+    return value
+
+
+def _add_convert(commands: _Commands) -> None:
+    convert = commands.add(
+        "convert",
+        "turn another code base's RetinaNet or FreeAnchor into a model file of ours",
+        "freeanchor convert --from mmdetection --detector FreeAnchor theirs.pth model.safetensors",
+    )
+    convert.add_argument(
+        "--from", dest="format", choices=CODE_BASES, required=True, help="the code base that trained it"
+    )
+    convert.add_argument("source", type=Path, help="its file (.pth or .pkl)")
+    convert.add_argument("target", type=Path, help="the model file to write")
+    convert.add_argument("--detector", choices=("RetinaNet", "FreeAnchor"), help="which of the two was trained")
+    convert.add_argument("--caffe", action="store_true", help="mmdetection: its backbone is Caffe's (BGR)")
+    convert.add_argument(
+        "--norm-eps", type=_eps, help="epsilon of batch norm; 0 for torchvision's file of 36.4 AP (default: 1e-5)"
+    )
+    convert.add_argument("--categories", type=Path, help="COCO json with its categories (default: COCO's 80)")
+
+
+def _add_export(commands: _Commands) -> None:
+    export = commands.add(
+        "export",
+        "turn a model file of ours into another code base's, or into ONNX",
+        "freeanchor export --to torchvision m.safetensors m.pth",
+    )
+    formats = (*(name for name, base in CODE_BASES.items() if base.export), "onnx")
+    export.add_argument("--to", dest="format", choices=formats, required=True, help="what to write")
+    export.add_argument("source", type=Path, help="a model.safetensors of ours")
+    export.add_argument("target", type=Path, help="the file to write")
+
+
+def _add_registry(commands: _Commands) -> None:
+    listing = commands.add(
+        "list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes"
+    )
+    listing.add_argument("--json", action="store_true", help="print json, for programs")
+    show = commands.add("show", "print a run's recipe, its cost and its needs", "freeanchor show freeanchor-small-s0")
+    show.add_argument("--json", action="store_true", help="print the configuration, for programs")
+    train = commands.add("train", "train a run, or resume it", "freeanchor train freeanchor-small-s0")
+    predict = commands.add("predict", "test and measure a trained run", "freeanchor predict freeanchor-small-s0")
+    for parser in (show, train, predict):
+        parser.add_argument("name", help="registry name; see freeanchor list")
+    cost = commands.add("cost", "time training steps of both detectors in turn", "freeanchor cost small")
+    cost.add_argument("backbone", help="backbone of the profile whose two runs are trained: small, large, r50 …")
+    report = commands.add("report", "write a table, a figure, or the index page", "freeanchor report table2")
+    report.add_argument("name", help="one of those below")
+    report.more_help = _reports
+    plan = commands.add("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo")
+    pack = commands.add(
+        "pack", "keep measured runs, without weights, beside their reports", "freeanchor pack --seeds 3"
+    )
+    unpack = commands.add("unpack", "put kept runs back into the run store", "freeanchor unpack --seeds 3")
+    reporting = (report, plan, pack, unpack)
+    for parser in (listing, show, train, predict, cost, *reporting):
+        _add_profile(parser, is_report=parser in reporting)
+    for parser in (train, predict, cost):
+        _add_compute(parser)
+    replay = commands.add(
+        "replay",
+        "repeat a diverged training step, and say where it broke",
+        "freeanchor replay divergence-step-000123-process-0.safetensors",
+    )
+    replay.add_argument("file", type=Path, help="the file that the stopped training names")
+    replay.add_argument("--precision", default="", choices=("", *PRECISIONS[1:]), help="instead of the training's own")
+    replay.add_argument("--json", action="store_true", help="print json, for programs")
+
+
+def _reports() -> str:
+    from experiments.reports.catalogue import summary
+
+    return summary()
+
+
+def _add_profile(parser: argparse.ArgumentParser, *, is_report: bool = False) -> None:
+    """Options that say which runs are meant, and where their files lie; those of reports are shown for reports alone.
+
+    The Makefile gives all of them to every command of the registry.
+    """
+
+    def of_reports(text: str) -> str:
+        return text if is_report else argparse.SUPPRESS
+
+    parser.add_argument(
+        "--profile", default="shapes", help="shapes, photos, coco, coco-mmdetection or mini (default: shapes)"
+    )
+    parser.add_argument("--data", type=Path, help="folder of your own images (profile photos), or of COCO")
+    parser.add_argument(
+        "--classes",
+        choices=CLASSES,
+        help="classes of your own images: as annotated, by supercategory, or all as one (default: own)",
+    )
+    parser.add_argument(
+        "--backbone",
+        dest="backbone_name",
+        metavar="NAME",
+        help="backbone for your own images: resnet18, resnet34, resnet50 … or one of timm's with feature maps",
+    )
+    parser.add_argument(
+        "--backbone-weights",
+        type=Path,
+        metavar="FILE",
+        help="ImageNet weights for that backbone (default: the published ones)",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per run (default: 1)")
+    parser.add_argument("--batch-size", type=int, help="images per step; rate and schedule follow by the linear rule")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="run store (default: runs)")
+    parser.add_argument(
+        "--drawn", type=Path, default=Path("data"), help="folder of synthetic data sets (default: data)"
+    )
+    parser.add_argument(
+        "--downloads", type=Path, default=Path("downloads"), help="folder of fetched weights (default: downloads)"
+    )
+    parser.add_argument(
+        "--credit", default="", metavar="TEXT", help=of_reports("whose images they are, and under which licence")
+    )
+    parser.add_argument(
+        "--hide-images", action="store_true", help=of_reports("keep the images out of reports: only numbers and plots")
+    )
+    parser.add_argument(
+        "--chosen",
+        choices=("demo", "paper", "zoo", "trials", "models", "ablations"),
+        default="paper",
+        help=of_reports(
+            "the runs that reports wait for; zoo: published checkpoints; trials, models, ablations: further runs on "
+            "your own images (default: paper)"
+        ),
+    )
+    parser.add_argument(
+        "--reports", type=Path, default=Path("reports"), help=of_reports("folder of reports (default: reports)")
+    )
+
+
+def _add_compute(parser: argparse.ArgumentParser) -> None:
+    """Options that say where and how fast to compute; no run's fingerprint depends on them."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's own choice (default: 0)")
+    parser.add_argument(
+        "--precision", default="auto", choices=PRECISIONS, help="precision of the network (default: auto)"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0)")

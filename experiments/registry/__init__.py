@@ -1,0 +1,1 @@
+"""Every run of every profile, as a value."""

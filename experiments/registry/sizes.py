@@ -1,0 +1,361 @@
+"""What a profile says: how large, and on which data. One `Size` per profile; `build.py` makes the same runs of each.
+
+size = SIZES["shapes"](None)
+size.detectors["FreeAnchor"].recipe, size.backbones["small"]
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from experiments.fetch.backbones import weights_of
+from experiments.registry.config import (
+    Classes,
+    CocoData,
+    DataSource,
+    DrawnData,
+    FolderData,
+    PublishedCheckpoint,
+    merged,
+)
+from experiments.registry.profile import DETECTORS, FACTORS, SNAPSHOTS, Factor
+from experiments.registry.published import published_checkpoints
+from freeanchor.anchors import AnchorConfig
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import inference_of, inputs_of
+from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.data.coco import InputConfig, read_categories, read_split
+from freeanchor.detector.backbones import RESNETS, BackboneConfig, SmallResNet, TorchvisionResNet
+from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.retinanet import ModelConfig
+from freeanchor.detector.timm import TimmBackbone, check_backbone, input_statistics
+from freeanchor.errors import CheckpointError, DataError
+from freeanchor.files import read_json
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.retinanet import RetinaNetLoss
+from freeanchor.shapes.objects import CATEGORIES
+from freeanchor.shapes.scene import ShapesConfig
+from freeanchor.training.recipe import TrainConfig
+
+JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
+WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A detector at one size: its network, whose backbone each run replaces, and its recipe of the 1x schedule."""
+
+    model: ModelConfig
+    recipe: TrainConfig
+
+
+def alike(model: ModelConfig, recipe: TrainConfig) -> dict[str, Detector]:
+    """Both detectors by one network and recipe: they differ in the loss and the prior probability alone (Sec. 4.1)."""
+    return {
+        name: Detector(model=replace(model, prior_prob=prior_prob), recipe=replace(recipe, loss=loss))
+        for name, (loss, prior_prob) in DETECTORS.items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a profile decides: how large, and on which data."""
+
+    name: str
+    data: DataSource
+    inputs: InputConfig
+    detectors: dict[str, Detector]
+    backbones: dict[str, BackboneConfig]
+    compared: tuple[str, ...]  # backbones of both detectors (Tables 1 and 2); the figures show the first
+    weights: dict[str, str] = field(default_factory=dict)  # what each backbone starts from; see `config.Training`
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    long: tuple[str, ...] = ()  # backbones of Table 3's schedules
+    long_names: tuple[str, str] = ("2x, jitter 0.8-1", "2x, jitter 0.6-1.2")  # of these schedules, in the table
+    long_seeds: int | None = None  # at most; None trains every seed
+    factors: tuple[Factor, ...] = FACTORS
+    trials: dict[str, TrainConfig] = field(default_factory=dict)  # recipes that were tried, by the suffix of their runs
+    tried: tuple[str, ...] = ("RetinaNet",)  # the detectors of each trial
+    examples: dict[str, Detector] = field(default_factory=dict)  # a trained pair small enough to be committed
+    checkpoints: tuple[PublishedCheckpoint, ...] = ()
+    has_peer: bool = False  # whether RetinaNet is trained with torchvision's loss, too
+    variant: str = ""  # what its reports' folder is called after, besides the data
+    on_request: tuple[str, ...] = ()  # reports whose runs are made only when they are asked for by name
+
+    def at_batch_size(self, batch_size: int) -> "Size":
+        """The size with every recipe at another batch size, by the linear rule; nothing was tried there."""
+        detectors, examples = (
+            {name: replace(own, recipe=own.recipe.at_batch_size(batch_size)) for name, own in pair.items()}
+            for pair in (self.detectors, self.examples)
+        )
+        return replace(self, detectors=detectors, examples=examples, trials={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photographs:
+    """What a user may choose: the folder, which classes to make of its categories, the backbone and its weights.
+
+    `backbone` is torchvision's name of a ResNet or timm's of any network with maps at strides 4 to 32; `weights` a file
+    of ImageNet weights in place of those that their publisher has.
+    """
+
+    folder: Path
+    classes: Classes = "own"
+    backbone: str = "tf_efficientnet_lite0"  # the lightest of timm's that CPUs train well: 4 million weights, no gates
+    weights: Path | None = None
+
+
+# --- shapes and its miniature ---
+
+_SHAPES_MODEL = ModelConfig(
+    num_classes=len(CATEGORIES),
+    # DEVIATION(D20): sizes of 3 strides a level, 24 to 152 px on P3 to P5, cover the objects of `shapes` (half of them
+    # 28 to 52 px). The paper's 4 strides leave the small ones without anchors; at 2 an object spans few cells.
+    anchors=AnchorConfig(sizes=(24.0, 48.0, 96.0, 192.0, 384.0)),
+    pyramid_channels=64,
+    head_depth=2,
+    # DEVIATION(D18): narrow heads from scratch; with N(0, 0.01) and no norm RetinaNet hardly starts to learn.
+    head_norm="group",
+    tower_init="he",
+)
+_SHAPES_RECIPE = TrainConfig(
+    loss=RetinaNetLoss(),
+    num_steps=3500,
+    batch_size=8,
+    lr=0.16,  # the best of those tried with RetinaNet alone: reports/shapes/trials.csv
+    warmup_steps=100,
+    max_grad_norm=10.0,  # the authors clip nothing, but start from ImageNet weights; from scratch the baseline diverges
+    snapshots=SNAPSHOTS,
+)
+
+
+def shapes() -> Size:
+    """The default: synthetic scenes of 192 px, minutes on two CPU cores."""
+    small = SmallResNet(widths=(32, 64, 128, 256), depths=(1, 1, 1, 1))
+    example = replace(_SHAPES_MODEL, backbone=replace(small, widths=(16, 32, 64, 128)), pyramid_channels=32)
+    return Size(
+        name="shapes",
+        data=DrawnData(),
+        inputs=InputConfig(short_side=192, max_long_side=320),
+        detectors=alike(_SHAPES_MODEL, _SHAPES_RECIPE),
+        backbones={"small": small, "large": replace(small, depths=(2, 2, 2, 2))},
+        compared=("small", "large"),
+        long=("large",),
+        long_seeds=1,  # each takes as long as two other runs
+        trials={f"-lr{lr:g}" if lr != 0.16 else "": replace(_SHAPES_RECIPE, lr=lr) for lr in (0.08, 0.16, 0.32)},
+        examples=alike(example, _SHAPES_RECIPE),
+    )
+
+
+def mini() -> Size:
+    """`shapes` shrunk until everything runs in a minute: for tests of the toolkit, not for numbers."""
+    tiny = SmallResNet(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1))
+    model = replace(_SHAPES_MODEL, pyramid_channels=16, head_depth=1)
+    recipe = replace(_SHAPES_RECIPE, num_steps=40, batch_size=4, warmup_steps=5)
+    varied = ((FACTORS[0], 40), (FACTORS[-1], "none"))  # a number of the paper's, and a part taken away
+    return replace(
+        shapes(),
+        name="mini",
+        data=DrawnData(shapes=ShapesConfig(num_train=32, num_val=16, image_size=128, max_size=80.0, min_head=9.0)),
+        inputs=InputConfig(short_side=128, max_long_side=224),
+        detectors=alike(model, recipe),
+        backbones={"small": tiny, "large": replace(tiny, depths=(2, 2, 2, 2))},
+        factors=tuple(replace(factor, values=(factor.default, value)) for factor, value in varied),
+        trials={},
+        examples=alike(replace(model, backbone=tiny, pyramid_channels=8), recipe),
+    )
+
+
+# --- photos ---
+# Nothing here is tuned to a data set. Learning rate and augmentation were chosen once, on `doors`, by RetinaNet's AP
+# alone (reports/photos/doors/trials.csv), and serve every other set. The epochs were doubled when the curves of both
+# detectors had been seen at thirty; RetinaNet's AP rose, so it stayed.
+
+SHORT_SIDE, MAX_LONG_SIDE = 224, 336  # pixels; what two CPU cores train on in an hour or two
+BATCH_SIZE = 8
+MOST_IMAGES = 90_000 * 16  # that a training sees: the paper's own number
+NUM_EPOCHS, HALF_TRIAL, SHORT_TRIAL = 60, 30, 10
+BAG_SIZES = (12, 25, 50)  # the paper's fiftieth anchor hardly touches its object at this image size
+LR, LR_TRIALS = 0.02, (0.01, 0.02, 0.04)
+PHOTO_SNAPSHOTS = (0.02, 0.1, 0.3, 0.5, 2 / 3, 0.8, 8 / 9, 1.0)  # to draw AP over training, too
+
+
+def _network(name: str) -> BackboneConfig:
+    """The backbone of that name, frozen as the paper freezes it; raises TimmError where it lacks the maps for that."""
+    if name in RESNETS:
+        return TorchvisionResNet(name=name)
+    check_backbone(name)  # here, before anybody lists its runs or fetches its weights
+    return TimmBackbone(name=name)
+
+
+def _inputs(backbone: str) -> InputConfig:
+    """Images normalised as the backbone's weights were trained: ImageNet's statistics, or what timm says."""
+    inputs = InputConfig(short_side=SHORT_SIDE, max_long_side=MAX_LONG_SIDE)
+    if backbone in RESNETS:
+        return inputs
+    mean, std = input_statistics(backbone)
+    return replace(inputs, mean=mean, std=std)
+
+
+def _recipe(
+    num_images: int, num_epochs: int = NUM_EPOCHS, lr: float = LR, jitter: tuple[float, ...] = JITTER
+) -> TrainConfig:
+    steps = math.ceil(min(num_epochs * max(1, num_images), MOST_IMAGES) / BATCH_SIZE)
+    return TrainConfig(
+        loss=RetinaNetLoss(),
+        num_steps=steps,
+        batch_size=BATCH_SIZE,
+        lr=lr,
+        warmup_steps=min(100, steps // 4),
+        max_grad_norm=10.0,  # as on `shapes`
+        augment=AugmentConfig(short_sides=tuple(round(SHORT_SIDE * fraction) for fraction in jitter)),
+        snapshots=PHOTO_SNAPSHOTS,
+        aspect_groups=True,  # portrait and landscape images in one batch are half padding
+    )
+
+
+def _trials(num_images: int) -> dict[str, TrainConfig]:
+    """What the recipe was chosen from: three rates, then three augmentations, each for ten epochs; then the epochs."""
+    short = {f"-lr{lr:g}": _recipe(num_images, SHORT_TRIAL, lr) for lr in LR_TRIALS}
+    short["-flips"] = _recipe(num_images, SHORT_TRIAL, jitter=())
+    short["-wide"] = _recipe(num_images, SHORT_TRIAL, jitter=WIDE_JITTER)
+    trials = {suffix: replace(recipe, snapshots=(1.0,)) for suffix, recipe in short.items()}
+    return {**trials, f"-{HALF_TRIAL}epochs": _recipe(num_images, HALF_TRIAL), "": _recipe(num_images)}
+
+
+def photos(chosen: Photographs | None) -> Size:
+    """The size for the user's photographs; raises DataError, TimmError or CheckpointError where it cannot be."""
+    if chosen is None:
+        raise DataError("profile photos needs the folder of your images; give it with --data DIR (make: DATA=DIR)")
+    if chosen.weights is not None and chosen.weights.suffix == ".pkl":
+        raise CheckpointError(f"{chosen.weights}: Caffe2's weights want BGR images; give torchvision's or timm's")
+    split = read_split(chosen.folder, "train")
+    num_images = sum(len(image.boxes) > 0 for image in split.images)
+    num_classes = len(split.category_ids)
+    if chosen.classes != "own":
+        num_classes = len(merged(read_json(split.annotations), chosen.classes)["categories"])
+    network = _network(chosen.backbone)
+    # DEVIATION(D20): sizes of 2 strides a level, 16 to 101 px on P3 to P5. At 224 px, half of the objects of
+    # photographs are smaller than the paper's 32 px anchors: an IoU of 0.5 with some anchor is reached by 40 % of the
+    # objects of doors at 4 strides, 48 % at 3 and 56 % at 2 (hardhat: 38, 63, 85 %).
+    anchors = AnchorConfig(sizes=(16.0, 32.0, 64.0, 128.0, 256.0))
+    model = replace(_SHAPES_MODEL, num_classes=num_classes, anchors=anchors, pyramid_channels=96)
+    recipe, examples = _recipe(num_images), {}
+    if isinstance(network, TimmBackbone):
+        example = replace(model, backbone=replace(network, strided_c5=True), pyramid_channels=32)
+        examples = alike(example, replace(recipe, snapshots=(1.0,)))
+    return Size(
+        name="photos",
+        data=FolderData.of(chosen.folder, chosen.classes),
+        inputs=_inputs(chosen.backbone),
+        detectors=alike(model, recipe),
+        backbones={"small": network},
+        compared=("small",),
+        weights={"small": weights_of(chosen.backbone, chosen.weights)},
+        factors=(replace(FACTORS[0], values=BAG_SIZES, is_papers=False),),
+        trials=_trials(num_images),
+        tried=("RetinaNet", "FreeAnchor"),
+        examples=examples,
+        has_peer=True,
+        variant="" if chosen.backbone == Photographs.backbone else chosen.backbone,
+        on_request=("trials", "models", "ablations"),
+    )
+
+
+# --- COCO: the paper's own size ---
+
+_NETWORKS = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_64x4d"}
+_PAPERS_RECIPE = TrainConfig(  # 90k steps of 8 x 2 images (FACTS A4, A8)
+    loss=RetinaNetLoss(), snapshots=SNAPSHOTS, group_size=2, aspect_groups=True
+)
+
+
+def coco() -> Size:
+    """COCO, full-size backbones, the authors' recipe (FACTS A2 to A5), and what others have published."""
+    model = ModelConfig(num_classes=80, anchors=AnchorConfig(geometry="legacy", centre_offset=0.5))
+    return Size(
+        name="coco",
+        data=CocoData(),
+        inputs=inputs_of(Origin(format="authors", detector="RetinaNet"), "resnet50"),
+        detectors=alike(model, _PAPERS_RECIPE),
+        backbones={
+            key: TorchvisionResNet(name=name, stride_in_1x1=key != "x101", norm_eps=0.0)
+            for key, name in _NETWORKS.items()
+        },
+        compared=("r50", "r101"),
+        weights={"r50": "MSRA-R-50.pkl", "r101": "MSRA-R-101.pkl", "x101": "FBResNeXt-X-101-64x4d.pkl"},
+        inference=inference_of("authors"),
+        long=("r101", "x101"),
+        long_names=("180k, jitter 640-800", "180k, jitter 480-960"),
+        checkpoints=published_checkpoints("coco", CocoData()),
+    )
+
+
+def coco_mmdetection() -> Size:
+    """The same by mmdetection's recipes, whose RetinaNet has its own loss, deltas and no clipping (FACTS A8, F, M1)."""
+    anchors = AnchorConfig(centre_offset=0.0)
+    model = ModelConfig(num_classes=80, anchors=anchors, prior_prob=0.01, p6_source="C5", relu_before_p7=False)
+    recipe = replace(
+        _PAPERS_RECIPE,
+        num_steps=87_960,  # 12 epochs of 7,330 steps, drops after the 8th and the 11th
+        drops=(8 / 12, 11 / 12),
+        warmup_factor=0.001,
+        bias_lr_factor=1.0,
+        bias_decays=True,
+    )
+    theirs = replace(recipe, loss=RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0.0))
+    # DEVIATION(D23): its FreeAnchor clamps 1 - x, ours passes the gradient straight through, as the authors'.
+    ours = replace(recipe, loss=FreeAnchorLoss(), max_grad_norm=35.0)
+    return replace(
+        coco(),
+        name="coco-mmdetection",
+        inputs=inputs_of(Origin(format="mmdetection", detector="RetinaNet"), "resnet50"),
+        detectors={
+            "RetinaNet": Detector(model=replace(model, plain_deltas=True), recipe=theirs),
+            "FreeAnchor": Detector(model=model, recipe=ours),
+        },
+        backbones={key: TorchvisionResNet(name=name, trained_affine=True) for key, name in _NETWORKS.items()},
+        weights={key: weights_of(name, None) for key, name in _NETWORKS.items()},
+        inference=inference_of("mmdetection"),
+        checkpoints=(),
+    )
+
+
+def coco_mini(chosen: Photographs | None) -> Size:
+    """`coco` shrunk until a test can run it whole, on a folder in COCO's layout; its maker puts checkpoints there."""
+    if chosen is None:
+        raise DataError("profile coco-mini needs a small folder in COCO's layout; give it with --data DIR")
+    whole, data = coco(), FolderData.of(chosen.folder)
+    inputs = replace(whole.inputs, short_side=128, max_long_side=213)
+    model = replace(
+        whole.detectors["RetinaNet"].model,
+        num_classes=len(read_categories(chosen.folder, "train")),
+        pyramid_channels=16,
+        head_depth=1,
+    )
+    model = replace(model, anchors=replace(model.anchors, sizes=(16.0, 32.0, 64.0, 128.0, 256.0)))
+    by_hand = "a miniature of it is for its maker to put there"
+    return replace(
+        whole,
+        name="coco-mini",
+        data=data,
+        inputs=inputs,
+        detectors=alike(model, replace(_PAPERS_RECIPE, num_steps=4, warmup_steps=1, batch_size=4)),
+        backbones=dict.fromkeys(whole.backbones, SmallResNet(widths=(8, 8, 16, 16))),
+        weights={},
+        factors=(replace(FACTORS[0], values=FACTORS[0].values[:2]),),
+        checkpoints=tuple(
+            replace(one, sha256="", by_hand=by_hand, short_side=128, max_long_side=213)
+            for one in published_checkpoints("coco-mini", data)
+        ),
+    )
+
+
+SIZES: dict[str, Callable[[Photographs | None], Size]] = {
+    "shapes": lambda _: shapes(),
+    "photos": photos,
+    "coco": lambda _: coco(),
+    "coco-mmdetection": lambda _: coco_mmdetection(),
+    "coco-mini": coco_mini,
+    "mini": lambda _: mini(),
+}

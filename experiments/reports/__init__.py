@@ -1,0 +1,1 @@
+"""Tables, figures and pages of a profile, from its stored runs."""

@@ -1,0 +1,254 @@
+"""README.md and its companions: the tables in them are the reports' own, byte for byte; and the notebooks' pages.
+
+A block is everything between `<!-- begin NAME -->` and `<!-- end NAME -->`, on lines of their own.
+
+    python -m experiments.reports.documents             # fill in every block, and the list of targets, make/reports.mk
+    python -m experiments.reports.documents --check     # exit status 1, naming the blocks that differ from the reports
+    python -m experiments.reports.documents --notebooks # reports/notebooks/*.ipynb, executed -> *.html
+"""
+
+import argparse
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from experiments.claims.claims import VERDICTS
+from experiments.registry.profile import DETECTORS, PEER
+from experiments.reports.account import checklist_table, compute_table, deviations_table, read_records
+from experiments.reports.catalogue import TARGETS_FILE, targets
+from experiments.reports.tables import HEADLINE_ROWS
+from experiments.runs.store import ROOT
+from freeanchor.errors import FreeAnchorError
+from freeanchor.files import write_bytes
+from freeanchor.losses.free_anchor import effective_anchors
+
+GAINS = {"ap": "AP", "ap_slender": "slender", "ap_square": "square", "nr": "NMS recall"}  # columns of gains
+HEAD = ("Set", "Val. images with objects", "Seeds", "RetinaNet", "FreeAnchor", "with torchvision's loss, seed 0")
+SHORT = {  # rows of the short headline
+    "ap": "AP",
+    "ap_50": "AP50",
+    "ap_75": "AP75",
+    "ap_slender": "AP, slender objects",
+    "ap_square": "AP, square objects",
+    "nr": "NMS recall",
+    "nr_70": "NMS recall at IoU 0.70",
+    "nr_90": "NMS recall at IoU 0.90",
+}
+ABOVE_PEER = "above it, seed 0: RetinaNet; FreeAnchor"
+
+
+def photographs_table(root: Path) -> str:
+    """A Markdown table of every set that has a report: AP of each detector, and gains with their intervals.
+
+    Percent. The gains' intervals are over images, paired, and do not know the seed; verdicts (`claims.md`) know both.
+    """
+    head = [*HEAD, ABOVE_PEER, *(f"gain: {name}" for name in GAINS.values())]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for path in sorted((root / "reports" / "photos").glob("*/headline.csv")):
+        lines.append(f"| {' | '.join(_cells(path))} |")
+    return "\n".join(lines)
+
+
+def _cells(path: Path) -> list[str]:
+    cells = {(str(row["what"]), str(row["metric"])): row for row in pd.read_csv(path).to_dict("records")}
+    folder = path.parent
+    table = pd.read_csv(folder / "table2.csv")
+    peer = table[(table["run"] == PEER) & (table["metric"] == "ap")]["value"].to_list()
+    counts = pd.read_csv(folder / "figure6.csv").groupby("bin")["num_images"].max()
+    detectors = [cells[HEADLINE_ROWS["ap"], name] for name in ("retinanet", "freeanchor")]
+    return [
+        f"[{folder.name}](reports/photos/{folder.name}/claims.md)",
+        f"{counts.sum():.0f}",
+        f"{max(row['n_seeds'] for row in detectors):.0f}",
+        *(_percent(value) for value in [*(row["value"] for row in detectors), *(peer or [math.nan])]),
+        _above_peer(folder / "peer.csv"),
+        *(_gain(cells[HEADLINE_ROWS[metric], "gain"]) for metric in GAINS),
+    ]
+
+
+def _above_peer(path: Path) -> str:
+    """AP of both detectors minus that with torchvision's loss; a report of an earlier version has none."""
+    if not path.exists():
+        return "not run"
+    frame = pd.read_csv(path)
+    rows = frame[frame["metric"] == "ap"].set_index("detector").reindex(list(DETECTORS)).to_dict("records")
+    return "; ".join(map(_gain, rows)) if len(frame) else "not run"
+
+
+def _percent(value: float) -> str:
+    return "not run" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _gain(row: Mapping[Hashable, Any]) -> str:
+    """A difference with its interval, in points."""
+    if math.isnan(row["value"]):
+        return "not run"
+    return f"{100 * row['value']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
+
+DOCUMENTS = ("README.md", "REPRODUCING.md", "CONTRIBUTING.md", "docs/*.md")
+NOTEBOOKS = "reports/notebooks"
+CELL_TIMEOUT = 600  # seconds
+_BLOCK = re.compile(r"^<!-- begin (?P<name>[\w-]+) -->\n(?P<body>.*?)^<!-- end (?P=name) -->$", re.M | re.S)
+
+
+class DocumentError(FreeAnchorError):
+    """A document with a block that nobody can fill; one line."""
+
+
+def _table_of(report: str, root: Path) -> str:
+    """The pipe table of a report's Markdown."""
+    path = root / "reports" / f"{report}.md"
+    return "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|"))
+
+
+def _headline_short(root: Path) -> str:
+    """Both detectors on `shapes` and their gain beside the paper's, for the measures that say most."""
+    frame = pd.read_csv(root / "reports/shapes/headline.csv")
+    cells = {(str(row["what"]), str(row["metric"])): row for row in frame.to_dict("records")}
+    lines = ["| Percent | RetinaNet | FreeAnchor | Gain [95 %] | Gain in the paper |", f"| --- |{' --: |' * 4}"]
+    for metric, name in SHORT.items():
+        first, second, gain = (cells[HEADLINE_ROWS[metric], column] for column in ("retinanet", "freeanchor", "gain"))
+        paper = "no number" if math.isnan(gain["published"]) else f"{100 * gain['published']:+.1f}"
+        lines.append(f"| {name} | {_percent(first['value'])} | {_percent(second['value'])} | {_gain(gain)} | {paper} |")
+    return "\n".join(lines)
+
+
+def _claims(root: Path) -> pd.DataFrame:
+    return pd.read_csv(root / "reports/shapes/claims.csv").drop_duplicates("id")
+
+
+def _verdict_counts(root: Path) -> str:
+    counts = Counter(_claims(root)["verdict"])
+    said = ", ".join(f"{counts[verdict]} **{verdict}**" for verdict in VERDICTS if counts[verdict])
+    return f"Of {counts.total()} claims: {said} ([each with its numbers](reports/shapes/claims.md))."
+
+
+def _verdicts(root: Path) -> str:
+    """How many claims have which verdict, and which."""
+    claims, lines = _claims(root), []
+    for verdict in VERDICTS:
+        rows = claims[claims["verdict"] == verdict].to_dict("records")
+        own = [f"{row['claim']} ({row['section']})" for row in rows]
+        if own:
+            lines.append(f"- **{verdict}** ({len(own)}): {'; '.join(own)}.")
+    return "\n".join(lines)
+
+
+def _mean_max_table(bag_size: int = 50) -> str:
+    """Effective anchors of a bag by how sure one anchor of it is, all others being sure that it is not the object."""
+    sure = (0.1, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
+    confidence = torch.zeros(len(sure), bag_size, dtype=torch.float64)
+    confidence[:, 0] = torch.tensor(sure)
+    cells = [f"{number:.1f}" for number in effective_anchors(confidence).tolist()]
+    head = " | ".join(f"{value:g}" for value in sure)
+    lines = [f"| confidence of the one anchor | {head} |", f"|{' --: |' * (len(sure) + 1)}"]
+    return "\n".join([*lines, f"| effective anchors of {bag_size} | {' | '.join(cells)} |"])
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "headline": lambda root: _table_of("shapes/headline", root),
+    "headline-short": _headline_short,
+    "claims": lambda root: _table_of("shapes/claims", root),
+    "verdicts": _verdicts,
+    "verdict-counts": _verdict_counts,
+    "ablations": lambda root: _table_of("shapes/ablations", root),
+    "benchmarks": lambda root: _table_of("benchmarks", root),
+    "mean-max": lambda root: _mean_max_table(),
+    "photographs": photographs_table,
+    "photographs-pooled": lambda root: _table_of("photos/pooled", root),
+    "deviations": deviations_table,
+    "compute": lambda root: compute_table(read_records(root / "reports/shapes")),
+    "compute-photographs": lambda root: compute_table(read_records(root / "reports/photos", "*/runs")),
+    "checklist": lambda root: checklist_table(read_records(root / "reports/shapes")),
+}
+
+
+def documents(root: Path) -> list[Path]:
+    """The documents under `root` that may hold blocks."""
+    return [path for pattern in DOCUMENTS for path in sorted(root.glob(pattern))]
+
+
+def filled(path: Path, root: Path) -> str:
+    """The document with every block as the reports under `root` have it, links from where it lies.
+
+    Raises DocumentError for an unknown block.
+    """
+    up = "../" * (len(path.relative_to(root).parts) - 1)
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in BLOCKS:
+            raise DocumentError(f"{path.name}: no block {name!r}; choose one of {', '.join(BLOCKS)}")
+        body = BLOCKS[name](root).replace("](reports/", f"]({up}reports/")
+        return f"<!-- begin {name} -->\n{body}\n<!-- end {name} -->"
+
+    return _BLOCK.sub(fill, path.read_text(encoding="utf-8"))
+
+
+def stale_blocks(path: Path, root: Path) -> list[str]:
+    """The names of a document's blocks that differ from the reports."""
+    now, fresh = (_BLOCK.finditer(text) for text in (path.read_text(encoding="utf-8"), filled(path, root)))
+    return [old["name"] for old, new in zip(now, fresh, strict=True) if old["body"] != new["body"]]
+
+
+def publish(source: Path) -> Path:
+    """Execute a notebook from the project's root, in a kernel of this Python, and write its page beside it.
+
+    A notebook that fails raises the cell's own error, and no page of it is written.
+    """
+    import nbformat  # here, for those who fill in tables alone
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(source, as_version=4)
+    resources = {"metadata": {"path": str(ROOT)}}
+    executed = NotebookClient(notebook, timeout=CELL_TIMEOUT, kernel_name="python3", resources=resources).execute()
+    page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(executed)
+    write_bytes(source.with_suffix(".html"), page.encode())
+    return source.with_suffix(".html")
+
+
+def publish_all(folder: Path) -> int:
+    """Publish every notebook of a folder; the exit status."""
+    from nbclient.exceptions import CellExecutionError
+
+    for source in sorted(folder.glob("*.ipynb")):
+        try:
+            print(publish(source))
+        except CellExecutionError as error:
+            print(f"{source.name}: a cell failed: {error.ename}: {error.evalue}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fill in, or check, the documents of the project; the exit status."""
+    parser = argparse.ArgumentParser(description="Fill in the tables of the documents, and make/reports.mk.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where one is stale")
+    parser.add_argument("--notebooks", action="store_true", help="execute the notebooks instead")
+    options = parser.parse_args(arguments)
+    if options.notebooks:
+        return publish_all(ROOT / NOTEBOOKS)
+    stale = {path: stale_blocks(path, ROOT) for path in documents(ROOT)}
+    targets_file = ROOT / TARGETS_FILE
+    if not targets_file.exists() or targets_file.read_text(encoding="utf-8") != targets():
+        stale[targets_file] = ["targets"]
+    for path, names in stale.items():
+        if names and options.check:
+            place = path.relative_to(ROOT)
+            print(f"{place}: {', '.join(names)} differ from the reports; run make documents", file=sys.stderr)
+        elif names:
+            write_bytes(path, (targets() if path == targets_file else filled(path, ROOT)).encode())
+    return int(options.check and any(stale.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One run: its stages, what each leaves, and where that lies."""

@@ -1,0 +1,1 @@
+"""Data sets in COCO format: read, checked, resized, augmented, converted."""

@@ -1,0 +1,1 @@
+"""The network: backbone, pyramid, heads, and NMS after them."""

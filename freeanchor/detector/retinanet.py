@@ -1,0 +1,156 @@
+"""One RetinaNet, whichever loss trains it: backbone, pyramid P3 to P7, two heads shared over the levels.
+
+Nothing here knows of a loss; the only trace of one is the prior probability of the classification bias. Heads give,
+for each cell, channel = anchor * K + class and anchor * 4 + delta.
+
+    model = RetinaNet(ModelConfig(backbone=TorchvisionResNet(name="resnet50"), num_classes=80))
+    output = model(images)          # output.logits [B, A, K], output.deltas [B, A, 4], output.anchors [A, 4]
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
+
+from freeanchor.anchors import AnchorConfig, grid_anchors
+from freeanchor.boxes import DELTA_WEIGHTS
+from freeanchor.detector.backbones import BackboneConfig, TorchvisionResNet, build_backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that decides the network's shape and first weights.
+
+    `p6_source` and `relu_before_p7` differ between code bases (FACTS A2, G2): P5 with ReLU in the authors' code.
+    `prior_prob` is rho: 0.02 for FreeAnchor (Sec. 4.1), 0.01 for RetinaNet. `tower_init` draws the heads' hidden
+    convolutions from N(0, 0.01), as both papers do for 256 channels and a pretrained backbone, or with He's variance,
+    which keeps the signal's size in a narrow head trained from scratch; `head_norm` puts group norm (8 channels a
+    group) behind them, which the authors' code offers as USE_GN and leaves off. With `plain_deltas` the box head
+    gives deltas without the weights (10, 10, 5, 5), as mmdetection's RetinaNet does (FACTS G2); the output has them.
+    """
+
+    num_classes: int
+    backbone: BackboneConfig = field(default_factory=TorchvisionResNet)
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    prior_prob: float = 0.01
+    pyramid_channels: int = 256
+    head_depth: int = 4
+    head_norm: Literal["none", "group"] = "none"
+    tower_init: Literal["normal", "he"] = "normal"
+    p6_source: Literal["P5", "C5"] = "P5"
+    relu_before_p7: bool = True
+    plain_deltas: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+        if not 0 < self.prior_prob < 1:
+            raise ValueError(f"prior_prob must lie in (0, 1), got {self.prior_prob}")
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """Predictions for a batch: logits [B, A, K], deltas [B, A, 4], anchors [A, 4], anchors a level (L numbers)."""
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    level_sizes: tuple[int, ...]
+
+
+class TopLevels(ExtraFPNBlock):
+    """P6 by a strided convolution of P5 or C5, P7 by another of P6, with a ReLU between or without."""
+
+    def __init__(self, c5_channels: int, channels: int, source: str, *, relu_before_p7: bool) -> None:
+        super().__init__()
+        self.source = source
+        self.relu_before_p7 = relu_before_p7
+        self.p6 = nn.Conv2d(channels if source == "P5" else c5_channels, channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        for conv in (self.p6, self.p7):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
+
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Append P6 and P7 to the pyramid `results`; `x` are the backbone's maps."""
+        p6 = self.p6(results[-1] if self.source == "P5" else x[-1])
+        p7 = self.p7(functional.relu(p6) if self.relu_before_p7 else p6)
+        return [*results, p6, p7], [*names, "p6", "p7"]
+
+
+class Head(nn.Module):
+    """Hidden 3x3 convolutions with ReLU and an output convolution, shared by all levels (FACTS A2)."""
+
+    def __init__(self, config: ModelConfig, num_outputs: int, bias: float = 0.0) -> None:
+        super().__init__()
+        channels = config.pyramid_channels
+        layers: list[nn.Module] = []
+        for _ in range(config.head_depth):
+            layers.append(nn.Conv2d(channels, channels, 3, padding=1))
+            if config.head_norm == "group":
+                layers.append(nn.GroupNorm(max(1, channels // 8), channels))
+            layers.append(nn.ReLU(inplace=True))
+        self.tower = nn.Sequential(*layers)
+        self.output = nn.Conv2d(channels, num_outputs, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # it has one
+        if config.tower_init == "he":
+            for module in self.tower:
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        self.output.bias = nn.Parameter(torch.full((num_outputs,), bias))
+
+    def forward(self, levels: list[Tensor], width: int) -> Tensor:
+        """Predictions [B, A, width] over all levels, cells in row-major order."""
+        flat = []
+        for features in levels:
+            output = self.output(self.tower(features))
+            flat.append(output.permute(0, 2, 3, 1).reshape(len(output), -1, width))
+        return torch.cat(flat, dim=1)
+
+
+class RetinaNet(nn.Module):
+    """RetinaNet (Lin et al., 2017) as FreeAnchor's authors build it; see `ModelConfig` for the choices."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone)
+        channels, per_cell = config.pyramid_channels, config.anchors.num_per_cell
+        widths = list(self.backbone.out_channels)
+        top = TopLevels(widths[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7)
+        self.pyramid = FeaturePyramidNetwork(widths, channels, extra_blocks=top)
+        prior_bias = -math.log((1 - config.prior_prob) / config.prior_prob)
+        self.cls_head = Head(config, per_cell * config.num_classes, prior_bias)
+        self.box_head = Head(config, per_cell * 4)
+        self._anchors: dict[tuple[tuple[int, int], ...], Tensor] = {}  # of the last grid: batches of a size follow
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutput:
+        """Predictions for normalised images whose sides are multiples of 32."""
+        maps = self.backbone(images)
+        levels = list(self.pyramid(OrderedDict(zip(("c3", "c4", "c5"), maps, strict=True))).values())
+        grids = tuple((level.shape[2], level.shape[3]) for level in levels)
+        per_cell = self.config.anchors.num_per_cell
+        deltas = self.box_head(levels, 4)
+        if self.config.plain_deltas:
+            deltas = deltas * deltas.new_tensor(DELTA_WEIGHTS)
+        return ModelOutput(
+            logits=self.cls_head(levels, self.config.num_classes),
+            deltas=deltas,
+            anchors=self._grid(grids, (images.shape[2], images.shape[3]), images.device),
+            level_sizes=tuple(rows * columns * per_cell for rows, columns in grids),
+        )
+
+    def _grid(self, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int], device: torch.device) -> Tensor:
+        key = (*grids, image_size)
+        if key not in self._anchors or self._anchors[key].device != device:
+            self._anchors = {key: grid_anchors(self.config.anchors, grids, image_size).to(device)}
+        return self._anchors[key]

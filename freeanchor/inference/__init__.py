@@ -1,0 +1,1 @@
+"""A trained detector asked: detections, candidates, bags; by torch or ONNX."""

@@ -1,0 +1,174 @@
+"""What a detector says of the anchors in each object's bag: as arrays for a data set, as rows for a single image.
+
+Any detector can be asked, whichever loss trained it; `assigned` says what IoU assignment would have done.
+
+    for bags in object_bags(model, detector, split.images, FreeAnchorLoss()):
+        bags.confidence, bags.weight                                    # [G, n] each
+    rows = bag_rows(model, detector, image, FreeAnchorLoss())           # the same, one row per anchor
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from freeanchor.anchors import AnchorConfig
+from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
+from freeanchor.checkpoints.native import DetectorConfig
+from freeanchor.data.coco import ImageRecord, Sample, collate, load_sample
+from freeanchor.detector.retinanet import ModelOutput, RetinaNet
+from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max_weights
+from freeanchor.losses.retinanet import RetinaNetLoss
+from freeanchor.runtime import Runtime
+
+FIRST_LEVEL = 3  # the pyramid starts at P3
+BATCH_SIZE = 8  # images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectBags:
+    """The bags of one image's G objects: n anchors each, by falling IoU, in the pixels of the image's file.
+
+    `image` has the objects that the network's box convention keeps: an inclusive one drops those a pixel thin.
+    """
+
+    image: ImageRecord
+    boxes: Float[Tensor, "G n 4"]  # the anchors, xyxy
+    strides: Float[Tensor, "G n 2"]  # width and height of a cell of the anchor's level
+    level: Int[Tensor, "G n"]  # 3 to 7
+    ratio: Float[Tensor, "G n"]  # h / w
+    octave: Int[Tensor, "G n"]
+    iou: Float[Tensor, "G n"]  # of the anchor with the object
+    box_iou: Float[Tensor, "G n"]  # of the box predicted from it, clipped to the image, with the object
+    cls_prob: Float[Tensor, "G n"]
+    loc_prob: Float[Tensor, "G n"]
+    confidence: Float[Tensor, "G n"]  # their product, X_i of Eq. 7
+    weight: Float[Tensor, "G n"]  # share in Mean-max
+    assigned: Bool[Tensor, "G n"]  # by the IoU rule, to this object
+
+
+def object_bags(
+    model: RetinaNet,
+    detector: DetectorConfig,
+    images: Sequence[ImageRecord],
+    loss: FreeAnchorLoss,
+    *,
+    assignment: RetinaNetLoss | None = None,
+    runtime: Runtime | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[ObjectBags]:
+    """The bags of every image's objects, in the order of `images`; G = 0 for an image without objects.
+
+    `loss` decides the bag's size and the weight of localisation, `assignment` the IoU rule of `assigned`. A batch holds
+    images of one size only, so that no bag depends on how other images pad the anchor grid. The network runs under
+    `runtime` (float32 on the CPU by default), all else in float32 on the CPU.
+    """
+    runtime, rule = runtime or Runtime(precision="float32"), assignment or RetinaNetLoss()
+    model = model.to(runtime.device).eval()
+    for _, group in groupby(images, key=lambda image: (image.width, image.height)):
+        own = list(group)
+        for first in range(0, len(own), batch_size):
+            samples = [load_sample(image, detector.inputs) for image in own[first : first + batch_size]]
+            output = _output(model, collate(samples).images, runtime)
+            for index, sample in enumerate(samples):
+                yield _bags_of(output, index, sample, detector, loss, rule)
+
+
+def bag_rows(
+    model: RetinaNet,
+    detector: DetectorConfig,
+    image: ImageRecord,
+    loss: FreeAnchorLoss,
+    assignment: RetinaNetLoss | None = None,
+    runtime: Runtime | None = None,
+) -> list[dict[str, Any]]:
+    """One row per anchor of each object's bag in `image`; no rows for an image without objects.
+
+    Columns beside those of `ObjectBags`: image_id, annotation_id, category, rank (by IoU, 0 is best), x1 … y2 (the
+    anchor), stride_x, stride_y (a cell of its level), gt_x1 … gt_y2; all in the pixels of the file.
+    """
+    (bags,) = object_bags(model, detector, [image], loss, assignment=assignment, runtime=runtime)
+    return _rows(bags, detector)
+
+
+@torch.no_grad()
+def _output(model: RetinaNet, images: Tensor, runtime: Runtime) -> ModelOutput:
+    # In float32 on the CPU, whatever the runtime.
+    with runtime.autocast():
+        output = model(images.to(runtime.device))
+    logits, deltas, anchors = (tensor.float().cpu() for tensor in (output.logits, output.deltas, output.anchors))
+    return ModelOutput(logits, deltas, anchors, output.level_sizes)
+
+
+def _bags_of(
+    output: ModelOutput, index: int, sample: Sample, detector: DetectorConfig, loss: FreeAnchorLoss, rule: RetinaNetLoss
+) -> ObjectBags:
+    """The bags of the `index`-th image of a batch."""
+    logits, deltas, gt_labels = output.logits[index], output.deltas[index], sample.record.labels
+    bags, confidence = loss.confidence(logits, deltas, output.anchors, sample.boxes, gt_labels)
+    cls_prob = logits[bags, gt_labels[:, None]].sigmoid()
+    levels, ratios, octaves = _shapes_of(output, detector.model.anchors)
+    strides = torch.tensor(detector.model.anchors.strides)[levels - FIRST_LEVEL, None] / torch.tensor(sample.scale)
+    return ObjectBags(
+        image=sample.record,
+        boxes=_in_file(output.anchors, sample, detector)[bags],
+        strides=strides[bags],
+        level=levels[bags],
+        ratio=ratios[bags],
+        octave=octaves[bags],
+        iou=pairwise_iou(sample.boxes, output.anchors).gather(1, bags),
+        box_iou=_box_iou(output.anchors[bags], deltas[bags], sample),
+        cls_prob=cls_prob,
+        loc_prob=torch.where(cls_prob > 0, confidence / cls_prob, torch.zeros_like(cls_prob)),
+        confidence=confidence,
+        weight=mean_max_weights(confidence),
+        assigned=_assigned(output.anchors, sample.boxes, rule).gather(1, bags),
+    )
+
+
+def _box_iou(anchors: Tensor, deltas: Tensor, sample: Sample) -> Tensor:
+    """[G, n]: IoU of each object with the boxes predicted from the anchors [G, n, 4] of its bag."""
+    boxes = clip_boxes(decode_boxes(deltas, anchors), *sample.image.shape[1:])
+    own = zip(sample.boxes, boxes, strict=True)
+    rows = [pairwise_iou(gt_box[None], predicted)[0] for gt_box, predicted in own]
+    return torch.stack(rows) if rows else deltas.new_zeros(deltas.shape[:2])
+
+
+def _shapes_of(output: ModelOutput, config: AnchorConfig) -> tuple[Tensor, Tensor, Tensor]:
+    levels = torch.cat([torch.full((size,), FIRST_LEVEL + level) for level, size in enumerate(output.level_sizes)])
+    in_cell = torch.arange(len(output.anchors)) % config.num_per_cell  # every level holds whole cells
+    ratios = torch.tensor(config.ratios)[in_cell // config.num_octaves]
+    return levels, ratios, in_cell % config.num_octaves
+
+
+def _in_file(anchors: Tensor, sample: Sample, detector: DetectorConfig) -> Tensor:
+    # The inverse of what `load_sample` does to boxes.
+    boxes = anchors / torch.tensor([*sample.scale, *sample.scale])
+    if detector.inputs.box_convention == "inclusive":
+        boxes[:, 2:] += 1 - 1 / torch.tensor(sample.scale)
+    return boxes
+
+
+def _assigned(anchors: Tensor, gt_boxes: Tensor, rule: RetinaNetLoss) -> Tensor:
+    """[G, A]: whether IoU assignment gives the anchor to the object."""
+    owner = rule.assigner.assign(anchors, gt_boxes)
+    return owner[None] == torch.arange(len(gt_boxes))[:, None]
+
+
+def _rows(bags: ObjectBags, detector: DetectorConfig) -> list[dict[str, Any]]:
+    names = ("level", "ratio", "octave", "iou", "cls_prob", "loc_prob", "confidence", "weight", "assigned")
+    columns = {name: getattr(bags, name).tolist() for name in names}
+    corners, strides, image = bags.boxes.tolist(), bags.strides.tolist(), bags.image
+    rows = []
+    for index, annotation_id in enumerate(image.annotation_ids.tolist()):
+        gt = dict(zip(("gt_x1", "gt_y1", "gt_x2", "gt_y2"), image.boxes[index].tolist(), strict=True))
+        category = detector.category_names[int(image.labels[index])]
+        for rank, (anchor, stride) in enumerate(zip(corners[index], strides[index], strict=True)):
+            head = {"image_id": image.image_id, "annotation_id": annotation_id, "category": category, "rank": rank}
+            box = dict(zip(("x1", "y1", "x2", "y2", "stride_x", "stride_y"), (*anchor, *stride), strict=True))
+            rows.append({**head, **box, **{name: column[index][rank] for name, column in columns.items()}, **gt})
+    return rows

@@ -1,0 +1,238 @@
+"""FreeAnchor's detection customized loss, Eq. 7, from top to bottom:
+
+    L'' = -w1 sum_i log Mean-max(X_i) + w2 sum_j FL(P{a_j in A-} (1 - P_j^bg))
+
+    loss = FreeAnchorLoss(bag_size=50)
+    terms = loss(logits, deltas, anchors, gt_boxes, gt_labels)
+    sum(terms.values()).backward()
+
+A loss is a frozen set of hyper-parameters that can be called; it holds no state and no network. Arithmetic is float32
+or wider whatever comes in: near its threshold the match probability is close to 0/0 in float32 already.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from freeanchor.boxes import decode_boxes, encode_boxes, ious_by_objects
+from freeanchor.losses import focal
+from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
+
+LIKELIHOODS = ("mean-max", "detached", "max")
+EXCUSES = ("per-class", "per-anchor", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeAnchorLoss:
+    """Eq. 7 as its authors coded it (modeling/rpn/free_anchor_loss.py).
+
+    Where the paper is silent or says otherwise: P{a_j in A-} is found for each class apart, not for all at once
+    (DEVIATION(D1), DEVIATION(D2)); the match probability looks at all anchors' predictions and passes no gradient
+    (DEVIATION(D4), DEVIATION(D5)); Mean-max passes its gradient through its weights (DEVIATION(D6)).
+
+    `likelihood` and `excuse` take parts of it away, for ablations. "max" is Eq. 6 as it stands, "detached" Mean-max
+    without the gradient of its weights. "per-anchor" is P{a_j in A-} of Eq. 4 as it stands, for all classes at once;
+    with "none" P{a_j -> b_i} = 0, so that all of a bag's anchors are background too.
+    """
+
+    bag_size: int = 50  # n, Sec. 4.3
+    match_iou: float = 0.6  # t, Sec. 4.3
+    box_weight: float = 0.75  # beta, Sec. 4.3
+    alpha: float = 0.5  # Sec. 4.3
+    gamma: float = 2.0  # Sec. 4.3
+    smooth_l1_beta: float = 0.11  # authors' code: BBOX_REG_BETA
+    likelihood: Literal["mean-max", "detached", "max"] = "mean-max"
+    excuse: Literal["per-class", "per-anchor", "none"] = "per-class"
+
+    def __post_init__(self) -> None:
+        for name, known in (("likelihood", LIKELIHOODS), ("excuse", EXCUSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.bag_size < 1:
+            raise ValueError(f"bag_size must be at least 1 anchor, got {self.bag_size}")
+        if not 0 <= self.match_iou < 1:
+            raise ValueError(f"match_iou must lie in [0, 1), got {self.match_iou}; pass a fraction, not a percentage")
+        focal.check_settings(self.alpha, self.gamma, self.smooth_l1_beta, self.box_weight)
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "B A K"],
+        deltas: Float[Tensor, "B A 4"],
+        anchors: Float[Tensor, "A 4"],
+        gt_boxes: Sequence[Float[Tensor, "_ 4"]],
+        gt_labels: Sequence[Int[Tensor, "_"]],
+        total_count: TotalCount = int,
+    ) -> Terms:
+        """Terms `positive` (first sum) and `negative` (second sum), scalars, weighted by w1 and w2.
+
+        Deltas are coded with weights (10, 10, 5, 5); boxes are xyxy, one tensor per image; labels are 0 to K - 1.
+        `total_count` sums a count over the processes that share a batch: the default is a batch of this process's own.
+        """
+        focal.check_pairing(logits, gt_boxes, gt_labels)
+        with torch.autocast(logits.device.type, enabled=False):
+            deltas, anchors = widen(deltas), widen(anchors)
+            boxes = [own.to(anchors) for own in gt_boxes]
+
+            # A_i, Algorithm 1, line 4. Places count anchors through the batch, [B * A], and scores, [B * A * K].
+            bags = torch.cat([anchor_bags(anchors, own, self.bag_size) for own in boxes])
+            firsts = [image * len(anchors) for image, own in enumerate(boxes) for _ in own]
+            places = bags + torch.tensor(firsts, dtype=torch.int64, device=bags.device)[:, None]
+            in_bags = places * logits.shape[2] + torch.cat(list(gt_labels))[:, None]
+
+            # max_i P{a_j -> b_i}, Eq. 4, of the few scores where it is not 0.
+            matched, match_prob = self._matched_scores(logits, deltas, anchors, boxes, gt_labels)
+
+            # One pass over all scores: FL summed where P{a_j in A-} = 1 and no bag asks, and the logits of the others.
+            exceptions = torch.cat([in_bags.flatten(), matched]).unique()
+            background, few = background_focal_loss(logits, exceptions, self.gamma)
+
+            # First sum: X_i = {P_ij^cls P_ij^loc | a_j in A_i}; the floor keeps a bag without any confidence finite.
+            score = few[torch.searchsorted(exceptions, in_bags)]
+            confidence = self._confidence(score, deltas.flatten(0, 1)[places], anchors[bags], torch.cat(boxes))
+            likelihood = self._likelihood(confidence)
+            positive = -torch.log(likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny)).sum()
+            positive = positive + deltas.sum() * 0  # a gradient, of zeros, where no image has an object
+
+            # Second sum: P{a_j in A-} = 1 - max_i P{a_j -> b_i}.
+            match_prob_of_few = few.new_zeros(len(few))
+            match_prob_of_few[torch.searchsorted(exceptions, matched)] = match_prob.to(few)
+            negative = background + _unmatched_focal_loss(few, match_prob_of_few, self.gamma).sum()
+
+            num_objects = max(1, total_count(len(bags)))  # ||B||; DEVIATION(D8): of the batch
+            return {
+                "positive": self.alpha * positive / num_objects,  # w1 = alpha / ||B||
+                "negative": (1 - self.alpha) * negative / (self.bag_size * num_objects),  # w2 = (1 - alpha) / (n ||B||)
+            }
+
+    def confidence(
+        self,
+        logits: Float[Tensor, "A K"],
+        deltas: Float[Tensor, "A 4"],
+        anchors: Float[Tensor, "A 4"],
+        gt_boxes: Float[Tensor, "G 4"],
+        gt_labels: Int[Tensor, "G"],
+    ) -> tuple[Int[Tensor, "G n"], Float[Tensor, "G n"]]:
+        """Bags of one image's objects, and the likelihood set X_i of Eq. 7: P^cls * P^loc of each anchor in a bag."""
+        bags = anchor_bags(anchors, gt_boxes, self.bag_size)
+        return bags, self._confidence(logits[bags, gt_labels[:, None]], deltas[bags], anchors[bags], gt_boxes)
+
+    def _confidence(self, score: Tensor, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """X_i [G, n]: P^cls = sigmoid(logit) times P^loc = exp(-beta L^loc) (Sec. 3.1)."""
+        distance = smooth_l1(deltas, encode_boxes(boxes[:, None], anchors), self.smooth_l1_beta)
+        return score.sigmoid() * torch.exp(-self.box_weight * distance)
+
+    def _likelihood(self, confidence: Tensor) -> Tensor:
+        if self.likelihood == "max":
+            return confidence.amax(dim=-1)
+        return mean_max(confidence, detach_weights=self.likelihood == "detached")
+
+    @torch.no_grad()  # DEVIATION(D5)
+    def _matched_scores(
+        self, logits: Tensor, deltas: Tensor, anchors: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Places [P] of the batch's scores with P{a_j in A-} < 1, rising, and max_i P{a_j -> b_i} of each [P].
+
+        The maximum is over objects of the score's class (DEVIATION(D1)), with "per-anchor" over all objects.
+        """
+        num_classes, is_per_anchor = logits.shape[2], self.excuse == "per-anchor"
+        keys, match_probs = [torch.empty(0, dtype=torch.int64, device=logits.device)], [deltas.new_empty(0)]
+        for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
+            if self.excuse == "none" or len(boxes) == 0:
+                continue
+            for first, iou in ious_by_objects(boxes, decode_boxes(deltas[image], anchors)):
+                objects, matched, match_prob = matched_predictions(iou, self.match_iou)
+                place = image * len(anchors) + matched
+                keys.append(place if is_per_anchor else place * num_classes + labels[first + objects])
+                match_probs.append(match_prob)
+        places, which = torch.cat(keys).unique(return_inverse=True)
+        match_prob = torch.cat(match_probs)
+        best = match_prob.new_zeros(len(places)).scatter_reduce(0, which, match_prob, "amax")
+        if is_per_anchor:
+            places = (places[:, None] * num_classes + torch.arange(num_classes, device=places.device)).flatten()
+            best = best.repeat_interleave(num_classes)
+        return places, best
+
+
+def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], bag_size: int) -> Int[Tensor, "G n"]:
+    """A_i: indices of the `bag_size` anchors of highest IoU with each object, best first (Algorithm 1, line 4).
+
+    Over all levels, with no IoU floor and no rule about centres; an anchor may sit in several bags. With fewer than
+    `bag_size` anchors the bag is all of them.
+    """
+    size = min(bag_size, len(anchors))
+    bags = torch.empty(len(gt_boxes), size, dtype=torch.int64, device=anchors.device)
+    for first, iou in ious_by_objects(gt_boxes, anchors):
+        bags[first : first + len(iou)] = iou.topk(size, dim=1).indices
+    return bags
+
+
+def mean_max(confidence: Float[Tensor, "*N n"], *, detach_weights: bool = False) -> Float[Tensor, "*N"]:
+    """Mean of a bag's confidences weighted by 1 / (1 - x) (Sec. 3.3, Fig. 3): mean at first, max in the end.
+
+    The gradient flows through the weights too, as in the authors' code, unless `detach_weights`. Values stay in [0, 1]
+    up to rounding.
+    """
+    weights = _odds_weights(confidence.detach() if detach_weights else confidence)
+    return (weights * confidence).sum(dim=-1) / weights.sum(dim=-1)
+
+
+def _odds_weights(confidence: Tensor) -> Tensor:
+    """1 / (1 - x), with 1 - x floored at 1e-12 as in the authors' code; the floor's gradient is the identity."""
+    rest = 1 - confidence
+    floored = rest + (rest.clamp(min=1e-12) - rest).detach()
+    return 1 / floored
+
+
+def mean_max_weights(confidence: Float[Tensor, "*N n"]) -> Float[Tensor, "*N n"]:
+    """Each anchor's share in its bag's Mean-max; sums to 1 over the bag."""
+    weights = _odds_weights(confidence)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def effective_anchors(confidence: Float[Tensor, "*N n"]) -> Float[Tensor, "*N"]:
+    """How many anchors of a bag its Mean-max really uses: 1 / sum of squared shares.
+
+    n while all confidences are equal (Mean-max is the mean), towards 1 as one anchor takes over (the max).
+    """
+    return 1 / mean_max_weights(confidence).square().sum(dim=-1)
+
+
+def saturated_linear(x: Float[Tensor, "*N"], t1: float, t2: Float[Tensor, "*#N"]) -> Float[Tensor, "*N"]:
+    """0 up to `t1`, 1 from `t2`, linear between (Sec. 3.2, Fig. 2); 0 everywhere where t2 <= t1.
+
+    The last clause is ours, DEVIATION(D17): the authors' code divides by t2 - t1, 0/0 when an object's best IoU is t1.
+    """
+    span = t2 - t1
+    line = ((x - t1) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
+    return torch.where(span > 0, line, torch.zeros_like(line))
+
+
+def matched_predictions(
+    iou: Float[Tensor, "G A"], match_iou: float
+) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
+    """The pairs with P{a_j -> b_i} > 0: object, anchor and P{a_j -> b_i} of each, by object, then anchor (Sec. 3.2).
+
+    `iou` is that of every predicted box with every object, over all anchors, not the bag alone (DEVIATION(D4)), in
+    float32 or wider, of at least one anchor. The best prediction of an object gets 1 if its IoU is above `match_iou`,
+    every one at or below it 0: none where no prediction is so good, several on ties (DEVIATION(D3)).
+    """
+    t = torch.tensor(match_iou, dtype=iou.dtype).item()  # an IoU of float32(0.6) is at the threshold, not above it
+    objects, anchors = (iou > t).nonzero(as_tuple=True)
+    best = iou.amax(dim=1)[objects]
+    return objects, anchors, saturated_linear(iou[objects, anchors], t, best)
+
+
+def _unmatched_focal_loss(logit: Tensor, match_prob: Tensor, gamma: float) -> Tensor:
+    """FL(q) = -q^gamma log(1 - q) at q = P{a_j in A-} (1 - P_j^bg) = (1 - match_prob) p; 0 where match_prob is 1."""
+    prob = logit.sigmoid()
+    partly = (match_prob > 0) & (match_prob < 1)
+    # 1 - q as sigmoid(-x) + p P: exact where p is 1, and never 0 as P > 0. Where P = 0, softplus is exact for any x.
+    rest = torch.where(partly, torch.sigmoid(-logit) + prob * match_prob, 1)
+    surprise = torch.where(partly, -torch.log(rest), functional.softplus(logit))
+    focal_loss = (prob * (1 - match_prob)).pow(gamma) * surprise
+    return torch.where(match_prob < 1, focal_loss, 0)

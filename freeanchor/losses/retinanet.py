@@ -1,0 +1,96 @@
+"""RetinaNet's loss, Eq. 1: focal loss and smooth-L1 on anchors that are assigned before the loss.
+
+terms = RetinaNetLoss()(logits, deltas, anchors, gt_boxes, gt_labels)
+sum(terms.values()).backward()
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from freeanchor.boxes import DELTA_WEIGHTS, encode_boxes
+from freeanchor.losses import focal
+from freeanchor.losses.assignment import IGNORED, IoUThresholds
+from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetinaNetLoss:
+    """Focal loss and smooth-L1 on anchors assigned by IoU: Eq. 1 as RetinaNet has it.
+
+    `convention="authors"`: classification is divided by matched anchors plus images, box terms by four times the
+    matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, and box
+    terms are of plain deltas, not of coded ones (FACTS F); its own transition is `smooth_l1_beta=0`.
+    """
+
+    foreground_iou: float = 0.5
+    background_iou: float = 0.4
+    low_quality_matches: bool = True
+    alpha: float = 0.25
+    gamma: float = 2.0
+    smooth_l1_beta: float = 0.11
+    box_weight: float = 1.0
+    convention: Literal["authors", "mmdetection"] = "authors"
+
+    def __post_init__(self) -> None:
+        _ = self.assigner  # refuses thresholds out of order
+        focal.check_settings(self.alpha, self.gamma, self.smooth_l1_beta, self.box_weight)
+
+    @property
+    def assigner(self) -> IoUThresholds:
+        """The rule that decides which anchors learn which object."""
+        return IoUThresholds(
+            foreground_iou=self.foreground_iou,
+            background_iou=self.background_iou,
+            low_quality_matches=self.low_quality_matches,
+        )
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "B A K"],
+        deltas: Float[Tensor, "B A 4"],
+        anchors: Float[Tensor, "A 4"],
+        gt_boxes: Sequence[Float[Tensor, "_ 4"]],
+        gt_labels: Sequence[Int[Tensor, "_"]],
+        total_count: TotalCount = int,
+    ) -> Terms:
+        """Terms `classification` and `box`, scalars; `total_count` sums counts over processes that share a batch."""
+        focal.check_pairing(logits, gt_boxes, gt_labels)
+        with torch.autocast(logits.device.type, enabled=False):
+            deltas, anchors = widen(deltas), widen(anchors)
+            boxes = [own.to(anchors) for own in gt_boxes]
+            assignments = torch.cat([self.assigner.assign(anchors, own) for own in boxes])
+            # Objects and anchors are counted through the batch: image i's anchors begin at i * A.
+            firsts = torch.tensor([0, *map(len, boxes)], device=anchors.device).cumsum(0)[:-1]
+            matched = (assignments >= 0).nonzero()[:, 0]
+            objects = assignments[matched] + firsts[matched // len(anchors)]
+            targets = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
+            box = deltas.sum() * 0 + self._distance(deltas.flatten(0, 1)[matched], targets)
+            classification = self._focal_loss(logits, assignments, matched, torch.cat(list(gt_labels))[objects])
+            num_matched = total_count(len(matched))
+            # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
+            over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
+            if self.convention == "mmdetection":
+                over_all = over_boxes = max(1, num_matched)
+            return {"classification": classification / over_all, "box": self.box_weight * box / over_boxes}
+
+    def _focal_loss(self, logits: Tensor, assignments: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
+        """Focal loss (Lin et al. 2017, Eq. 5) summed over the scores of all anchors [B * A] but the ignored ones."""
+        num_classes = logits.shape[2]
+        positives = matched * num_classes + labels
+        ignored = (assignments == IGNORED).nonzero() * num_classes + torch.arange(num_classes, device=logits.device)
+        exceptions = torch.cat([positives, ignored.flatten()]).sort().values
+        background, few = background_focal_loss(logits, exceptions, self.gamma)
+        score = few[torch.searchsorted(exceptions, positives)]
+        foreground = (torch.sigmoid(-score).pow(self.gamma) * functional.softplus(-score)).sum()
+        return (1 - self.alpha) * background + self.alpha * foreground
+
+    def _distance(self, deltas: Tensor, targets: Tensor) -> Tensor:
+        """Summed smooth-L1 of matched anchors' deltas, in the units of the convention."""
+        units = deltas.new_tensor(DELTA_WEIGHTS if self.convention == "mmdetection" else (1.0,))
+        return smooth_l1(deltas / units, targets / units, self.smooth_l1_beta).sum()

@@ -1,0 +1,1 @@
+"""The synthetic data set: slender, acentric, square and crowded objects."""

@@ -1,0 +1,142 @@
+"""The procedural detection data set `shapes`: COCO json and JPEG files, drawn by the project itself.
+
+Not here: reading it (`freeanchor.data` reads it as it reads COCO), and drawing one image (`shapes_scene`).
+
+    write_shapes(ShapesConfig(), Path("data/shapes"))
+    # data/shapes/{train,val}.json, data/shapes/images/{train,val}_000001.jpg ...
+
+Twelve classes: half are *slender*, bars whose class shows only in the head at one end, half *compact*. One
+configuration, one data set: the same bytes on every machine with the same numpy and Pillow. Beyond COCO's own fields
+each annotation has `part` (x, y of the discriminative part's centre), `angle` (degrees clockwise from pointing right;
+a slender object points to its head), `elongation` (length over width along the object's own axes) and `hidden` (the
+share of it that later objects hide).
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from freeanchor.errors import DataError
+from freeanchor.files import read_json
+from freeanchor.shapes.objects import CATEGORIES, SceneObject
+from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
+
+VERSION = "2"  # of the drawing; raise it with every change that moves a byte
+
+
+def write_shapes(config: ShapesConfig, directory: Path) -> None:
+    """Draw the data set into `directory`, or leave it alone where it already holds exactly this one.
+
+    Everything is drawn into a hidden folder beside it, which is renamed at the very end: what stands at `directory` is
+    always whole. The left-overs of an interrupted run are replaced. Raises `DataError` where `directory` holds
+    anything else; an empty folder counts as absent.
+    """
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        _check_existing(config, directory)
+        return
+    partial = directory.absolute().with_name(f".{directory.absolute().name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    (partial / "images").mkdir(parents=True)
+    for split, num_images in zip(SPLITS, (config.num_train, config.num_val), strict=True):
+        names = [f"{split}_{number:06d}.jpg" for number in range(1, num_images + 1)]
+        scenes = _draw_split(config, split, names, partial / "images")
+        (partial / f"{split}.json").write_bytes(_encode(_as_coco(config, names, scenes)))
+    partial.rename(directory)
+
+
+def _info(config: ShapesConfig) -> dict[str, Any]:
+    return {"config": asdict(config), "description": "freeanchor shapes", "version": VERSION}
+
+
+def _check_existing(config: ShapesConfig, directory: Path) -> None:
+    """Raise unless both splits in `directory` were drawn from this configuration by this version."""
+    remedy = "remove that folder or name another"
+    for split in SPLITS:
+        path = directory / f"{split}.json"
+        try:
+            found = read_json(path)["info"]
+            old = {"version": found["version"], **found["config"]}
+        except (DataError, KeyError, TypeError) as error:
+            raise DataError(f"{directory} is there but holds no shapes data set ({path.name}); {remedy}") from error
+        if found != _info(config):
+            new = {"version": VERSION, **asdict(config)}
+            changed = ", ".join(f"{key} {old.get(key)} not {new[key]}" for key in new if old.get(key) != new[key])
+            raise DataError(f"{directory} holds shapes of other settings ({changed or 'unknown'}); {remedy}")
+
+
+def _draw_split(config: ShapesConfig, split: str, names: list[str], folder: Path) -> Iterator[Scene]:
+    """Each scene of a split in turn, its image written to `folder`.
+
+    JPEG, since its slow-integer transform gives the same bytes everywhere; PNG's depend on the zlib that is built in.
+    """
+    for index, name in enumerate(tqdm(names, desc=f"drawing {split}", unit="image", disable=None)):
+        scene = draw_scene(config, split, index)
+        Image.fromarray(scene.pixels).save(folder / name, quality=95, subsampling=0)
+        yield scene
+
+
+def _as_coco(config: ShapesConfig, names: list[str], scenes: Iterable[Scene]) -> dict[str, Any]:
+    """The json of one split."""
+    ids, annotations = count(1), []
+    for image_id, scene in enumerate(scenes, start=1):
+        found = [_annotate(item, hidden) for item, hidden in zip(scene.objects, scene.hidden, strict=True)]
+        found += [_annotate_crowd(scene.crowd)] if scene.crowd else []
+        annotations += [{**annotation, "id": next(ids), "image_id": image_id} for annotation in found]
+    return {
+        "info": _info(config),
+        "licenses": [],
+        "images": [
+            {"id": image_id, "file_name": name, "width": config.image_size, "height": config.image_size}
+            for image_id, name in enumerate(names, start=1)
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": number, "name": category.name, "supercategory": category.supercategory}
+            for number, category in enumerate(CATEGORIES, start=1)
+        ],
+    }
+
+
+def _xywh(box: tuple[float, float, float, float]) -> list[float]:
+    x1, y1, x2, y2 = box
+    return [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)]
+
+
+def _annotate(item: SceneObject, hidden: float) -> dict[str, Any]:
+    return {
+        "category_id": item.category + 1,
+        "bbox": _xywh(item.box),
+        "area": round(item.area, 2),
+        "iscrowd": 0,
+        "part": [round(coordinate, 2) for coordinate in item.part],
+        "angle": item.angle,
+        "elongation": item.elongation,
+        "hidden": round(hidden, 4),
+    }
+
+
+def _annotate_crowd(crowd: Crowd) -> dict[str, Any]:
+    """One `iscrowd` annotation; a crowd has no part of its own, so the middle of its box stands in."""
+    x, y, width, height = _xywh(crowd.box)
+    return {
+        "category_id": crowd.members[0].category + 1,
+        "bbox": [x, y, width, height],
+        "area": round(sum(member.area for member in crowd.members), 2),
+        "iscrowd": 1,
+        "part": [round(x + width / 2, 2), round(y + height / 2, 2)],
+        "angle": 0.0,
+        "elongation": 1.0,
+        "hidden": 0.0,
+    }
+
+
+def _encode(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,96 @@
+"""What training changes, and how it is kept: weights, momentum, gradient scale, number of steps and their seconds.
+
+A state says nothing of the number of processes or of the device: what eight GPUs saved, one CPU goes on from.
+
+    state = start(detector.model, config, runtime, processes)
+    state.save(path, config)
+    state.resume(path, config)
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from freeanchor.checkpoints.backbone_weights import load_backbone, read_backbone
+from freeanchor.checkpoints.native import load_tensors, load_weights, save_tensors
+from freeanchor.detector.retinanet import ModelConfig, RetinaNet
+from freeanchor.runtime import Runtime
+from freeanchor.training.processes import ALONE, Processes, sync_batch_norm
+from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimizer
+
+
+@dataclass
+class TrainingState:
+    """What training changes; `network` is the model as the processes share it."""
+
+    model: RetinaNet
+    optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+    step: int = 0
+    seconds: float = 0.0
+    network: nn.Module | None = None
+
+    def save(self, path: Path, config: TrainConfig) -> None:
+        """Write everything needed to go on from here."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer") if parameter.requires_grad else None
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        header = {"step": self.step, "seconds": self.seconds, "config": repr(config)}
+        save_tensors(path, tensors, {**header, "scaler": self.scaler.state_dict()})
+
+    def resume(self, path: Path, config: TrainConfig, processes: Processes = ALONE) -> None:
+        """Go back to what `save` wrote, if it did; raises TrainingError where it was written by another recipe.
+
+        The first process reads; the others, on whatever host, are told.
+        """
+        found = processes.from_main(load_tensors(path) if processes.is_main and path.exists() else None)
+        if found is not None:
+            self._restore(*found, path=path, config=config)
+
+    def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path, config: TrainConfig) -> None:
+        if missing := {"config", "step", "seconds"} - header.keys():
+            raise TrainingError(f"{path}: has no {', '.join(sorted(missing))}; delete it to train anew")
+        if header["config"] != repr(config):
+            raise TrainingError(f"{path}: was written by another recipe; delete it to train anew")
+        weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        load_weights(self.model, weights, path)
+        for name, parameter in self.model.named_parameters():
+            if f"momentum.{name}" in tensors:
+                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        if self.scaler.is_enabled() and header.get("scaler"):
+            self.scaler.load_state_dict(header["scaler"])
+        self.step, self.seconds = header["step"], header["seconds"]
+
+
+def start(
+    model_config: ModelConfig,
+    config: TrainConfig,
+    runtime: Runtime,
+    processes: Processes = ALONE,
+    backbone_weights: Path | None = None,
+) -> TrainingState:
+    """A state before the first step, the same on every process: weights from the seed, the backbone's from a file."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = RetinaNet(model_config)
+    if backbone_weights is not None:
+        load_backbone(model.backbone, read_backbone(backbone_weights), backbone_weights)
+    model = model.to(runtime.device).to(memory_format=torch.channels_last).train()
+    if processes.count > 1 and config.group_size is None:
+        sync_batch_norm(model)  # the batch is one, wherever its images lie
+    return TrainingState(model, build_optimizer(model, config), scaler=runtime.grad_scaler())
+
+
+def share_network(state: TrainingState, processes: Processes) -> None:
+    """Let gradients be averaged over the processes (DDP); to be called once the weights are in place."""
+    state.network = state.model
+    if processes.count > 1:
+        device = torch.device(processes.device)
+        state.network = DistributedDataParallel(state.model, device_ids=[device] if device.type == "cuda" else None)

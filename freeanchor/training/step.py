@@ -1,0 +1,109 @@
+"""One step of synchronous SGD: groups of images in, weights changed, on one process or many.
+
+terms, output = training_step(state, groups, config, runtime)
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from freeanchor.data.coco import Batch, collate
+from freeanchor.detector.retinanet import ModelOutput
+from freeanchor.losses.focal import Terms
+from freeanchor.runtime import Runtime
+from freeanchor.training.divergence import DivergedError, Divergence
+from freeanchor.training.processes import ALONE, Processes
+from freeanchor.training.recipe import TrainConfig
+from freeanchor.training.state import TrainingState
+
+SMALLEST_SCALE = 1.0  # float16's gradients overflow even unscaled: no scale will cure that
+
+
+def training_step(
+    state: TrainingState, groups: Sequence[Batch], config: TrainConfig, runtime: Runtime, processes: Processes = ALONE
+) -> tuple[Terms, ModelOutput]:
+    """One step of SGD on this process's groups; their mean loss terms, and the last group's predictions.
+
+    Raises DivergedError, on every process alike, where a loss or a gradient is not finite, before any weight changes.
+    """
+    lr = config.lr_at(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+    state.optimizer.zero_grad(set_to_none=True)
+    # DDP takes the mean over processes; parts of one group are summed.
+    share = processes.count if _shares_batch(config, processes) else 1 / len(groups)
+    found: list[Terms] = []
+    for number, batch in enumerate(groups, start=1):
+        # Gradients are averaged over the processes once a step, with the last group's.
+        network, is_last = state.network, number == len(groups)
+        with nullcontext() if is_last or not isinstance(network, DistributedDataParallel) else network.no_sync():
+            terms, output = _forward(state, batch, config, runtime, processes)
+            found.append(terms)
+            loss = torch.stack(list(terms.values())).sum()
+            is_finite = math.isfinite(loss.item())
+            fault = None if is_finite else _divergence("loss", state, terms, batch, config, runtime)
+            if processes.total(int(not is_finite)):
+                raise DivergedError(fault, batch)
+            state.scaler.scale(loss if share == 1 else loss * share).backward()
+    mean = {name: torch.stack([terms[name].detach() for terms in found]).mean() for name in terms}
+    if not _update(state, config):
+        whole = collate([sample for batch in groups for sample in batch.samples])  # it is the sum of all groups'
+        raise DivergedError(_divergence("gradient", state, mean, whole, config, runtime), whole)
+    state.step += 1
+    return mean, output
+
+
+def _shares_batch(config: TrainConfig, processes: Processes) -> bool:
+    """Whether the parts of one group lie on several processes."""
+    return processes.count > 1 and config.group_size is None
+
+
+def _forward(
+    state: TrainingState, batch: Batch, config: TrainConfig, runtime: Runtime, processes: Processes
+) -> tuple[Terms, ModelOutput]:
+    images = batch.images
+    if _shares_batch(config, processes):  # padding is part of the image: it has anchors
+        height, width = processes.largest(images.shape[2:])
+        images = functional.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
+    images = images.to(runtime.device, memory_format=torch.channels_last)
+    with runtime.autocast():
+        output = (state.network or state.model)(images)
+    gt_boxes = [boxes.to(images.device) for boxes in batch.gt_boxes]
+    gt_labels = [labels.to(images.device) for labels in batch.gt_labels]
+    total_count = processes.total_count if _shares_batch(config, processes) else int
+    return config.loss(output.logits, output.deltas, output.anchors, gt_boxes, gt_labels, total_count), output
+
+
+def _update(state: TrainingState, config: TrainConfig) -> bool:
+    """Clip and apply the gradients, which are the same on all processes; False, and nothing done, if not finite.
+
+    DEVIATION(D24): under float16, a step whose gradients overflow is left out and the scale halved, while there is one.
+    """
+    state.scaler.unscale_(state.optimizer)
+    gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if not math.isfinite(norm.item()) and not state.scaler.get_scale() > SMALLEST_SCALE:
+        return False
+    if config.max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), config.max_grad_norm, norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    return True
+
+
+def _divergence(
+    what: str, state: TrainingState, terms: Terms, batch: Batch, config: TrainConfig, runtime: Runtime
+) -> Divergence:
+    return Divergence(
+        step=state.step,
+        what=what,
+        terms={name: term.item() for name, term in terms.items()},
+        images=tuple(sample.record.path.name for sample in batch.samples),
+        precision=str(runtime.dtype).removeprefix("torch."),
+        lr=config.lr,
+    )

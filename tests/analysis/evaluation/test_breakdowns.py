@@ -1,0 +1,159 @@
+"""Slenderness and crowdedness: against loops, against pycocotools on the images of a bin, and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from oracles.detection_metrics import subset_ap
+from oracles.detection_sets import detection_sets, only_images
+
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.record import coco_statistics
+from analysis.evaluation.breakdowns import (
+    AspectCuts,
+    aspect_ratio,
+    category_aspects,
+    crowdedness,
+    crowdedness_bins,
+    crowdedness_gain,
+    objects_per_image,
+    slenderness,
+)
+from analysis.evaluation.matching import IOU_THRESHOLDS
+
+
+def aspect(box) -> float:
+    """max(w/h, h/w), in plain words."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    return max(width / height, height / width) if width > 0 and height > 0 else math.inf
+
+
+@settings(max_examples=15, deadline=None)
+@given(detection_sets())
+def test_slenderness_equals_the_rules_in_loops(data):
+    """Square, middle and slender AP equal the loops, and each counts the objects of its range."""
+    ground_truth, detections = data
+    frame = slenderness(ground_truth, detections).set_index("metric")
+    objects, found = [aspect(b) for b in ground_truth.boxes], [aspect(b) for b in detections.boxes]
+    for name, low, high in (("ap_square", 1, 4 / 3), ("ap_middle", 4 / 3, 3), ("ap_slender", 3, math.inf)):
+        inside = [low <= a <= high for a in objects]
+        expected = subset_ap(ground_truth, detections, inside, [low <= a <= high for a in found], IOU_THRESHOLDS)
+        assert frame.value[name] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        assert frame.num_objects[name] == sum(i and not c for i, c in zip(inside, ground_truth.iscrowd, strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(detection_sets())
+def test_crowdedness_is_ap_over_the_images_of_the_bin(data):
+    """AP of a bin equals pycocotools' on a data set of that bin's images alone."""
+    ground_truth, detections = data
+    frame = crowdedness(ground_truth, detections, edges=(1, 3, 6)).set_index("metric")
+    assert list(frame.index) == ["ap_objects_1_2", "ap_objects_3_5", "ap_objects_6_plus"]
+    counts = {
+        i: sum(1 for j, c in zip(ground_truth.image_id, ground_truth.iscrowd, strict=True) if j == i and not c)
+        for i in ground_truth.image_ids
+    }
+    for name, low, high in (("ap_objects_1_2", 1, 2), ("ap_objects_3_5", 3, 5), ("ap_objects_6_plus", 6, 999)):
+        images = [i for i, count in counts.items() if low <= count <= high]
+        assert frame.num_images[name] == len(images)
+        assert frame.num_objects[name] == sum(counts[i] for i in images)
+        record = coco_statistics(*only_images(ground_truth, detections, images))["ap"] if images else math.nan
+        assert frame.value[name] == pytest.approx(record, abs=1e-12, nan_ok=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(detection_sets())
+def test_category_ap_averages_to_ap(data):
+    """The mean of the categories' AP is AP, and their objects add up."""
+    ground_truth, detections = data
+    frame = category_aspects(ground_truth, detections)
+    assert frame.ap.mean() == pytest.approx(coco_statistics(ground_truth, detections)["ap"], abs=1e-12, nan_ok=True)
+    assert frame.num_objects.sum() == (~ground_truth.iscrowd).sum()
+    for row in frame.itertuples():
+        own = [
+            aspect(b)
+            for b, k, c in zip(ground_truth.boxes, ground_truth.category_id, ground_truth.iscrowd, strict=True)
+            if k == row.category_id and not c
+        ]
+        assert row.median_aspect == pytest.approx(np.median(own) if own else math.nan, nan_ok=True)
+
+
+def test_gain_is_second_minus_first():
+    """A perfect detector gains all that an empty one lacks, and bins without images have no gain."""
+    ground_truth, perfect = two_objects()
+    nothing = Detections(
+        image_id=np.empty(0, int), category_id=np.empty(0, int), boxes=np.empty((0, 4)), scores=np.empty(0)
+    )
+    frame = crowdedness_gain(ground_truth, nothing, perfect).set_index("metric")
+    assert frame.loc["ap_gain_objects_1_3", ["first", "second", "value"]].tolist() == [0.0, 1.0, 1.0]
+    assert math.isnan(frame.value["ap_gain_objects_13_plus"])
+
+
+def test_slender_detections_cost_the_square_ones_nothing():
+    """A wrong slender box lowers the AP of slender objects and leaves that of square ones alone."""
+    ground_truth, perfect = two_objects()
+    wrong = Detections(
+        image_id=np.array([1, 1, 1]),
+        category_id=np.array([1, 1, 1]),
+        boxes=np.vstack([perfect.boxes, [[200.0, 0, 300, 10]]]),
+        scores=np.array([0.5, 0.5, 0.9]),
+    )
+    values = slenderness(ground_truth, wrong).set_index("metric").value
+    assert values["ap_square"] == pytest.approx(1.0)
+    assert values["ap_slender"] == pytest.approx(0.5)
+    assert math.isnan(values["ap_middle"])
+
+
+def two_objects() -> tuple[GroundTruth, Detections]:
+    """One image with a square and a slender object, both found exactly."""
+    boxes = np.array([[0.0, 0, 40, 40], [100, 0, 110, 60]])
+    ground_truth = GroundTruth(
+        image_ids=np.array([1]), category_ids=np.array([1]), category_names=("thing",), image_id=np.array([1, 1]),
+        annotation_id=np.array([1, 2]), category_id=np.array([1, 1]), boxes=boxes, area=np.array([1600.0, 600.0]),
+        iscrowd=np.array([False, False]),
+    )  # fmt: skip
+    return ground_truth, Detections(
+        image_id=np.array([1, 1]), category_id=np.array([1, 1]), boxes=boxes, scores=np.array([0.9, 0.8])
+    )
+
+
+def test_bins_part_the_images():
+    """Default bins are 1-3, 4-7, 8-12 and 13 or more; crowd regions do not count, empty images are in none."""
+    counts = [0, 1, 3, 4, 7, 8, 12, 13, 40]
+    total = sum(counts)
+    ground_truth = GroundTruth(
+        image_ids=np.arange(len(counts)), category_ids=np.array([1]), category_names=("thing",),
+        image_id=np.concatenate([np.repeat(np.arange(len(counts)), counts), [0]]).astype(int),
+        annotation_id=np.arange(total + 1),
+        category_id=np.ones(total + 1, int), boxes=np.tile([0.0, 0, 9, 9], (total + 1, 1)), area=np.ones(total + 1),
+        iscrowd=np.arange(total + 1) == total,
+    )  # fmt: skip
+    assert objects_per_image(ground_truth).tolist() == counts
+    assert {name: np.flatnonzero(flags).tolist() for name, flags in crowdedness_bins(ground_truth).items()} == {
+        "objects_1_3": [1, 2],
+        "objects_4_7": [3, 4],
+        "objects_8_12": [5, 6],
+        "objects_13_plus": [7, 8],
+    }
+    assert list(crowdedness_bins(ground_truth, (1, 2, 5))) == ["objects_1", "objects_2_4", "objects_5_plus"]
+
+
+def test_aspect_ratio_is_the_long_side_over_the_short():
+    """1 for a square, the same lying and standing, infinite without extent."""
+    sizes = np.array([[5.0, 5], [30, 10], [10, 30], [0, 4], [0, 0]])
+    assert aspect_ratio(sizes).tolist() == [1.0, 3.0, 3.0, math.inf, math.inf]
+
+
+@pytest.mark.parametrize("edges", [(), (4, 4), (8, 1)])
+def test_edges_out_of_order_are_refused(edges):
+    """Edges that do not grow make no bins."""
+    with pytest.raises(ValueError, match="edges must grow strictly"):
+        crowdedness_bins(two_objects()[0], edges)
+
+
+@pytest.mark.parametrize("cuts", [{"square": 0.75}, {"square": 3.0, "slender": 2.0}])
+def test_cuts_out_of_order_are_refused(cuts):
+    """Cuts below 1 or out of order are refused."""
+    with pytest.raises(ValueError, match="aspect cuts must satisfy"):
+        AspectCuts(**cuts)

@@ -1,0 +1,117 @@
+"""The ledger of claims: complete, judged by its rules, and readable."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from miniature import Mini
+
+from experiments.claims.claims import CLAIMS, NOT_RUN, VERDICTS
+from experiments.claims.evidence import Evidence, Measured
+from experiments.claims.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
+from experiments.registry.build import build_profile
+from experiments.reports.page import parse_markdown
+from experiments.runs.store import Store
+
+
+def test_without_runs_every_claim_is_not_run(empty_store: Store) -> None:
+    """Nothing is made up: no value, no verdict but not run; all claims are there, in order."""
+    frame = ledger_frame(build_profile("shapes"), empty_store)
+    assert list(frame.columns) == list(COLUMNS)
+    assert list(dict.fromkeys(frame["id"])) == [claim.id for claim in CLAIMS]
+    assert set(frame["verdict"]) == set(frame["part_verdict"]) == {NOT_RUN}
+    assert frame[["value", "low", "high"]].isna().all(axis=None)
+    assert summary(frame) == f"{len(CLAIMS)} not run"
+
+
+def test_real_runs_are_judged(mini: Mini) -> None:
+    """Claims on the compared pair have values with intervals, and the verdict that their rule gives."""
+    frame = ledger_frame(mini.profile, mini.store).set_index("id")
+    ap = frame.loc["ap-small"]
+    gain = Evidence(mini.profile, mini.store).gain(mini.profile.pairs, "ap")
+    assert gain is not None
+    assert (ap["value"], ap["low"], ap["high"]) == (gain.value, gain.low, gain.high)
+    assert ap["runs"].split() == list(mini.profile.pair)
+    expected = "holds" if gain.low > 0 else "does not hold" if gain.high < 0 else "undecided"
+    assert ap["verdict"] == expected
+    assert frame.loc["ap-large", "verdict"] == NOT_RUN
+
+
+def test_every_claim_names_its_section_and_its_test() -> None:
+    """Ids are unique, wordings and tests are there, and the issue's claims are covered."""
+    ids = [claim.id for claim in CLAIMS]
+    assert len(ids) == len(set(ids)) >= 20
+    assert all(claim.section and claim.wording and claim.paper and claim.test for claim in CLAIMS)
+    covered = {"ap-small", "ap-large", "cost", "nms-recall", "slender", "square", "crowdedness", "multi-scale"}
+    assert covered | {f"best-{symbol}" for symbol in ("n", "t", "alpha", "gamma", "beta")} <= set(ids)
+
+
+def test_values_that_the_paper_did_not_try_say_nothing_about_its_choice(mini: Mini) -> None:
+    """Bags of 12 and 25, tried on photographs, are no verdict on the paper's 50 of 40, 50, 60 and 100."""
+    own = [
+        replace(one, factor=replace(one.factor, is_papers=False)) if one.factor.symbol == "n" else one
+        for one in mini.profile.ablations
+    ]
+    assert len(own) > 2
+    frame = ledger_frame(replace(mini.profile, ablations=tuple(own)), mini.store).set_index("id")
+    assert ledger_frame(mini.profile, mini.store).set_index("id").loc["best-n", "part"] == "n = 40"
+    assert (frame.loc["best-n", "part"], frame.loc["best-n", "verdict"]) == ("", NOT_RUN)
+
+
+def _ledger(value: float, unit: str) -> pd.DataFrame:
+    """A ledger of one claim with two parts, the second not run."""
+    measured = Measured(value=value, low=value / 2, high=2 * value, n_seeds=3, runs=("one", "two"))
+    head = {
+        "profile": "shapes",
+        "data": "shapes",
+        "id": "x",
+        "section": "9",
+        "claim": "It is good",
+        "paper": "+1",
+        "test": "look",
+    }
+    head |= {"rule": "interval above 0", "unit": unit, "verdict": "undecided"}
+    numbers = {
+        "value": measured.value,
+        "low": measured.low,
+        "high": measured.high,
+        "n_seeds": 3,
+        "seed_error": 0.0,
+        "seed_degrees": 0,
+        "runs": "one two",
+    }
+    rows = [
+        {**head, "part": "AP50", **numbers, "part_verdict": "holds"},
+        {**head, "part": "AP75", **dict.fromkeys(("value", "low", "high"), math.nan), "n_seeds": 0, "runs": "",
+         "part_verdict": NOT_RUN},
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.02, "points", "AP50: +2.0 [+1.0, +4.0]"),
+        (1.2, "ratio", "AP50: 1.20 [0.60, 2.40]"),
+        (0.1, "diagonals", "AP50: +0.100 [+0.050, +0.200]"),
+        (8.0, "anchors", "AP50: 8.0 [4.0, 16.0]"),
+    ],
+)
+def test_values_are_written_in_their_unit(value: float, unit: str, text: str) -> None:
+    """Fractions in points, the rest as it is; a part that was not run says so; the page reads it back."""
+    markdown = to_markdown(_ledger(value, unit))
+    assert f"{text}<br>AP75: not run" in markdown
+    (table,) = parse_markdown(markdown)
+    assert [row.kind for row in table.rows] == ["open"]
+    assert "1 undecided. Seeds behind a value: 3" in markdown
+    assert set(VERDICTS) >= {"undecided"}
+
+
+def test_both_files_are_written(tmp_path, mini: Mini) -> None:
+    """claims.csv has a row a part, claims.md a line a claim."""
+    frame = ledger_frame(mini.profile, mini.store)
+    write_ledger(frame, tmp_path / "claims")
+    assert len(pd.read_csv(tmp_path / "claims.csv")) == len(frame)
+    (table,) = parse_markdown((tmp_path / "claims.md").read_text(encoding="utf-8"))
+    assert len(table.rows) == len(CLAIMS)

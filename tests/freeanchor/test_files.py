@@ -1,0 +1,125 @@
+"""`freeanchor.files`: whole files or none, leftovers of the dead removed, errors that name the file, and json."""
+
+import errno
+import gzip
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from freeanchor import files
+from freeanchor.files import read_json, replacing, write_bytes
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    """A temporary file of a process that is no more is removed; those of the living and of other hosts stay."""
+    dead = int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True).stdout)
+    stem, other = (files._stem(tmp_path / name) for name in ("a.json", "b.json"))
+    gone = tmp_path / f"{stem}{dead}.tmp"
+    kept = [
+        tmp_path / f"{stem}{os.getppid()}.tmp",  # somebody is at it
+        tmp_path / f"{stem.replace(platform.node(), 'elsewhere')}{dead}.tmp",
+        tmp_path / f"{other}{dead}.tmp",  # goes with b.json's next write
+        tmp_path / f"{stem}notes.tmp",
+    ]
+    for path in (gone, *kept):
+        path.write_text("half")
+    with replacing(tmp_path / "a.json") as temporary:
+        temporary.write_text("whole")
+    assert not gone.exists()
+    assert all(path.exists() for path in kept)
+    assert (tmp_path / "a.json").read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")],
+    ids=["a failed write", "safetensors"],
+)
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, fault: Exception) -> None:
+    """The file that was to be written stands in the error, the old one stays, and no temporary one is left."""
+    (tmp_path / "a.json").write_text("old")
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "a.json") as temporary:
+        temporary.write_text("half")
+        raise fault
+    assert str(tmp_path / "a.json") in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_an_error_about_another_file_stays_as_it_is(tmp_path: Path) -> None:
+    """What could not be read is not reported as what could not be written."""
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "a.json"):
+        (tmp_path / "source.json").read_text()
+    assert caught.value.filename == str(tmp_path / "source.json")
+
+
+def test_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is synced before the rename and its folder after it: a power cut leaves the old file or the new one."""
+    seen = []
+
+    def note(handle: int) -> None:
+        seen.append((Path(f"/proc/self/fd/{handle}").resolve().name, (tmp_path / "a.json").exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_bytes(tmp_path / "a.json", b"whole")
+    (file, early), folder = seen
+    assert file.endswith(".tmp") and not early
+    assert folder == (tmp_path.name, True)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "é" * 125 + ".csv"], ids=["a usual name", "as long as names can be"])
+def test_a_file_is_replaced_and_nothing_is_left_behind(tmp_path: Path, name: str) -> None:
+    """Missing folders are made; an older file gives way to the new one, whose mode is the umask's."""
+    path = tmp_path / "new" / name
+    for content in (b"old", b"new"):
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+            temporary.chmod(0o600)  # as safetensors does
+        assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    """A folder in the place of a file, `.` included, is named with the remedy."""
+    for folder in (tmp_path, Path()):
+        with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file in it"):
+            write_bytes(folder, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    """A named pipe, as /dev/null and /dev/stdout, gets the content and is not replaced by a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    write_bytes(pipe, b"through")
+    assert reader.communicate(timeout=20)[0] == "through"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """The file that a link leads to is replaced, not the link."""
+    link, target = tmp_path / "link.csv", tmp_path / "far" / "table.csv"
+    link.symlink_to(target)
+    for content in (b"new", b"newer"):
+        write_bytes(link, content)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+def test_json_is_read_whatever_its_encoding(tmp_path: Path, encoding: str, pack: type[bytes]) -> None:
+    """Tools write byte order marks and UTF-16; the first bytes tell, whatever the file's name."""
+    value = {"name": "Zürich 山"}
+    (tmp_path / "a.json").write_bytes(pack(json.dumps(value, ensure_ascii=False).encode(encoding)))
+    assert read_json(tmp_path / "a.json") == value
