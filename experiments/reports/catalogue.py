@@ -3,37 +3,23 @@
     REPORTS["table2"].write(profile, store, Path("reports"))      # reports/shapes/table2.csv, .md, .tex
     targets()                                                     # make/reports.mk
 
-A new report is written beside its frame and listed here; everything else follows.
+A new report is written beside its frame and added to its module's `REPORTS`; everything else follows. `make documents`
+then writes make/reports.mk again.
 """
+
+import re
 
 from experiments.reports import comparisons, gallery, kept, matching, tables
 from experiments.reports.report import Report
 
+_ALL = [report for module in (tables, matching, comparisons, gallery, kept) for report in module.REPORTS]
+_IS_PAPERS = re.compile(r"(table|figure)\d")
 FIRST = (tables.CLAIMS, tables.HEADLINE)  # above the table of contents: verdicts, then the numbers behind most of them
-SECTIONS = (
-    tables.TABLE1,
-    tables.TABLE2,
-    tables.TABLE3,
-    matching.FIGURE1,
-    matching.FIGURE2,
-    matching.FIGURE3,
-    matching.FIGURE4,
-    comparisons.FIGURE5,
-    comparisons.FIGURE6,
-    comparisons.CANDIDATES,
-    tables.ABLATIONS,
-    matching.POSITIONS,
-    matching.CONCENTRATION,
-    matching.PART_DISTANCE,
-    matching.BAG_BOXES,
-    comparisons.TRAINING,
-    comparisons.CONVERGENCE,
-    matching.BAG_OVERLAP,
-    gallery.GALLERY_SLENDER,
-    gallery.GALLERY_CROWDED,
-    gallery.GALLERY_RANDOM,
+SECTIONS = sorted(  # the paper's own tables and figures before all others
+    (report for report in _ALL if report.kinds and report not in FIRST),
+    key=lambda it: not _IS_PAPERS.fullmatch(it.name),
 )
-BESIDE = (tables.COMPARISON, tables.PEER_REPORT, tables.TRIALS, kept.MODELS)  # files that the page does not show
+BESIDE = [report for report in _ALL if not report.kinds]  # files that the page does not show
 REPORTS: dict[str, Report] = {report.name: report for report in (*FIRST, *SECTIONS, *BESIDE)}
 TARGETS_FILE = "make/reports.mk"
 

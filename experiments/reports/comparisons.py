@@ -216,3 +216,5 @@ def _convergence_caption(profile: Profile) -> str:
 CONVERGENCE = figure_report(
     learning_curves, curves.learning_curves, name="convergence", title="AP over training", caption=_convergence_caption
 )
+
+REPORTS = (FIGURE5, FIGURE6, CANDIDATES, TRAINING, CONVERGENCE)

@@ -108,6 +108,7 @@ class _Compared:
     store: Store
 
     def image(self, image_id: int) -> ImageRecord:
+        """The image of that id."""
         return next(image for image in self.split.images if image.image_id == image_id)
 
     def counts(self) -> str:
@@ -399,18 +400,20 @@ def _gallery_report(name: str, title: str, caption: str) -> Report:
     )
 
 
-GALLERY_SLENDER = _gallery_report(
-    SLENDER,
-    "slender objects that one detector alone finds",
-    f"The most slender first, by max(w/h, h/w) of the box. {_ALONE_CAPTION}",
-)
-GALLERY_CROWDED = _gallery_report(
-    CROWDED,
-    "objects in crowds that one detector alone finds",
-    f"Those of the images with most objects first, ties by annotation id. {_ALONE_CAPTION}",
-)
-GALLERY_RANDOM = _gallery_report(
-    RANDOM,
-    "images drawn at random",
-    f"{NUM_IMAGES} images drawn with a fixed seed from all with an object, nothing chosen. ",
+REPORTS = (
+    _gallery_report(
+        SLENDER,
+        "slender objects that one detector alone finds",
+        f"The most slender first, by max(w/h, h/w) of the box. {_ALONE_CAPTION}",
+    ),
+    _gallery_report(
+        CROWDED,
+        "objects in crowds that one detector alone finds",
+        f"Those of the images with most objects first, ties by annotation id. {_ALONE_CAPTION}",
+    ),
+    _gallery_report(
+        RANDOM,
+        "images drawn at random",
+        f"{NUM_IMAGES} images drawn with a fixed seed from all with an object, nothing chosen. ",
+    ),
 )

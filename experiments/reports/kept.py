@@ -254,10 +254,12 @@ def _model_files(training: Training, store: Store) -> list[tuple[int, Path]]:
     return [*((step, directory / "snapshots" / f"step-{step:06d}.safetensors") for step in sorted(steps)), end]
 
 
-MODELS = Report(
-    name="models",
-    title="Two small trained models, kept with the reports",
-    runs=lambda profile: profile.examples,
-    is_extra=True,
-    build=write_models,
+REPORTS = (
+    Report(
+        name="models",
+        title="Two small trained models, kept with the reports",
+        runs=lambda profile: profile.examples,
+        is_extra=True,
+        build=write_models,
+    ),
 )

@@ -311,6 +311,9 @@ BAG_OVERLAP = figure_report(
 )
 
 
+REPORTS = (FIGURE1, FIGURE2, FIGURE3, FIGURE4, POSITIONS, CONCENTRATION, PART_DISTANCE, BAG_BOXES, BAG_OVERLAP)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the reference: COCO's validation objects at the paper's size, under the paper's anchors."""
     parser = argparse.ArgumentParser(description="Measure the overlap of COCO's objects with their bags.")

@@ -316,12 +316,13 @@ def _difference(ablation: Ablation, profile: Profile, evidence: Evidence) -> dic
 def _ablation_caption(profile: Profile) -> str:
     factors = {ablation.factor.label: ablation.factor for ablation in profile.ablations}
     papers = [label.split()[-1] for label, factor in factors.items() if factor.is_papers]
-    whose = f"The values of {', '.join(papers)} are the paper's (of β, 0.75 alone), all others ours" if papers else ""
+    whose = f"The values of {', '.join(papers)} are the paper's, all others ours" if papers else "The values are ours"
+    whose = whose.replace("β are", "β (0.75 alone) are")
     return (
         f"FreeAnchor on {profile.evaluations[profile.pair[1]].training.backbone_label}, seed 0, with one field of its "
         "loss changed at a time; the default of each factor is the run of the other tables. Difference: AP minus the "
         "default's, paired over images; its brackets include what another seed would change (standard deviation over "
-        f"FreeAnchor's seeds, pooled over backbones). {whose or 'The values are ours'}; the paper gives no numbers."
+        f"FreeAnchor's seeds, pooled over backbones). {whose}; the paper gives no numbers."
     )
 
 
@@ -357,3 +358,5 @@ CLAIMS = Report(
     needs_costs=True,
     build=_write_claims,
 )
+
+REPORTS = (CLAIMS, HEADLINE, TABLE1, TABLE2, TABLE3, ABLATIONS, COMPARISON, PEER_REPORT, TRIALS)
