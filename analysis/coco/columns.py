@@ -1,7 +1,4 @@
-"""Ground truth and detections as columns: numpy arrays with one row an object.
-
-What it is: the two column sets that every analysis takes, checked on construction. What it is not: reading files
-(`analysis.coco`, which re-exports all names here), or arithmetic on boxes.
+"""Ground truth and detections as columns: numpy arrays with one row per object.
 
     ground_truth = GroundTruth(
         image_ids=np.array([1, 2]), category_ids=np.array([7]), category_names=("door",),
@@ -22,27 +19,26 @@ from jaxtyping import Bool, Float, Int
 from freeanchor.errors import DataError
 
 LARGEST = 2.0**63  # of a coordinate in pixels; areas and their sums stay far from what floats can hold
-
-
-def corners(bbox: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "M 4"]:
-    """Boxes xyxy of boxes xywh; sums that are no numbers are left for the columns' own check to refuse."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]])
+_DTYPES = {
+    "image_ids": np.int64, "category_ids": np.int64, "image_id": np.int64, "annotation_id": np.int64,
+    "category_id": np.int64, "boxes": np.float64, "area": np.float64, "iscrowd": np.bool_, "scores": np.float64,
+    "sizes": np.float64,
+}  # fmt: skip
+_PER_DATA_SET = ("image_ids", "category_ids", "category_names")
 
 
 def _no_sizes() -> np.ndarray:
-    """A stand-in for `sizes` that `_settle` replaces by what the boxes say."""
     return np.empty((0, 2))
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruth:
-    """All images, categories and objects of a data set; N images, K categories, G objects, one row an object.
+    """All images, categories and objects of a data set: N images, K categories, G objects.
 
-    Images and categories are held in the order of their ids, as pycocotools walks them, whatever order they come in;
-    objects keep the order of the file. Images without objects are images too. Raises `DataError` where an id is
-    doubled, an object points to an unknown image or category, or a box is not finite or is turned inside out.
-    Boxes without extent stand (COCO's rounded ones have some): they count as objects, and nothing can find them.
+    Images and categories are sorted by id, as pycocotools walks them; objects keep the order of the file. Images
+    without objects are images too. Raises `DataError` where an id occurs twice, an object points to an unknown image or
+    category, or a box is not finite or has a negative side. Boxes without extent are allowed (COCO's rounding makes
+    some): they count as objects that nothing can find.
     """
 
     image_ids: Int[np.ndarray, " N"]
@@ -66,12 +62,9 @@ class GroundTruth:
         object.__setattr__(self, "category_names", tuple(self.category_names[i] for i in order))
         object.__setattr__(self, "category_ids", self.category_ids[order])
         object.__setattr__(self, "image_ids", np.sort(self.image_ids))
-        for what, ids in (
-            ("image", self.image_ids),
-            ("category", self.category_ids),
-            ("annotation", self.annotation_id),
-        ):
-            _refuse_duplicates(what, ids)
+        _refuse_duplicates("image", self.image_ids)
+        _refuse_duplicates("category", self.category_ids)
+        _refuse_duplicates("annotation", self.annotation_id)
         _refuse_bad_boxes("annotation", self.annotation_id, self.boxes, self.sizes)
         _ = self.image_index, self.category_index  # refuses unknown ids
 
@@ -88,10 +81,10 @@ class GroundTruth:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Scored boxes of a detector, before or after NMS; D rows, in the detector's own order (it breaks ties of score).
+    """Scored boxes of a detector, before or after NMS: D rows in the detector's own order, which breaks ties of score.
 
-    Boxes without extent are allowed: they overlap nothing. Raises `DataError` for boxes that are not finite or turned
-    inside out, and for scores that are not finite.
+    Boxes without extent are allowed: they overlap nothing. Raises `DataError` for boxes that are not finite or have a
+    negative side, and for scores that are not finite.
     """
 
     image_id: Int[np.ndarray, " D"]
@@ -102,28 +95,44 @@ class Detections:
 
     def __post_init__(self) -> None:
         _settle(self)
-        rows = np.arange(len(self.boxes))
-        _refuse_bad_boxes("detection", rows, self.boxes, self.sizes)
+        _refuse_bad_boxes("detection", np.arange(len(self.boxes)), self.boxes, self.sizes)
         bad = np.flatnonzero(~np.isfinite(self.scores))
         if len(bad):
             raise DataError(
-                f"detection {bad[0]} has score {self.scores[bad[0]]}; scores must be finite numbers, drop or mend it"
+                f"detection {bad[0]} has score {self.scores[bad[0]]}; scores must be finite numbers: fix or remove it"
             )
 
     def __len__(self) -> int:
         return len(self.scores)
 
 
-_DTYPES = {
-    "image_ids": np.int64, "category_ids": np.int64, "image_id": np.int64, "annotation_id": np.int64,
-    "category_id": np.int64, "boxes": np.float64, "area": np.float64, "iscrowd": np.bool_, "scores": np.float64,
-    "sizes": np.float64,
-}  # fmt: skip
-_PER_DATA_SET = ("image_ids", "category_ids", "category_names")
+def corners(bbox: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "M 4"]:
+    """Boxes xyxy from COCO's xywh; sums beyond what floats hold are left for the columns' own check to refuse."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]])
+
+
+def bbox_of(columns: GroundTruth | Detections) -> Float[np.ndarray, "M 4"]:
+    """Boxes as COCO's xywh, with the sides that the file gave."""
+    return np.hstack([columns.boxes[:, :2], columns.sizes])
+
+
+def positions(ids: np.ndarray, known: np.ndarray, *, what: str, kind: str) -> Int[np.ndarray, " M"]:
+    """Where each id stands in the sorted `known` ids; `DataError` naming the first id that is not among them."""
+    place = np.searchsorted(known, ids)
+    clipped = np.minimum(place, max(len(known) - 1, 0))
+    unknown = np.flatnonzero(known[clipped] != ids) if len(known) else np.arange(len(ids))
+    if len(unknown):
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise DataError(
+            f"{what}: {kind} id {ids[unknown[0]]} (row {unknown[0]}) is not {article} {kind} of the ground truth; "
+            f"use the ground truth's own {kind} ids, or the ground truth that these {what} belong to"
+        )
+    return place.astype(np.int64)
 
 
 def _settle(columns: GroundTruth | Detections) -> None:
-    """Gives the columns their types, takes `sizes` from the boxes where it was left out, and compares the lengths."""
+    """Give the columns their types, take `sizes` from the boxes where it was left out, and compare the lengths."""
     for name, dtype in _DTYPES.items():
         if hasattr(columns, name):
             object.__setattr__(columns, name, np.asarray(getattr(columns, name), dtype=dtype))
@@ -132,7 +141,7 @@ def _settle(columns: GroundTruth | Detections) -> None:
         object.__setattr__(columns, "sizes", columns.boxes[:, 2:] - columns.boxes[:, :2])
     lengths = {name: len(value) for name, value in vars(columns).items() if name not in _PER_DATA_SET}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{type(columns).__name__}: columns differ in length, {lengths}; give one row an object")
+        raise DataError(f"{type(columns).__name__}: columns differ in length, {lengths}; give one row per object")
 
 
 def _refuse_duplicates(what: str, ids: np.ndarray) -> None:
@@ -149,22 +158,9 @@ def _refuse_bad_boxes(what: str, ids: np.ndarray, boxes: np.ndarray, sizes: np.n
         numbers = [round(float(value), 6) for value in (*boxes[row, :2], *sizes[row])]
         raise DataError(
             f"{what} {ids[row]} has bbox {numbers} (x, y, width, height); it must be finite, below 2^63, and its width "
-            "and height not negative: mend or remove it"
+            "and height not negative: fix or remove it"
         )
     # the margin covers rounding of x + w; a larger gap means that boxes were replaced and sizes were not
     gap = np.abs(boxes[:, 2:] - boxes[:, :2] - sizes)
     if np.any(gap > 1e-9 * (1 + np.abs(boxes).max(axis=1, keepdims=True, initial=0))):
         raise DataError(f"{what}s: `sizes` contradicts `boxes`; leave `sizes` out and it is taken from the boxes")
-
-
-def positions(ids: np.ndarray, known: np.ndarray, *, what: str, kind: str) -> Int[np.ndarray, " M"]:
-    """Where each id stands in the sorted `known` ids; `DataError` naming the first id that is not among them."""
-    place = np.searchsorted(known, ids)
-    clipped = np.minimum(place, max(len(known) - 1, 0))
-    unknown = np.flatnonzero(known[clipped] != ids) if len(known) else np.arange(len(ids))
-    if len(unknown):
-        raise DataError(
-            f"{what}: {kind} id {ids[unknown[0]]} (row {unknown[0]}) is not a {kind} of the ground truth; "
-            f"use the ground truth's own {kind} ids, or the ground truth that these {what} belong to"
-        )
-    return place.astype(np.int64)

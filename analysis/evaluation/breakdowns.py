@@ -1,13 +1,8 @@
 """AP by the shape of objects and by how crowded their images are (Figs. 5 and 6).
 
-What it is: slender against square objects, category AP against the category's aspect ratio, and AP by the number of
-objects in an image, with the gain of one detector over another. What it is not: drawing (`analysis.figures`), or
-intervals (`analysis.statistics`, which takes the curves and image weights offered here).
-
     slenderness(ground_truth, detections)               # ap_square, ap_middle, ap_slender
-    category_aspects(ground_truth, detections)          # one row a category
+    category_aspects(ground_truth, detections)          # one row per category
     crowdedness(ground_truth, detections)               # ap_objects_1_3 … ap_objects_13_plus
-    crowdedness_gain(ground_truth, baseline, improved)
 
 The paper gives neither its cuts nor its bins: those here are our definition. An aspect ratio is max(w/h, h/w) of the
 box, 1 for a square, infinite for a box without extent.
@@ -21,8 +16,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.evaluation.matching import MatchTable, Subset, find_overlaps, match, match_detections
-from analysis.evaluation.precision import PrecisionCurves, average_precision, class_precision, precision_curves
+from analysis.evaluation.matching import Subset, find_overlaps, match, match_detections
+from analysis.evaluation.precision import average_precision, class_precision, precision_curves
 
 CROWDEDNESS_EDGES = (1, 4, 8, 13)  # 1-3, 4-7, 8-12, 13 and more objects
 
@@ -35,7 +30,6 @@ class AspectCuts:
     slender: float = 3.0  # SlenderObjDet (arXiv 2011.08529): slender is beyond 3:1
 
     def __post_init__(self) -> None:
-        """Refuses cuts out of order."""
         if not 1 <= self.square <= self.slender:
             raise ValueError(
                 f"aspect cuts must satisfy 1 <= square <= slender, got {self.square} and {self.slender}; "
@@ -66,43 +60,32 @@ def aspect_subset(ground_truth: GroundTruth, detections: Detections, low: float,
     return Subset(objects=(objects >= low) & (objects <= high), detections=(boxes >= low) & (boxes <= high))
 
 
-def slenderness_tables(
-    ground_truth: GroundTruth, detections: Detections, cuts: AspectCuts = AspectCuts()
-) -> dict[str, MatchTable]:
-    """Match tables of the square, middle and slender objects, by group name."""
-    overlaps = find_overlaps(ground_truth, detections)
-    return {
-        name: match(overlaps, aspect_subset(ground_truth, detections, low, high))
-        for name, (low, high) in cuts.ranges().items()
-    }
-
-
 def slenderness(ground_truth: GroundTruth, detections: Detections, cuts: AspectCuts = AspectCuts()) -> pd.DataFrame:
     """AP of square, middle and slender objects: metric, value, num_objects, num_images, low, high (aspect ratios).
 
     `num_images` are the images with such an object. A group without objects has value nan.
     """
+    overlaps = find_overlaps(ground_truth, detections)
     rows = []
-    for name, table in slenderness_tables(ground_truth, detections, cuts).items():
-        value = float(average_precision(precision_curves(table)))
-        low, high = cuts.ranges()[name]
+    for name, (low, high) in cuts.ranges().items():
+        table = match(overlaps, aspect_subset(ground_truth, detections, low, high))
         images = table.object_image[~table.object_ignored]
+        value = float(average_precision(precision_curves(table)))
         rows.append((f"ap_{name}", value, len(images), len(np.unique(images)), low, high))
     return pd.DataFrame(rows, columns=["metric", "value", "num_objects", "num_images", "low", "high"])
 
 
 def category_aspects(ground_truth: GroundTruth, detections: Detections) -> pd.DataFrame:
-    """AP of each category beside the median aspect ratio of its objects.
+    """AP of each category beside the median aspect ratio of its objects: `category_counts`, and `ap`.
 
-    Columns category_id, name, median_aspect, num_objects, num_images, ap; one row a category. Crowd regions count as no
-    objects; a category without objects has nan for median and ap.
+    A category without objects has nan for median and AP.
     """
     ap = class_precision(precision_curves(match_detections(ground_truth, detections))).mean(axis=0)
     return category_counts(ground_truth).assign(ap=ap)
 
 
 def category_counts(ground_truth: GroundTruth) -> pd.DataFrame:
-    """The objects of each category: category_id, name, median_aspect, num_objects, num_images; one row a category.
+    """The objects of each category: category_id, name, median_aspect, num_objects, num_images.
 
     Crowd regions count as no objects; a category without objects has nan for the median.
     """
@@ -148,32 +131,8 @@ def crowdedness(
     """
     curves = precision_curves(match_detections(ground_truth, detections))
     counts = objects_per_image(ground_truth)
-    rows = [
-        (f"ap_{name}", _ap_within(curves, images), int(counts[images].sum()), int(images.sum()))
-        for name, images in crowdedness_bins(ground_truth, edges).items()
-    ]
+    rows = []
+    for name, images in crowdedness_bins(ground_truth, edges).items():
+        value = float(average_precision(curves, images.astype(np.float64)))
+        rows.append((f"ap_{name}", value, int(counts[images].sum()), int(images.sum())))
     return pd.DataFrame(rows, columns=["metric", "value", "num_objects", "num_images"])
-
-
-def crowdedness_gain(
-    ground_truth: GroundTruth,
-    first: Detections,
-    second: Detections,
-    edges: tuple[int, ...] = CROWDEDNESS_EDGES,
-) -> pd.DataFrame:
-    """What `second` gains over `first` in each bin: metric, first, second, value (second - first), counts."""
-    one, two = crowdedness(ground_truth, first, edges), crowdedness(ground_truth, second, edges)
-    return pd.DataFrame(
-        {
-            "metric": one.metric.str.replace("ap_", "ap_gain_", n=1),
-            "first": one.value,
-            "second": two.value,
-            "value": two.value - one.value,
-            "num_objects": one.num_objects,
-            "num_images": one.num_images,
-        }
-    )
-
-
-def _ap_within(curves: PrecisionCurves, images: np.ndarray) -> float:
-    return float(average_precision(curves, images.astype(np.float64)))

@@ -1,20 +1,18 @@
 """Detections matched to objects at every IoU threshold, once, into a compact table.
 
-What it is: COCO's greedy matching (pycocotools' `COCOeval.evaluateImg`), for all objects or for a subset of them under
-COCO's ignore rules. What it is not: precision or recall, which are read off the table (`analysis.precision`).
-
-    overlaps = find_overlaps(ground_truth, detections)       # once a detector
+    overlaps = find_overlaps(ground_truth, detections)       # once per detector
     everything = match(overlaps)
     large = match(overlaps, Subset(objects=areas_in_range, detections=detection_areas_in_range))
 
-The rules, an image and category at a time: of the detections the 100 best scored count (equal scores in the order of
-the file); from the best score down, each takes the object that it overlaps most, if the IoU reaches the threshold, the
-last of them where several are equal; a taken object is gone, unless it is a crowd region, whose IoU is the share of the
-detection inside it. Objects that do not count (crowd regions, objects outside the subset) are *ignored*: a detection
-takes one only where no counting object is to be had, and is then ignored itself, neither right nor wrong.
+This is COCO's greedy matching (pycocotools' `COCOeval.evaluateImg`), for one image and category at a time: the 100
+best-scoring detections count (equal scores in the order of the file); from the best score down, each takes the object
+that it overlaps most, if the IoU reaches the threshold, the last of them where several are equal; a taken object is
+gone, unless it is a crowd region, whose IoU is the share of the detection inside it. Objects that do not count (crowd
+regions, objects outside the subset) are *ignored*: a detection takes one only where no counting object is to be had,
+and is then ignored itself, neither right nor wrong.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +22,7 @@ from analysis.coco.columns import Detections, GroundTruth, positions
 from freeanchor.errors import DataError
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # pycocotools' floats: np.arange gives others
-MAX_DETECTIONS = 100
+MAX_DETECTIONS = 100  # of an image and category
 _PAIRS_AT_ONCE = 2_000_000  # bounds the memory of overlaps to about 200 MB
 
 
@@ -42,19 +40,22 @@ class Subset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlaps:
-    """Ranked detections (E of the D given) and the P pairs that can match: same image, same category, IoU >= 0.5.
+class Ranked:
+    """The E of the D given detections that count, by category, then score, best first; ties by image, then by row."""
 
-    Detections are sorted by category, then score, best first; ties by image, then by row.
-    """
-
-    ground_truth: GroundTruth
     detection_row: Int[np.ndarray, " E"]  # row in the `Detections` given
-    image_index: Int[np.ndarray, " E"]
-    category_index: Int[np.ndarray, " E"]
+    image_index: Int[np.ndarray, " E"]  # position in the ground truth's image_ids
+    category_index: Int[np.ndarray, " E"]  # position in its category_ids
     score: Float[np.ndarray, " E"]
     rank: Int[np.ndarray, " E"]  # 0 for the best of its image and category
     box: Float[np.ndarray, "E 4"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlaps(Ranked):
+    """Ranked detections and the P pairs that can match: same image, same category, IoU >= 0.5."""
+
+    ground_truth: GroundTruth
     num_detections: int  # D
     # pairs stand in the order of their detection's rank, then detection, then object: the order in which they are taken
     pair_detection: Int[np.ndarray, " P"]  # position among the E
@@ -63,22 +64,15 @@ class Overlaps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchTable:
-    """What every detection matched at every IoU threshold; E detections, T thresholds, G objects.
+class MatchTable(Ranked):
+    """What every ranked detection matched at each of T IoU thresholds; G objects.
 
-    Rows are sorted by category, then score, best first; ties by image, then by the detector's order. Right:
-    `(matched >= 0) & ~ignored`; wrong: `(matched < 0) & ~ignored`.
+    Right: `(matched >= 0) & ~ignored`; wrong: `(matched < 0) & ~ignored`.
     """
 
     iou_thresholds: Float[np.ndarray, " T"]
     image_ids: Int[np.ndarray, " N"]
     category_ids: Int[np.ndarray, " K"]
-    detection_row: Int[np.ndarray, " E"]  # row in the `Detections` given
-    image_index: Int[np.ndarray, " E"]
-    category_index: Int[np.ndarray, " E"]
-    score: Float[np.ndarray, " E"]
-    rank: Int[np.ndarray, " E"]  # 0 for the best of its image and category
-    box: Float[np.ndarray, "E 4"]
     matched: Int[np.ndarray, "T E"]  # row of the object, -1 for none
     ignored: Bool[np.ndarray, "T E"]
     object_image: Int[np.ndarray, " G"]  # position in image_ids
@@ -96,19 +90,18 @@ def match_detections(ground_truth: GroundTruth, detections: Detections, subset: 
     return match(find_overlaps(ground_truth, detections), subset)
 
 
-def find_overlaps(
-    ground_truth: GroundTruth, detections: Detections, *, max_detections: int = MAX_DETECTIONS
-) -> Overlaps:
-    """Ranks the detections and finds every pair of detection and object that could match at IoU 0.5 or more.
+def find_overlaps(ground_truth: GroundTruth, detections: Detections) -> Overlaps:
+    """Ranks the detections and finds every pair of detection and object that could match, at IoU 0.5 or more.
 
-    At most `max_detections` of an image and category are kept. Raises `DataError` for unknown images or categories.
+    Raises `DataError` for unknown images or categories.
     """
     image = positions(detections.image_id, ground_truth.image_ids, what="detections", kind="image")
     category = positions(detections.category_id, ground_truth.category_ids, what="detections", kind="category")
+    group = category * len(ground_truth.image_ids) + image
     rows = np.lexsort((image, -detections.scores, category))
-    rank = _ranks(category[rows] * len(ground_truth.image_ids) + image[rows])
-    rows, rank = rows[rank < max_detections], rank[rank < max_detections]
-    pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, image[rows], category[rows])
+    rank = _ranks(group[rows])
+    rows, rank = rows[rank < MAX_DETECTIONS], rank[rank < MAX_DETECTIONS]
+    pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group[rows])
     return Overlaps(
         ground_truth=ground_truth,
         detection_row=rows,
@@ -135,18 +128,11 @@ def _ranks(group: np.ndarray) -> np.ndarray:
 
 
 def _pairs(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    rows: np.ndarray,
-    rank: np.ndarray,
-    image: np.ndarray,
-    category: np.ndarray,
+    ground_truth: GroundTruth, detections: Detections, rows: np.ndarray, rank: np.ndarray, group: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of one image and category with IoU >= 0.5: position among `rows`, object row, IoU."""
-    num_images = len(ground_truth.image_ids)
-    object_group = ground_truth.category_index * num_images + ground_truth.image_index
+    object_group = ground_truth.category_index * len(ground_truth.image_ids) + ground_truth.image_index
     objects = np.argsort(object_group, kind="stable")
-    group = category * num_images + image
     start = np.searchsorted(object_group[objects], group, side="left")
     count = np.searchsorted(object_group[objects], group, side="right") - start
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
@@ -206,17 +192,12 @@ def match(overlaps: Overlaps, subset: Subset | None = None) -> MatchTable:
         iou_thresholds=IOU_THRESHOLDS,
         image_ids=ground_truth.image_ids,
         category_ids=ground_truth.category_ids,
-        detection_row=overlaps.detection_row,
-        image_index=overlaps.image_index,
-        category_index=overlaps.category_index,
-        score=overlaps.score,
-        rank=overlaps.rank,
-        box=overlaps.box,
         matched=matched,
         ignored=takes_ignored | (~found & outside),
         object_image=ground_truth.image_index,
         object_category=ground_truth.category_index,
         object_ignored=object_ignored,
+        **{item.name: getattr(overlaps, item.name) for item in fields(Ranked)},
     )
 
 
@@ -227,7 +208,7 @@ def _checked(subset: Subset | None, overlaps: Overlaps) -> Subset:
     if len(subset.objects) != num_objects or len(subset.detections) != num_detections:
         raise DataError(
             f"subset masks {len(subset.objects)} objects and {len(subset.detections)} detections, but there are "
-            f"{num_objects} and {num_detections}; give one flag a row of the ground truth and of the detections"
+            f"{num_objects} and {num_detections}; give one flag per row of the ground truth and of the detections"
         )
     return subset
 

@@ -1,41 +1,24 @@
 """The metrics of an evaluation as functions of image weights, evaluated together.
 
-What it is: which metrics there are, under which names, from detections and from each object's best IoUs. What it is
-not: intervals (`experiments.measure`), or the definitions (`analysis`).
-
     metrics = detection_metrics(ground_truth, detections)       # or recall_metrics(ground_truth, recall)
     metrics.names                                               # ("ap", "ap_50", …)
-    metrics(weights)                                            # [R, N] -> [R, M], a column a name
-    metrics.functions()["ap_slender"](weights)                  # [R, N] -> [R]
+    metrics(weights)                                            # [R, N] -> [R, M], one column per name
 
 Metrics that rest on the same matches share one pass over them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from analysis.coco.columns import Detections, GroundTruth
+from analysis.evaluation import precision as ap
 from analysis.evaluation.breakdowns import AspectCuts, aspect_subset, crowdedness_bins
 from analysis.evaluation.matching import Subset, find_overlaps, match
 from analysis.evaluation.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
-from analysis.evaluation.precision import (
-    AREA_RANGES,
-    DETECTION_LIMITS,
-    PrecisionCurves,
-    area_subset,
-    average_precision,
-    average_recall,
-    class_precision,
-    mean_over_classes,
-    precision_curves,
-    threshold_position,
-    twelve_statistics,
-)
 
 Metric = Callable[[np.ndarray], np.ndarray]
 CATEGORY = "ap_category_"  # and the category's id: AP of one category
@@ -50,7 +33,7 @@ RECALL_DEFINITIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MetricGroup:
-    """Metrics that one pass gives: weights [R, N] to values [R, M], a column a name."""
+    """Metrics that one pass gives: weights [R, N] to values [R, M], one column per name."""
 
     names: tuple[str, ...]
     values: Metric
@@ -75,15 +58,6 @@ class JointMetrics:
         gaps = [values[:, [place[one]]] - values[:, [place[other]]] for one, other in self.differences.values()]
         return np.concatenate([values, *gaps], axis=1)
 
-    def functions(self) -> dict[str, Metric]:
-        """Metric name -> function from weights [R, N] to values [R], each on its own."""
-        single: dict[str, Metric] = {
-            name: partial(_column, group.values, column)
-            for group in self.groups
-            for column, name in enumerate(group.names)
-        }
-        return single | {name: partial(_gap, single[one], single[two]) for name, (one, two) in self.differences.items()}
-
     def and_those_of(self, other: "JointMetrics") -> "JointMetrics":
         """The metrics of both."""
         return JointMetrics(groups=self.groups + other.groups, differences=self.differences | other.differences)
@@ -93,39 +67,38 @@ class JointMetrics:
 class DetectionCurves:
     """What a detector's metrics are read off: curves of all objects, and of each part of them, by name."""
 
-    overall: PrecisionCurves
-    limited: dict[int, PrecisionCurves]  # detections of an image and category -> curves
-    sized: dict[str, PrecisionCurves]
-    shaped: dict[str, PrecisionCurves]
-    crowded: dict[str, PrecisionCurves]  # of the images of each bin alone
+    overall: ap.PrecisionCurves
+    limited: dict[int, ap.PrecisionCurves]  # detections of an image and category -> curves
+    sized: dict[str, ap.PrecisionCurves]
+    shaped: dict[str, ap.PrecisionCurves]
+    crowded: dict[str, ap.PrecisionCurves]  # of the images of each bin alone
 
     def twelve(self) -> dict[str, float]:
-        """COCO's twelve statistics, equal to pycocotools' to the bit."""
-        return twelve_statistics(overall=self.overall, limited=self.limited, sized=self.sized)
+        """COCO's twelve statistics by name, equal to the bit to those of `analysis.coco.record`, and faster.
+
+        Except for objects of an `area` beyond 1e10, which pycocotools ignores in "all" too and which count here.
+        """
+        return ap.twelve_statistics(overall=self.overall, limited=self.limited, sized=self.sized)
 
 
 def detection_curves(ground_truth: GroundTruth, detections: Detections) -> DetectionCurves:
-    """Finds overlaps once, matches once a part, and boils the matches down."""
+    """Finds overlaps once, matches once per part, and boils the matches down."""
     overlaps = find_overlaps(ground_truth, detections)
     table = match(overlaps)
 
-    def of(subset: Subset) -> PrecisionCurves:
-        return precision_curves(match(overlaps, subset))
+    def of(subset: Subset) -> ap.PrecisionCurves:
+        return ap.precision_curves(match(overlaps, subset))
 
-    overall = precision_curves(table)
+    overall = ap.precision_curves(table)
     # the match table holds no more than the last limit's detections
-    few = {limit: precision_curves(table, max_detections=limit) for limit in DETECTION_LIMITS[:-1]}
+    few = {limit: ap.precision_curves(table, max_detections=limit) for limit in ap.DETECTION_LIMITS[:-1]}
+    shapes, bins = AspectCuts().ranges(), crowdedness_bins(ground_truth)
     return DetectionCurves(
         overall=overall,
-        limited=few | {DETECTION_LIMITS[-1]: overall},
-        sized={size: of(area_subset(ground_truth, detections, size)) for size in AREA_RANGES},
-        shaped={
-            shape: of(aspect_subset(ground_truth, detections, *bounds))
-            for shape, bounds in AspectCuts().ranges().items()
-        },
-        crowded={
-            name: precision_curves(table, images=images) for name, images in crowdedness_bins(ground_truth).items()
-        },
+        limited=few | {ap.DETECTION_LIMITS[-1]: overall},
+        sized={size: of(ap.area_subset(ground_truth, detections, size)) for size in ap.AREA_RANGES},
+        shaped={shape: of(aspect_subset(ground_truth, detections, *bounds)) for shape, bounds in shapes.items()},
+        crowded={name: ap.precision_curves(table, images=images) for name, images in bins.items()},
     )
 
 
@@ -137,14 +110,14 @@ def detection_metrics(ground_truth: GroundTruth, detections: Detections, *, per_
 def metrics_of(curves: DetectionCurves, ground_truth: GroundTruth, *, per_category: bool = False) -> JointMetrics:
     """The metrics of a detector from its curves.
 
-    `ap_slender_minus_square` and `ap_crowded_minus_sparse` (the most crowded bin less the sparsest) are differences in
+    `ap_slender_minus_square` and `ap_crowded_minus_sparse` (the most crowded bin minus the sparsest) are differences in
     [-1, 1], all others fractions. `per_category` adds `ap_category_<id>` for every category.
     """
     groups = [_overall(curves.overall, ground_truth, per_category)]
     for parts in (curves.sized, curves.shaped, curves.crowded):
-        groups += [_alone(f"ap_{name}", average_precision, own) for name, own in parts.items()]
-    groups += [_alone(f"ar_{limit}", average_recall, own) for limit, own in curves.limited.items()]
-    groups += [_alone(f"ar_{size}", average_recall, own) for size, own in curves.sized.items()]
+        groups += [_alone(f"ap_{name}", ap.average_precision, own) for name, own in parts.items()]
+    groups += [_alone(f"ar_{limit}", ap.average_recall, own) for limit, own in curves.limited.items()]
+    groups += [_alone(f"ar_{size}", ap.average_recall, own) for size, own in curves.sized.items()]
     sparsest, *_, most_crowded = curves.crowded
     return JointMetrics(
         groups=tuple(groups),
@@ -158,14 +131,14 @@ def metrics_of(curves: DetectionCurves, ground_truth: GroundTruth, *, per_catego
 def recall_metrics(ground_truth: GroundTruth, recall: pd.DataFrame) -> JointMetrics:
     """NMS recall (mean, and at each tau) and recall before and after NMS, under every definition.
 
-    `recall` has a row an object with the columns of `RECALL_DEFINITIONS`.
+    `recall` has one row per object with the columns of `RECALL_DEFINITIONS`.
     """
     groups = [_nms_recall(ground_truth, objects, suffix) for suffix, objects in object_recalls(recall).items()]
     return JointMetrics(groups=tuple(groups), differences={})
 
 
 def object_recalls(recall: pd.DataFrame) -> dict[str, ObjectRecall]:
-    """The stored best IoUs as one `ObjectRecall` a definition."""
+    """The stored best IoUs as one `ObjectRecall` per definition."""
     return {
         suffix: ObjectRecall(
             image_id=recall["image_id"].to_numpy(),
@@ -177,20 +150,20 @@ def object_recalls(recall: pd.DataFrame) -> dict[str, ObjectRecall]:
     }
 
 
-def _overall(curves: PrecisionCurves, ground_truth: GroundTruth, per_category: bool) -> MetricGroup:
+def _overall(curves: ap.PrecisionCurves, ground_truth: GroundTruth, per_category: bool) -> MetricGroup:
     """AP, AP50, AP75, and each category's AP where asked, from one pass."""
-    at = [threshold_position(curves, iou) for iou in (0.5, 0.75)]
+    at = [ap.threshold_position(curves, iou) for iou in (0.5, 0.75)]
 
     def values(weights: np.ndarray) -> np.ndarray:
-        precision = class_precision(curves, weights)
-        means = [mean_over_classes(precision), *(mean_over_classes(precision[:, [t]]) for t in at)]
+        precision = ap.class_precision(curves, weights)
+        means = [ap.mean_over_classes(precision), *(ap.mean_over_classes(precision[:, [t]]) for t in at)]
         return np.column_stack([*means, precision.mean(axis=1)] if per_category else means)
 
     categories = [f"{CATEGORY}{category}" for category in ground_truth.category_ids] if per_category else []
     return MetricGroup(names=("ap", "ap_50", "ap_75", *categories), values=values)
 
 
-def _alone(name: str, statistic: Callable[..., np.ndarray], curves: PrecisionCurves) -> MetricGroup:
+def _alone(name: str, statistic: Callable[..., np.ndarray], curves: ap.PrecisionCurves) -> MetricGroup:
     """One metric that shares its matches with no other."""
     return MetricGroup(names=(name,), values=lambda weights: statistic(curves, weights)[:, None])
 
@@ -211,13 +184,3 @@ def _nms_recall(ground_truth: GroundTruth, objects: ObjectRecall, suffix: str) -
     percents = [round(100 * tau) for tau in TAUS]
     heads = ["nr", *(f"{name}_{percent}" for name in ("nr", "recall_before", "recall_after") for percent in percents)]
     return MetricGroup(names=tuple(f"{head}{suffix}" for head in heads), values=values)
-
-
-def _column(values: Metric, column: int, weights: np.ndarray) -> np.ndarray:
-    """One metric of a group."""
-    return values(weights)[:, column]
-
-
-def _gap(minuend: Metric, subtrahend: Metric, weights: np.ndarray) -> np.ndarray:
-    """One metric less another."""
-    return minuend(weights) - subtrahend(weights)

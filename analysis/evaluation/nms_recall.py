@@ -1,20 +1,20 @@
 """NMS recall: how many of the objects that a detector's candidates cover are still covered after NMS (Sec. 4.2).
 
-What it is: NR_tau and its table from each object's best IoU before and after NMS, and those IoUs from plain candidates.
-What it is not: a measure of a detector's recall. The objects found before NMS are each detector's own, and the more so
-the more candidates it has, so the two recalls stand beside the ratio, and `max_candidates` makes the numbers equal.
-
     recall = object_recall(ground_truth, candidates, definition=NmsRecallDefinition())
     nms_recall(recall, 0.7)                         # nr_70
     nms_recall_table(recall).nr.mean()              # nr
     counts = found_by_image(recall, ground_truth.image_ids)
     bootstrap(partial(nms_recall_values, counts), num_images=..., generator=...)    # intervals over images
+    frame = recall_frame(ground_truth, candidates, [HardNms(nms_iou=0.5), GaussianSoftNms()])   # the same in one table
 
+It is not a measure of a detector's recall. The objects found before NMS are each detector's own, and there are more of
+them the more candidates it has. So the two recalls stand beside the ratio, and `max_candidates` evens the numbers out.
 A detector can stream the same columns, one image at a time, and never hold all candidates.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,14 +22,22 @@ from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from analysis.coco.columns import Detections, GroundTruth, positions
+from analysis.evaluation.statistics import bootstrap, paired_bootstrap
 from analysis.evaluation.suppression import HardNms, Suppression, pairwise_iou, rows_by_image, survivors
-from freeanchor.errors import DataError
+from freeanchor.errors import DataError, UsageError
 
 TAUS = tuple(round(0.50 + 0.05 * step, 2) for step in range(9))  # authors' code: tools/eval_NR.py, .50, .55 ... .90
 AUTHORS_NMS = HardNms(nms_iou=0.5)
 MAX_DETECTIONS = 100  # of an image, where a definition caps: COCO's number
+DEFINITION_NAMES = {
+    "": "class-agnostic",
+    "_class_aware": "class-aware",
+    "_capped": f"class-agnostic, best {MAX_DETECTIONS}",
+    "_class_aware_capped": f"class-aware, best {MAX_DETECTIONS}",
+}  # suffix of metric names -> what tables say; the first is the authors' definition
 _ROUNDING = 1e-6  # a detector may stream its IoUs in float32
 _PAIRS_AT_ONCE = 2_000_000  # candidates times objects whose IoU is held at once
+_SEED = 0  # of the resampling: every definition and suppression meets the same images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +45,14 @@ class NmsRecallDefinition:
     """What counts as a candidate, and when it has found an object. The defaults are the authors' (nms_recall/*.py).
 
     - `score_threshold`: candidates score more than this; the authors' 0.05. After soft-NMS they must do so still.
-    - `max_candidates`: so many of an image's candidates count, best first, before NMS. The authors take all.
-    - `nms`: what removes candidates, class by class: the authors' NMS at IoU 0.5, or see `analysis.suppression`.
+    - `max_candidates`: how many candidates of an image count, best first, before NMS. The authors take all.
+    - `nms`: what removes candidates, class by class: the authors' NMS at IoU 0.5, or another of `Suppression`.
     - `class_aware`: only candidates of the object's own class can find it. The authors ignore classes.
     - `max_detections`: keep this many of an image after NMS, best first (100 as COCO does). The authors keep all.
     - `include_crowd`: count crowd regions as objects. The authors leave them out.
     - `strict`: found means IoU > tau, as in the authors' code; False means IoU >= tau, as COCO has it.
 
-    In all of them one candidate may find several objects. The authors take boxes clipped to the resized image.
+    One candidate may find several objects. The authors take boxes clipped to the resized image.
     """
 
     score_threshold: float = 0.05
@@ -56,18 +64,17 @@ class NmsRecallDefinition:
     strict: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses a cap that cannot be meant."""
         for name in ("max_candidates", "max_detections"):
             cap = getattr(self, name)
             if cap is not None and cap < 1:
-                raise ValueError(f"{name} must be at least 1, got {cap}; None keeps all")
+                raise UsageError(f"{name} must be at least 1, got {cap}; None keeps all")
 
 
 def four_definitions(base: NmsRecallDefinition = NmsRecallDefinition()) -> dict[str, NmsRecallDefinition]:
     """The definitions in use, side by side: class-agnostic and class-aware, each without a cap and with COCO's 100.
 
-    The first is the authors'. The keys are suffixes of metric names (`nr_70`, `nr_70_class_aware`, …); all else than
-    classes and cap is as in `base`.
+    The first is the authors'. The keys are suffixes of metric names (`nr_70`, `nr_70_class_aware`, …); everything
+    but classes and cap is as in `base`.
     """
     return {
         "": replace(base, class_aware=False, max_detections=None),
@@ -87,7 +94,7 @@ class ObjectRecall:
     iou_after: Float[np.ndarray, " G"]
 
     def __post_init__(self) -> None:
-        """Refuses an IoU that grew: what is left after NMS was there before it (but for rounding, which is undone)."""
+        # what is left after NMS was there before it, apart from rounding, which is undone
         grown = np.flatnonzero(self.iou_after > self.iou_before + _ROUNDING)
         if len(grown):
             row = grown[0]
@@ -98,39 +105,23 @@ class ObjectRecall:
         object.__setattr__(self, "iou_after", np.minimum(self.iou_after, self.iou_before))
 
 
-def nms_recall(
-    recall: ObjectRecall,
-    tau: float,
-    *,
-    strict: bool = True,
-    object_weights: Float[np.ndarray, "*R G"] | None = None,
-) -> float | Float[np.ndarray, "*R"]:
+def nms_recall(recall: ObjectRecall, tau: float, *, strict: bool = True) -> float:
     """Share of the objects found before NMS that NMS keeps, at one IoU threshold.
 
     NR_tau = recall(after) / recall(before), Sec. 4.2; in [0, 1]. Found means IoU > tau (authors' code:
-    tools/eval_NR.py), or IoU >= tau unless `strict`. nan where nothing was found before NMS. `object_weights`, an axis
-    of resamplings in front if wanted, count each object so many times; the result then has that axis.
+    tools/eval_NR.py), or IoU >= tau unless `strict`. nan where nothing was found before NMS.
     """
-    before, after = _recalls(recall, tau, strict=strict, object_weights=object_weights)
-    return np.divide(after, before, out=np.full(np.shape(before), np.nan), where=before > 0)[()]
+    before, after = _recalls(recall, tau, strict=strict)
+    return after / before if before > 0 else float("nan")
 
 
-def nms_recall_table(recall: ObjectRecall, taus: tuple[float, ...] = TAUS, *, strict: bool = True) -> pd.DataFrame:
-    """One row a tau: tau, metric (`nr_50` …), recall_before, recall_after, nr. The paper's NR is the mean of `nr`."""
+def nms_recall_table(recall: ObjectRecall, *, strict: bool = True) -> pd.DataFrame:
+    """One row per tau: tau, metric (`nr_50` …), recall_before, recall_after, nr. The paper's NR is the mean of `nr`."""
     rows = []
-    for tau in taus:
-        before, after = _recalls(recall, tau, strict=strict, object_weights=None)
-        nr = float(nms_recall(recall, tau, strict=strict))
-        rows.append((tau, f"nr_{round(100 * tau):02d}", float(before), float(after), nr))
+    for tau in TAUS:
+        nr = nms_recall(recall, tau, strict=strict)
+        rows.append((tau, f"nr_{round(100 * tau):02d}", *_recalls(recall, tau, strict=strict), nr))
     return pd.DataFrame(rows, columns=["tau", "metric", "recall_before", "recall_after", "nr"])
-
-
-def mean_nms_recall(
-    recall: ObjectRecall, *, strict: bool = True, object_weights: Float[np.ndarray, "*R G"] | None = None
-) -> float | Float[np.ndarray, "*R"]:
-    """NR, the mean of NR_tau over tau = 0.50, 0.55 … 0.90 (Table 1); nan where it is nan at any tau."""
-    values = [np.asarray(nms_recall(recall, tau, strict=strict, object_weights=object_weights)) for tau in TAUS]
-    return np.mean(values, axis=0)[()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,22 +132,16 @@ class FoundByImage:
     after: Float[np.ndarray, "N T"]
 
 
-def found_by_image(
-    recall: ObjectRecall,
-    image_ids: Int[np.ndarray, " N"],
-    taus: tuple[float, ...] = TAUS,
-    *,
-    strict: bool = True,
-) -> FoundByImage:
-    """Counts the objects found, a row per image of `image_ids` (sorted, as `GroundTruth` has them).
+def found_by_image(recall: ObjectRecall, image_ids: Int[np.ndarray, " N"], *, strict: bool = True) -> FoundByImage:
+    """Counts the objects found, one row per image of `image_ids` (sorted, as `GroundTruth` has them).
 
     Raises `DataError` where an object's image is not among them.
     """
     place = positions(recall.image_id, image_ids, what="objects", kind="image")
     sides = []
     for iou in (recall.iou_before, recall.iou_after):
-        counts = np.zeros((len(image_ids), len(taus)))
-        np.add.at(counts, place, np.stack([_is_found(iou, tau, strict=strict) for tau in taus], axis=1))
+        counts = np.zeros((len(image_ids), len(TAUS)))
+        np.add.at(counts, place, np.stack([_is_found(iou, tau, strict=strict) for tau in TAUS], axis=1))
         sides.append(counts)
     return FoundByImage(before=sides[0], after=sides[1])
 
@@ -164,11 +149,43 @@ def found_by_image(
 def nms_recall_values(found: FoundByImage, weights: Float[np.ndarray, "R N"]) -> Float[np.ndarray, "R T+1"]:
     """NR_tau at each tau, then NR, their mean, when each image counts `weights` times; R weightings at once.
 
-    As `nms_recall` and `mean_nms_recall`: nan where nothing was found before NMS, the mean where any tau is nan.
+    nan where nothing was found before NMS, the mean where any tau is nan.
     """
     before, after = weights @ found.before, weights @ found.after
     values = np.divide(after, before, out=np.full(before.shape, np.nan), where=before > 0)
     return np.hstack([values, values.mean(axis=1, keepdims=True)])
+
+
+def recall_frame(
+    ground_truth: GroundTruth,
+    candidates: Detections,
+    suppressions: Sequence[Suppression],
+    *,
+    base: NmsRecallDefinition = NmsRecallDefinition(),
+    num_resamples: int = 1000,
+) -> pd.DataFrame:
+    """One row per suppression, definition and tau, and one for their mean (tau nan).
+
+    Columns: nms, definition, tau, metric (`nr_50` … `nr`, with the definition's suffix), recall_before, recall_after,
+    nr, low, high; then `difference`, `difference_low`, `difference_high`: NR minus that of the first suppression,
+    paired over images (nan for the first itself). Intervals: 95 %, percentile bootstrap over images, those of NR inside
+    [0, 1]; nan with `num_resamples` 0. All but suppression, classes and cap is as `base` says.
+    """
+    definitions = {
+        (suppression.label, suffix): definition
+        for suppression in suppressions
+        for suffix, definition in four_definitions(replace(base, nms=suppression)).items()
+    }
+    recalls = object_recall_under(ground_truth, candidates, list(definitions.values()))
+    found = [found_by_image(recall, ground_truth.image_ids, strict=base.strict) for recall in recalls]
+    blocks = []
+    for i, ((label, suffix), recall) in enumerate(zip(definitions, recalls, strict=True)):
+        block = _rows(recall, suffix, strict=base.strict)
+        block.insert(0, "definition", DEFINITION_NAMES[suffix])
+        block.insert(0, "nms", label)
+        first = found[i % len(DEFINITION_NAMES)] if i >= len(DEFINITION_NAMES) else None
+        blocks.append(block.assign(**_intervals(found[i], first, num_resamples)))
+    return pd.concat(blocks, ignore_index=True)
 
 
 def object_recall(
@@ -192,8 +209,8 @@ def object_recall_under(
     positions(candidates.category_id, ground_truth.category_ids, what="candidates", kind="category")
     image = positions(candidates.image_id, ground_truth.image_ids, what="candidates", kind="image")
     num_images, num_objects = len(ground_truth.image_ids), len(ground_truth.boxes)
-    found_in = rows_by_image(np.arange(len(candidates)), image, num_images)
-    objects_in = rows_by_image(np.arange(num_objects), ground_truth.image_index, num_images)
+    found_in = rows_by_image(image, num_images)
+    objects_in = rows_by_image(ground_truth.image_index, num_images)
     best = np.zeros((len(definitions), 2, num_objects))
     images = zip(objects_in, found_in, strict=True)
     for objects, found in tqdm(images, total=num_images, desc="nms-recall", unit="image", disable=None):
@@ -241,19 +258,14 @@ def _columns(ground_truth: GroundTruth, ious: np.ndarray, definition: NmsRecallD
     )
 
 
-def _recalls(
-    recall: ObjectRecall, tau: float, *, strict: bool, object_weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _recalls(recall: ObjectRecall, tau: float, *, strict: bool) -> tuple[float, float]:
     """Recall before and after NMS; nan without objects."""
     if not 0 < tau <= 1:
         raise ValueError(f"tau must lie in (0, 1], got {tau}; pass a fraction, not a percentage")
-    weights = np.ones(len(recall.iou_before)) if object_weights is None else object_weights
-    total = np.sum(weights, axis=-1)
-    shares = []
-    for iou in (recall.iou_before, recall.iou_after):
-        count = weights @ _is_found(iou, tau, strict=strict)
-        shares.append(np.divide(count, total, out=np.full(np.shape(total), np.nan), where=total > 0))
-    return shares[0], shares[1]
+    num_objects = len(recall.iou_before)
+    found = (int(_is_found(iou, tau, strict=strict).sum()) for iou in (recall.iou_before, recall.iou_after))
+    before, after = (count / num_objects if num_objects else float("nan") for count in found)
+    return before, after
 
 
 def _is_found(iou: np.ndarray, tau: float, *, strict: bool) -> Bool[np.ndarray, " G"]:
@@ -273,3 +285,84 @@ def _best_iou(
             iou = np.where(ground_truth.category_id[objects][:, None] == candidates.category_id[part], iou, 0.0)
         best = np.maximum(best, iou.max(axis=1))
     return best
+
+
+def _rows(recall: ObjectRecall, suffix: str, *, strict: bool) -> pd.DataFrame:
+    """One row per tau, then their mean."""
+    table = nms_recall_table(recall, strict=strict)
+    means = {name: [table[name].mean(skipna=False)] for name in ("recall_before", "recall_after", "nr")}
+    table = pd.concat([table, pd.DataFrame({"tau": [np.nan], "metric": ["nr"], **means})], ignore_index=True)
+    return table.assign(metric=table["metric"] + suffix)
+
+
+def _intervals(found: FoundByImage, first: FoundByImage | None, num_resamples: int) -> dict[str, np.ndarray]:
+    """low, high, and the difference from `first` with its bounds, one value per row of `_rows`."""
+    nothing = np.full(len(TAUS) + 1, np.nan)
+    columns = dict.fromkeys(("low", "high", "difference", "difference_low", "difference_high"), nothing)
+    metric = partial(nms_recall_values, found)
+    num_images = len(found.before)
+    as_it_is = np.ones((1, num_images))
+    if first is not None:
+        columns["difference"] = (metric(as_it_is) - nms_recall_values(first, as_it_is))[0]
+    if not num_resamples:
+        return columns
+    own = bootstrap(metric, num_images=num_images, generator=np.random.default_rng(_SEED), num_resamples=num_resamples)
+    columns |= {"low": np.clip(own.low, 0.0, 1.0), "high": np.clip(own.high, 0.0, 1.0)}
+    if first is not None:
+        gain = paired_bootstrap(
+            partial(nms_recall_values, first),
+            metric,
+            num_images=num_images,
+            generator=np.random.default_rng(_SEED),
+            num_resamples=num_resamples,
+        )
+        columns |= {"difference_low": np.asarray(gain.low), "difference_high": np.asarray(gain.high)}
+    return columns
+
+
+def recall_text(frame: pd.DataFrame) -> str:
+    """The frame for people: one table per suppression, rows tau, columns definitions; then the suppressions' means."""
+    parts = ["found: objects found before NMS, of all; NR: of those, the ones found after it [95 %]"]
+    parts += [f"{label}\n{_side_by_side(block)}" for label, block in frame.groupby("nms", sort=False)]
+    if frame["nms"].nunique() > 1:
+        parts.append(f"NR, mean over tau [minus that of {frame['nms'].iloc[0]}, 95 %]\n{_against_the_first(frame)}")
+    return "\n\n".join(parts)
+
+
+def _side_by_side(block: pd.DataFrame) -> str:
+    """One suppression: tau, and for both ways to take classes the objects found, NR, and NR of the best alone."""
+    columns: dict[tuple[str, str], list[str]] = {}
+    of = {str(name): rows for name, rows in block.groupby("definition", sort=False)}
+    for suffix in ("", "_class_aware"):
+        name, rows = DEFINITION_NAMES[suffix], of[DEFINITION_NAMES[suffix]]
+        columns[name, "found"] = [_number(value) for value in rows["recall_before"]]
+        columns[name, "NR"] = _bracketed(rows, "nr", "low", "high")
+        columns[name, f"NR, best {MAX_DETECTIONS}"] = _bracketed(
+            of[DEFINITION_NAMES[f"{suffix}_capped"]], "nr", "low", "high"
+        )
+        taus = ["mean" if np.isnan(tau) else f"{tau:.2f}" for tau in rows["tau"]]
+    return pd.DataFrame(columns, index=pd.Index(taus)).rename_axis(columns=["", "tau"]).to_string()
+
+
+def _against_the_first(frame: pd.DataFrame) -> str:
+    """One row per suppression, one column per definition: NR's mean, and its difference where it is not the first."""
+    means = frame[frame["tau"].isna()]
+    gains = _bracketed(means, "difference", "difference_low", "difference_high", sign="+")
+    texts = [
+        _number(nr) if gain == "-" else f"{_number(nr)}  {gain}" for nr, gain in zip(means["nr"], gains, strict=True)
+    ]
+    table = means.assign(text=texts).pivot(index="nms", columns="definition", values="text")
+    return table.loc[means["nms"].unique(), means["definition"].unique()].to_string(index_names=False)
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _bracketed(rows: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
+    """Each value with its interval, if it has one; `-` where it is undefined."""
+    texts = []
+    for v, a, b in rows[[value, low, high]].to_numpy(dtype=np.float64):
+        interval = "" if np.isnan(a) else f" [{a:{sign}.3f}, {b:{sign}.3f}]"
+        texts.append("-" if np.isnan(v) else f"{v:{sign}.3f}{interval}")
+    return texts

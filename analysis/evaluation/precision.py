@@ -1,16 +1,14 @@
 """Average precision and average recall, read off a match table.
 
-What it is: COCO's AP (101 recall levels) and AR, by class and overall, under weights of the images; equal to the AP
-of record (`analysis.coco`). What it is not: matching (`analysis.matching`) or intervals (`analysis.statistics`).
-
     curves = precision_curves(match_detections(ground_truth, detections))
     average_precision(curves)                       # ap
     average_precision(curves, iou=0.5)              # ap_50
     average_precision(curves, weights)              # weights [R, N]: R resamplings of the N images at once -> [R]
 
-An image of weight w counts as w copies of it. That is evaluating the repeated images, exactly so where no two scores
-of one image and category are equal; copies of tied detections follow each other row by row. Ranking and matching
-happen once, so an evaluation under new weights costs sums only.
+These are COCO's AP (101 recall levels) and AR, by class and overall, under weights of the images; with weights of 1
+they equal the AP of record (`analysis.coco.record`). An image of weight w counts as w copies of it. That is evaluating
+the repeated images, exactly so where no two scores of one image and category are equal; copies of tied detections
+follow each other row by row. Ranking and matching happen once, so an evaluation under new weights costs sums only.
 """
 
 import math
@@ -19,22 +17,29 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Real
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.record import STATISTICS
-from analysis.evaluation.curves import (
-    ClassCurve,
-    boil_down,
-    final_recalls,
-    interpolated_precisions,
-    precisions_at_levels,
-)
-from analysis.evaluation.matching import MatchTable, Subset, find_overlaps, match
+from analysis.evaluation.matching import MatchTable, Subset
 
 AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # both ends included
 DETECTION_LIMITS = (1, 10, 100)  # of an image and category, for AR
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # pycocotools' floats
 _VALUES_AT_ONCE = 4_000_000  # of a class's objects times resamplings: 32 MB an array
+_WIDE = 100  # resamplings from which a Python step per row costs less than numpy's walk down each column
+_NOTHING = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCurve:
+    """Ranked detections of a class, as far as precision needs them; S rows, one tuple entry per IoU threshold."""
+
+    images: Int[np.ndarray, " S"]  # image of every row that counts at some threshold, best first
+    landmarks: Int[np.ndarray, " U"]  # rows that are right at some threshold: precision peaks nowhere else
+    right: tuple[Int[np.ndarray, " _"], ...]  # positions among the landmarks that are right
+    ignored: tuple[Int[np.ndarray, " _"], ...]  # rows that do not count at this threshold, though at others
+    object_images: Int[np.ndarray, " _"]  # image of every object that counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ def precision_curves(
     """Boils a match table down; of each image and category only the first `max_detections` detections count.
 
     Only the objects and detections of `images` are kept where given: as if the other images had weight 0, but
-    faster. Weights are still a number for each of all N images.
+    faster. Weights are still one number for each of all N images.
     """
     within = np.ones(table.num_images, bool) if images is None else images
     counts = (table.rank < max_detections) & ~table.ignored.all(axis=0) & within[table.image_index]
@@ -64,7 +69,7 @@ def precision_curves(
         iou_thresholds=table.iou_thresholds,
         num_images=table.num_images,
         classes=tuple(
-            boil_down(
+            _boil_down(
                 images=table.image_index[rows],
                 right=right[:, rows],
                 ignored=table.ignored[:, rows],
@@ -80,17 +85,19 @@ def class_precision(
 ) -> Float[np.ndarray, "*R T K"]:
     """AP of every class at every IoU threshold; nan for a class without objects (of any weight).
 
-    `weights` are a number an image (ones when None), with an axis in front for many resamplings at once. COCO's AP: at
-    101 levels of recall the best precision reached at that recall or beyond, averaged (pycocotools' `accumulate`).
+    `weights` are one number per image (ones when None), with an axis in front for many resamplings at once. COCO's AP
+    is the best precision reached at a recall or beyond, averaged over 101 levels of recall (pycocotools' `accumulate`).
     """
-    return _by_class(curves, weights, interpolated_precisions)
+    values, defined = _by_class(curves, weights, _interpolated_precisions)
+    return np.where(defined, values, np.nan)
 
 
 def class_recall(
     curves: PrecisionCurves, weights: Float[np.ndarray, "*R N"] | None = None
 ) -> Float[np.ndarray, "*R T K"]:
     """Final recall of every class at every IoU threshold; nan for a class without objects (of any weight)."""
-    return _by_class(curves, weights, final_recalls)
+    values, defined = _by_class(curves, weights, _final_recalls)
+    return np.where(defined, values, np.nan)
 
 
 def average_precision(
@@ -100,21 +107,26 @@ def average_precision(
 
     A 0-d array without a resampling axis; nan where no class has an object.
     """
-    return mean_over_classes(class_precision(_at(curves, iou), weights))
+    return _mean_of(*_by_class(_at(curves, iou), weights, _interpolated_precisions))
 
 
 def average_recall(
     curves: PrecisionCurves, weights: Float[np.ndarray, "*R N"] | None = None, *, iou: float | None = None
 ) -> Float[np.ndarray, "*R"]:
     """AR, the mean of final recall over the classes that have objects and over IoU 0.50 to 0.95, or at `iou` alone."""
-    return mean_over_classes(class_recall(_at(curves, iou), weights))
+    return _mean_of(*_by_class(_at(curves, iou), weights, _final_recalls))
 
 
 def mean_over_classes(values: Float[np.ndarray, "*R T K"]) -> Float[np.ndarray, "*R"]:
     """Mean over thresholds and classes, leaving out nan; nan where nothing is left. AP and AR are such means."""
     defined = ~np.isnan(values)
-    total = np.where(defined, values, 0.0).sum(axis=(-2, -1))
-    count = defined.sum(axis=(-2, -1))
+    return _mean_of(np.where(defined, values, 0.0), defined)
+
+
+def _mean_of(values: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    """Means of the `defined` values [*R, T or 1, K], the others being 0; nan where there are none."""
+    total = values.sum(axis=(-2, -1))
+    count = defined.sum(axis=(-2, -1)) * (values.shape[-2] // defined.shape[-2])
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
 
@@ -126,22 +138,6 @@ def threshold_position(curves: PrecisionCurves, iou: float) -> int:
             f"iou must be one of {curves.iou_thresholds.round(2).tolist()}, got {iou}; matching knows no other"
         )
     return int(found[0])
-
-
-def detection_statistics(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
-    """The twelve statistics of `analysis.coco.coco_statistics`, with our own matcher: equal to the bit, and faster.
-
-    But for objects of an `area` beyond 1e10, which pycocotools ignores in "all" too and we count.
-    """
-    overlaps = find_overlaps(ground_truth, detections)
-    table = match(overlaps)
-    return twelve_statistics(
-        overall=precision_curves(table),
-        limited={limit: precision_curves(table, max_detections=limit) for limit in DETECTION_LIMITS},
-        sized={
-            name: precision_curves(match(overlaps, area_subset(ground_truth, detections, name))) for name in AREA_RANGES
-        },
-    )
 
 
 def twelve_statistics(
@@ -194,29 +190,40 @@ def _at(curves: PrecisionCurves, iou: float | None) -> PrecisionCurves:
     return replace(curves, iou_thresholds=curves.iou_thresholds[t : t + 1], classes=classes)
 
 
-def _by_class(curves: PrecisionCurves, weights: np.ndarray | None, measure: Callable[..., np.ndarray]) -> np.ndarray:
-    """`measure(curve, by_image [N, R], num_objects [R]) -> [T, R]` for every class, blocks of resamplings at a time."""
+def _by_class(
+    curves: PrecisionCurves, weights: np.ndarray | None, measure: Callable[..., np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`measure(curve, by_image [N, R], num_objects [R]) -> [T, R]` of every class, and where it is defined.
+
+    Values are [*R, T, K], 0 where undefined: where a class has no object (of any weight). Blocks of resamplings at a
+    time.
+    """
     weights = np.ones(curves.num_images) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.shape[-1] != curves.num_images:
         raise ValueError(f"weights must have a number for each of {curves.num_images} images, got {weights.shape[-1]}")
     num_resamplings = math.prod(weights.shape[:-1])
     by_image = weights.reshape(num_resamplings, curves.num_images).T
     by_image = np.ascontiguousarray(by_image, dtype=_narrowest(weights, curves))  # sums run over whole rows
-    out = np.full((num_resamplings, len(curves.iou_thresholds), len(curves.classes)), np.nan)
+    values = np.zeros((num_resamplings, len(curves.iou_thresholds), len(curves.classes)))
+    defined = np.zeros((num_resamplings, 1, len(curves.classes)), dtype=bool)
     for k, curve in enumerate(curves.classes):
         if len(curve.object_images):
             for block in _blocks(num_resamplings, len(curve.object_images)):
                 part = np.ascontiguousarray(by_image[:, block])
                 num_objects = part[curve.object_images].sum(axis=0, dtype=np.float64)
-                defined = num_objects > 0
-                values = measure(curve, part, np.where(defined, num_objects, 1.0))
-                out[block, :, k] = np.where(defined, values, np.nan).T
-    return out.reshape(*weights.shape[:-1], *out.shape[1:])
+                has_objects = num_objects > 0
+                own = measure(curve, part, np.where(has_objects, num_objects, 1.0))
+                values[block, :, k] = np.where(has_objects, own, 0.0).T
+                defined[block, 0, k] = has_objects
+    shape = weights.shape[:-1]
+    return values.reshape(*shape, *values.shape[1:]), defined.reshape(*shape, *defined.shape[1:])
 
 
 def _blocks(num_resamplings: int, num_objects: int) -> list[slice]:
     """Nearly equal blocks of resamplings, none of a single one: numpy would add that up in another order."""
     wanted = -(-num_resamplings * num_objects // _VALUES_AT_ONCE)
+    if wanted < 2:
+        return [slice(0, num_resamplings)]
     edges = np.linspace(0, num_resamplings, max(1, min(wanted, num_resamplings // 2)) + 1).astype(int).tolist()
     return [slice(start, end) for start, end in pairwise(edges)]
 
@@ -226,3 +233,143 @@ def _narrowest(weights: np.ndarray, curves: PrecisionCurves) -> type[np.number]:
     longest = max((max(len(curve.images), len(curve.object_images)) for curve in curves.classes), default=0)
     is_exact = np.abs(weights).max(initial=0.0) * longest < 2**31 and not (weights % 1).any()
     return np.int32 if is_exact else np.float64
+
+
+def _boil_down(
+    *,
+    images: Int[np.ndarray, " D"],
+    right: Bool[np.ndarray, "T D"],
+    ignored: Bool[np.ndarray, "T D"],
+    object_images: Int[np.ndarray, " G"],
+) -> ClassCurve:
+    """The curve of ranked rows: their images, and at which thresholds each is right, or does not count."""
+    if not len(object_images):  # AP is undefined, whatever was found
+        none = (_NOTHING,) * len(right)
+        return ClassCurve(images=_NOTHING, landmarks=_NOTHING, right=none, ignored=none, object_images=object_images)
+    landmarks = np.flatnonzero(right.any(axis=0))
+    end = int(landmarks[-1]) + 1 if len(landmarks) else 0  # what follows the last right one changes nothing
+    return ClassCurve(
+        images=images[:end],
+        landmarks=landmarks,
+        right=_by_threshold(right[:, landmarks]),
+        ignored=_by_threshold(ignored[:, :end]),
+        object_images=object_images,
+    )
+
+
+# Below, weights lie one image per row, so that a step from one detection to the next is one vector operation over all
+# resamplings: this is where a bootstrap spends its time.
+
+
+def _final_recalls(
+    curve: ClassCurve, by_image: Real[np.ndarray, "N R"], num_objects: Float[np.ndarray, " R"]
+) -> Float[np.ndarray, "T R"]:
+    images = curve.images[curve.landmarks]
+    sums = [by_image.take(images[right], axis=0).sum(axis=0, dtype=by_image.dtype) for right in curve.right]
+    return np.stack(sums) / num_objects
+
+
+def _interpolated_precisions(
+    curve: ClassCurve, by_image: Real[np.ndarray, "N R"], num_objects: Float[np.ndarray, " R"]
+) -> Float[np.ndarray, "T R"]:
+    """AP at each threshold (pycocotools' `accumulate`); `num_objects` must be positive.
+
+    Weights may be int32 where sums fit: they are added faster then, and exactly; quotients are taken in float64.
+    """
+    num_seen = _totals_at(curve.landmarks, by_image, curve.images)
+    values = np.zeros((len(curve.right), by_image.shape[1]))
+    for value, right, ignored in zip(values, curve.right, curve.ignored, strict=True):
+        if len(right):
+            precision, levels = _peaks(_counts(curve, right, ignored, by_image, num_seen), num_objects)
+            precision[0] *= levels[0]
+            precision[1:] *= levels[1:] - levels[:-1]  # times the levels reached here first
+            value[:] = precision.sum(axis=0) / len(RECALL_LEVELS)
+    return values
+
+
+def precisions_at_levels(curve: ClassCurve, num_images: int) -> Float[np.ndarray, "T 101"]:
+    """The best precision at each of the 101 levels of recall or beyond, every image counted once.
+
+    pycocotools' `eval["precision"]` of a class, to the bit. The class must have objects.
+    """
+    ones = np.ones((num_images, 1), dtype=np.int32)
+    num_seen = _totals_at(curve.landmarks, ones, curve.images)
+    values = np.zeros((len(curve.right), len(RECALL_LEVELS)))
+    for row, right, ignored in zip(values, curve.right, curve.ignored, strict=True):
+        if len(right):
+            counts = _counts(curve, right, ignored, ones, num_seen)
+            precision, levels = _peaks(counts, np.array([float(len(curve.object_images))]))
+            reached = levels[:, 0].astype(np.int64)
+            row[: reached[-1]] = precision[np.searchsorted(reached, np.arange(reached[-1]), side="right"), 0]
+    return values
+
+
+def levels_reached(recall: Float[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
+    """How many of the 101 levels are at most `recall`, a whole number; exact, and faster than a search."""
+    nearest = recall * 100
+    np.rint(nearest, out=nearest)  # all levels below it are reached, and none above
+    nearest += nearest * RECALL_LEVELS[1] <= recall  # linspace's own arithmetic
+    return nearest
+
+
+def _by_threshold(flags: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Where the flags of each threshold, [T, n], are set."""
+    thresholds, places = np.nonzero(flags)
+    bounds = np.searchsorted(thresholds, np.arange(len(flags) + 1)).tolist()
+    return tuple(places[start:end] for start, end in pairwise(bounds))
+
+
+def _counts(
+    curve: ClassCurve, right: np.ndarray, ignored: np.ndarray, by_image: np.ndarray, num_seen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """At one threshold, up to each right row: weights of the right rows, and of all that count, [n, R] float64."""
+    rows = curve.landmarks[right]
+    num_right = by_image.take(curve.images[rows], axis=0)
+    _accumulate(np.add, num_right)
+    num_counted = num_seen.take(right, axis=0)
+    if len(ignored):
+        num_counted -= _totals_before(rows, by_image, curve.images, ignored[ignored < rows[-1]])
+    return num_right.astype(np.float64), num_counted.astype(np.float64)
+
+
+def _peaks(counts: tuple[np.ndarray, np.ndarray], num_objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At each right row the best precision from there on, and how many levels of recall it reaches; counts are used up.
+
+    Precision peaks only where a detection is right.
+    """
+    num_right, precision = counts
+    precision += np.spacing(1)  # as pycocotools guards against 0 / 0
+    np.divide(num_right, precision, out=precision)
+    _accumulate(np.maximum, precision[::-1])
+    num_right /= num_objects
+    return precision, levels_reached(num_right)
+
+
+def _accumulate(operation: np.ufunc, rows: np.ndarray) -> None:
+    """`operation.accumulate` along the first axis, in place."""
+    if rows.shape[1] < _WIDE:
+        operation.accumulate(rows, axis=0, out=rows)
+        return
+    for before, row in pairwise(rows):
+        operation(row, before, out=row)
+
+
+def _totals_at(wanted: np.ndarray, by_image: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Sums of the weights of `images` up to each `wanted` row, that row included."""
+    if by_image.shape[1] < _WIDE:
+        totals = by_image.take(images, axis=0)
+        np.add.accumulate(totals, axis=0, out=totals)
+        return totals.take(wanted, axis=0)
+    totals = np.empty((len(wanted), by_image.shape[1]), dtype=by_image.dtype)
+    for total, (start, end) in zip(totals, pairwise([0, *(wanted + 1).tolist()]), strict=True):
+        np.add.reduce(by_image.take(images[start:end], axis=0), axis=0, dtype=by_image.dtype, out=total)
+    _accumulate(np.add, totals)
+    return totals
+
+
+def _totals_before(rows: np.ndarray, by_image: np.ndarray, images: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Sums of the weights of the `ignored` rows before each of `rows`."""
+    skipped = np.zeros((len(ignored) + 1, by_image.shape[1]), dtype=by_image.dtype)
+    np.take(by_image, images[ignored], axis=0, out=skipped[1:])
+    _accumulate(np.add, skipped)
+    return skipped.take(np.searchsorted(ignored, rows), axis=0)

@@ -1,12 +1,9 @@
 """Work spread over processes of this machine: one function over many items, results in the order of the items.
 
-What it is: a few lines around fork, for arithmetic that takes seconds. What it is not: a pool that lives on, or a way
-to other machines.
-
     map_in_processes(function, blocks, num_processes=usable_processors())
 
 Forked processes see the caller's data without a copy, and the function may be any closure; it must leave alone what
-threads hold (torch, open connections). Where fork is not to be had safely (Windows, macOS) everything is done in place.
+threads hold (torch, open connections). Where fork cannot be used safely (Windows, macOS) everything is done in place.
 """
 
 import multiprocessing

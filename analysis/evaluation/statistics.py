@@ -1,8 +1,5 @@
 """Uncertainty: paired bootstrap over images, and spread over seeds.
 
-What it is: intervals for any metric that can be evaluated under image weights, and for the difference of two
-detectors on the same images. What it is not: the metrics (`analysis.precision`, `analysis.nms_recall`).
-
     generator = np.random.default_rng(0)
     curves = precision_curves(match_detections(ground_truth, detections))
     bootstrap(lambda weights: average_precision(curves, weights), num_images=curves.num_images, generator=generator)
@@ -36,7 +33,7 @@ class Interval:
     value: Values  # on the images as they are
     low: Values
     high: Values
-    bias: Values  # mean over resamplings less the value
+    bias: Values  # mean over resamplings minus the value
     num_defined: np.integer | np.ndarray  # resamplings in which the metric was not nan
 
 
@@ -69,11 +66,11 @@ def bootstrap(
     drawn twice, the more so the rarer the classes are, so with few images a percentile interval can lie above the
     value: `bias` tells by how much, and `centred` takes it off. Differences of two detectors have little of it, up to a
     third of the half-width where classes are many and rare; they are not centred, so that their sign is the resamples'.
-    It is the bias that resampling adds, not that of the data set itself: with 100 objects a class or fewer an interval
-    of AP covers about 90 to 93 times in 100, and none of the usual variants mends that (simulated).
+    It is the bias that resampling adds, not that of the data set itself: with at most 100 objects per class an interval
+    of AP covers about 90 to 93 times in 100, and none of the usual variants fixes that (simulated).
 
-    The resamplings are shared out over `num_processes` (`analysis.processes`), whose number changes no result. Raises
-    `ValueError` for a level outside (0, 1) or fewer than one image, resampling or process.
+    The resamplings are shared out over `num_processes`, whose number changes no result. Raises `ValueError` for a level
+    outside (0, 1) or fewer than one image, resampling or process.
     """
     _check(num_images, num_resamples, level)
     value = np.asarray(metric(np.ones((1, num_images))))[0]
@@ -96,11 +93,9 @@ def paired_bootstrap(
     num_images: int,
     generator: np.random.Generator,
     num_resamples: int = 1000,
-    level: float = 0.95,
-    centred: bool = False,
     num_processes: int = 1,
 ) -> Interval:
-    """Percentile interval of `second - first`, both evaluated on the same resampled images; see `bootstrap`."""
+    """95 % percentile interval of `second - first`, both evaluated on the same resampled images; see `bootstrap`."""
 
     def difference(weights: np.ndarray) -> np.ndarray:
         return np.asarray(second(weights)) - np.asarray(first(weights))
@@ -110,8 +105,6 @@ def paired_bootstrap(
         num_images=num_images,
         generator=generator,
         num_resamples=num_resamples,
-        level=level,
-        centred=centred,
         num_processes=num_processes,
     )
 
@@ -135,7 +128,7 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
     The interval assumes independent seeds and roughly normal values. Raises `ValueError` without values.
     """
     if not len(values):
-        raise ValueError("spread needs at least one value, got none; give one value a seed")
+        raise ValueError("spread needs at least one value, got none; give one value per seed")
     numbers = np.asarray(values, dtype=np.float64)
     num_seeds, mean = len(numbers), float(numbers.mean())
     sd = float(numbers.std(ddof=1)) if num_seeds > 1 else float("nan")
@@ -152,7 +145,7 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
 
 
 def paired_spread(firsts: Sequence[float], seconds: Sequence[float], *, level: float = 0.95) -> Spread:
-    """Spread of `second - first` over seeds: one pair a seed, both detectors trained with that seed, in the same order.
+    """Spread of `second - first` over seeds: one pair per seed, both detectors trained with it, in the same order.
 
     What the seeds have in common (data order, initialisation) goes out with the difference, so the t interval answers
     whether another seed would show the gain. Raises `ValueError` without pairs or where the two differ in number.
@@ -162,7 +155,7 @@ def paired_spread(firsts: Sequence[float], seconds: Sequence[float], *, level: f
             f"paired_spread needs a value of both detectors for every seed, got {len(firsts)} and {len(seconds)}; "
             "leave out the seeds that only one has"
         )
-    return spread([second - first for first, second in zip(firsts, seconds, strict=True)], level=level)
+    return spread([second - first for first, second in zip(firsts, seconds, strict=True)], level)
 
 
 def t_quantile(probability: float, degrees: float) -> float:

@@ -1,41 +1,44 @@
-"""Suppression of boxes that another box of their class says already: NMS, and soft-NMS in its two forms.
-
-What it is: from a detector's candidates to its detections, an image and class at a time, as columns. What it is not:
-our detector's own (`freeanchor.postprocess`, on tensors), or what suppression costs (`analysis.nms_recall`).
+"""Suppression of boxes that repeat another box of their class: NMS, and soft-NMS in its two forms.
 
     suppress(candidates, HardNms(nms_iou=0.5))
     suppress(candidates, GaussianSoftNms(sigma=0.5), score_threshold=0.05, max_detections=100)
 
+NMS keeps the boxes that torchvision's `nms` keeps, an image and class at a time, with the same float operations.
 Soft-NMS is of Bodla et al., "Soft-NMS -- Improving Object Detection With One Line of Code" (ICCV 2017, arXiv
 1704.04503): the best box is kept, the scores of all others of its class fall the further they overlap it, and the best
 of those comes next. It removes nothing by itself. *Kept* are the boxes whose score, fallen as it may be, is above
 `score_threshold`: the same threshold that made them candidates. Kept boxes carry their fallen scores.
-
-How far boxes overlap, as plain arrays.
-
-What it is: IoU of every box with every other. What it is not: COCO's overlap with crowd regions, or its very float
-operations (`analysis.matching`).
-
-    pairwise_iou(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 15, 10], [20, 20, 30, 30]]))    # [[1 / 3, 0]]
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torchvision.ops import batched_nms
 from tqdm import tqdm
 
 from analysis.coco.columns import Detections
+from freeanchor.errors import UsageError
+
+_BLOCK, _CHUNK = 64, 2048  # boxes that are compared with each other at once, and with as many of the rest
 
 
 def pairwise_iou(a: Float[np.ndarray, "N 4"], b: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
     """IoU of every box (xyxy) in `a` with every box in `b`; 0 where they do not meet, boxes without extent included."""
-    extent = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    overlap = np.clip(extent, 0, None).prod(axis=2)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=overlap > 0)
+    return _iou(a[:, None], b[None])
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU over the last axis; the operations and their order are those of torchvision's `nms`."""
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    union = _area(a) + _area(b) - overlap
+    return overlap / np.where(overlap > 0, union, 1.0)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,6 @@ class HardNms:
     nms_iou: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses an IoU that cannot be meant."""
         _check_iou(self.nms_iou)
 
     @property
@@ -65,7 +67,6 @@ class LinearSoftNms:
     nms_iou: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses an IoU that cannot be meant."""
         _check_iou(self.nms_iou)
 
     @property
@@ -85,9 +86,8 @@ class GaussianSoftNms:
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses a width that cannot be meant."""
         if not 0 < self.sigma < float("inf"):
-            raise ValueError(f"sigma must be greater than 0, got {self.sigma}; 0.5 is usual")
+            raise UsageError(f"sigma must be greater than 0, got {self.sigma}; 0.5 is usual")
 
     @property
     def label(self) -> str:
@@ -116,9 +116,8 @@ def suppress(
     terminal.
     """
     image_ids, image = np.unique(candidates.image_id, return_inverse=True)
-    every = np.arange(len(candidates))
     rows, scores = [np.empty(0, np.int64)], [np.empty(0)]
-    for found in tqdm(rows_by_image(every, image, len(image_ids)), desc="nms", unit="image", disable=None):
+    for found in tqdm(rows_by_image(image, len(image_ids)), desc="nms", unit="image", disable=None):
         kept, left = survivors(candidates, found, suppression, score_threshold=score_threshold)
         rows.append(kept[:max_detections])
         scores.append(left[:max_detections])
@@ -136,43 +135,64 @@ def survivors(
     candidates: Detections, rows: Int[np.ndarray, " D"], suppression: Suppression, *, score_threshold: float
 ) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, " M"]]:
     """Which of one image's `rows` are kept, and their scores then; best first. The rules are those of `suppress`."""
-    rows = rows[candidates.scores[rows] > score_threshold]
-    if isinstance(suppression, HardNms):
-        kept = rows[_hard(candidates, rows, suppression.nms_iou)]
-        return kept, candidates.scores[kept]
-    if score_threshold < 0:
+    if score_threshold < 0 and not isinstance(suppression, HardNms):
         raise ValueError(f"score_threshold must not be negative with soft-NMS, got {score_threshold}; 0 is the lowest")
-    parts = [(np.empty(0, np.int64), np.empty(0))]
-    for category in np.unique(candidates.category_id[rows]):
-        own = rows[candidates.category_id[rows] == category]
-        place, scores = _soft(candidates.boxes[own], candidates.scores[own], suppression, score_threshold)
-        parts.append((own[place], scores))
-    kept, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((kept, -scores))
-    return kept[order], scores[order]
+    rows = rows[candidates.scores[rows] > score_threshold]
+    rows = rows[np.lexsort((-candidates.scores[rows], candidates.category_id[rows]))]
+    boxes, scores, category = candidates.boxes[rows], candidates.scores[rows], candidates.category_id[rows]
+    if isinstance(suppression, HardNms):
+        taken = _hard(boxes, category, suppression.nms_iou)
+        scores = scores[taken]
+    else:
+        edges = [0, *(np.flatnonzero(category[1:] != category[:-1]) + 1).tolist(), len(rows)]
+        parts = [_soft(boxes[a:b], scores[a:b], suppression, score_threshold) for a, b in pairwise(edges)]
+        taken = np.concatenate([start + own for start, (own, _) in zip(edges, parts, strict=False)])
+        scores = np.concatenate([fallen for _, fallen in parts])
+    order = np.lexsort((rows[taken], -scores))
+    return rows[taken][order], scores[order]
 
 
-def rows_by_image(
-    rows: Int[np.ndarray, " D"], image: Int[np.ndarray, " D"], num_images: int
-) -> list[Int[np.ndarray, " _"]]:
+def rows_by_image(image: Int[np.ndarray, " D"], num_images: int) -> list[Int[np.ndarray, " _"]]:
     """The rows of each image, in their own order; `image` is each row's image, counted from 0."""
     order = np.argsort(image, kind="stable")
-    return np.split(rows[order], np.searchsorted(image[order], np.arange(1, num_images)))
+    return np.split(order, np.searchsorted(image[order], np.arange(1, num_images)))
 
 
-def _hard(candidates: Detections, rows: np.ndarray, nms_iou: float) -> np.ndarray:
-    """Positions among `rows` that per-class NMS keeps, best first."""
-    boxes = torch.from_numpy(candidates.boxes[rows])
-    if len(rows):
-        boxes = boxes - boxes.amin().clamp(max=0)  # torchvision sets classes apart by shifts that take coordinates >= 0
-    scores = torch.from_numpy(candidates.scores[rows])
-    return batched_nms(boxes, scores, torch.from_numpy(candidates.category_id[rows]), nms_iou).numpy()
+def _hard(boxes: np.ndarray, category: np.ndarray, nms_iou: float) -> np.ndarray:
+    """Positions that NMS keeps of one image's boxes, which come by category, then best first: block after block."""
+    kept, left = [np.empty(0, np.int64)], np.arange(len(boxes))
+    while len(left):
+        block, left = left[:_BLOCK], left[_BLOCK:]
+        rivals = np.triu(category[block, None] == category[block], 1)
+        removes = _overlaps(boxes[block], boxes[block], nms_iou, rivals)
+        stays = np.ones(len(block), dtype=bool)
+        for row in np.flatnonzero(removes.any(axis=1)):
+            if stays[row]:
+                stays &= ~removes[row]
+        last = category[block[-1]]  # the only category that goes on after the block
+        kept.append(block[stays])
+        better = boxes[block[stays & (category[block] == last)]]
+        num_rivals = int(np.searchsorted(category[left], last, side="right"))
+        if num_rivals:
+            parts = [left[start : min(start + _CHUNK, num_rivals)] for start in range(0, num_rivals, _CHUNK)]
+            parts = [part[~_overlaps(better, boxes[part], nms_iou).any(axis=0)] for part in parts]
+            left = np.concatenate([*parts, left[num_rivals:]])
+    return np.concatenate(kept)
+
+
+def _overlaps(a: np.ndarray, b: np.ndarray, nms_iou: float, which: np.ndarray | bool = True) -> np.ndarray:
+    """Which boxes overlap by more than `nms_iou`; most do not meet at all, which is seen without their IoU."""
+    found = (a[:, 2, None] > b[:, 0]) & (b[:, 2] > a[:, 0, None]) & which
+    found &= (a[:, 3, None] > b[:, 1]) & (b[:, 3] > a[:, 1, None])
+    i, j = np.nonzero(found)
+    found[i, j] = _iou(a[i], b[j]) > nms_iou
+    return found
 
 
 def _soft(
     boxes: np.ndarray, scores: np.ndarray, suppression: LinearSoftNms | GaussianSoftNms, score_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions kept of one image and class, in the order they are taken, and their scores; ties by position."""
+    """Positions kept of one class's boxes, in the order they are taken, and their scores; ties by position."""
     kept: list[int] = []
     final: list[float] = []
     rows = np.arange(len(scores))
@@ -190,4 +210,4 @@ def _soft(
 
 def _check_iou(nms_iou: float) -> None:
     if not 0 <= nms_iou <= 1:
-        raise ValueError(f"nms_iou must lie in [0, 1], got {nms_iou}; pass a fraction, not a percentage")
+        raise UsageError(f"nms_iou must lie in [0, 1], got {nms_iou}; pass a fraction, not a percentage")

@@ -23,8 +23,7 @@ import pandas as pd
 
 from analysis.coco.reading import read_detections, read_ground_truth, results_json
 from analysis.evaluation.evaluate import compare_detections, evaluation_frame
-from analysis.evaluation.nms_recall import NmsRecallDefinition
-from analysis.evaluation.nms_recall_table import recall_frame, recall_text
+from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_frame, recall_text
 from analysis.evaluation.suppression import GaussianSoftNms, HardNms, LinearSoftNms, Suppression, suppress
 from freeanchor.errors import UsageError
 from freeanchor.files import write_bytes, write_csv

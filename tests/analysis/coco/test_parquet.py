@@ -113,7 +113,7 @@ def test_files_that_are_no_table(tmp_path):
         ("bbox", {"score": [0.5, np.nan]}, "detection 1 has score nan"),
         ("bbox", {"bbox": [[0, 0, 1, 1], None]}, "detection in row 1 has bbox None"),
         ("bbox", {"bbox": [[0, 0, 1], [0, 0, 1, 1]]}, "row 0 has bbox .0, 0, 1.; it must be four numbers"),
-        ("bbox", {"bbox": [list("abcd"), [0, 0, 1, 1]]}, "something that is no number"),
+        ("bbox", {"bbox": [list("abcd"), [0, 0, 1, 1]]}, "something that is not a number"),
         ("bbox", {"bbox": [[0, 0, 1, 1], [0, 0, -1, 1]]}, "detection 1 has bbox"),
         ("four columns", {"height": [1.0, np.inf]}, "detection 1 has bbox"),
         ("bbox", {"image_id": [1, 5]}, "image id 5 .row 1. is not an image"),
