@@ -45,7 +45,6 @@ import warnings
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +52,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, corners, positions
-from freeanchor.errors import DataError
+from freeanchor.errors import NO_TEXT, DataError, brief
 from freeanchor.files import check_file, collector_paused, read_json
 
 _SIDES = ("x", "y", "width", "height")
@@ -228,7 +227,6 @@ def _those_of_other_types(values: list, usual: set[type]) -> list[tuple[int, Any
 
 
 Area = Literal["annotation", "box"]
-_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, surrogates and breaks
 
 
 class DataNote(UserWarning):
@@ -280,7 +278,7 @@ def _ground_truth(images: list[dict], categories: list[dict], annotations: list[
 
 def _text(name: object) -> str:
     """A category's name as one line that can be printed and stored, whatever the file has in its place."""
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _NO_TEXT else c for c in str(name))
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in NO_TEXT else c for c in str(name))
 
 
 def _crowd_flags(annotations: list[dict]) -> np.ndarray:
