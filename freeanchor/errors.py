@@ -1,8 +1,8 @@
-"""What is wrong with data, as a list of one-line problems rather than as the first exception.
+"""Errors about what we were given, each one line with its remedy, and lists of problems where there may be many.
 
-problem = Problem(severity="error", kind="boxes of no size", where="val.json", what="…", remedy="…")
-for line in problem_lines([problem]):
-    print(line)
+raise DataError.at(path, "holds no object", "add annotations")
+problem = Problem.error("boxes of no size", "val.json", "annotation 3 has the box …", "drop it")
+print(*problem_lines([problem]), sep="\n")
 """
 
 import reprlib
@@ -23,6 +23,11 @@ class FreeAnchorError(ValueError):
 
 class DataError(FreeAnchorError):
     """Bad input data."""
+
+    @classmethod
+    def at(cls, where: object, what: str, remedy: str) -> "DataError":
+        """What is wrong, where and how to fix it, as a line that any terminal takes."""
+        return cls(printable(f"{where}: {what}; {remedy}"))
 
 
 class FileError(DataError):
@@ -66,6 +71,16 @@ class Problem:
     where: str
     what: str
     remedy: str
+
+    @classmethod
+    def error(cls, kind: str, where: str, what: str, remedy: str) -> "Problem":
+        """A problem that keeps the data from being used."""
+        return cls(severity="error", kind=kind, where=where, what=what, remedy=remedy)
+
+    @classmethod
+    def warning(cls, kind: str, where: str, what: str, remedy: str) -> "Problem":
+        """A problem in spite of which the data can be used."""
+        return cls(severity="warning", kind=kind, where=where, what=what, remedy=remedy)
 
     def __str__(self) -> str:
         return printable(f"{self.severity}: {self.where}: {self.what}; {self.remedy}")
