@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.commands.runs import evaluation_of, store_of
 from experiments.fetch.coco import fetch_coco
 from experiments.runs.stages import data_stage
-from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.code_bases import CODE_BASES, Origin
 from freeanchor.checkpoints.convert import convert_file, export_file
 from freeanchor.data.coco import COCO_CATEGORIES, read_categories_file
 from freeanchor.data.folder_check import report_folder
@@ -47,7 +47,7 @@ def _categories(path: Path | None) -> dict[int, str]:
 
 def convert(arguments: argparse.Namespace) -> None:
     """`freeanchor convert --from FORMAT SRC DST`."""
-    if arguments.detector is None and arguments.format in ("mmdetection", "authors"):
+    if arguments.detector is None and CODE_BASES[arguments.format].has_free_anchor:
         raise UsageError(
             f"--from {arguments.format} does not say which detector it is; give --detector RetinaNet or FreeAnchor"
         )

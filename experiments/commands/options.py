@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from freeanchor.checkpoints.code_bases import CODE_BASES
 from freeanchor.errors import UsageError
 
 if TYPE_CHECKING:  # torch takes longer to import than some commands take to run
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # torch takes longer to import than some commands take to run
 
 CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-FORMATS = ("authors", "mmdetection", "torchvision", "detectron2")
 _GT = "ground truth: COCO json (or .json.gz)"
 _RESULTS = "detections: COCO results as .json, .json.gz or .parquet"
 _CANDIDATES = "candidates before NMS: COCO results as .json, .json.gz or .parquet"
@@ -281,7 +281,7 @@ def _add_convert(commands: _Commands) -> None:
         "turn another code base's RetinaNet or FreeAnchor into a model file of ours",
         "freeanchor convert --from mmdetection --detector FreeAnchor theirs.pth model.safetensors",
     )
-    convert.add_argument("--from", dest="format", choices=FORMATS, required=True, help="the code base that trained it")
+    convert.add_argument("--from", dest="format", choices=CODE_BASES, required=True, help="the code base that trained it")
     convert.add_argument("source", type=Path, help="its file (.pth or .pkl)")
     convert.add_argument("target", type=Path, help="the model file to write")
     convert.add_argument("--detector", choices=("RetinaNet", "FreeAnchor"), help="which of the two was trained")
@@ -298,9 +298,8 @@ def _add_export(commands: _Commands) -> None:
         "turn a model file of ours into another code base's, or into ONNX",
         "freeanchor export --to torchvision m.safetensors m.pth",
     )
-    export.add_argument(
-        "--to", dest="format", choices=("torchvision", "mmdetection", "onnx"), required=True, help="what to write"
-    )
+    formats = (*(name for name, base in CODE_BASES.items() if base.export), "onnx")
+    export.add_argument("--to", dest="format", choices=formats, required=True, help="what to write")
     export.add_argument("source", type=Path, help="a model.safetensors of ours")
     export.add_argument("target", type=Path, help="the file to write")
 

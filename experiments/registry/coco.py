@@ -24,7 +24,8 @@ from experiments.registry.profile import (
 )
 from experiments.registry.published import PAIR, TABLE_3_ROWS, published_checkpoints
 from freeanchor.anchors import AnchorConfig
-from freeanchor.checkpoints.code_bases import Origin, inference_of, inputs_of
+from freeanchor.checkpoints.code_bases import Origin
+from freeanchor.checkpoints.convert import inference_of, inputs_of
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.data.coco import InputConfig, read_categories
 from freeanchor.detector.backbones import BackboneConfig, SmallResNet, TorchvisionResNet
@@ -72,7 +73,7 @@ class Scale:
 
     def inputs(self) -> InputConfig:
         """The recipe's input at this scale."""
-        inputs = inputs_of(Origin(format=self.recipe, detector="RetinaNet"), "resnet50")  # type: ignore[arg-type]
+        inputs = inputs_of(Origin(format=self.recipe, detector="RetinaNet"), "resnet50")
         return replace(inputs, short_side=self.sides((800,))[0], max_long_side=self.sides((1333,))[0])
 
 
@@ -140,7 +141,7 @@ def _training(
         model=_model(scale, detector, key),
         inputs=scale.inputs(),
         recipe=recipe,
-        inference=inference_of(scale.recipe),  # type: ignore[arg-type]
+        inference=inference_of(scale.recipe),
         backbone_weights="" if scale.small_backbone else WEIGHTS[scale.recipe][key],
     )
 

@@ -168,7 +168,7 @@ def _checkpoint(profile: str, data: DataSource, format: str, row: tuple[str, ...
         url=_ROOTS[format] + path,
         sha256=_checksum(path),
         origin=Origin(
-            format=format,  # type: ignore[arg-type]  # the tables' names are the formats
+            format=format,
             detector=detector,  # type: ignore[arg-type]
             caffe="caffe" in name,
             norm_eps=0.0 if format == "torchvision" else None,  # its loader sets it for this very file (FACTS G2)

@@ -1,13 +1,9 @@
 """ImageNet weights that a backbone starts training from: torchvision's and timm's, and Caffe2's pickled blobs.
 
 Every name must be matched, but the classifier's. Caffe2's ResNets (MSRA) want their strides in the 1x1 and BGR input,
-which no file says (FACTS A2). Whole detectors are `conversion.py`'s.
+which no file says (FACTS A2). Whole detectors are `convert.py`'s.
 
     load_backbone(model.backbone, read_backbone(Path("R-50.pkl")), Path("R-50.pkl"))
-
-ImageNet weights for a backbone of timm, by timm's own names: every one must be there but the classifier's.
-
-load_timm(model.backbone, read_backbone(path), path)
 """
 
 import logging
@@ -20,82 +16,17 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from freeanchor.checkpoints.code_bases import COUNTER, Shape
-from freeanchor.checkpoints.convert import mismatches
+from freeanchor.checkpoints.convert import COUNTER, mismatches
 from freeanchor.checkpoints.foreign_files import read_weights
+from freeanchor.checkpoints.native import Shape, shapes_of
 from freeanchor.detector.backbones import Backbone
 from freeanchor.detector.timm import TimmFeatures, create
 from freeanchor.errors import CheckpointError
 
 EXAMPLES = 3  # names of each kind that a refusal gives: a wrong network's are hundreds
-
-
-def check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], path: Path, name: str) -> None:
-    """Raise CheckpointError where the names and shapes of the file `path` are not those of the backbone `name`.
-
-    One line counts the missing, unknown and misshapen tensors, and names a few of each.
-    """
-    wrong = [
-        f"{len(names)} {kind}: {', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}"
-        for kind, names in mismatches(expected, given).items()
-    ]
-    if wrong:
-        raise CheckpointError(f"{path}: does not fit {name}; {'; '.join(wrong)}; is it the file of {name}?")
-
-
-def load_timm(backbone: TimmFeatures, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put `tensors` into `backbone`, in place; timm itself knows how its names become those of feature maps.
-
-    Raises CheckpointError where names of the file `path` are missing, unknown or misshapen (`check_fit`).
-    """
-    name = backbone.config.name
-    with torch.device("meta"):
-        whole = create(name)
-    classifiers = whole.default_cfg.get("classifier", ())
-    no_matter = tuple(f"{it}." for it in ([classifiers] if isinstance(classifiers, str) else classifiers))
-
-    def shapes(named: Mapping[str, Tensor]) -> dict[str, Shape]:
-        return {
-            key: tuple(tensor.shape)
-            for key, tensor in named.items()
-            if not key.startswith(no_matter) and not key.endswith(COUNTER)
-        }
-
-    expected = whole.state_dict()
-    wanted = shapes(expected)
-    check_fit(wanted, shapes(tensors), path, f"timm's {name}")
-    filled = {
-        key: tensors[key] if key in wanted else torch.zeros_like(tensor, device="cpu")
-        for key, tensor in expected.items()
-    }
-    source = {"state_dict": filled}  # in place of a download
-    logging.getLogger("timm").setLevel(logging.ERROR)  # its remarks on the classifier, which is left out on purpose
-    loaded = create(name, pretrained=True, pretrained_cfg_overlay=source, **backbone.options)
-    backbone.body.load_state_dict(loaded.state_dict())
-
-
 NO_WEIGHTS = re.compile(r"fc\.(weight|bias)|(fc1000|pred|last_out_L1000)_[wb]|.*_momentum")  # classifiers, optimiser
 LARGEST_STEM_BIAS = 1e-6  # Caffe's ResNet-50 has a bias before its first norm, which training left at nothing
 BLOB_SUFFIXES = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
-STATISTICS = ("running_mean", "running_var")
-
-
-def _torchvision_name(name: str) -> str:
-    """torchvision's name for a tensor of a backbone of ours."""
-    name = name.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
-    return re.sub(r"^stages\.(\d)\.", lambda match: f"layer{int(match[1]) + 1}.", name)
-
-
-def _caffe2_name(name: str) -> str:
-    """Caffe2's name for a tensor of a backbone of ours: res2_0_branch2a_w for the first block's first convolution."""
-    module, _, tensor = name.rpartition(".")
-    is_norm = re.search(r"(^stem\.1|bn\d|downsample\.1)$", module) is not None
-    suffix = f"bn_{BLOB_SUFFIXES[tensor]}" if is_norm else "w"
-    if module.startswith("stem."):
-        return f"res_conv1_{suffix}" if is_norm else f"conv1_{suffix}"
-    _, stage, block, part, *_ = module.split(".")
-    branch = "branch1" if part == "downsample" else f"branch2{'abc'[int(part[-1]) - 1]}"
-    return f"res{int(stage) + 2}_{block}_{branch}_{suffix}"
 
 
 def read_backbone(path: Path) -> dict[str, Tensor]:
@@ -107,36 +38,7 @@ def read_backbone(path: Path) -> dict[str, Tensor]:
     stem_bias = tensors.get("conv1_b")
     if stem_bias is not None and bool(stem_bias.abs().max() < LARGEST_STEM_BIAS):
         tensors = {name: tensor for name, tensor in tensors.items() if name != "conv1_b"}
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not NO_WEIGHTS.fullmatch(name) and not name.endswith(f".{COUNTER}")
-    }
-
-
-def _naming(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Callable[[str], str]:
-    """Whichever naming finds more of the backbone's tensors in the file."""
-    return max((_torchvision_name, _caffe2_name), key=lambda naming: sum(naming(name) in tensors for name in own))
-
-
-def _neutral_statistics(backbone: Backbone) -> dict[str, Tensor]:
-    """Means and variances under which a norm multiplies and shifts by its weights alone: 0, and 1 less its eps."""
-    statistics = {}
-    for name, module in backbone.named_modules():
-        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
-            variance: Tensor = module.get_buffer("running_var")
-            statistics[f"{name}.running_mean"] = torch.zeros_like(variance)
-            statistics[f"{name}.running_var"] = torch.full_like(variance, 1 - module.eps)
-    return statistics
-
-
-def _network_name(backbone: Backbone) -> str:
-    """torchvision's name of a ResNet, read off its blocks of two or three convolutions."""
-    # Besides those, the name counts the stem and the classifier.
-    blocks = [one for one in backbone.stages.modules() if isinstance(one, BasicBlock | Bottleneck)]
-    layers = 2 + sum(3 if isinstance(block, Bottleneck) else 2 for block in blocks)
-    groups, channels = blocks[0].conv2.groups, blocks[0].conv2.out_channels
-    return f"resnext{layers}_{groups}x{channels // groups}d" if groups > 1 else f"resnet{layers}"
+    return {name: t for name, t in tensors.items() if not NO_WEIGHTS.fullmatch(name) and not name.endswith(COUNTER)}
 
 
 def load_backbone(backbone: Backbone | TimmFeatures, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -147,7 +49,7 @@ def load_backbone(backbone: Backbone | TimmFeatures, tensors: Mapping[str, Tenso
     publishes.
     """
     if isinstance(backbone, TimmFeatures):
-        load_timm(backbone, tensors, path)
+        _load_timm(backbone, tensors, path)
         return
     stem = backbone.get_submodule("stem.0")
     if not isinstance(stem, nn.Conv2d) or stem.kernel_size != (7, 7):
@@ -160,11 +62,83 @@ def load_backbone(backbone: Backbone | TimmFeatures, tensors: Mapping[str, Tenso
     if naming is _caffe2_name and not any(name.endswith(("_rm", "_riv")) for name in tensors):
         filled = _neutral_statistics(backbone)
     names = {name: naming(name) for name in own if name not in filled}
-    check_fit(
+    _check_fit(
         {foreign: tuple(own[name].shape) for name, foreign in names.items()},
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        shapes_of(tensors),
         path,
         _network_name(backbone),
     )
     values = {name: tensors[foreign] for name, foreign in names.items()} | filled
     backbone.load_state_dict(backbone.state_dict() | values)
+
+
+def _torchvision_name(name: str) -> str:
+    name = name.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
+    return re.sub(r"^stages\.(\d)\.", lambda match: f"layer{int(match[1]) + 1}.", name)
+
+
+def _caffe2_name(name: str) -> str:
+    # Such as res2_0_branch2a_w for the first block's first convolution.
+    module, _, tensor = name.rpartition(".")
+    is_norm = re.search(r"(^stem\.1|bn\d|downsample\.1)$", module) is not None
+    suffix = f"bn_{BLOB_SUFFIXES[tensor]}" if is_norm else "w"
+    if module.startswith("stem."):
+        return f"res_conv1_{suffix}" if is_norm else f"conv1_{suffix}"
+    _, stage, block, part, *_ = module.split(".")
+    branch = "branch1" if part == "downsample" else f"branch2{'abc'[int(part[-1]) - 1]}"
+    return f"res{int(stage) + 2}_{block}_{branch}_{suffix}"
+
+
+def _naming(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Callable[[str], str]:
+    # Whichever finds more of the backbone's tensors in the file.
+    return max((_torchvision_name, _caffe2_name), key=lambda naming: sum(naming(name) in tensors for name in own))
+
+
+def _neutral_statistics(backbone: Backbone) -> dict[str, Tensor]:
+    """Means and variances under which a norm multiplies and shifts by its weights alone: 0, and 1 minus its eps."""
+    statistics = {}
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            variance: Tensor = module.get_buffer("running_var")
+            statistics[f"{name}.running_mean"] = torch.zeros_like(variance)
+            statistics[f"{name}.running_var"] = torch.full_like(variance, 1 - module.eps)
+    return statistics
+
+
+def _network_name(backbone: Backbone) -> str:
+    # torchvision's name counts the convolutions of the blocks, two or three each, the stem and the classifier.
+    blocks = [one for one in backbone.stages.modules() if isinstance(one, BasicBlock | Bottleneck)]
+    layers = 2 + sum(3 if isinstance(block, Bottleneck) else 2 for block in blocks)
+    groups, channels = blocks[0].conv2.groups, blocks[0].conv2.out_channels
+    return f"resnext{layers}_{groups}x{channels // groups}d" if groups > 1 else f"resnet{layers}"
+
+
+def _load_timm(backbone: TimmFeatures, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put `tensors` into `backbone`, in place; timm itself knows how its names become those of feature maps."""
+    name = backbone.config.name
+    with torch.device("meta"):
+        whole = create(name)
+    classifiers = whole.default_cfg.get("classifier", ())
+    no_matter = tuple(f"{it}." for it in ([classifiers] if isinstance(classifiers, str) else classifiers))
+
+    def weights(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: t for key, t in named.items() if not key.startswith(no_matter) and not key.endswith(COUNTER)}
+
+    expected = whole.state_dict()
+    wanted = weights(expected)
+    _check_fit(shapes_of(wanted), shapes_of(weights(tensors)), path, f"timm's {name}")
+    filled = {key: tensors[key] if key in wanted else torch.zeros_like(t, device="cpu") for key, t in expected.items()}
+    source = {"state_dict": filled}  # in place of a download
+    logging.getLogger("timm").setLevel(logging.ERROR)  # its remarks on the classifier, which is left out on purpose
+    loaded = create(name, pretrained=True, pretrained_cfg_overlay=source, **backbone.options)
+    backbone.body.load_state_dict(loaded.state_dict())
+
+
+def _check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], path: Path, name: str) -> None:
+    # One line counts the missing, unknown and misshapen tensors, and names a few of each.
+    wrong = [
+        f"{len(names)} {kind}: {', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}"
+        for kind, names in mismatches(expected, given).items()
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit {name}; {'; '.join(wrong)}; is it the file of {name}?")

@@ -1,8 +1,7 @@
 """Reading weight files of other code bases without running anything that they hold.
 
 torch's files go through `torch.load(weights_only=True)`; pickles of numpy arrays (detectron2, Caffe2) through an
-unpickler that knows arrays and containers and nothing else. A file that wants more is refused. What the names mean is
-in `conversion_keys.py`.
+unpickler that knows arrays and containers and nothing else. A file that wants more is refused.
 
     tensors = read_foreign(Path("model_final.pkl"), "detectron2")
 """
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from freeanchor.checkpoints.code_bases import Format
+from freeanchor.checkpoints.code_bases import CODE_BASES
 from freeanchor.errors import CheckpointError
 
 WRAPPERS = ("model", "state_dict", "blobs")  # the entry of a training state that holds the weights
@@ -35,7 +34,7 @@ PLAIN_NUMBERS = re.compile(r"[biuf][1248]")
 
 
 class _Refused(pickle.UnpicklingError):
-    """A pickle wants more than arrays and containers."""
+    """What a pickle wants beyond arrays and containers."""
 
 
 @dataclass
@@ -46,15 +45,14 @@ class _Dtype:
     order: str = "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take the byte order; the rest is for structured types."""
+        # All but the byte order is for structured types.
         self.order = {"|": "|", ">": ">"}.get(state[1], "<")
 
     def read(self, data: bytes | bytearray | str, shape: tuple[int, ...], *, columns_first: bool) -> np.ndarray:
         """The array that the raw `data` is; text is what Python 2 wrote for bytes."""
         raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
-        values = np.frombuffer(raw, np.dtype(self.order + self.code)).reshape(
-            shape, order="F" if columns_first else "C"
-        )
+        values = np.frombuffer(raw, np.dtype(self.order + self.code))
+        values = values.reshape(shape, order="F" if columns_first else "C")
         return values.astype(values.dtype.newbyteorder("="))
 
 
@@ -64,25 +62,19 @@ class _Array:
     values: np.ndarray
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Read (version, shape, dtype, is column-major, raw data)."""
         _, shape, dtype, columns_first, data = state
         self.values = dtype.read(data, shape, columns_first=bool(columns_first))
 
 
 def _dtype(code: str, *_: object) -> _Dtype:
-    """A dtype of plain numbers by its code, such as "f4"; anything else is refused."""
+    # The code is one such as "f4".
     if not PLAIN_NUMBERS.fullmatch(code):
         raise _Refused(f"arrays of {code!r}")
     return _Dtype(code)
 
 
-def _from_buffer(buffer: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    """The array of pickle protocol 5."""
-    return dtype.read(buffer, shape, columns_first=order == "F")
-
-
 def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes as protocol 2 writes them."""
+    # As protocol 2 writes bytes.
     if encoding != "latin1":
         raise _Refused(f"text in {encoding!r}")
     return text.encode("latin1")
@@ -95,7 +87,7 @@ _KNOWN = {
     ("numpy", "dtype"): _dtype,
     ("multiarray", "_reconstruct"): lambda *_: _Array(),
     ("multiarray", "scalar"): lambda dtype, data: dtype.read(data, (), columns_first=False),
-    ("numeric", "_frombuffer"): _from_buffer,
+    ("numeric", "_frombuffer"): lambda data, dtype, shape, order: dtype.read(data, shape, columns_first=order == "F"),
 }
 
 
@@ -103,7 +95,6 @@ class _ArrayUnpickler(pickle.Unpickler):
     """An unpickler that makes numpy arrays, containers and plain values, and can call nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for one of the few names that pickled arrays need."""
         found = _KNOWN.get((re.sub(r"^numpy\._?core\.", "", module), name))
         if found is None:
             raise _Refused(f"{module}.{name}")
@@ -111,7 +102,6 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    """One line about a file that cannot be read, or wants more than it may."""
     text = " ".join(str(error).split())
     wanted = re.search(r"GLOBAL:? ([\w.]+)", text)
     if isinstance(error, _Refused) or wanted:
@@ -143,7 +133,6 @@ def load_untrusted(path: Path) -> Any:
 
 
 def _as_tensor(name: str, value: object, path: Path) -> Tensor:
-    """A tensor of what stands under `name`."""
     values = value.values if isinstance(value, _Array) else value
     if isinstance(values, np.ndarray):
         return torch.from_numpy(values)
@@ -168,11 +157,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def read_foreign(path: Path, format: Format) -> dict[str, Tensor]:
+def read_foreign(path: Path, format: str) -> dict[str, Tensor]:
     """The named tensors of a checkpoint of `format`; raises CheckpointError where it cannot be read, or holds code.
 
-    Only detectron2 has pickles of arrays (.pkl) beside torch's files.
+    Only a few code bases have pickles of arrays (.pkl) beside torch's files.
     """
-    if path.suffix == ".pkl" and format != "detectron2":
+    if path.suffix == ".pkl" and not CODE_BASES[format].has_pickles:
         raise CheckpointError(f"{path}: is a .pkl, which {format} does not write; name its format with --from")
     return read_weights(path)

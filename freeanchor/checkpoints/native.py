@@ -1,21 +1,15 @@
-"""Checkpoints: weights in safetensors, everything else as json in the same file's header.
+"""Our own model files: weights in safetensors, everything else as json in the same file's header.
 
 A model file describes itself: network, input and classes can be rebuilt from it alone. Nothing here runs code from a
 file. Files are written under a temporary name and renamed, so a reader never sees half of one.
 
     save_model(path, model, DetectorConfig(model=..., inputs=..., category_ids=..., category_names=...))
     model, detector = load_model(path)
-
-Frozen configurations out of json: every field known, of its type and of sensible size, or one line says which not.
-
-What it is: what a type checker would do, for values that come from a file. What it is not: whether values of a right
-type make sense together, which is each configuration's own `__post_init__`.
-
-    inputs = from_json(InputConfig, {"short_side": 800, "max_long_side": 1333}, "inputs")
 """
 
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -35,9 +29,14 @@ from freeanchor.detector.timm import TimmBackbone
 from freeanchor.errors import CheckpointError, TimmError, brief, printable
 from freeanchor.files import replacing
 
+FORMAT = "freeanchor-1"
+NUM_LEVELS = 5  # P3 to P7
+WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
+BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet, TimmBackbone)}
 LARGEST = 2**31  # of counts and numbers: larger ones are no sizes of anything here
 SMALLEST = 1e-12  # of numbers but 0: what is divided by one stays finite in float32
 Config = TypeVar("Config")
+Shape = tuple[int, ...]
 
 
 class ConfigError(ValueError):
@@ -53,7 +52,8 @@ def nearest(name: object, known: list[str]) -> str:
 def from_json(kind: type[Config], values: Any, where: str) -> Config:
     """The configuration of `kind`, a dataclass, with those `values` (lists stand for tuples); `where` is its name.
 
-    Fields without a value have their defaults. Raises ConfigError in one line.
+    Every field must be known, of its type and of sensible size; fields without a value have their defaults. Whether the
+    values make sense together is left to the configuration's own `__post_init__`. Raises ConfigError in one line.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where} is {brief(values)} in place of its fields")
@@ -73,12 +73,11 @@ def from_json(kind: type[Config], values: Any, where: str) -> Config:
 
 
 def _tuples(value: Any) -> Any:
-    """Json's lists as the tuples that frozen configurations hold."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type as annotations have it; numbers must be of sensible size, counts not negative."""
+    # Numbers must be of sensible size, counts not negative.
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in inner)
@@ -95,12 +94,10 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _is_moderate(value: float) -> bool:
-    """Whether a number is finite and neither absurdly large nor absurdly small."""
     return value == 0 or SMALLEST <= abs(value) < LARGEST
 
 
 def _words(hint: Any) -> str:
-    """A type as people say it."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(_words(one) for one in inner)
@@ -117,12 +114,6 @@ def _words(hint: Any) -> str:
     return names.get(hint, "null" if hint is NoneType else str(getattr(hint, "__name__", hint)))
 
 
-FORMAT = "freeanchor-1"
-NUM_LEVELS = 5  # P3 to P7
-WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
-BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet, TimmBackbone)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
     """What inference needs beside the weights: the network, its input, and the classes behind labels 0..K-1.
@@ -137,6 +128,11 @@ class DetectorConfig:
     category_names: tuple[str, ...]
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     detector: Literal["RetinaNet", "FreeAnchor"] | None = None
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """The shape of each named tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -200,14 +196,13 @@ def restore(content: dict[str, Any]) -> DetectorConfig:
 
 
 def _fields(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """A copy of the fields under `name`."""
     if not isinstance(content.get(name), dict):
         raise ConfigError(f"has no {name!r}")
     return dict(content[name])
 
 
 def _check_sense(detector: DetectorConfig) -> None:
-    """Refuse numbers that each may be, but not here or not together."""
+    # Each of these numbers may be, but not here or not together.
     model, inference = detector.model, detector.inference
     num_levels = len(model.anchors.strides)
     counts = {
@@ -222,7 +217,7 @@ def _check_sense(detector: DetectorConfig) -> None:
         if 0 in values:
             raise ConfigError(f"{name} is 0; it must be at least 1")
     if num_levels != NUM_LEVELS:
-        raise ConfigError(f"anchors.strides are {num_levels}; they must be {NUM_LEVELS}, one a pyramid level")
+        raise ConfigError(f"anchors.strides are {num_levels}; they must be {NUM_LEVELS}, one per pyramid level")
     ids, names = detector.category_ids, detector.category_names
     if not len(set(ids)) == len(ids) == len(names) == model.num_classes:
         raise ConfigError(
@@ -258,16 +253,16 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[RetinaNe
 
 
 def _check_weights(tensors: dict[str, Tensor], config: ModelConfig, path: Path) -> None:
-    """Refuse weights that are no numbers, or another network's, before memory is taken for the one described."""
+    # Before memory is taken for the network that the file describes: that may be any size.
     for name, tensor in tensors.items():
         if tensor.dtype not in WEIGHT_TYPES or not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: holds values that are no finite numbers at {name}; copy or train it again")
+            raise CheckpointError(f"{path}: holds values that are not finite numbers at {name}; copy or train it again")
     depths = getattr(config.backbone, "depths", ())
     if sum(depths) + config.head_depth > len(tensors):  # each layer has a tensor of its own
         raise CheckpointError(f"{path}: holds {len(tensors)} tensors, too few for the network; it may be another's")
     try:
         with torch.device("meta"):
-            shapes = {name: tensor.shape for name, tensor in RetinaNet(config).state_dict().items()}
+            shapes = shapes_of(RetinaNet(config).state_dict())
     except TimmError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except (ValueError, RuntimeError, OverflowError) as error:
@@ -278,13 +273,12 @@ def _check_weights(tensors: dict[str, Tensor], config: ModelConfig, path: Path) 
 
 def load_weights(model: RetinaNet, tensors: dict[str, Tensor], path: Path) -> None:
     """Put `tensors` into `model`; every name and shape must be matched, or a CheckpointError lists what is not."""
-    _compare({name: tensor.shape for name, tensor in model.state_dict().items()}, tensors, path)
+    _compare(shapes_of(model.state_dict()), tensors, path)
     model.load_state_dict(tensors)
 
 
-def _compare(own: dict[str, torch.Size], tensors: dict[str, Tensor], path: Path) -> None:
-    """Refuse tensors whose names or shapes are not those of the network's `own`."""
-    given = {name: tensor.shape for name, tensor in tensors.items()}
+def _compare(own: dict[str, Shape], tensors: dict[str, Tensor], path: Path) -> None:
+    given = shapes_of(tensors)
     if own != given:
         wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
         raise CheckpointError(

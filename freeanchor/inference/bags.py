@@ -1,11 +1,10 @@
-"""What a detector thinks of the anchors in an object's bag: as arrays for a data set, as rows for a single image.
+"""What a detector says of the anchors in each object's bag: as arrays for a data set, as rows for a single image.
 
-Any detector can be asked, whichever loss trained it; `assigned` tells beside it what IoU assignment would have done.
-What it is not: numbers read off bags (entropy, chosen anchors), which are the analysis's.
+Any detector can be asked, whichever loss trained it; `assigned` says what IoU assignment would have done.
 
     for bags in object_bags(model, detector, split.images, FreeAnchorLoss()):
         bags.confidence, bags.weight                                    # [G, n] each
-    rows = bag_rows(model, detector, image, FreeAnchorLoss())         # the same, one row an anchor
+    rows = bag_rows(model, detector, image, FreeAnchorLoss())           # the same, one row per anchor
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +35,7 @@ BATCH_SIZE = 8  # images
 class ObjectBags:
     """The bags of one image's G objects: n anchors each, by falling IoU, in the pixels of the image's file.
 
-    `image` has the objects as the network's box convention knows them: an inclusive one drops those a pixel thin.
+    `image` has the objects that the network's box convention keeps: an inclusive one drops those a pixel thin.
     """
 
     image: ImageRecord
@@ -46,21 +45,12 @@ class ObjectBags:
     ratio: Float[Tensor, "G n"]  # h / w
     octave: Int[Tensor, "G n"]
     iou: Float[Tensor, "G n"]  # of the anchor with the object
-    box_iou: Float[Tensor, "G n"]  # of the box predicted from it, cut at the image's borders, with the object
+    box_iou: Float[Tensor, "G n"]  # of the box predicted from it, clipped to the image, with the object
     cls_prob: Float[Tensor, "G n"]
     loc_prob: Float[Tensor, "G n"]
     confidence: Float[Tensor, "G n"]  # their product, X_i of Eq. 7
     weight: Float[Tensor, "G n"]  # share in Mean-max
     assigned: Bool[Tensor, "G n"]  # by the IoU rule, to this object
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Question:
-    """What does not change from image to image."""
-
-    detector: DetectorConfig
-    loss: FreeAnchorLoss
-    rule: RetinaNetLoss
 
 
 def object_bags(
@@ -75,20 +65,19 @@ def object_bags(
 ) -> Iterator[ObjectBags]:
     """The bags of every image's objects, in the order of `images`; G = 0 for an image without objects.
 
-    `loss` decides the bag's size and the weight of localisation, `assignment` the IoU rule that `assigned` follows. A
-    batch holds only images of one size, so that no bag depends on how its neighbours pad the anchor grid. The network
-    runs under `runtime` (float32 on the CPU by default), all else in float32 on the CPU.
+    `loss` decides the bag's size and the weight of localisation, `assignment` the IoU rule of `assigned`. A batch holds
+    images of one size only, so that no bag depends on how other images pad the anchor grid. The network runs under
+    `runtime` (float32 on the CPU by default), all else in float32 on the CPU.
     """
-    runtime = runtime or Runtime(precision="float32")
-    question = _Question(detector=detector, loss=loss, rule=assignment or RetinaNetLoss())
+    runtime, rule = runtime or Runtime(precision="float32"), assignment or RetinaNetLoss()
     model = model.to(runtime.device).eval()
     for _, group in groupby(images, key=lambda image: (image.width, image.height)):
         own = list(group)
         for first in range(0, len(own), batch_size):
             samples = [load_sample(image, detector.inputs) for image in own[first : first + batch_size]]
-            output = _ask(model, collate(samples).images, runtime)
-            for place, sample in enumerate(samples):
-                yield _bags_of(output, place, sample, question)
+            output = _output(model, collate(samples).images, runtime)
+            for index, sample in enumerate(samples):
+                yield _bags_of(output, index, sample, detector, loss, rule)
 
 
 def bag_rows(
@@ -99,37 +88,36 @@ def bag_rows(
     assignment: RetinaNetLoss | None = None,
     runtime: Runtime | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for each anchor of each object's bag in `image`, in the pixels of its file.
+    """One row per anchor of each object's bag in `image`; no rows for an image without objects.
 
-    Columns: image_id, annotation_id, category, rank (by IoU, 0 is best), level, ratio (h / w), octave, x1 … y2 (the
-    anchor), stride_x, stride_y (a cell of its level), iou, cls_prob, loc_prob, confidence (their product, X_i of
-    Eq. 7), weight (the share in Mean-max), assigned (by `assignment`'s IoU rule to this object), gt_x1 … gt_y2. An
-    image without objects has no rows.
+    Columns beside those of `ObjectBags`: image_id, annotation_id, category, rank (by IoU, 0 is best), x1 … y2 (the
+    anchor), stride_x, stride_y (a cell of its level), gt_x1 … gt_y2; all in the pixels of the file.
     """
     (bags,) = object_bags(model, detector, [image], loss, assignment=assignment, runtime=runtime)
     return _rows(bags, detector)
 
 
 @torch.no_grad()
-def _ask(model: RetinaNet, images: Tensor, runtime: Runtime) -> ModelOutput:
-    """The network's output for a batch, in float32 on the CPU."""
+def _output(model: RetinaNet, images: Tensor, runtime: Runtime) -> ModelOutput:
+    # In float32 on the CPU, whatever the runtime.
     with runtime.autocast():
         output = model(images.to(runtime.device))
     logits, deltas, anchors = (tensor.float().cpu() for tensor in (output.logits, output.deltas, output.anchors))
     return ModelOutput(logits, deltas, anchors, output.level_sizes)
 
 
-def _bags_of(output: ModelOutput, place: int, sample: Sample, question: _Question) -> ObjectBags:
-    """The bags of the image at `place` of a batch."""
-    logits, deltas, gt_labels = output.logits[place], output.deltas[place], sample.record.labels
-    bags, confidence = question.loss.confidence(logits, deltas, output.anchors, sample.boxes, gt_labels)
+def _bags_of(
+    output: ModelOutput, index: int, sample: Sample, detector: DetectorConfig, loss: FreeAnchorLoss, rule: RetinaNetLoss
+) -> ObjectBags:
+    """The bags of the `index`-th image of a batch."""
+    logits, deltas, gt_labels = output.logits[index], output.deltas[index], sample.record.labels
+    bags, confidence = loss.confidence(logits, deltas, output.anchors, sample.boxes, gt_labels)
     cls_prob = logits[bags, gt_labels[:, None]].sigmoid()
-    anchors = question.detector.model.anchors
-    levels, ratios, octaves = _shapes_of(output, anchors)
-    strides = torch.tensor(anchors.strides)[levels - FIRST_LEVEL, None] / torch.tensor(sample.scale)
+    levels, ratios, octaves = _shapes_of(output, detector.model.anchors)
+    strides = torch.tensor(detector.model.anchors.strides)[levels - FIRST_LEVEL, None] / torch.tensor(sample.scale)
     return ObjectBags(
         image=sample.record,
-        boxes=_in_file(output.anchors, sample, question.detector)[bags],
+        boxes=_in_file(output.anchors, sample, detector)[bags],
         strides=strides[bags],
         level=levels[bags],
         ratio=ratios[bags],
@@ -140,7 +128,7 @@ def _bags_of(output: ModelOutput, place: int, sample: Sample, question: _Questio
         loc_prob=torch.where(cls_prob > 0, confidence / cls_prob, torch.zeros_like(cls_prob)),
         confidence=confidence,
         weight=mean_max_weights(confidence),
-        assigned=_assigned(output.anchors, sample.boxes, question.rule).gather(1, bags),
+        assigned=_assigned(output.anchors, sample.boxes, rule).gather(1, bags),
     )
 
 
@@ -153,15 +141,14 @@ def _box_iou(anchors: Tensor, deltas: Tensor, sample: Sample) -> Tensor:
 
 
 def _shapes_of(output: ModelOutput, config: AnchorConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Level, ratio and octave of every anchor, from its place in the grid's order."""
     levels = torch.cat([torch.full((size,), FIRST_LEVEL + level) for level, size in enumerate(output.level_sizes)])
-    place = torch.arange(len(output.anchors)) % config.num_per_cell  # levels hold whole cells: the order never slips
-    ratios = torch.tensor(config.ratios)[place // config.num_octaves]
-    return levels, ratios, place % config.num_octaves
+    in_cell = torch.arange(len(output.anchors)) % config.num_per_cell  # every level holds whole cells
+    ratios = torch.tensor(config.ratios)[in_cell // config.num_octaves]
+    return levels, ratios, in_cell % config.num_octaves
 
 
 def _in_file(anchors: Tensor, sample: Sample, detector: DetectorConfig) -> Tensor:
-    """The anchors in the file's pixels: the inverse of what `load_sample` does to boxes."""
+    # The inverse of what `load_sample` does to boxes.
     boxes = anchors / torch.tensor([*sample.scale, *sample.scale])
     if detector.inputs.box_convention == "inclusive":
         boxes[:, 2:] += 1 - 1 / torch.tensor(sample.scale)
@@ -181,7 +168,6 @@ def _assigned(anchors: Tensor, gt_boxes: Tensor, rule: RetinaNetLoss) -> Tensor:
 
 
 def _rows(bags: ObjectBags, detector: DetectorConfig) -> list[dict[str, Any]]:
-    """The columns [G, n] turned into rows."""
     names = ("level", "ratio", "octave", "iou", "cls_prob", "loc_prob", "confidence", "weight", "assigned")
     columns = {name: getattr(bags, name).tolist() for name in names}
     corners, strides, image = bags.boxes.tolist(), bags.strides.tolist(), bags.image
