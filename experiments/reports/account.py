@@ -87,7 +87,7 @@ def compute_table(records: Sequence[Record]) -> str:
     total = (trainings["minutes"] * trainings["threads"]).sum() / 60
     lines.append(f"| in all | | {len(trainings)} | | {total:.1f} |")
     hardware = "; ".join(sorted(set(trainings["hardware"])))
-    return "\n".join([*lines, "", f"Hardware: {hardware}. Minutes are the clock's, beside whatever else ran."])
+    return "\n".join([*lines, "", f"Hardware: {hardware}. Minutes are wall-clock time, beside whatever else ran."])
 
 
 def checklist_table(records: Sequence[Record]) -> str:
@@ -98,7 +98,8 @@ def checklist_table(records: Sequence[Record]) -> str:
     repeated = trainings.groupby(["network", "steps"])["seed"].nunique().max()
     tests = [record["test"]["seconds"] / 60 for record in records if record["test"].get("seconds")]
     rows = [
-        ("Model and algorithm described", "equations beside their lines in `freeanchor/losses/free_anchor.py`"),
+        ("Model and algorithm described", "`docs/design.md`; equations beside their lines in "
+         "`freeanchor/losses/free_anchor.py`"),
         ("Assumptions and choices stated", "*Deviations* above, each marked in the code"),
         ("Data: statistics, split, how to get it", "`shapes`: 2,000 images to train, 500 to validate, generated "
          "from a seed by `make data`; the generator's version is part of every run's fingerprint"),

@@ -227,7 +227,7 @@ def test_a_training_under_way_is_not_unpacked_over(mini: Mini, kept: Path, elsew
     directory = mini.profile.evaluations[RUN].training.directory(elsewhere.runs)
     with alone_at(directory), pytest.raises(BusyError, match="another process is at work"):
         list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
-    assert not list(directory.iterdir())
+    assert not list(directory.glob("*"))
 
 
 def test_times_that_are_there_stay(mini: Mini, elsewhere: Store, tmp_path: Path) -> None:
