@@ -24,6 +24,11 @@ class FreeAnchorError(ValueError):
 class DataError(FreeAnchorError):
     """Bad input data."""
 
+    @classmethod
+    def at(cls, where: object, what: str, remedy: str) -> "DataError":
+        """What is wrong, where and how to fix it, as a line that any terminal takes."""
+        return cls(printable(f"{where}: {what}; {remedy}"))
+
 
 class FileError(DataError):
     """A file that cannot be read, not yet named: `what` is wrong with it, and the `remedy`."""

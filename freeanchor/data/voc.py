@@ -1,8 +1,5 @@
 """Pascal VOC style xml as a data folder of ours: `train.json`, `val.json` in COCO's format, and `images/`.
 
-What it is: the border to VOC's format, for `freeanchor.data` to read what comes out. What it is not: a check of the
-images' pixels (`data_check.py`), or an evaluation by VOC's rules.
-
     summary = convert_voc(Path("VOCdevkit/VOC2012"), Path("data/voc2012"))
     summary.splits["train"].num_objects, summary.categories
 
@@ -13,50 +10,42 @@ from 0 are thereby off by up to a pixel; what leaves the image is clipped.
 Difficult objects become crowd regions (`iscrowd` 1), the one flag of COCO's format that both training and evaluation
 obey: they are no targets, and a detection of one counts neither as right nor as wrong, as in VOCevaldet.m. One
 difference stays: COCO takes the share of a detection that lies inside a crowd region for its IoU, so small detections
-within a large difficult object are pardoned too.
-
-The images of a VOC style split with their objects as COCO has them: x, y, width, height in continuous pixels.
-
-What it is: an xml, its image and the arithmetic between them. What it is not: the choice of files (`voc_layout.py`),
-or what is written of them (`voc.py`).
-
-    records = read_records("train", layout.splits["train"])
-    records[0].image, records[0].objects[0].bbox
+within a large difficult object are ignored too.
 """
 
 import errno
 import filecmp
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path, PureWindowsPath
 from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+from xml.parsers.expat import ErrorString
 
+from defusedxml import DTDForbidden
+from defusedxml.ElementTree import fromstring
 from tqdm import tqdm
 
-from freeanchor.data.voc_files import (
-    Box,
-    ImageFolder,
-    Layout,
-    SplitFiles,
-    find_layout,
-    folded,
-    last_part,
-    read_voc_file,
-    stored_size,
-)
-from freeanchor.errors import DataError, printable
+from freeanchor.data.voc_files import ImageFolder, Layout, SplitFiles, find_layout, folded, last_part, stored_size
+from freeanchor.errors import DataError, brief, is_line, printable
+
+Box = tuple[float, float, float, float]
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+YES = ("1", "true", "yes")  # the development kit writes 1, some tools a word
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordObject:
-    """An object that keeps an area inside its image; `bbox` is x, y, width, height."""
+class VocObject:
+    """One object: `box` is (x1, y1, x2, y2) in continuous pixels from 0."""
 
     name: str
-    bbox: Box
+    box: Box
     is_difficult: bool
 
 
@@ -64,82 +53,19 @@ class RecordObject:
 class Record:
     """One xml with its image, whose own `size` (width, height) counts; `said_size` is what the xml has.
 
-    `num_clipped` counts boxes cut at the image's edge, `num_outside` objects left out as they lie outside of it.
+    `objects` keep an area inside the image. `num_clipped` counts boxes cut at its edge, `num_outside` objects left
+    out as they lie outside of it.
     """
 
     xml: Path
     image: Path
     size: tuple[int, int]
     said_size: tuple[int, int] | None
-    objects: tuple[RecordObject, ...]
+    objects: tuple[VocObject, ...]
     num_clipped: int
     num_outside: int
 
 
-def read_records(split: str, files: SplitFiles) -> list[Record]:
-    """All xml files of a split with their images, in order; progress goes to stderr, named after `split`.
-
-    Raises DataError in one line for the first that cannot be used, or has no image of its own.
-    """
-    folder, owners, records = ImageFolder(files.images), dict[Path, Path](), []
-    for path in tqdm(files.xml_paths, desc=f"reading {split}", unit="file", disable=None):
-        record = _record(path, folder)
-        if owner := owners.get(record.image):
-            remedy = "correct the <filename> of one, or take it away"
-            raise DataError(printable(f"{path}: is about {record.image.name}, as {owner.name} is; {remedy}"))
-        owners[record.image] = path
-        records.append(record)
-    return records
-
-
-def _record(path: Path, folder: ImageFolder) -> Record:
-    """One xml with its image."""
-    file = read_voc_file(path)
-    image = folder.find(file.filename, path.stem)
-    if image is None:
-        names = " or ".join(repr(name) for name in (last_part(file.filename), f"{path.stem}.jpg") if name)
-        remedy = "put its image there, or take the xml away"
-        raise DataError(printable(f"{path}: there is no image {names} in {folder.path}; {remedy}"))
-    size = stored_size(image, file.size)
-    corners = [shifted(item.box) for item in file.objects]
-    kept = [clipped(item, size) for item in corners]
-    return Record(
-        xml=path,
-        image=image,
-        size=size,
-        said_size=file.size,
-        objects=tuple(
-            RecordObject(name=item.name, bbox=to_xywh(box), is_difficult=item.is_difficult)
-            for item, box in zip(file.objects, kept, strict=True)
-            if box is not None
-        ),
-        num_clipped=sum(box not in (None, before) for box, before in zip(kept, corners, strict=True)),
-        num_outside=kept.count(None),
-    )
-
-
-def shifted(box: Box) -> Box:
-    """Corners in continuous pixels, from 0, of VOC's: counted from 1, the last pixel of a side inside the box.
-
-    Source: VOC2007 development kit, whose VOCevaldet.m takes xmax - xmin + 1 for a width.
-    """
-    xmin, ymin, xmax, ymax = box
-    return xmin - 1, ymin - 1, xmax, ymax
-
-
-def clipped(corners: Box, size: tuple[int, int]) -> Box | None:
-    """Corners inside an image of `size` (width, height), None where nothing is left of the box."""
-    x1, y1, x2, y2 = (float(min(max(value, 0), size[i % 2])) for i, value in enumerate(corners))
-    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
-
-
-def to_xywh(corners: Box) -> Box:
-    """COCO's box of two corners."""
-    x1, y1, x2, y2 = corners
-    return x1, y1, x2 - x1, y2 - y1
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 Records = Mapping[str, Sequence[Record]]  # of each split
 
 
@@ -188,7 +114,7 @@ def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = prin
     cannot be used, and where a split ends up without objects.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise DataError(printable(f"{target}: is there and not empty; remove it, or name another folder"))
+        raise DataError.at(target, "is there and not empty", "remove it, or name another folder")
     layout = find_layout(source)
     records = {name: read_records(name, files) for name, files in layout.splits.items()}
     categories = sorted({item.name for found in records.values() for record in found for item in record.objects})
@@ -205,8 +131,135 @@ def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = prin
     return summary
 
 
+def read_records(split: str, files: SplitFiles) -> list[Record]:
+    """All xml files of a split with their images, in order; progress goes to stderr, named after `split`.
+
+    Raises DataError in one line for the first that cannot be used, or has no image of its own.
+    """
+    folder, owners, records = ImageFolder(files.images), dict[Path, Path](), []
+    for path in tqdm(files.xml_paths, desc=f"reading {split}", unit="file", disable=None):
+        record = _record(path, folder)
+        if owner := owners.get(record.image):
+            what = f"is about {record.image.name}, as {owner.name} is"
+            raise DataError.at(path, what, "correct the <filename> of one, or take it away")
+        owners[record.image] = path
+        records.append(record)
+    return records
+
+
+def _record(path: Path, folder: ImageFolder) -> Record:
+    root = _parse(path)
+    filename, said_size = _text(root, "filename"), _said_size(root.find("size"))
+    # only the annotation's own children: a <part> of an object is none
+    objects = [_object(item, f"{path}: object {i}") for i, item in enumerate(root.findall("object"), start=1)]
+    image = folder.find(filename, path.stem)
+    if image is None:
+        names = " or ".join(repr(name) for name in (last_part(filename), f"{path.stem}.jpg") if name)
+        what = f"there is no image {names} in {folder.path}"
+        raise DataError.at(path, what, "put its image there, or take the xml away")
+    size = stored_size(image, said_size)
+    kept = [(item, box) for item in objects if (box := clipped(item.box, size))]
+    return Record(
+        xml=path,
+        image=image,
+        size=size,
+        said_size=said_size,
+        objects=tuple(replace(item, box=box) for item, box in kept),
+        num_clipped=sum(item.box != box for item, box in kept),
+        num_outside=len(objects) - len(kept),
+    )
+
+
+def _parse(path: Path) -> Element:
+    """The <annotation> of an xml file.
+
+    Files come from strangers, so a DOCTYPE is refused before anything in it is read: without one there are no entities,
+    neither nested ones that grow to gigabytes nor external ones that fetch files. VOC's own files have none.
+    """
+    try:
+        root: Element = fromstring(path.read_bytes(), forbid_dtd=True)
+    except DTDForbidden:
+        raise DataError.at(path, "has a DOCTYPE, which VOC files have not", "remove that part of it") from None
+    except ParseError as error:
+        what = f"line {error.position[0]}: is broken xml ({ErrorString(error.code)})"
+        raise DataError.at(path, what, "fix it, or export it again") from None
+    except (LookupError, ValueError) as error:  # encodings that Python does not know, or not byte by byte
+        raise DataError.at(path, f"cannot be decoded ({error})", "save it as UTF-8") from None
+    if root.tag != "annotation":
+        remedy = "take it out of the folder, or export the data as Pascal VOC"
+        raise DataError.at(path, f"is a <{root.tag}> and no VOC <annotation>", remedy)
+    return root
+
+
+def _text(parent: Element, tag: str) -> str:
+    """The text of a child as one line, "" where there is none."""
+    return " ".join(parent.findtext(tag, "").split())
+
+
+def _number(text: str) -> float:
+    """NaN for what is not a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _said_size(size: Element | None) -> tuple[int, int] | None:
+    """(width, height) where both are said and positive: some tools write 0 for "not known"."""
+    if size is None:
+        return None
+    width, height = (_number(_text(size, side)) for side in ("width", "height"))
+    return (int(width), int(height)) if width >= 1 and height >= 1 else None
+
+
+def _object(item: Element, where: str) -> VocObject:
+    name = _text(item, "name")
+    if not is_line(name):
+        raise DataError(printable(f"{where} has no name; name its class, or remove the object"))
+    box = _box(item, f"{where} ({brief(name)})")
+    return VocObject(name=name, box=shifted(box), is_difficult=_text(item, "difficult").lower() in YES)
+
+
+def _box(item: Element, where: str) -> Box:
+    """The `<bndbox>` of an object: four numbers, the right way round."""
+    box = item.find("bndbox")
+    if box is None:
+        raise DataError(printable(f"{where} has no bndbox; draw its box, or remove the object"))
+    texts = [_text(box, side) for side in SIDES]
+    xmin, ymin, xmax, ymax = map(_number, texts)
+    for side, text in zip(SIDES, texts, strict=True):
+        if math.isnan(_number(text)):
+            what = f"{side} {brief(text)}, which is no number" if text else f"no {side}"
+            raise DataError(printable(f"{where} has {what}; give its bndbox four numbers in pixels"))
+    if xmax < xmin or ymax < ymin:
+        what = f"from ({texts[0]}, {texts[1]}) to ({texts[2]}, {texts[3]})"
+        raise DataError(printable(f"{where} has a box {what}; its right and lower edge come last: fix it"))
+    return xmin, ymin, xmax, ymax
+
+
+def shifted(box: Box) -> Box:
+    """Corners in continuous pixels, from 0, of VOC's: counted from 1, the last pixel of a side inside the box.
+
+    Source: VOC2007 development kit, whose VOCevaldet.m takes xmax - xmin + 1 for a width.
+    """
+    xmin, ymin, xmax, ymax = box
+    return xmin - 1, ymin - 1, xmax, ymax
+
+
+def clipped(corners: Box, size: tuple[int, int]) -> Box | None:
+    """Corners inside an image of `size` (width, height), None where nothing is left of the box."""
+    x1, y1, x2, y2 = (float(min(max(value, 0), size[i % 2])) for i, value in enumerate(corners))
+    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+
+
+def to_xywh(corners: Box) -> Box:
+    """COCO's box of two corners."""
+    x1, y1, x2, y2 = corners
+    return x1, y1, x2 - x1, y2 - y1
+
+
 def _in_words(split: VocSplit) -> str:
-    """The numbers of a split, those that are 0 left out."""
     others = {
         "difficult objects": split.num_difficult,
         "boxes clipped to their image": split.num_clipped,
@@ -226,7 +279,7 @@ def _counts(layout: Layout, records: Records) -> dict[str, VocSplit]:
         if len(objects) == num_difficult:
             what = "no objects but difficult ones" if objects else "no objects"
             remedy = "nothing can be learned or measured without: choose other images for it"
-            raise DataError(printable(f"{files.images}: {split} (from {files.said_by}) holds {what}; {remedy}"))
+            raise DataError.at(files.images, f"{split} (from {files.said_by}) holds {what}", remedy)
         counts[split] = VocSplit(
             said_by=files.said_by,
             num_images=len(records[split]),
@@ -250,7 +303,7 @@ def _num_skipped(layout: Layout, records: Records) -> dict[str, int]:
 
 
 def _notes(records: Records, names: Mapping[Path, str]) -> Iterator[str]:
-    """What was mended, and what may be wrong: one line each, with the first that it is about."""
+    """What was repaired, and what may be wrong: one line each, with the first that it is about."""
     every = [record for found in records.values() for record in found]
     if unsaid := [record for record in every if record.said_size is None]:
         yield f"xml without the size of its image, which was looked up: {len(unsaid):,}, {unsaid[0].xml.name} for one"
@@ -295,7 +348,6 @@ def _portable(name: str) -> str:
 
 
 def _as_coco(records: Sequence[Record], names: Mapping[Path, str], categories: Sequence[str]) -> dict[str, Any]:
-    """The json of one split."""
     ids, numbers = {name: number for number, name in enumerate(categories, start=1)}, count(1)
     return {
         "info": {"description": "converted from Pascal VOC xml by freeanchor"},
@@ -309,8 +361,8 @@ def _as_coco(records: Sequence[Record], names: Mapping[Path, str], categories: S
                 "id": next(numbers),
                 "image_id": i,
                 "category_id": ids[item.name],
-                "bbox": [_short(value) for value in item.bbox],
-                "area": _short(item.bbox[2] * item.bbox[3]),
+                "bbox": [_short(value) for value in to_xywh(item.box)],
+                "area": _short(math.prod(to_xywh(item.box)[2:])),
                 "iscrowd": int(item.is_difficult),
             }
             for i, record in enumerate(records, start=1)
