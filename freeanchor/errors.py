@@ -72,6 +72,16 @@ class Problem:
     what: str
     remedy: str
 
+    @classmethod
+    def error(cls, kind: str, where: str, what: str, remedy: str) -> "Problem":
+        """A problem that keeps the data from being used."""
+        return cls(severity="error", kind=kind, where=where, what=what, remedy=remedy)
+
+    @classmethod
+    def warning(cls, kind: str, where: str, what: str, remedy: str) -> "Problem":
+        """A problem in spite of which the data can be used."""
+        return cls(severity="warning", kind=kind, where=where, what=what, remedy=remedy)
+
     def __str__(self) -> str:
         return printable(f"{self.severity}: {self.where}: {self.what}; {self.remedy}")
 

@@ -29,7 +29,6 @@ class AugmentConfig:
 
 
 def _epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    """The order in which an epoch goes through the images."""
     return np.random.default_rng([seed, 0, epoch]).permutation(num_images)
 
 
@@ -65,7 +64,7 @@ class TrainingStream(Dataset[Sample]):
 
     @property
     def epoch_length(self) -> int:
-        """Positions an epoch: the images, and what fills up the last group of each aspect."""
+        """Positions in an epoch: the images, and what fills up the last group of each aspect."""
         size = self.aspect_group
         return size * sum(-(-len(aspect) // size) for aspect in self._aspects)
 
@@ -80,7 +79,6 @@ class TrainingStream(Dataset[Sample]):
         return load_sample(image, self.inputs, short_side=short_side, flip=flip)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The order in which an epoch goes through the images."""
         if self._known[0] != epoch:  # the last one is kept: COCO's takes a while to draw
             if self.aspect_group == 1:
                 order = _epoch_order(self.seed, epoch, len(self.images))

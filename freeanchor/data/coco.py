@@ -6,17 +6,13 @@ A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout
 
     split = read_split(Path("data/shapes"), "val")
     batch = collate([load_sample(image, InputConfig()) for image in split.images[:8]])
-
-The 80 object categories of COCO 2017, by id; a label is a position in this order. Ids have gaps: 1 to 90.
-
-COCO_CATEGORIES[18]        # 'dog'
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,9 +23,9 @@ from torch.nn import functional
 
 from freeanchor.anchors import SIZE_DIVISOR
 from freeanchor.data.images import RESIZE_RULES, ResizeRule, open_image, orientation, resized_size, size_difference
-from freeanchor.data.json_check import category_problems, content_problems, list_problems, read_lists
+from freeanchor.data.json_check import Item, category_problems, content_problems, read_lists, split_paths
 from freeanchor.data.resizing import resize_pixels
-from freeanchor.errors import DataError, Problem, printable
+from freeanchor.errors import DataError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +73,6 @@ class InputConfig:
     box_convention: Literal["continuous", "inclusive"] = "continuous"
 
     def __post_init__(self) -> None:
-        """Refuse rules that nobody knows, and numbers that make no image."""
         if self.resize not in RESIZE_RULES:
             raise ValueError(f"resize must be one of {', '.join(RESIZE_RULES)}, got {self.resize!r}")
         if self.box_convention not in ("continuous", "inclusive"):
@@ -115,27 +110,25 @@ def locate_split(directory: Path, split: str) -> tuple[Path, Path]:
     """Annotation file and image folder of `split` ("train" or "val") under `directory`, in either layout."""
     if not directory.is_dir():
         raise DataError(f"{directory}: no such data folder; give one that holds train.json, val.json and images/")
-    flat = directory / f"{split}.json", directory / "images"
-    coco = directory / "annotations" / f"instances_{split}2017.json", directory / f"{split}2017"
-    for annotations, images in (flat, coco):
-        if annotations.is_file():
-            if not images.is_dir():
-                raise DataError(f"{images}: no such folder; the images of {annotations.name} belong there")
-            return annotations, images
-    raise DataError(f"{directory}: holds no {split}.json; write the boxes there in COCO format, or give another folder")
+    annotations, images = split_paths(directory, split)
+    if not annotations.is_file():
+        remedy = "write the boxes there in COCO format, or give another folder"
+        raise DataError(f"{directory}: holds no {split}.json; {remedy}")
+    if not images.is_dir():
+        raise DataError(f"{images}: no such folder; the images of {annotations.name} belong there")
+    return annotations, images
 
 
 def _refuse(problems: Iterable[Problem]) -> None:
-    """Raise the first error of a json; warnings are `data_check.py`'s to tell."""
+    """Raise the first error of a json; its warnings are told by `folder_check`."""
     for problem in problems:
         if problem.severity == "error":
-            raise DataError(printable(f"{problem.where}: {problem.what}; {problem.remedy}"))
+            raise DataError.at(problem.where, problem.what, problem.remedy)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The COCO file's object, its three lists known to be there."""
-    content, problem = read_lists(path, str(path))
-    _refuse([problem] if problem else list_problems(content, str(path)))
+def _read_lists(path: Path) -> Item:
+    content, problems = read_lists(path, str(path))
+    _refuse(problems)
     return content
 
 
@@ -146,7 +139,7 @@ def read_split(directory: Path, split: str) -> Split:
     the image files can be read shows when they are loaded; no file outside the image folder is named.
     """
     path, images_path = locate_split(directory, split)
-    content = _read_json(path)
+    content = _read_lists(path)
     _refuse(content_problems(content, str(path)))
     categories = _categories(content)
     label_of = {category_id: label for label, category_id in enumerate(categories)}
@@ -162,13 +155,12 @@ def read_split(directory: Path, split: str) -> Split:
     )
 
 
-def _categories(content: dict[str, Any]) -> dict[int, str]:
-    """Names of the checked categories by their ids, in order."""
+def _categories(content: Item) -> dict[int, str]:
     return {int(item["id"]): item["name"] for item in sorted(content["categories"], key=lambda item: item["id"])}
 
 
-def _image(image: dict[str, Any], objects: list[dict[str, Any]], images_path: Path) -> ImageRecord:
-    """A `ImageRecord` of one entry of the file's images, its boxes clipped and those without area dropped."""
+def _image(image: Item, objects: Sequence[Item], images_path: Path) -> ImageRecord:
+    """One entry of the file's images, its boxes clipped and those without area dropped."""
     width, height = int(image["width"]), int(image["height"])
     boxes = np.array([annotation["bbox"] for annotation in objects], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -186,7 +178,7 @@ def _image(image: dict[str, Any], objects: list[dict[str, Any]], images_path: Pa
 
 
 def normalise(image: Image.Image | Float[Tensor, "3 H W"], config: InputConfig) -> Float[Tensor, "3 H W"]:
-    """An image (RGB, 0 to 255) in the network's channel order, less its mean, over its standard deviation."""
+    """An image (RGB, 0 to 255) in the network's channel order, minus its mean, over its standard deviation."""
     pixels = resize_pixels(image, image.size) if isinstance(image, Image.Image) else image
     if config.bgr:
         pixels = pixels.flip(0)
@@ -210,7 +202,7 @@ def load_sample(
     image = open_image(record.path)
     if image.size != (record.width, record.height):
         what, remedy = size_difference(image.size, (record.width, record.height), orientation(image))
-        raise DataError(printable(f"{record.path}: {what}; {remedy}"))
+        raise DataError.at(record.path, what, remedy)
     width, height = resized_size(*image.size, short_side or config.short_side, config.max_long_side, rule=config.resize)
     scale = width / record.width, height / record.height
     pixels = normalise(resize_pixels(image, (width, height), config.resize), config)
@@ -249,11 +241,12 @@ def read_categories(directory: Path, split: str) -> dict[int, str]:
 
 def read_categories_file(path: Path) -> dict[int, str]:
     """Category ids and names of a COCO json, in the order of their labels; its other lists are not looked into."""
-    content = _read_json(path)
+    content = _read_lists(path)
     _refuse(category_problems(content, str(path)))
     return _categories(content)
 
 
+# The 80 object categories of COCO 2017, by id; a label is a position in this order. Ids have gaps: 1 to 90.
 _NAMES_FROM = {
     1: "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant",
     13: "stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",

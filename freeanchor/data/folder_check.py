@@ -1,14 +1,6 @@
-"""Everything wrong with a data folder at once, where `freeanchor.data` stops at the first problem.
+"""Everything wrong with a data folder at once, where `freeanchor.data.coco` stops at the first problem.
 
-What it is: a list of problems, errors and warnings, each with its remedy. What it is not: a repair, nor a judgement of
-whether boxes are where the objects are.
-
-    for problem in check_folder(Path("data/shapes")):
-        print(problem)
-
-What is wrong with the image files of a split: missing, damaged, of another size, turned by a flag, not listed.
-
-for problem in image_problems(content.entries, Path("data/shapes/images"), decode=True):
+for problem in check_folder(Path("data/shapes")):
     print(problem)
 """
 
@@ -23,90 +15,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from freeanchor.data.images import opened, orientation, size_difference, to_rgb
-from freeanchor.data.json_check import ImageEntry, JsonContent, check_json
+from freeanchor.data.json_check import ImageEntry, JsonContent, check_json, split_paths
 from freeanchor.errors import FileError, Problem, problem_lines
 
 UPRIGHT = (None, 0, 1)
 MAX_THREADS = 8  # decoding lets go of Python's lock, so threads share the work
-Finding = tuple[str, str, str]  # kind, what, remedy
-
-
-def image_problems(
-    entries: Sequence[ImageEntry], folder: Path, *, decode: bool = True, desc: str = "images"
-) -> list[Problem]:
-    """Problems of the listed images, in their order; with `decode`, each is read to its end.
-
-    Without, only headers are read: much faster, but blind to files that are cut short. Progress goes to stderr.
-    """
-    executor = ThreadPoolExecutor(max_workers=min(MAX_THREADS, os.cpu_count() or 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
-        try:
-            found = executor.map(lambda entry: _problems(entry, folder, decode), entries)
-            bar = tqdm(found, total=len(entries), desc=f"check {desc}", unit="image", disable=None)
-            return [problem for problems in bar for problem in problems]
-        finally:
-            executor.shutdown(cancel_futures=True)  # an interruption does not wait for the rest
-
-
-def _problems(entry: ImageEntry, folder: Path, decode: bool) -> list[Problem]:
-    """Problems of one image."""
-    where = f"{folder.name}/{entry.file_name}"
-    try:
-        with opened(folder / entry.file_name) as image:
-            size, flag = image.size, orientation(image)
-            if decode:
-                to_rgb(image)
-    except FileError as error:
-        kind = "missing images" if error.is_missing else "unreadable images"
-        return [_image_error(where, (kind, error.what, error.remedy))]
-    return [*_size_problems(entry, size, flag, where), *_turn_problems(flag, where)]
-
-
-def _image_error(where: str, finding: Finding) -> Problem:
-    """A problem that keeps an image from being used."""
-    kind, what, remedy = finding
-    return Problem(severity="error", kind=kind, where=where, what=what, remedy=remedy)
-
-
-def _size_problems(entry: ImageEntry, size: tuple[int, int], flag: int | None, where: str) -> Iterator[Problem]:
-    """An image that is not as large as the json says: boxes would lie in the wrong places."""
-    if entry.size is not None and size != entry.size:
-        what, remedy = size_difference(size, entry.size, flag)
-        yield _image_error(where, ("images of another size", what, remedy))
-
-
-def _turn_problems(flag: int | None, where: str) -> Iterator[Problem]:
-    """An image that viewers show turned: it is read here as it is stored."""
-    if flag not in UPRIGHT:
-        yield Problem(
-            severity="warning",
-            kind="images turned by a flag",
-            where=where,
-            what=f"viewers turn it (EXIF orientation {flag}), here it is read as stored",
-            remedy="see that its boxes were drawn on the stored pixels, or store it turned",
-        )
-
-
-def unlisted_problems(listed: Collection[str], folder: Path) -> Iterator[Problem]:
-    """The files of an image folder that no json lists, as one problem; hidden files do not count."""
-    unlisted = [
-        name
-        for base, folders, names in os.walk(folder)
-        for name in ((Path(base) / name).relative_to(folder).as_posix() for name in names)
-        if name not in listed and not name.split("/")[-1].startswith(".")
-    ]
-    if unlisted:
-        yield Problem(
-            severity="warning",
-            kind="files that are not listed",
-            where=f"{folder.name}/",
-            what=f"{len(unlisted):,} files are in no json, {min(unlisted)!r} for one",
-            remedy="they are not used",
-        )
-
-
 SPLITS = ("train", "val")
+_error, _warning = Problem.error, Problem.warning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +57,6 @@ def report_folder(directory: Path, *, splits: Sequence[str] = SPLITS, decode: bo
 
 
 def _examine(directory: Path, splits: Sequence[str], decode: bool) -> tuple[list[_Split], list[Problem]]:
-    """Every split, and the problems that belong to none of them alone."""
     if not directory.is_dir():
         remedy = "give one that holds train.json, val.json and images/"
         return [], [_error("missing files", str(directory), "no such data folder", remedy)]
@@ -150,29 +64,20 @@ def _examine(directory: Path, splits: Sequence[str], decode: bool) -> tuple[list
     return found, [*_differences(found), *_unlisted(found)]
 
 
-def _error(kind: str, where: str, what: str, remedy: str) -> Problem:
-    """A problem that keeps a folder from being used."""
-    return Problem(severity="error", kind=kind, where=where, what=what, remedy=remedy)
-
-
 def _split(directory: Path, name: str, decode: bool) -> _Split:
-    """All about one split: its json, then its images."""
-    flat = directory / f"{name}.json", directory / "images"
-    coco = directory / "annotations" / f"instances_{name}2017.json", directory / f"{name}2017"
-    path, images = next((layout for layout in (flat, coco) if layout[0].is_file()), (None, flat[1]))
-    if path is None:
+    path, images = split_paths(directory, name)
+    if not path.is_file():
         remedy = "write the boxes there in COCO format, or give another folder"
         problem = _error("missing files", str(directory), f"holds no {name}.json", remedy)
         content = JsonContent(where=f"{name}.json", problems=())
         return _Split(name=name, content=content, images=None, problems=(problem,))
     content = check_json(path, path.relative_to(directory).as_posix())
-    if images.is_dir():
-        found = image_problems(content.entries, images, decode=decode, desc=name)
-    else:
+    if not images.is_dir():
         remedy = f"the images of {path.name} belong there"
-        found = [_error("missing files", f"{images.name}/", "no such folder", remedy)]
-    there = images if images.is_dir() else None
-    return _Split(name=name, content=content, images=there, problems=(*content.problems, *found))
+        problem = _error("missing files", f"{images.name}/", "no such folder", remedy)
+        return _Split(name=name, content=content, images=None, problems=(*content.problems, problem))
+    found = image_problems(content.entries, images, decode=decode, desc=name)
+    return _Split(name=name, content=content, images=images, problems=(*content.problems, *found))
 
 
 def _differences(found: Sequence[_Split]) -> Iterator[Problem]:
@@ -181,17 +86,15 @@ def _differences(found: Sequence[_Split]) -> Iterator[Problem]:
     for one, other in pairwise(readable):
         where = f"{one.content.where}, {other.content.where}"
         if one.content.categories != other.content.categories:
-            yield _error("categories that differ", where, _category_difference(one, other), "give both the same list")
+            what = _category_difference(one, other)
+            yield _error("categories that differ", where, what, "give both the same list")
         names = {entry.file_name for entry in one.content.entries}
         for entry in other.content.entries:
             if entry.file_name in names:
-                yield Problem(
-                    severity="warning",
-                    kind="images in two splits",
-                    where=f"{other.content.where}: image {entry.image_id}",
-                    what=f"{entry.file_name!r} is listed in {one.content.where} as well",
-                    remedy="if it is the same image, take it out of one, or what is measured is what was learned",
-                )
+                here = f"{other.content.where}: image {entry.image_id}"
+                what = f"{entry.file_name!r} is listed in {one.content.where} as well"
+                remedy = "if it is the same image, take it out of one, or what is measured is what was learned"
+                yield _warning("images in two splits", here, what, remedy)
 
 
 def _category_difference(one: _Split, other: _Split) -> str:
@@ -212,7 +115,6 @@ def _unlisted(found: Sequence[_Split]) -> Iterator[Problem]:
 
 
 def _summary(split: _Split) -> str:
-    """The line of a split: how much it holds, and how it fares."""
     content = split.content
     counts = [
         f"{count:,} {word}{'' if count == 1 else 's'}"
@@ -228,3 +130,53 @@ def _summary(split: _Split) -> str:
         f"{split.name}: {len(content.entries):,} images, {content.num_objects:,} objects{crowds}, "
         f"{len(content.categories)} categories: {state}"
     )
+
+
+def image_problems(
+    entries: Sequence[ImageEntry], folder: Path, *, decode: bool = True, desc: str = "images"
+) -> list[Problem]:
+    """Problems of the listed images, in their order; with `decode`, each is read to its end.
+
+    Without, only headers are read: much faster, but blind to files that are cut short. Progress goes to stderr.
+    """
+    executor = ThreadPoolExecutor(max_workers=min(MAX_THREADS, os.cpu_count() or 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
+        try:
+            found = executor.map(lambda entry: _problems(entry, folder, decode), entries)
+            bar = tqdm(found, total=len(entries), desc=f"check {desc}", unit="image", disable=None)
+            return [problem for problems in bar for problem in problems]
+        finally:
+            executor.shutdown(cancel_futures=True)  # an interruption does not wait for the rest
+
+
+def _problems(entry: ImageEntry, folder: Path, decode: bool) -> list[Problem]:
+    where = f"{folder.name}/{entry.file_name}"
+    try:
+        with opened(folder / entry.file_name) as image:
+            size, flag = image.size, orientation(image)
+            if decode:
+                to_rgb(image)
+    except FileError as error:
+        return [_error("missing images" if error.is_missing else "unreadable images", where, error.what, error.remedy)]
+    problems = []
+    if entry.size is not None and size != entry.size:  # boxes would lie in the wrong places
+        problems.append(_error("images of another size", where, *size_difference(size, entry.size, flag)))
+    if flag not in UPRIGHT:
+        what = f"viewers turn it (EXIF orientation {flag}), here it is read as stored"
+        remedy = "see that its boxes were drawn on the stored pixels, or store it turned"
+        problems.append(_warning("images turned by a flag", where, what, remedy))
+    return problems
+
+
+def unlisted_problems(listed: Collection[str], folder: Path) -> Iterator[Problem]:
+    """The files of an image folder that no json lists, as one problem; hidden files do not count."""
+    unlisted = [
+        name
+        for base, folders, names in os.walk(folder)
+        for name in ((Path(base) / name).relative_to(folder).as_posix() for name in names)
+        if name not in listed and not name.split("/")[-1].startswith(".")
+    ]
+    if unlisted:
+        what = f"{len(unlisted):,} files are in no json, {min(unlisted)!r} for one"
+        yield _warning("files that are not listed", f"{folder.name}/", what, "they are not used")

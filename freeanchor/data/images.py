@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from freeanchor.errors import DataError, FileError, printable
+from freeanchor.errors import DataError, FileError
 
 ResizeRule = Literal["pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2"]
 RESIZE_RULES: tuple[ResizeRule, ...] = ("pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2")
@@ -29,7 +29,7 @@ UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """An image file with its header read; whatever fails then or inside the block is an FileError."""
+    """An image file with its header read; whatever fails then or inside the block is a FileError."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise FileError("is no file", "replace it")
@@ -87,13 +87,13 @@ def size_difference(size: tuple[int, int], expected: tuple[int, int], flag: int 
 
 
 def open_image(path: Path) -> Image.Image:
-    """The image in RGB as `image_files.py` has it; raises DataError where it is missing, none, or cut short."""
+    """The image in RGB as `read_image` has it; raises DataError where it is missing, none, or cut short."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
         try:
             return read_image(path)
         except FileError as error:
-            raise DataError(printable(f"{path}: {error}")) from None
+            raise DataError.at(path, error.what, error.remedy) from None
 
 
 def upright(image: Image.Image) -> Image.Image:

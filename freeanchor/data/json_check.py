@@ -1,14 +1,9 @@
 """What is wrong with the json of one split: every problem, and what can be read in spite of them.
 
-What it is: checks of what stands in the file. What it is not: a look at the images (`image_check.py`).
-
     content = check_json(Path("data/shapes/val.json"), "val.json")
     content.problems, content.entries
 
-What is wrong with a list of annotations: whose they are, their boxes, and the fields that evaluation reads.
-
-for problem in annotation_problems(annotations, {1: (640, 480)}, {18}, "val.json"):
-    print(problem)
+Reading a split raises the first error that is listed here, so the two agree on what can be used.
 """
 
 from collections import Counter
@@ -20,127 +15,19 @@ from typing import Any, Literal, TypeGuard
 from freeanchor.errors import FileError, Problem, brief, is_line, is_number, is_whole
 from freeanchor.files import load_json
 
+LISTS = ("images", "annotations", "categories")
 TOLERANCE = 1.0  # pixels that a box may leave its image by unnoticed: annotators and rescaling round
+Item = Mapping[str, Any]
 Sizes = Mapping[int, tuple[int, int] | None]
 Finding = tuple[Literal["error", "warning"], str, str, str]  # severity, kind, what, remedy
+_error, _warning = Problem.error, Problem.warning
 
 
-def annotation_problems(
-    annotations: Sequence[Mapping[str, Any]], images: Sizes, categories: Collection[int], where: str
-) -> Iterator[Problem]:
-    """Every problem of every annotation of a COCO file.
-
-    `images` maps the listed image ids to (width, height), None where that is unknown; `categories` are the listed
-    ids; `where` names the file.
-    """
-    seen: set[int] = set()
-    for position, annotation in enumerate(annotations):
-        identity = annotation.get("id")
-        findings = [
-            *_id_findings(identity, seen),
-            *_link_findings(annotation, images, categories),
-            *_box_findings(annotation, images),
-            *_field_findings(annotation),
-        ]
-        here = f"{where}: annotation " + (brief(identity) if "id" in annotation else f"[{position}]")
-        for severity, kind, what, remedy in findings:
-            yield Problem(severity=severity, kind=kind, where=here, what=what, remedy=remedy)
-        if is_whole(identity):
-            seen.add(identity)
-    yield from _missing_fields(annotations, where)
-
-
-def has_area(annotation: Mapping[str, Any], images: Sizes) -> bool:
-    """Whether an annotation's box, clipped to its listed image, keeps an area: whether it is an object to learn."""
-    box, image_id = annotation.get("bbox"), annotation.get("image_id")
-    size = images.get(int(image_id)) if is_whole(image_id) else None
-    return size is not None and _is_box(box) and _overlap(box, size) > 0
-
-
-def _id_findings(identity: Any, seen: Collection[int]) -> Iterator[Finding]:
-    """What is wrong with an annotation's own id."""
-    if not is_whole(identity):
-        yield "error", "bad ids of annotations", f"has the id {brief(identity)}", "give it a whole number of its own"
-    elif identity in seen:
-        yield "error", "repeated ids of annotations", "shares its id with another", "give each its own"
-    elif identity == 0:
-        remedy = "number from 1; pycocotools takes a match with 0 for none (here it is read rightly)"
-        yield "warning", "annotations with the id 0", "has the id 0", remedy
-
-
-def _link_findings(annotation: Mapping[str, Any], images: Sizes, categories: Collection[int]) -> Iterator[Finding]:
-    """Which image and category an annotation is of, unless they are listed."""
-    for key, listed, kind in (
-        ("image_id", images, "unknown images"),
-        ("category_id", categories, "unknown categories"),
-    ):
-        identity = annotation.get(key)
-        if not is_whole(identity) or identity not in listed:
-            what = f"is of {key} {brief(identity)}, which is not listed"
-            yield "error", f"annotations of {kind}", what, "list it, or drop the annotation"
-
-
-def _is_box(box: Any) -> TypeGuard[list[float]]:
-    """Whether a value is [x, y, width, height] in finite pixels, no side negative."""
-    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0
-
-
-def _overlap(box: Sequence[float], size: tuple[int, int]) -> float:
-    """Area that a box and its image share, in square pixels."""
-    sides = (min(box[i] + box[i + 2], size[i]) - max(box[i], 0) for i in (0, 1))
-    width, height = (max(side, 0) for side in sides)
-    return width * height
-
-
-def _box_findings(annotation: Mapping[str, Any], images: Sizes) -> Iterator[Finding]:
-    """What is wrong with an annotation's box."""
-    box, image_id = annotation.get("bbox"), annotation.get("image_id")
-    if not _is_box(box):
-        what = f"has the box {brief(box)}" if "bbox" in annotation else "has no bbox"
-        yield "error", "boxes that are none", what, "give [x, y, width, height] in finite pixels, no side negative"
-        return
-    if box[2] * box[3] == 0:
-        yield "warning", "boxes without area", f"has the box {box}", "training leaves it out, evaluation misses it"
-        return
-    size = images.get(int(image_id)) if is_whole(image_id) else None
-    if size is None:
-        return
-    where = f"has the box {box} in an image of {size[0]}x{size[1]}"
-    if _overlap(box, size) == 0:
-        remedy = "correct or drop it: training leaves it out, evaluation misses it"
-        yield "warning", "boxes outside their image", where, remedy
-    elif _excess(box, size) > TOLERANCE:
-        remedy = "is it [x, y, width, height]? training clips it to the image, evaluation does not"
-        yield "warning", "boxes that leave their image", where, remedy
-
-
-def _excess(box: Sequence[float], size: tuple[int, int]) -> float:
-    """Pixels by which a box leaves its image on the side where it does most."""
-    return max(max(-box[i], box[i] + box[i + 2] - size[i]) for i in (0, 1))
-
-
-def _field_findings(annotation: Mapping[str, Any]) -> Iterator[Finding]:
-    """What is wrong with the fields that evaluation reads, where they are there."""
-    area, crowd = annotation.get("area"), annotation.get("iscrowd")
-    if area is not None and (not is_number(area) or area < 0):
-        yield "error", "bad areas", f"has the area {brief(area)}", "give square pixels"
-    if crowd is not None and crowd not in (0, 1):
-        yield "error", "bad crowd flags", f"has the iscrowd {brief(crowd)}", "give 0, or 1 for a crowd region"
-
-
-def _missing_fields(annotations: Sequence[Mapping[str, Any]], where: str) -> Iterator[Problem]:
-    """Fields that evaluation reads and that have a stand-in: one problem a field, as mostly all annotations lack it."""
-    for key, remedy in (
-        ("area", "the box's area stands in, which counts in APs by size; pycocotools used alone fails without"),
-        ("iscrowd", "0 stands in; pycocotools used alone fails without"),
-    ):
-        count = sum(annotation.get(key) is None for annotation in annotations)
-        if count:
-            what = f"annotations without {key}: {count:,} of {len(annotations):,}"
-            yield Problem(severity="warning", kind=f"annotations without {key}", where=where, what=what, remedy=remedy)
-
-
-LISTS = ("images", "annotations", "categories")
+def split_paths(directory: Path, split: str) -> tuple[Path, Path]:
+    """Where a split's json and image folder lie: in COCO's layout where its json is there, else in the flat one."""
+    coco = directory / "annotations" / f"instances_{split}2017.json", directory / f"{split}2017"
+    flat = directory / f"{split}.json", directory / "images"
+    return coco if coco[0].is_file() and not flat[0].is_file() else flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +43,9 @@ class ImageEntry:
 class JsonContent:
     """What a json says, as far as it can be read, and what is wrong with it.
 
-    `entries` are the images with an id and a name inside their folder, `categories` maps ids to names, `num_objects`
-    counts single objects that keep an area inside their image, `num_crowds` crowd regions. `is_readable` is False
-    where there are no lists to look into.
+    `entries` are the images with an id and a name inside their folder, `categories` maps ids to names (None where
+    there are no lists to look into), `num_objects` counts single objects that keep an area inside their image,
+    `num_crowds` crowd regions.
     """
 
     where: str
@@ -168,19 +55,12 @@ class JsonContent:
     num_objects: int = 0
     num_crowds: int = 0
 
-    @property
-    def is_readable(self) -> bool:
-        """Whether the file holds the lists of a COCO file."""
-        return self.categories is not None
-
 
 def check_json(path: Path, where: str) -> JsonContent:
     """Read a COCO file and list its problems, `where` being its name in them; never raises for what it holds."""
-    content, problem = read_lists(path, where)
-    if problem:
-        return JsonContent(where=where, problems=(problem,))
-    if missing := list(list_problems(content, where)):
-        return JsonContent(where=where, problems=tuple(missing))
+    content, problems = read_lists(path, where)
+    if problems:
+        return JsonContent(where=where, problems=problems)
     lists = _objects_of(content)
     images, categories = _listed(lists)
     singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
@@ -195,7 +75,7 @@ def check_json(path: Path, where: str) -> JsonContent:
     )
 
 
-def content_problems(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
+def content_problems(content: Item, where: str) -> Iterator[Problem]:
     """Every problem of single items in a COCO file's three lists, which are known to be there."""
     lists = _objects_of(content)
     images, categories = _listed(lists)
@@ -206,49 +86,37 @@ def content_problems(content: Mapping[str, Any], where: str) -> Iterator[Problem
     yield from annotation_problems(lists["annotations"], images, set(categories), where)
 
 
-def _objects_of(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The items of the three lists that are objects, as all should be."""
+def _objects_of(content: Item) -> dict[str, list[Item]]:
     return {key: [item for item in content[key] if isinstance(item, dict)] for key in LISTS}
 
 
-def _listed(lists: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[int, tuple[int, int] | None], dict[int, str]]:
+def _listed(lists: Mapping[str, list[Item]]) -> tuple[dict[int, tuple[int, int] | None], dict[int, str]]:
     """Sizes of the images and names of the categories that are listed under a right id."""
     images = {int(image["id"]): _size(image) for image in lists["images"] if is_whole(image.get("id"))}
     categories = {int(item["id"]): str(item.get("name")) for item in lists["categories"] if is_whole(item.get("id"))}
     return images, categories
 
 
-def _error(kind: str, where: str, what: str, remedy: str) -> Problem:
-    """A problem that keeps the data from being used."""
-    return Problem(severity="error", kind=kind, where=where, what=what, remedy=remedy)
-
-
-def _warning(kind: str, where: str, what: str, remedy: str) -> Problem:
-    """A problem that the data can be used in spite of."""
-    return Problem(severity="warning", kind=kind, where=where, what=what, remedy=remedy)
-
-
-def read_lists(path: Path, where: str) -> tuple[Any, Problem | None]:
-    """The file's value, or why there is none."""
+def read_lists(path: Path, where: str) -> tuple[Item, tuple[Problem, ...]]:
+    """The file's object, and why its three lists cannot be looked into."""
+    kind = "files that are not read"
     try:
-        return load_json(path), None
+        content = load_json(path)
     except FileError as error:
-        return None, _error("files that are not read", where, error.what, error.remedy)
-
-
-def list_problems(content: Any, where: str) -> Iterator[Problem]:
-    """The lists that a COCO file needs and this one lacks; where there are none, the others can be looked into."""
+        return {}, (_error(kind, where, error.what, error.remedy),)
     if not isinstance(content, dict):
         what = f"holds a {type(content).__name__}, not a COCO object"
-        yield _error("files that are not read", where, what, "is it a results file? give the ground truth")
-        return
-    for key in LISTS:
-        if not isinstance(content.get(key), list):
-            state = "no list" if key not in content else f"{brief(content[key])}, not a list, as"
-            yield _error("missing lists", where, f"has {state} {key!r}", "give it images, annotations, categories")
+        return {}, (_error(kind, where, what, "is it a results file? give the ground truth"),)
+    states = {
+        key: f"{brief(content[key])}, not a list, as" if key in content else "no list"
+        for key in LISTS
+        if not isinstance(content.get(key), list)
+    }
+    kind, remedy = "missing lists", "give it images, annotations, categories"
+    return content, tuple(_error(kind, where, f"has {state} {key!r}", remedy) for key, state in states.items())
 
 
-def _item_problems(content: Mapping[str, Any], key: str, where: str) -> Iterator[Problem]:
+def _item_problems(content: Item, key: str, where: str) -> Iterator[Problem]:
     """A list that is empty and must not be, and its items that are no objects."""
     if not content[key] and key != "annotations":
         yield _error("empty lists", where, f"lists no {key}", "give a file with at least one")
@@ -258,21 +126,18 @@ def _item_problems(content: Mapping[str, Any], key: str, where: str) -> Iterator
             yield _error("items that are no objects", where, what, "see COCO's data format")
 
 
-def _id_problem(item: Mapping[str, Any], kind: str, seen: set[int], where: str) -> Problem | None:
+def _id_problem(item: Item, kind: str, seen: set[int], where: str) -> Problem | None:
     """What is wrong with an item's id, those before it being `seen`."""
     identity = item.get("id")
     if not is_whole(identity):
-        what = (
-            f"has an entry in {kind} with the id {brief(identity)}" if "id" in item else f"has no id in {brief(item)}"
-        )
-        return _error(f"bad ids of {kind}", where, what, "give it a whole number of its own")
+        what = f"an entry in {kind} with the id {brief(identity)}" if "id" in item else f"no id in {brief(item)}"
+        return _error(f"bad ids of {kind}", where, f"has {what}", "give it a whole number of its own")
     if identity in seen:
         return _error(f"repeated ids of {kind}", where, f"two {kind} share the id {identity}", "give each its own")
     return None
 
 
-def _image_problems(images: list[dict[str, Any]], where: str) -> Iterator[Problem]:
-    """Ids, sizes and names of the list of images."""
+def _image_problems(images: list[Item], where: str) -> Iterator[Problem]:
     seen: set[int] = set()
     names = Counter(_normal(image["file_name"]) for image in images if _is_name(image.get("file_name")))
     repeated = {name for name, count in names.items() if count > 1}
@@ -288,8 +153,7 @@ def _image_problems(images: list[dict[str, Any]], where: str) -> Iterator[Proble
         yield from _name_problems(image, repeated, here)
 
 
-def _name_problems(image: Mapping[str, Any], repeated: set[str], here: str) -> Iterator[Problem]:
-    """What is wrong with the name of one image's file."""
+def _name_problems(image: Item, repeated: set[str], here: str) -> Iterator[Problem]:
     name = image.get("file_name")
     if not _is_name(name):
         yield _error("bad file names", here, f"has the file_name {brief(name)}", "name its file in the image folder")
@@ -302,12 +166,10 @@ def _name_problems(image: Mapping[str, Any], repeated: set[str], here: str) -> I
 
 
 def _is_name(name: Any) -> TypeGuard[str]:
-    """Whether a value can name a file at all."""
     return isinstance(name, str) and bool(PurePosixPath(name).parts) and "\0" not in name
 
 
 def _normal(name: str) -> str:
-    """One spelling a file: ./a.jpg is a.jpg."""
     return str(PurePosixPath(name))
 
 
@@ -317,7 +179,7 @@ def _leaves(name: str) -> bool:
     return PurePosixPath(name).is_absolute() or bool(windows.drive) or ".." in windows.parts
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+def _size(image: Item) -> tuple[int, int] | None:
     """(width, height) of an entry, None where they are no sizes."""
     width, height = image.get("width"), image.get("height")
     if not (is_number(width) and is_number(height)) or (int(width), int(height)) != (width, height):
@@ -325,7 +187,7 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(width), int(height)) if min(width, height) >= 1 else None
 
 
-def _entries(images: list[dict[str, Any]]) -> Iterator[ImageEntry]:
+def _entries(images: list[Item]) -> Iterator[ImageEntry]:
     """The images whose files can be looked for, each file once."""
     seen = set()
     for image in images:
@@ -336,7 +198,7 @@ def _entries(images: list[dict[str, Any]]) -> Iterator[ImageEntry]:
         yield ImageEntry(image_id=int(image["id"]), file_name=_normal(name), size=_size(image))
 
 
-def category_problems(content: Mapping[str, Any], where: str) -> Iterator[Problem]:
+def category_problems(content: Item, where: str) -> Iterator[Problem]:
     """What is wrong with a COCO file's list of categories, which is known to be there: ids and names."""
     yield from _item_problems(content, "categories", where)
     seen: set[int] = set()
@@ -357,7 +219,7 @@ def category_problems(content: Mapping[str, Any], where: str) -> Iterator[Proble
 
 
 def _absences(
-    lists: Mapping[str, list[dict[str, Any]]], categories: Mapping[int, str], num_objects: int, where: str
+    lists: Mapping[str, list[Item]], categories: Mapping[int, str], num_objects: int, where: str
 ) -> Iterator[Problem]:
     """What the lists lack: objects, objects of a category, objects of an image."""
     if not num_objects:
@@ -367,12 +229,122 @@ def _absences(
     used = {item.get("category_id") for item in singles if is_whole(item.get("category_id"))}
     for identity, name in categories.items():
         if identity not in used:
-            remedy = "fine if it is meant; its AP is left out"
-            yield _warning(
-                "categories without objects", where, f"has no object of category {identity} {name!r}", remedy
-            )
+            what = f"has no object of category {identity} {name!r}"
+            yield _warning("categories without objects", where, what, "fine if it is meant; its AP is left out")
     drawn = {item.get("image_id") for item in lists["annotations"] if is_whole(item.get("image_id"))}
     listed = {image.get("id") for image in lists["images"] if is_whole(image.get("id"))}
     if empty := listed - drawn:
         what = f"images without objects: {len(empty):,} of {len(listed):,}"
         yield _warning("images without objects", where, what, "fine if nothing is to be found there")
+
+
+def annotation_problems(
+    annotations: Sequence[Item], images: Sizes, categories: Collection[int], where: str
+) -> Iterator[Problem]:
+    """Every problem of every annotation of a COCO file.
+
+    `images` maps the listed image ids to (width, height), None where that is unknown; `categories` are the listed
+    ids; `where` names the file.
+    """
+    seen: set[int] = set()
+    for position, annotation in enumerate(annotations):
+        identity = annotation.get("id")
+        findings = [
+            *_id_findings(identity, seen),
+            *_link_findings(annotation, images, categories),
+            *_box_findings(annotation, images),
+            *_field_findings(annotation),
+        ]
+        for severity, kind, what, remedy in findings:
+            here = f"{where}: annotation {brief(identity) if 'id' in annotation else f'[{position}]'}"
+            yield Problem(severity=severity, kind=kind, where=here, what=what, remedy=remedy)
+        if is_whole(identity):
+            seen.add(identity)
+    yield from _missing_fields(annotations, where)
+
+
+def has_area(annotation: Item, images: Sizes) -> bool:
+    """Whether an annotation's box, clipped to its listed image, keeps an area: whether it is an object to learn."""
+    box, size = annotation.get("bbox"), _size_of_its_image(annotation, images)
+    return size is not None and _is_box(box) and _overlap(box, size) > 0
+
+
+def _size_of_its_image(annotation: Item, images: Sizes) -> tuple[int, int] | None:
+    image_id = annotation.get("image_id")
+    return images.get(image_id) if is_whole(image_id) else None
+
+
+def _id_findings(identity: Any, seen: Collection[int]) -> Iterator[Finding]:
+    if not is_whole(identity):
+        yield "error", "bad ids of annotations", f"has the id {brief(identity)}", "give it a whole number of its own"
+    elif identity in seen:
+        yield "error", "repeated ids of annotations", "shares its id with another", "give each its own"
+    elif identity == 0:
+        remedy = "number from 1; pycocotools takes a match with 0 for none (here it is read rightly)"
+        yield "warning", "annotations with the id 0", "has the id 0", remedy
+
+
+def _link_findings(annotation: Item, images: Sizes, categories: Collection[int]) -> Iterator[Finding]:
+    """Which image and category an annotation is of, unless they are listed."""
+    for key, listed, kind in (("image_id", images, "images"), ("category_id", categories, "categories")):
+        identity = annotation.get(key)
+        if not is_whole(identity) or identity not in listed:
+            what = f"is of {key} {brief(identity)}, which is not listed"
+            yield "error", f"annotations of unknown {kind}", what, "list it, or drop the annotation"
+
+
+def _is_box(box: Any) -> TypeGuard[list[float]]:
+    """Whether a value is [x, y, width, height] in finite pixels, no side negative."""
+    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0
+
+
+def _overlap(box: Sequence[float], size: tuple[int, int]) -> float:
+    """Area that a box and its image share, in square pixels."""
+    sides = (min(box[i] + box[i + 2], size[i]) - max(box[i], 0) for i in (0, 1))
+    width, height = (max(side, 0) for side in sides)
+    return width * height
+
+
+def _box_findings(annotation: Item, images: Sizes) -> Iterator[Finding]:
+    box, size = annotation.get("bbox"), _size_of_its_image(annotation, images)
+    if not _is_box(box):
+        what = f"has the box {brief(box)}" if "bbox" in annotation else "has no bbox"
+        yield "error", "boxes that are none", what, "give [x, y, width, height] in finite pixels, no side negative"
+        return
+    if box[2] * box[3] == 0:
+        yield "warning", "boxes without area", f"has the box {box}", "training leaves it out, evaluation misses it"
+        return
+    if size is None:
+        return
+    where = f"has the box {box} in an image of {size[0]}x{size[1]}"
+    if _overlap(box, size) == 0:
+        remedy = "correct or drop it: training leaves it out, evaluation misses it"
+        yield "warning", "boxes outside their image", where, remedy
+    elif _excess(box, size) > TOLERANCE:
+        remedy = "is it [x, y, width, height]? training clips it to the image, evaluation does not"
+        yield "warning", "boxes that leave their image", where, remedy
+
+
+def _excess(box: Sequence[float], size: tuple[int, int]) -> float:
+    """Pixels by which a box leaves its image on the side where it does most."""
+    return max(max(-box[i], box[i] + box[i + 2] - size[i]) for i in (0, 1))
+
+
+def _field_findings(annotation: Item) -> Iterator[Finding]:
+    area, crowd = annotation.get("area"), annotation.get("iscrowd")
+    if area is not None and (not is_number(area) or area < 0):
+        yield "error", "bad areas", f"has the area {brief(area)}", "give square pixels"
+    if crowd is not None and crowd not in (0, 1):
+        yield "error", "bad crowd flags", f"has the iscrowd {brief(crowd)}", "give 0, or 1 for a crowd region"
+
+
+def _missing_fields(annotations: Sequence[Item], where: str) -> Iterator[Problem]:
+    """Fields that evaluation reads and that have a stand-in: one problem each, as mostly all annotations lack it."""
+    for key, remedy in (
+        ("area", "the box's area stands in, which counts in APs by size; pycocotools used alone fails without"),
+        ("iscrowd", "0 stands in; pycocotools used alone fails without"),
+    ):
+        count = sum(annotation.get(key) is None for annotation in annotations)
+        if count:
+            what = f"annotations without {key}: {count:,} of {len(annotations):,}"
+            yield _warning(f"annotations without {key}", where, what, remedy)
