@@ -1,8 +1,8 @@
-"""What is wrong with data, as a list of one-line problems rather than as the first exception.
+"""Errors about what we were given, each one line with its remedy, and lists of problems where there may be many.
 
-problem = Problem(severity="error", kind="boxes of no size", where="val.json", what="…", remedy="…")
-for line in problem_lines([problem]):
-    print(line)
+    raise DataError.at(path, "holds no object", "add annotations")
+    problem = Problem.error("boxes of no size", "val.json", "annotation 3 has the box …", "drop it")
+    print(*problem_lines([problem]), sep="\n")
 """
 
 import reprlib

@@ -64,7 +64,7 @@ def check_json(path: Path, where: str) -> JsonContent:
     lists = _objects_of(content)
     images, categories = _listed(lists)
     singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
-    num_objects = sum(has_area(item, images) for item in singles)
+    num_objects = sum(_has_area(item, images) for item in singles)
     return JsonContent(
         where=where,
         problems=(*content_problems(content, where), *_absences(lists, categories, num_objects, where)),
@@ -83,7 +83,7 @@ def content_problems(content: Item, where: str) -> Iterator[Problem]:
     yield from _image_problems(lists["images"], where)
     yield from category_problems(content, where)
     yield from _item_problems(content, "annotations", where)
-    yield from annotation_problems(lists["annotations"], images, set(categories), where)
+    yield from _annotation_problems(lists["annotations"], images, set(categories), where)
 
 
 def _objects_of(content: Item) -> dict[str, list[Item]]:
@@ -126,15 +126,16 @@ def _item_problems(content: Item, key: str, where: str) -> Iterator[Problem]:
             yield _error("items that are no objects", where, what, "see COCO's data format")
 
 
-def _id_problem(item: Item, kind: str, seen: set[int], where: str) -> Problem | None:
+def _id_problems(item: Item, kind: str, seen: set[int], where: str) -> Iterator[Problem]:
     """What is wrong with an item's id, those before it being `seen`."""
     identity = item.get("id")
     if not is_whole(identity):
         what = f"an entry in {kind} with the id {brief(identity)}" if "id" in item else f"no id in {brief(item)}"
-        return _error(f"bad ids of {kind}", where, f"has {what}", "give it a whole number of its own")
-    if identity in seen:
-        return _error(f"repeated ids of {kind}", where, f"two {kind} share the id {identity}", "give each its own")
-    return None
+        yield _error(f"bad ids of {kind}", where, f"has {what}", "give it a whole number of its own")
+    elif identity in seen:
+        yield _error(f"repeated ids of {kind}", where, f"two {kind} share the id {identity}", "give each its own")
+    else:
+        seen.add(identity)
 
 
 def _image_problems(images: list[Item], where: str) -> Iterator[Problem]:
@@ -143,10 +144,7 @@ def _image_problems(images: list[Item], where: str) -> Iterator[Problem]:
     repeated = {name for name, count in names.items() if count > 1}
     for image in images:
         here = f"{where}: image {brief(image.get('id'))}"
-        if problem := _id_problem(image, "images", seen, where):
-            yield problem
-        else:
-            seen.add(int(image["id"]))
+        yield from _id_problems(image, "images", seen, where)
         if _size(image) is None:
             size = f"{brief(image.get('width'))} x {brief(image.get('height'))}"
             yield _error("bad sizes", here, f"is {size} large", "give width and height in whole pixels, 1 or more")
@@ -204,10 +202,7 @@ def category_problems(content: Item, where: str) -> Iterator[Problem]:
     seen: set[int] = set()
     names: set[str] = set()
     for category in _objects_of(content)["categories"]:
-        if problem := _id_problem(category, "categories", seen, where):
-            yield problem
-        else:
-            seen.add(int(category["id"]))
+        yield from _id_problems(category, "categories", seen, where)
         name, here = category.get("name"), f"{where}: category {brief(category.get('id'))}"
         if not is_line(name):
             yield _error("bad names of categories", here, f"has the name {brief(name)}", "give it a name of one line")
@@ -238,14 +233,10 @@ def _absences(
         yield _warning("images without objects", where, what, "fine if nothing is to be found there")
 
 
-def annotation_problems(
+def _annotation_problems(
     annotations: Sequence[Item], images: Sizes, categories: Collection[int], where: str
 ) -> Iterator[Problem]:
-    """Every problem of every annotation of a COCO file.
-
-    `images` maps the listed image ids to (width, height), None where that is unknown; `categories` are the listed
-    ids; `where` names the file.
-    """
+    """`images` maps the listed ids to (width, height), None where that is unknown; `categories` are the listed ids."""
     seen: set[int] = set()
     for position, annotation in enumerate(annotations):
         identity = annotation.get("id")
@@ -258,12 +249,10 @@ def annotation_problems(
         for severity, kind, what, remedy in findings:
             here = f"{where}: annotation {brief(identity) if 'id' in annotation else f'[{position}]'}"
             yield Problem(severity=severity, kind=kind, where=here, what=what, remedy=remedy)
-        if is_whole(identity):
-            seen.add(identity)
     yield from _missing_fields(annotations, where)
 
 
-def has_area(annotation: Item, images: Sizes) -> bool:
+def _has_area(annotation: Item, images: Sizes) -> bool:
     """Whether an annotation's box, clipped to its listed image, keeps an area: whether it is an object to learn."""
     box, size = annotation.get("bbox"), _size_of_its_image(annotation, images)
     return size is not None and _is_box(box) and _overlap(box, size) > 0
@@ -274,14 +263,16 @@ def _size_of_its_image(annotation: Item, images: Sizes) -> tuple[int, int] | Non
     return images.get(image_id) if is_whole(image_id) else None
 
 
-def _id_findings(identity: Any, seen: Collection[int]) -> Iterator[Finding]:
+def _id_findings(identity: Any, seen: set[int]) -> Iterator[Finding]:
     if not is_whole(identity):
         yield "error", "bad ids of annotations", f"has the id {brief(identity)}", "give it a whole number of its own"
     elif identity in seen:
         yield "error", "repeated ids of annotations", "shares its id with another", "give each its own"
-    elif identity == 0:
-        remedy = "number from 1; pycocotools takes a match with 0 for none (here it is read rightly)"
-        yield "warning", "annotations with the id 0", "has the id 0", remedy
+    else:
+        seen.add(identity)
+        if identity == 0:
+            remedy = "number from 1; pycocotools takes a match with 0 for none (here it is read rightly)"
+            yield "warning", "annotations with the id 0", "has the id 0", remedy
 
 
 def _link_findings(annotation: Item, images: Sizes, categories: Collection[int]) -> Iterator[Finding]:
