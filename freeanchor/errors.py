@@ -1,8 +1,8 @@
 """Errors about what we were given, each one line with its remedy, and lists of problems where there may be many.
 
-    raise DataError.at(path, "holds no object", "add annotations")
-    problem = Problem.error("boxes of no size", "val.json", "annotation 3 has the box …", "drop it")
-    print(*problem_lines([problem]), sep="\n")
+raise DataError.at(path, "holds no object", "add annotations")
+problem = Problem.error("boxes of no size", "val.json", "annotation 3 has the box …", "drop it")
+print(*problem_lines([problem]), sep="\n")
 """
 
 import reprlib

@@ -69,7 +69,7 @@ class Reader:
         path.write_bytes(data)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", RuntimeWarning)  # arithmetic on what is no number
+                warnings.simplefilter("error", RuntimeWarning)  # arithmetic on what is not a number
                 warnings.simplefilter("ignore", UserWarning)  # the notes
                 self.read(path)
         except self.error as error:
@@ -123,7 +123,7 @@ def _detections(path: Path) -> None:
 
 
 def _commands(path: Path) -> None:
-    """The whole way of a user: two commands on the file, no number of their answers nan or infinite."""
+    """The whole way of a user: two commands on the file, nothing in their answers nan or infinite."""
     good = path.with_name("good.json")
     good.write_bytes(json_bytes(CONTENT))
     common = ["--gt", good, "--resamples", "2", "--json"]
