@@ -16,7 +16,7 @@ from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from freeanchor.anchors import AnchorConfig
 from freeanchor.checkpoints.native import DetectorConfig
-from freeanchor.data.coco import InputConfig, Split, read_split
+from freeanchor.data.coco import ImageRecord, InputConfig, Split, read_split
 from freeanchor.detector.backbones import SmallResNet
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.inference.predict import Prediction
@@ -96,3 +96,13 @@ def written_candidates(path: Path, predictions: Sequence[Prediction], split: Spl
     path.write_text(json.dumps(rows))
     ground_truth = read_ground_truth(split.annotations)
     return ground_truth, read_detections(path, ground_truth)
+
+
+def image_record(path: Path, size: tuple[int, int], boxes: list[list[float]] | None = None) -> ImageRecord:
+    """The record of an image of `size` (width, height) with these boxes, as a reader of a json would give it."""
+    numbers = torch.arange(len(boxes or []))
+    corners = torch.tensor(boxes or [], dtype=torch.float32).reshape(-1, 4)
+    width, height = size
+    return ImageRecord(
+        image_id=1, path=path, width=width, height=height, boxes=corners, labels=numbers, annotation_ids=numbers
+    )

@@ -58,8 +58,8 @@ class TrainingStream(Dataset[Sample]):
         if not self.images:
             raise DataError(f"{split.annotations}: no image has an object to train on; add annotations")
         self.inputs, self.augment, self.seed, self.aspect_group = inputs, augment, seed, aspect_group
-        is_upright = np.array([image.height >= image.width for image in self.images])
-        self._aspects = [np.flatnonzero(is_upright), np.flatnonzero(~is_upright)]
+        is_portrait = np.array([image.height >= image.width for image in self.images])
+        self._aspects = [np.flatnonzero(is_portrait), np.flatnonzero(~is_portrait)]
         self._known = -1, np.arange(0)
 
     @property

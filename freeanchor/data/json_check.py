@@ -226,9 +226,9 @@ def _absences(
         if identity not in used:
             what = f"has no object of category {identity} {name!r}"
             yield _warning("categories without objects", where, what, "fine if it is meant; its AP is left out")
-    drawn = {item.get("image_id") for item in lists["annotations"] if is_whole(item.get("image_id"))}
+    with_objects = {item.get("image_id") for item in lists["annotations"] if is_whole(item.get("image_id"))}
     listed = {image.get("id") for image in lists["images"] if is_whole(image.get("id"))}
-    if empty := listed - drawn:
+    if empty := listed - with_objects:
         what = f"images without objects: {len(empty):,} of {len(listed):,}"
         yield _warning("images without objects", where, what, "fine if nothing is to be found there")
 

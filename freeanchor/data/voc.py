@@ -89,7 +89,7 @@ class VocSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class VocSummary:
-    """What a conversion made: "train" and "val", and the `notes` that its reader should know of, a line each."""
+    """What a conversion made: "train" and "val", and the `notes` that its reader should know of, one line each."""
 
     splits: Mapping[str, VocSplit]
     categories: tuple[str, ...]
@@ -230,7 +230,7 @@ def _box(item: Element, where: str) -> Box:
     xmin, ymin, xmax, ymax = map(_number, texts)
     for side, text in zip(SIDES, texts, strict=True):
         if math.isnan(_number(text)):
-            what = f"{side} {brief(text)}, which is no number" if text else f"no {side}"
+            what = f"{side} {brief(text)}, which is not a number" if text else f"no {side}"
             raise DataError(printable(f"{where} has {what}; give its bndbox four numbers in pixels"))
     if xmax < xmin or ymax < ymin:
         what = f"from ({texts[0]}, {texts[1]}) to ({texts[2]}, {texts[3]})"

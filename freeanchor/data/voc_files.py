@@ -1,6 +1,6 @@
 """Where the xml files and images of a VOC style data set lie, and which of them train.
 
-Understood are VOC's own layout (`Annotations/`, `JPEGImages/`, `ImageSets/Main/`), folders of a split each (`train/`,
+Understood are VOC's own layout (`Annotations/`, `JPEGImages/`, `ImageSets/Main/`), one folder per split (`train/`,
 `valid/` or `val/`), and xml in one folder without any split. Upper and lower case do not matter in names of folders.
 Images are looked up by name among the files of one folder, so that nothing an xml says leads out of it.
 
@@ -104,7 +104,7 @@ def _annotations_place(folder: Path) -> _Place | None:
 
 
 def _split_places(folder: Path) -> dict[str, _Place]:
-    """Folders of a split each that hold xml, by the name of the split; empty without one that trains."""
+    """One folder per split that holds xml, by the name of the split; empty without one that trains."""
     places: dict[str, _Place] = {}
     for name in _names(folder, folders=True):
         split, child = SPLIT_NAMES.get(name.casefold()), folder / name
@@ -193,7 +193,7 @@ def _list_notes(
 
 
 def _from_folders(root: Path, places: Mapping[str, _Place]) -> Layout:
-    """Folders of a split each: without one that validates, test does, or else every fifth xml of train."""
+    """One folder per split: without one that validates, test does, or else every fifth xml of train."""
     second = next((name for name in ("val", "test") if name in places), None)
     if second is None:
         return _every_fifth(_folder_split(places["train"], root), str(places["train"].annotations))

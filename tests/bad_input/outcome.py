@@ -89,7 +89,7 @@ def _says(line: str, file: str, item: str, remedy: str) -> bool:
 
 
 def handled(arguments: Sequence[str | Path], *notes: str) -> Outcome:
-    """The command ends well, no number of it is nan or infinite, and stderr holds these notes, a line each, alone."""
+    """The command ends well, nothing in it is nan or infinite, and stderr holds these notes, one line per note, alone."""
     outcome = run(arguments)
     assert outcome.status == 0, outcome
     assert len(outcome.complaints) == len(notes), outcome.err

@@ -38,7 +38,6 @@ from freeanchor.data.coco import read_categories_file, read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.data.images import open_image
 from freeanchor.errors import CheckpointError, DataError
-from freeanchor.errors import DataError as AnalysisDataError
 
 CONTENT = small_content(3)
 FOUND = [
@@ -70,7 +69,7 @@ class Reader:
         path.write_bytes(data)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", RuntimeWarning)  # arithmetic on what is no number
+                warnings.simplefilter("error", RuntimeWarning)  # arithmetic on what is not a number
                 warnings.simplefilter("ignore", UserWarning)  # the notes
                 self.read(path)
         except self.error as error:
@@ -124,41 +123,25 @@ def _detections(path: Path) -> None:
 
 
 def _commands(path: Path) -> None:
-    """The whole way of a user: two commands on the file, no number of their answers nan or infinite."""
+    """The whole way of a user: two commands on the file, nothing in their answers nan or infinite."""
     good = path.with_name("good.json")
     good.write_bytes(json_bytes(CONTENT))
-    evaluate = ["evaluate", "--gt", good, "--detections", path, "--resamples", "2", "--per-category", "--json"]
-    recall = [
-        "nms-recall",
-        "--gt",
-        good,
-        "--candidates",
-        path,
-        "--resamples",
-        "2",
-        "--soft-nms",
-        "linear",
-        "gaussian",
-        "--json",
-    ]
+    common = ["--gt", good, "--resamples", "2", "--json"]
+    evaluate = ["evaluate", *common, "--detections", path, "--per-category"]
+    recall = ["nms-recall", *common, "--candidates", path, "--soft-nms", "linear", "gaussian"]
     for outcome in (run(evaluate), run(recall)):
         if outcome.status == 2:
             (line,) = outcome.complaints
-            raise AnalysisDataError(line)
+            raise DataError(line)
         for row in json.loads(outcome.out):
             assert all(value is None or isinstance(value, str) or np.isfinite(value) for value in row.values()), row
 
 
 def _split(path: Path) -> None:
     """Reading and checking agree: what has an error cannot be read, but for a split without objects."""
-    errors = [
-        problem for problem in check_folder(path.parent, splits=("val",), decode=False) if problem.severity == "error"
-    ]
-    errors = [
-        problem
-        for problem in errors
-        if problem.kind not in ("missing images", "unreadable images", "splits without objects")
-    ]
+    fine = ("missing images", "unreadable images", "splits without objects")
+    problems = check_folder(path.parent, splits=("val",), decode=False)
+    errors = [problem for problem in problems if problem.severity == "error" and problem.kind not in fine]
     assert all(str(problem).isprintable() for problem in errors)
     try:
         split = read_split(path.parent, "val")
@@ -233,13 +216,13 @@ def _table() -> bytes:
 
 
 _ALL = [
-    Reader(name="ground truth", file="gt.json", read=_ground_truth, error=AnalysisDataError, value=CONTENT),
-    Reader(name="detections", file="found.json", read=_detections, error=AnalysisDataError, value=FOUND),
+    Reader(name="ground truth", file="gt.json", read=_ground_truth, error=DataError, value=CONTENT),
+    Reader(name="detections", file="found.json", read=_detections, error=DataError, value=FOUND),
     Reader(
-        name="gzipped candidates", file="found.json.gz", read=_detections, error=AnalysisDataError, value=FOUND,
+        name="gzipped candidates", file="found.json.gz", read=_detections, error=DataError, value=FOUND,
         form=lambda value: gzip.compress(json_bytes(value), mtime=0),
     ),
-    Reader(name="commands", file="run.json", read=_commands, error=AnalysisDataError, value=FOUND),
+    Reader(name="commands", file="run.json", read=_commands, error=DataError, value=FOUND),
     Reader(name="data folder", file="images/../val.json", read=_split, error=DataError, value=CONTENT),
     Reader(name="categories", file="c.json", read=lambda p: assert_names(read_categories_file(p)), error=DataError, value=CONTENT),
     Reader(
@@ -254,7 +237,7 @@ _ALL = [
     ),
 ]  # fmt: skip
 if HAS_PYARROW:
-    _ALL.append(Reader(name="parquet", file="f.parquet", read=_detections, error=AnalysisDataError, good=_table))
+    _ALL.append(Reader(name="parquet", file="f.parquet", read=_detections, error=DataError, good=_table))
 READERS = {reader.name: reader for reader in _ALL}
 
 

@@ -32,7 +32,7 @@ def _both(item: str, remedy: str, other_item: str = "", other_remedy: str = "") 
 
 LISTS = "give it images, annotations, categories"
 WHOLE = "give it a whole number of its own"
-BOX = ("annotation 1:", "give [x, y, width, height]", "annotation 1 ", "mend or remove it")
+BOX = ("annotation 1:", "give [x, y, width, height]", "annotation 1 ", "fix or remove it")
 SIZE = "give width and height in whole pixels"
 REFUSED = {
     "an empty file": _both("not valid json", "fetch or write it again"),
@@ -50,7 +50,7 @@ REFUSED = {
     "annotations that are null": _both("annotations", LISTS, other_remedy="submit the detections there"),
     "no list of categories": _both("categories", LISTS, other_remedy="list every category"),
     "an empty list of categories": _both("categories", "at least one", other_remedy="list every category"),
-    "an annotation that is a list": _both("item 0", "see COCO's data format", other_remedy="mend or remove it"),
+    "an annotation that is a list": _both("item 0", "see COCO's data format", other_remedy="fix or remove it"),
     "two images of one id": _both("share the id 10", "give each its own", "image id 10", "an id of its own"),
     "two annotations of one id": _both("annotation 1", "give each its own", "annotation id 1", "an id of its own"),
     "two categories of one id": _both("share the id 9", "give each its own", "category id 9", "an id of its own"),
@@ -70,7 +70,7 @@ REFUSED = {
     "a box of three": _both(*BOX[:2], "row 0", "four numbers"),
     "a box of letters": _both(*BOX[:2], "row 0", "a number"),
     "no box": _both("annotation 1:", BOX[1], "annotation 1 ", other_remedy="add it"),
-    "an area of nan": _both("annotation 1", "give square pixels", "row 0", "mend it"),
+    "an area of nan": _both("annotation 1", "give square pixels", "row 0", "fix it"),
     "a crowd flag of letters": _both("annotation 1", "give 0, or 1", "row 0", "give 0, or 1"),
     "no annotations": _both("object", "nothing can be learned", "annotations", "evaluate on val2017"),
     "only crowds": Refusal(folder=("object", "nothing can be learned"), evaluate=None),
@@ -153,7 +153,7 @@ def test_evaluation_refuses_a_bad_json(name: str, folder: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name in HANDLED or not REFUSED[name].evaluate])
 def test_evaluation_handles_an_odd_json(name: str, folder: Path, tmp_path: Path) -> None:
-    """Perfect detections of what can be found have an AP of 1, and no number is nan; what is mended is said."""
+    """Perfect detections of what can be found have an AP of 1, and no number is nan; what is repaired is said."""
     path = _spoil(folder, name)
     objects = json.loads(path.read_text())["annotations"]
     if name == CROWD:

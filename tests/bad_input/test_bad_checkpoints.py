@@ -71,16 +71,18 @@ def test_a_good_checkpoint_detects(image: Path, tmp_path: Path) -> None:
     handled(_detect(_ours(tmp_path / "m.safetensors"), image))
 
 
-FILES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
-    "empty": (lambda whole: b"", "not a readable safetensors file", "truncated"),
-    "cut in its header": (lambda whole: whole[:500], "not a readable safetensors file", "truncated"),
-    "cut in its weights": (lambda whole: whole[:-1000], "not a readable safetensors file", "truncated"),
-    "longer than it says": (lambda whole: whole + bytes(100), "not a readable safetensors file", "truncated"),
-    "text": (lambda whole: b"hello, this is text", "not a readable safetensors file", "truncated"),
-    "a pickle": (lambda whole: pickle.dumps({"a": 1}), "not a readable safetensors file", "truncated"),
-    "a header as long as memory": (lambda whole: b"\xff" * 8 + whole[8:], "not a readable safetensors file", "truncated"),
-    "a header that is no json": (lambda whole: whole.replace(b'\\"model\\"', b'\\"model\\\\'), "header", "again"),
-}  # fmt: skip
+UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "cut in its header": lambda whole: whole[:500],
+    "cut in its weights": lambda whole: whole[:-1000],
+    "longer than it says": lambda whole: whole + bytes(100),
+    "text": lambda whole: b"hello, this is text",
+    "a pickle": lambda whole: pickle.dumps({"a": 1}),
+    "a header as long as memory": lambda whole: b"\xff" * 8 + whole[8:],
+}
+FILES = {name: (spoil, "not a readable safetensors file", "truncated") for name, spoil in UNREADABLE.items()} | {
+    "a header that is no json": (lambda whole: whole.replace(b'\\"model\\"', b'\\"model\\\\'), "header", "again")
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -161,17 +163,12 @@ def test_other_purposes_are_refused(image: Path, tmp_path: Path) -> None:
     """A training's state, and tensors of somebody else."""
     model, recipe = tiny_model(), tiny_recipe(FreeAnchorLoss())
     TrainingState(model, build_optimizer(model, recipe)).save(tmp_path / "state.safetensors", recipe)
-    refused(
-        tmp_path,
-        _detect(tmp_path / "state.safetensors", image),
-        "state.safetensors",
-        "not a detector's",
-        "training state",
-    )
     save_file({"weight": torch.zeros(2)}, tmp_path / "theirs.safetensors")
-    refused(
-        tmp_path, _detect(tmp_path / "theirs.safetensors", image), "theirs.safetensors", "not one of ours", "convert"
-    )
+    for name, item, remedy in (
+        ("state.safetensors", "not a detector's", "training state"),
+        ("theirs.safetensors", "not one of ours", "convert"),
+    ):
+        refused(tmp_path, _detect(tmp_path / name, image), name, item, remedy)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])
@@ -249,14 +246,8 @@ def test_categories_that_are_none_are_refused(content: Header, item: str, remedy
     """The json of a conversion is checked, and nothing written."""
     _foreign("good", tmp_path / "theirs.pth")
     (tmp_path / "categories.json").write_text(json.dumps(content))
-    command = [
-        "convert",
-        "--from",
-        "torchvision",
-        "--categories",
-        tmp_path / "categories.json",
-        tmp_path / "theirs.pth",
-    ]
+    categories, theirs = tmp_path / "categories.json", tmp_path / "theirs.pth"
+    command = ["convert", "--from", "torchvision", "--categories", categories, theirs]
     refused(tmp_path, [*command, tmp_path / "ours.safetensors"], "categories.json", item, remedy)
 
 

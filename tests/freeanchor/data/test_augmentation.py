@@ -118,24 +118,24 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
         _stream(empty)
 
 
-def _with_aspects(split: Split, upright: int) -> Split:
-    """The split's first image under ten ids, `upright` of them standing."""
+def _with_aspects(split: Split, portrait: int) -> Split:
+    """The split's first image under ten ids, `portrait` of them portrait."""
     first = split.images[0]
     turned = {"width": first.height, "height": first.width}
-    images = [replace(first, image_id=number, **(turned if number < upright else {})) for number in range(10)]
+    images = [replace(first, image_id=number, **(turned if number < portrait else {})) for number in range(10)]
     return replace(split, images=tuple(images))
 
 
-@pytest.mark.parametrize(("upright", "size", "length"), [(3, 2, 12), (4, 2, 10), (1, 4, 16), (0, 3, 12), (10, 5, 10)])
-def test_groups_are_of_one_aspect(split: Split, upright: int, size: int, length: int) -> None:
-    """Every group is upright or lying, every image comes in every epoch, and only what fills a group comes twice."""
-    stream = TrainingStream(_with_aspects(split, upright), INPUTS, AugmentConfig(), 0, aspect_group=size)
+@pytest.mark.parametrize(("portrait", "size", "length"), [(3, 2, 12), (4, 2, 10), (1, 4, 16), (0, 3, 12), (10, 5, 10)])
+def test_groups_are_of_one_aspect(split: Split, portrait: int, size: int, length: int) -> None:
+    """Every group is portrait or landscape, every image comes in every epoch, and only what fills a group comes twice."""
+    stream = TrainingStream(_with_aspects(split, portrait), INPUTS, AugmentConfig(), 0, aspect_group=size)
     assert stream.epoch_length == length
     orders = []
     for epoch in (0, 1):
         order = [stream.images[place].image_id for place in stream._order(epoch)]
         groups = [order[first : first + size] for first in range(0, length, size)]
-        assert all(len({image_id < upright for image_id in group}) == 1 for group in groups)
+        assert all(len({image_id < portrait for image_id in group}) == 1 for group in groups)
         assert set(order) == set(range(10))
         orders.append(order)
     assert orders[0] != orders[1]

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.coco_folder import annotation, small_content, write_folder
 from PIL import Image
+from tiny import image_record
 
-from freeanchor.data.coco import ImageRecord, InputConfig, collate, load_sample, normalise, read_categories, read_split
+from freeanchor.data.coco import InputConfig, collate, load_sample, normalise, read_categories, read_split
 from freeanchor.data.images import open_image, resized_size
 
 CONTENT = {
@@ -30,18 +31,6 @@ CONTENT = {
     ],
     "categories": [{"id": 9, "name": "bar"}, {"id": 2, "name": "dot"}, {"id": 5, "name": "box"}],
 }
-
-
-def _image(path: Path, boxes: list[list[float]], size: tuple[int, int]) -> ImageRecord:
-    return ImageRecord(
-        image_id=1,
-        path=path,
-        width=size[0],
-        height=size[1],
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.arange(len(boxes)),
-        annotation_ids=torch.arange(len(boxes)),
-    )
 
 
 @pytest.mark.parametrize("layout", ["flat", "coco"])
@@ -126,7 +115,7 @@ def test_boxes_follow_their_image(tmp_path: Path) -> None:
     pixels = np.zeros((40, 80, 3), dtype=np.uint8)
     pixels[10:20, 50:70] = 255
     Image.fromarray(pixels).save(tmp_path / "p.png")
-    image = _image(tmp_path / "p.png", [[50, 10, 70, 20]], (80, 40))
+    image = image_record(tmp_path / "p.png", (80, 40), [[50, 10, 70, 20]])
     inputs = InputConfig(short_side=120, max_long_side=1000, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
     for flip in (False, True):
         sample = load_sample(image, inputs, flip=flip)
@@ -141,7 +130,7 @@ def test_flipping_twice_is_no_flip(tmp_path: Path) -> None:
     size = (50, 30)
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
     pixels.save(tmp_path / "p.png")
-    image = _image(tmp_path / "p.png", [[0, 0, 10, 30], [20.5, 3, 50, 9]], size)
+    image = image_record(tmp_path / "p.png", size, [[0, 0, 10, 30], [20.5, 3, 50, 9]])
     plain, flipped = (load_sample(image, InputConfig(short_side=48), flip=flip) for flip in (False, True))
     assert torch.equal(plain.image, flipped.image.flip(2))
     mirrored = plain.image.shape[2] - flipped.boxes[:, [2, 0]]
@@ -153,7 +142,7 @@ def test_flipping_twice_is_no_flip(tmp_path: Path) -> None:
 def test_a_sample_can_have_a_short_side_of_its_own(tmp_path: Path) -> None:
     """Scale jitter gives the short side; the longest allowed side stays that of the configuration (FACTS A3)."""
     Image.new("RGB", (60, 40)).save(tmp_path / "p.png")
-    image = _image(tmp_path / "p.png", [[0, 0, 60, 40]], (60, 40))
+    image = image_record(tmp_path / "p.png", (60, 40), [[0, 0, 60, 40]])
     inputs = InputConfig(short_side=40, max_long_side=75)
     assert load_sample(image, inputs, short_side=20).image.shape == (3, 20, 30)
     limited = load_sample(image, inputs, short_side=80)
@@ -166,7 +155,7 @@ def test_batches_are_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> Non
     samples = []
     for number, size in enumerate([(40, 70), (33, 20), (32, 64)]):
         Image.new("RGB", size, (200, 10, 90)).save(tmp_path / f"{number}.png")
-        image = _image(tmp_path / f"{number}.png", [[1, 2, 3, 4]] * number, size)
+        image = image_record(tmp_path / f"{number}.png", size, [[1, 2, 3, 4]] * number)
         samples.append(load_sample(image, InputConfig(short_side=min(size), max_long_side=1000)))
     batch = collate(samples)
     assert batch.images.shape == (3, 3, 96, 64)
@@ -180,7 +169,7 @@ def test_batches_are_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> Non
 def test_sides_that_are_multiples_already_get_no_padding(tmp_path: Path) -> None:
     """An image of 64 by 32 pixels stays as it is."""
     Image.new("RGB", (64, 32)).save(tmp_path / "p.png")
-    sample = load_sample(_image(tmp_path / "p.png", [], (64, 32)), InputConfig(short_side=32))
+    sample = load_sample(image_record(tmp_path / "p.png", (64, 32), []), InputConfig(short_side=32))
     assert collate([sample]).images.shape == (1, 3, 32, 64)
 
 

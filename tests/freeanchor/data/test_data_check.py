@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from oracles.coco_folder import annotation, small_content, write_folder
+from oracles.mutations import json_bytes, mutate_json
 from PIL import Image
 
-from freeanchor.data.coco import InputConfig, load_sample, read_split
+from freeanchor.data.coco import InputConfig, load_sample, read_categories, read_split
 from freeanchor.data.folder_check import check_folder, report_folder
 from freeanchor.errors import DataError, Problem
 
@@ -119,7 +120,16 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
     ),
     "no objects": (drop_objects, "error", "splits without objects", "no object"),
     "nothing but crowds": (lambda c: [item.update(iscrowd=1) for item in c["annotations"]], "error", "splits without objects", "no object"),
+    "no image of an annotation": (drop_in(BOX, "image_id"), "error", "annotations of unknown images", "None"),
+    "no category of an annotation": (drop_in(BOX, "category_id"), "error", "annotations of unknown categories", "None"),
+    "no id of a category": (drop_in("categories", "id"), "error", "bad ids of categories", "no id"),
+    "images that are names": (lambda c: c.update(images=["a.png"]), "error", "items that are no objects", "item 0 of images"),
     "no images": (lambda c: c.pop("images"), "error", "missing lists", "'images'"),
+    "no annotations": (lambda c: c.pop("annotations"), "error", "missing lists", "'annotations'"),
+    "no categories": (lambda c: c.pop("categories"), "error", "missing lists", "'categories'"),
+    "images in an object": (lambda c: c.update(images={"1": "a.png"}), "error", "missing lists", "'images'"),
+    "an empty list of images": (lambda c: c.update(images=[]), "error", "empty lists", "lists no images"),
+    "an empty list of categories": (lambda c: c.update(categories=[]), "error", "empty lists", "lists no categories"),
     "annotations of null": (lambda c: c.update(annotations=None), "error", "missing lists", "'annotations'"),
     "categories in an object": (lambda c: c.update(categories={"1": "a"}), "error", "missing lists", "'categories'"),
 }  # fmt: skip
@@ -141,7 +151,10 @@ def test_nothing_is_wrong_with_a_good_folder(tmp_path: Path, layout: str) -> Non
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_found(tmp_path: Path, name: str) -> None:
-    """With its severity, in its file, in one line with a remedy; all else that is told follows from it."""
+    """With its severity, in its file, in one line with a remedy; all else that is told follows from it.
+
+    Where an error is found, the report says that the folder cannot be used, and reading it stops with an error's line.
+    """
     change, severity, kind, word = FAULTS[name]
     problems = problems_of(good_folder(tmp_path), change)
     found = [problem for problem in problems if problem.kind == kind]
@@ -152,16 +165,17 @@ def test_each_fault_is_found(tmp_path: Path, name: str) -> None:
     for problem in problems:
         assert "\n" not in str(problem)
         assert ";" in str(problem)
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_the_report_says_whether_a_folder_can_be_used(tmp_path: Path, name: str) -> None:
-    """It cannot where an error is found; the lines hold the problem."""
-    problems = problems_of(good_folder(tmp_path), FAULTS[name][0])
     lines, is_usable = report_folder(tmp_path)
     assert is_usable == all(problem.severity == "warning" for problem in problems)
     assert str(problems[0]) in lines
     assert ("fine" in lines[-1]) == all(p.severity == "warning" for p in problems if p.where.startswith("val.json"))
+    if severity == "warning" or kind == "splits without objects":
+        read_split(tmp_path, "val")
+        return
+    for read in (read_split, read_categories) if "categor" in kind and "annotation" not in kind else (read_split,):
+        with pytest.raises(DataError, match=r"val\.json[^\n]*; [^\n]*$") as error:
+            read(tmp_path, "val")
+        assert "\n" not in str(error.value)
 
 
 def test_everything_is_listed_at_once(tmp_path: Path) -> None:
@@ -186,30 +200,11 @@ def test_everything_is_listed_at_once(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in lines[:-2]] == sorted(line.split(":")[0] for line in lines[:-2])
 
 
-JUNK = (None, True, -1, 0, 3, 2.5, NAN, 1e400, 10**30, "", "a", "..", "/x", "\n\ud800", [], [1], {}, {"id": 1})
-
-
-def _nodes(value: Any) -> list[tuple[Any, Any]]:
-    """Every place in a json value: (container, key)."""
-    items = (
-        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
-    )
-    return [(value, key) for key, _ in items] + [node for _, inner in items for node in _nodes(inner)]
-
-
 @pytest.mark.parametrize("seed", range(150))
 def test_whatever_the_json_holds(tmp_path: Path, seed: int) -> None:
     """Junk in any place is never an exception; a folder without an error can be read, and its images loaded."""
-    generator = random.Random(seed)
-    content = good_content()
-    write_folder(tmp_path, "val", content)
-    for _ in range(generator.choice([1, 1, 2, 5])):
-        container, key = generator.choice(_nodes(content))
-        if generator.random() < 0.2:
-            del container[key]
-        else:
-            container[key] = copy.deepcopy(generator.choice(JUNK))
-    (tmp_path / "val.json").write_text(json.dumps(content))
+    write_folder(tmp_path, "val", good_content())
+    (tmp_path / "val.json").write_bytes(json_bytes(mutate_json(good_content(), random.Random(seed))))
     problems = check_folder(tmp_path, splits=("val",))
     assert all(str(problem).isprintable() for problem in problems)
     try:
@@ -237,7 +232,7 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
         assert not is_usable
 
 
-def test_a_image_of_another_split_s_name(tmp_path: Path) -> None:
+def test_an_image_of_another_split_s_name(tmp_path: Path) -> None:
     """An image that is learned from and tested on is warned of."""
     good_folder(tmp_path)
     Image.new("RGB", (64, 64)).save(tmp_path / "images" / "train-p0.png")

@@ -33,19 +33,15 @@ def test_a_good_image(tmp_path: Path) -> None:
     assert _found(tmp_path) == _found(tmp_path, decode=False) == []
 
 
-def test_a_missing_image(tmp_path: Path) -> None:
-    """It is an error."""
-    assert _found(tmp_path) == [("error", "missing images")]
-
-
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0" + bytes(40)])
 def test_a_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
-    """It is found by its header alone."""
+    """It is found by its header alone, and is missing where it is not there."""
+    assert _found(tmp_path) == [("error", "missing images")]
     (tmp_path / "a.jpg").write_bytes(content)
     assert _found(tmp_path, decode=False) == [("error", "unreadable images")]
 
 
-def test_a_folder_in_place_of_a_image(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_an_image(tmp_path: Path) -> None:
     """It is unreadable, as is an image under a name that passes through a file."""
     (tmp_path / "a.jpg").mkdir()
     assert _found(tmp_path) == [("error", "unreadable images")]
@@ -62,7 +58,7 @@ def test_a_truncated_image_shows_when_decoded(tmp_path: Path) -> None:
     assert _found(tmp_path) == [("error", "unreadable images")]
 
 
-def test_a_image_of_another_size(tmp_path: Path) -> None:
+def test_an_image_of_another_size(tmp_path: Path) -> None:
     """Both sizes are told; one that the json does not give cannot differ."""
     _saved(tmp_path, size=(30, 40))
     (problem,) = image_problems([ENTRY], tmp_path, decode=False)
@@ -72,7 +68,7 @@ def test_a_image_of_another_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 3, 6])
-def test_a_image_turned_by_a_flag(tmp_path: Path, orientation: int) -> None:
+def test_an_image_turned_by_a_flag(tmp_path: Path, orientation: int) -> None:
     """It is read as stored, which is a warning unless the flag says upright."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -80,7 +76,7 @@ def test_a_image_turned_by_a_flag(tmp_path: Path, orientation: int) -> None:
     assert _found(tmp_path) == ([("warning", "images turned by a flag")] if orientation > 1 else [])
 
 
-def test_a_image_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Pillow refuses as a bomb is unreadable; what it only remarks on is read, without a word."""
     _saved(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -145,7 +141,7 @@ def test_categories_that_differ(tmp_path: Path) -> None:
     assert "2 is 'dot' in train, 'DOT' in val" in problem.what
 
 
-def test_a_image_listed_twice(tmp_path: Path) -> None:
+def test_an_image_listed_twice(tmp_path: Path) -> None:
     """Both entries are warned of, however the name is spelt, and its file is looked at once."""
     content = small_content(2)
     content["images"][1]["file_name"] = "./p0.png"
@@ -159,12 +155,12 @@ def test_a_image_listed_twice(tmp_path: Path) -> None:
 def test_problems_are_cut_short_by_kind() -> None:
     """Errors come first; of each kind five are shown, with the number of the others."""
     problems = [
-        Problem(severity=severity, kind=kind, where=f"a {i}", what="is bad", remedy="mend it")
+        Problem(severity=severity, kind=kind, where=f"a {i}", what="is bad", remedy="fix it")
         for severity, kind, count in (("warning", "dust", 2), ("error", "holes", 1239))
         for i in range(count)
     ]
     lines = problem_lines(problems)
-    assert lines[0] == "error: a 0: is bad; mend it"
+    assert lines[0] == "error: a 0: is bad; fix it"
     assert lines[5] == "error: … and 1,234 more of this kind: holes"
     assert [line[:7] for line in lines[6:]] == ["warning"] * 2
 

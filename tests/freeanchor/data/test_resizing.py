@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import image_record
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from freeanchor.data.coco import ImageRecord, InputConfig, load_sample, normalise
@@ -44,18 +45,8 @@ def _pattern(height: int, width: int) -> np.ndarray:
 
 
 def _image(tmp_path: Path, width: int, height: int) -> ImageRecord:
-    path = tmp_path / "p.png"
-    Image.fromarray(_pattern(height, width)).save(path)
-    nothing = torch.zeros(0, dtype=torch.int64)
-    return ImageRecord(
-        image_id=1,
-        path=path,
-        width=width,
-        height=height,
-        boxes=torch.zeros(0, 4),
-        labels=nothing,
-        annotation_ids=nothing,
-    )
+    Image.fromarray(_pattern(height, width)).save(tmp_path / "p.png")
+    return image_record(tmp_path / "p.png", (width, height))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -111,7 +102,7 @@ def test_the_others_resize_with_pillow(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RESIZE_RULES)
-def test_a_image_of_the_right_size_stays_as_it_is(rule: str) -> None:
+def test_an_image_of_the_right_size_stays_as_it_is(rule: str) -> None:
     """No rule touches a pixel then."""
     pattern = _pattern(20, 30)
     found = resize_pixels(Image.fromarray(pattern), (30, 20), rule)

@@ -88,7 +88,7 @@ def test_the_official_layout(tmp_path: Path) -> None:
 
 
 def test_the_summary_is_said(tmp_path: Path) -> None:
-    """What is returned is what is said, a line each."""
+    """What is returned is what is said, one line each."""
     said: list[str] = []
     summary = convert_voc(small_official(tmp_path / "voc"), tmp_path / "out", say=said.append)
     assert said == summary.lines()
@@ -199,7 +199,7 @@ def test_objects_outside_are_left_out(tmp_path: Path) -> None:
 
 
 def test_difficult_objects_are_crowd_regions(tmp_path: Path) -> None:
-    """They are in the json, for evaluation to pardon, and no targets of training; only a flag of 1 counts."""
+    """They are in the json, for evaluation to ignore, and no targets of training; only a flag of 1 counts."""
     flags = ("1", "0", None, "", "Unspecified", " true ")
     summary, val = one_image(tmp_path, *(voc_object(box=(3, 4, 10 + i, 12), difficult=f) for i, f in enumerate(flags)))
     assert [item["iscrowd"] for item in val["annotations"]] == [1, 0, 0, 0, 0, 1]
