@@ -1,4 +1,4 @@
-"""Train a torchvision RetinaNet by FreeAnchor's loss on drawn scenes, and print AP before and after.
+"""Train a torchvision RetinaNet by FreeAnchor's loss on synthetic scenes, and print AP before and after.
 
     .venv/bin/python examples/torchvision_free_anchor.py              # a minute or two on one CPU core
     .venv/bin/python examples/torchvision_free_anchor.py --steps 2000 --data DIR   # train.json, val.json, images/
@@ -106,7 +106,9 @@ def main() -> None:
     """Draw the data where it is missing, train, and print AP before and after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=500, help="steps of 8 images (default: 500)")
-    parser.add_argument("--data", type=Path, default=Path("data/shapes-example"), help="drawn where it is not there")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/shapes-example"), help="a data set, written where there is none"
+    )
     arguments = parser.parse_args()
     if not arguments.data.exists():
         write_shapes(EASY, arguments.data)

@@ -56,7 +56,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """Predictions for a batch: logits [B, A, K], deltas [B, A, 4], anchors [A, 4], anchors a level (L numbers)."""
+    """Predictions for a batch: logits [B, A, K], deltas [B, A, 4], anchors [A, 4], anchors per level (L numbers)."""
 
     logits: Tensor
     deltas: Tensor

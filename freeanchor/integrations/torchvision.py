@@ -1,7 +1,5 @@
 """FreeAnchor in torchvision's RetinaNet: the loss changes, the detector around it stays.
 
-Not here: a detector of our own (`freeanchor.model`), and the conversion of torchvision's weight files into it.
-
     model = use_free_anchor(torchvision.models.detection.retinanet_resnet50_fpn(num_classes=3))
     terms = model(images, targets)            # training: {"positive": …, "negative": …}; minimise their sum
     detections = model.eval()(images)         # boxes, scores and labels, as torchvision gives them
@@ -27,7 +25,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from freeanchor.boxes import DELTA_WEIGHTS
-from freeanchor.losses.focal import Terms
+from freeanchor.losses.focal import Terms, widen
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
 TORCHVISION_PRIOR = 0.01  # of its RetinaNetClassificationHead
@@ -51,11 +49,10 @@ class TorchvisionLoss:
 
         Raises ValueError where a label is no slot of the head, or where the images differ in their anchors.
         """
-        deltas = head_outputs["bbox_regression"]
-        wide = deltas.to(torch.promote_types(deltas.dtype, torch.float32))
+        deltas = widen(head_outputs["bbox_regression"])
         return self.loss(
             head_outputs["cls_logits"],
-            wide * wide.new_tensor(self.delta_scale),
+            deltas * deltas.new_tensor(self.delta_scale),
             _shared_anchors(anchors),
             [target["boxes"] for target in targets],
             [target["labels"] for target in targets],
@@ -100,7 +97,7 @@ class AutocastAnchorGenerator(AnchorGenerator):
     """torchvision's anchors, in float32 where autocast makes the features narrower.
 
     torchvision's own take the features' precision, and keep it: bfloat16 rounds coordinates above 256 px to even
-    pixels, above 512 to multiples of 4, and the loss would see other anchors than a test in float32. Not mended here:
+    pixels, above 512 to multiples of 4, and the loss would see other anchors than a test in float32. What stays:
     torchvision decodes detections in the precision of the head, so test outside bfloat16 autocast.
     """
 
@@ -110,7 +107,7 @@ class AutocastAnchorGenerator(AnchorGenerator):
 
 
 def _shared_anchors(anchors: list[Tensor]) -> Tensor:
-    """The anchors [A, 4] that all images of a batch have; torchvision lists them once an image."""
+    """The anchors [A, 4] that all images of a batch have; torchvision lists them for each image."""
     for image, others in enumerate(anchors[1:], start=1):
         if not torch.equal(others, anchors[0]):
             raise ValueError(

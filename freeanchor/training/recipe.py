@@ -84,7 +84,7 @@ class TrainConfig:
 
     @property
     def aspect_group(self) -> int:
-        """How many images in a row share their aspect: those of a group, or 1 where any may meet."""
+        """How many images in succession share their aspect: those of a group, or 1 where any may meet."""
         return (self.group_size or self.batch_size) if self.aspect_groups else 1
 
     def fitting_processes(self) -> list[int]:
@@ -113,7 +113,7 @@ class TrainConfig:
         )
 
     def share(self, num_processes: int) -> tuple[int, int]:
-        """(groups, images a group) of one of `num_processes` in every step; TrainingError where it does not divide.
+        """(groups, images per group) of one of `num_processes` in every step; TrainingError where it does not divide.
 
         Without a `group_size` the batch is one group whose parts lie on all processes.
         """

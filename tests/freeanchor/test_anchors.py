@@ -44,7 +44,7 @@ def test_exact_shapes_of_the_finest_level() -> None:
 
 @pytest.mark.parametrize("geometry", ["exact", "legacy"])
 def test_cell_anchors_are_centred_and_nine(geometry: str) -> None:
-    """A cell has nine anchors a level, each centred at 0."""
+    """A cell has nine anchors on each level, each centred at 0."""
     for anchors in cell_anchors(AnchorConfig(geometry=geometry)):
         assert anchors.shape == (9, 4)
         torch.testing.assert_close(anchors[:, :2], -anchors[:, 2:], rtol=1e-6, atol=1e-6)
@@ -93,7 +93,7 @@ def test_strides_do_not_depend_on_the_grid() -> None:
 
 
 def test_other_shapes_can_be_configured() -> None:
-    """Octaves and ratios of one's own give as many anchors a cell as their product."""
+    """Octaves and ratios of one's own give as many anchors per cell as their product."""
     config = replace(AnchorConfig(), num_octaves=2, ratios=(0.25, 0.5, 1.0, 2.0, 4.0))
     assert [len(anchors) for anchors in cell_anchors(config)] == [10] * 5
 

@@ -52,7 +52,7 @@ def _record(model: nn.Module, module: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 
 def test_predictions_cover_every_anchor() -> None:
-    """Logits, deltas and anchors have one row for each of nine anchors a cell, level after level."""
+    """Logits, deltas and anchors have one row for each of nine anchors per cell, level after level."""
     output = _model()(_images())
     level_sizes = tuple(9 * rows * columns for rows, columns in GRIDS)
     assert output.level_sizes == level_sizes

@@ -121,7 +121,7 @@ def test_a_file_of_another_network_is_refused_by_names(tmp_path: Path) -> None:
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
-    """One tensor less is not passed over, though timm itself would."""
+    """One missing tensor is not passed over, though timm itself would."""
     path = weights_file(tmp_path / "w.safetensors", LITE)
     tensors = read_backbone(path)
     del tensors["blocks.3.1.conv_dw.weight"]

@@ -254,7 +254,7 @@ def test_arguments_and_the_loss_stay_as_they_are() -> None:
         ({"gt_labels": [torch.tensor([0])]}, "3 gt_boxes and 1 gt_labels"),
         ({"gt_boxes": [torch.tensor([[0.0, 0, 5, 5], [4, 4, 4, 9], [3, 3, 9, 9]])]}, "without width or height"),
     ],
-    ids=["pictures", "label", "negative", "pairs", "area"],
+    ids=["images", "label", "negative", "pairs", "area"],
 )
 def test_ground_truth_that_makes_no_sense_is_refused(change: dict, words: str) -> None:
     """Labels that are no class, boxes without label or area: an error in one line, not the last class and not inf."""
