@@ -28,9 +28,7 @@ BACKBONE_FILES = {
         Download(url=f"{_TORCHVISION}/resnet50-0676ba61.pth", name="resnet50-0676ba61.pth", sha256="0676ba61"),
         Download(url=f"{_TORCHVISION}/resnet101-63fe2227.pth", name="resnet101-63fe2227.pth", sha256="63fe2227"),
         Download(
-            url=f"{_OPENMMLAB}/resnext101_64x4d-ee2c6f71.pth",
-            name="resnext101_64x4d-ee2c6f71.pth",
-            sha256="ee2c6f71",
+            url=f"{_OPENMMLAB}/resnext101_64x4d-ee2c6f71.pth", name="resnext101_64x4d-ee2c6f71.pth", sha256="ee2c6f71"
         ),
         Download(url=f"{_DETECTRON}/MSRA/R-50.pkl", name="MSRA-R-50.pkl"),
         Download(url=f"{_DETECTRON}/MSRA/R-101.pkl", name="MSRA-R-101.pkl"),

@@ -5,10 +5,7 @@ import pytest
 from experiments.registry.published import AP_FAMILY, NMS_RECALL, SOURCES, TABLE_3_ROWS, published
 
 R50, R101, X101, HOURGLASS = "ResNet-50", "ResNet-101", "ResNeXt-101", "Hourglass-104"
-NR = {
-    "RetinaNet": (81.8, 98.3, 95.7, 87.0, 71.8, 51.3),
-    "FreeAnchor": (83.8, 99.2, 97.5, 89.5, 74.3, 53.1),
-}
+NR = {"RetinaNet": (81.8, 98.3, 95.7, 87.0, 71.8, 51.3), "FreeAnchor": (83.8, 99.2, 97.5, 89.5, 74.3, 53.1)}
 AP = {  # AP, AP50, AP75, APS, APM, APL, hours on eight V100
     ("FreeAnchor", R50): (38.7, 57.3, 41.6, 20.2, 41.3, 50.1, 5.27),
     ("FreeAnchor", R101): (40.9, 59.9, 43.8, 21.7, 43.8, 53.0, 7.26),
