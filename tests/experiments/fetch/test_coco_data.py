@@ -197,7 +197,7 @@ def test_a_disk_that_fills_up_while_unpacking(
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from experiments import archive
+from experiments.fetch import coco as archive
 real = archive._extract
 def slow(bundle, member, hidden):
     real(bundle, member, hidden)
