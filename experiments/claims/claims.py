@@ -94,6 +94,11 @@ class Claim:
         """The rule in words, in points where its unit is."""
         return self.rule.text(100 if self.unit == "points" else 1)
 
+    def head(self) -> dict[str, str]:
+        """What all rows of a csv say of it, by column."""
+        texts = {"id": self.id, "section": self.section, "claim": self.wording, "paper": self.paper, "test": self.test}
+        return {**texts, "rule": self.rule_text, "unit": self.unit}
+
 
 def _gain(metric: str, backbone: int = 0) -> Callable[[Evidence], Parts]:
     """FreeAnchor minus RetinaNet in one metric, on the first or the second backbone."""
