@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--precision", default="float32", help="of the network (default: float32)")
     parser.add_argument("--repetitions", type=int, default=5, help="of what is timed (default: 5)")
-    parser.add_argument("--gt", type=Path, help="COCO json whose objects the evaluation is timed on (default: drawn)")
+    parser.add_argument("--gt", type=Path, help="COCO json whose objects the evaluation is timed on (default: made up)")
     options = parser.parse_args(arguments)
     if unknown := set(options.only.split(",")) - set(SUBJECTS):
         parser.error(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")

@@ -48,6 +48,8 @@ from freeanchor.training.step import training_step
 
 HEIGHT, WIDTH = 800, 1344  # 800 x 1333, padded to a multiple of 32: 201,600 anchors
 NUM_OBJECTS = 7  # COCO's average
+NUM_CLASSES = 80
+PARTS = ("data", "network", "loss", "optimizer")
 BACKBONES = {"r50": "", "r101": "", "x101": "-2x"}  # key -> suffix of the run that has it
 
 
@@ -64,14 +66,14 @@ def step_training(detector: str, key: str) -> Training:
     return replace(training, detector=detector, model=model, recipe=replace(training.recipe, loss=other.recipe.loss))
 
 
-def make_batch(num_images: int, num_classes: int) -> Batch:
+def make_batch(num_images: int) -> Batch:
     """Noise of full size with a few objects each."""
     generator = torch.Generator().manual_seed(0)
     samples = []
     for number in range(num_images):
         corner = torch.rand(NUM_OBJECTS, 2, generator=generator) * torch.tensor([WIDTH * 0.7, HEIGHT * 0.7])
         boxes = torch.cat([corner, corner + 40 + 150 * torch.rand(NUM_OBJECTS, 2, generator=generator)], dim=1)
-        labels = torch.randint(num_classes, (NUM_OBJECTS,), generator=generator)
+        labels = torch.randint(NUM_CLASSES, (NUM_OBJECTS,), generator=generator)
         record = ImageRecord(
             image_id=number, path=Path("noise"), width=WIDTH, height=HEIGHT, boxes=boxes, labels=labels,
             annotation_ids=labels,
@@ -88,6 +90,101 @@ def tame(model: nn.Module) -> None:
             module.bn3.weight.data.fill_(0.1)
 
 
+def bench_step(runtime: Runtime, repetitions: int, num_images: int = 1, key: str = "r50") -> list[BenchRow]:
+    """FreeAnchor over RetinaNet, and both over torchvision's, a step at 800x1344 with seven objects per image."""
+    batch = make_batch(num_images)
+    calls = {detector: _our_step(detector, key, batch, runtime) for detector in ("FreeAnchor", "RetinaNet")}
+    calls["torchvision's retinanet_resnet50_fpn"] = _torchvision_step(batch, runtime)
+    seconds = medians(calls, repetitions, runtime.device)
+    precision = str(runtime.dtype).removeprefix("torch.")
+    what = f"ResNet-50, {num_images} image(s) of 800x1344, {precision}"
+    pairs = [("FreeAnchor", "RetinaNet", 1.0), *((ours, list(calls)[2], 0.9) for ours in ("FreeAnchor", "RetinaNet"))]
+    return [
+        BenchRow(subject="training step", what=f"{what}: {ours}", unit="s", ours=seconds[ours], peer=peer,
+                 theirs=seconds[peer], aim=aim, repetitions=repetitions)
+        for ours, peer, aim in pairs
+    ]  # fmt: skip
+
+
+def _our_step(detector: str, key: str, batch: Batch, runtime: Runtime) -> Callable[[], object]:
+    training = step_training(detector, key)
+    state = start(training.model, training.recipe, runtime)
+    tame(state.model)
+    return lambda: training_step(state, [batch], training.recipe, runtime)
+
+
+def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], None]:
+    """A step of torchvision's detector with the same optimizer, from images in [0, 1]."""
+    # as `retinanet_resnet50_fpn` builds it around pretrained weights: batch norm, the stem and layer1 frozen
+    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(2048, 256)}
+    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3, **levels)
+    model = RetinaNet(body, NUM_CLASSES)
+    model = model.to(runtime.device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-5, momentum=0.9, weight_decay=1e-4)
+    images = [image.sigmoid().to(runtime.device) for image in batch.images]
+    targets = [
+        {"boxes": boxes.to(runtime.device), "labels": labels.to(runtime.device)}
+        for boxes, labels in zip(batch.gt_boxes, batch.gt_labels, strict=True)
+    ]
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with runtime.autocast():
+            losses = model(images, targets)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def bench_shapes_step(runtime: Runtime, repetitions: int) -> list[BenchRow]:
+    """Images a second of FreeAnchor's small training on `shapes`, and the share of each part of a step."""
+    training = build_profile("shapes").evaluations["freeanchor-small-s0"].training
+    assert isinstance(training, Training)
+    recipe, size = training.recipe, training.recipe.batch_size
+    with TemporaryDirectory() as folder:
+        write_shapes(ShapesConfig(num_train=4 * size, num_val=1), Path(folder))
+        split = read_split(Path(folder), "train")
+        stream = TrainingStream(split, training.inputs, recipe.augment, recipe.seed, recipe.aspect_group)
+        state = start(training.model, recipe, runtime)
+        timings = []
+        for number in range(repetitions + 2):
+            positions = [(number * size + place) % (4 * size) for place in range(size)]
+            timings.append(_timed_parts(state, training, stream, positions, runtime))
+    seconds = {part: median([own[part] for own in timings[2:]]) for part in PARTS}
+    whole = sum(seconds.values())
+    what = f"shapes, small backbone, {size} images of {training.inputs.short_side} px"
+    share = ", ".join(f"{part} {seconds[part] / whole:.0%}" for part in PARTS)
+    row = partial(BenchRow, subject="shapes step", repetitions=repetitions)
+    rate = row(what=f"{what}: images per second", unit="1/s", ours=size / whole, note=share)
+    return [rate, *(row(what=f"{what}: {part}", unit="s", ours=seconds[part]) for part in PARTS)]
+
+
+def _timed_parts(
+    state: TrainingState, training: Training, stream: TrainingStream, positions: list[int], runtime: Runtime
+) -> dict[str, float]:
+    """Seconds of each part of one step; the network's and the loss's include their gradients."""
+    clock = time.perf_counter
+    begun = clock()
+    batch = collate([stream[position] for position in positions])
+    loaded = clock()
+    with runtime.autocast():
+        output = state.model(batch.images.to(memory_format=torch.channels_last))
+    logits, deltas = output.logits.detach().requires_grad_(), output.deltas.detach().requires_grad_()
+    seen = clock()
+    terms = training.recipe.loss(logits, deltas, output.anchors, batch.gt_boxes, batch.gt_labels)
+    torch.stack(list(terms.values())).sum().backward()
+    judged = clock()
+    torch.autograd.backward([output.logits, output.deltas], [logits.grad, deltas.grad])
+    learned = clock()
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    ended = clock()
+    network = seen - loaded + learned - judged
+    return dict(zip(PARTS, (loaded - begun, network, judged - seen, ended - learned), strict=True))
+
+
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -102,10 +199,9 @@ def measure_step(detector: str, key: str, num_images: int, runtime: Runtime, rep
     empty = _peak_bytes(device)
     state = start(training.model, training.recipe, runtime)
     tame(state.model)
-    batch = make_batch(num_images, training.model.num_classes)
-    seconds = interleaved(
-        {detector: lambda: training_step(state, [batch], training.recipe, runtime)}, repeats, runtime.device
-    )[detector]
+    batch = make_batch(num_images)
+    call = {detector: lambda: training_step(state, [batch], training.recipe, runtime)}
+    seconds = interleaved(call, repeats, runtime.device)[detector]
     middle = median(seconds)
     return {
         "detector": detector,
@@ -209,100 +305,3 @@ def _main() -> None:
 
 if __name__ == "__main__":
     _main()
-NUM_CLASSES = 80
-PARTS = ("data", "network", "loss", "optimizer")
-
-
-def bench_step(runtime: Runtime, repetitions: int, num_images: int = 1, key: str = "r50") -> list[BenchRow]:
-    """FreeAnchor over RetinaNet, and both over torchvision's, a step at 800x1344 with seven objects per image."""
-    batch = make_batch(num_images, NUM_CLASSES)
-    calls = {detector: _our_step(detector, key, batch, runtime) for detector in ("FreeAnchor", "RetinaNet")}
-    calls["torchvision's retinanet_resnet50_fpn"] = _torchvision_step(batch, runtime)
-    seconds = medians(calls, repetitions, runtime.device)
-    precision = str(runtime.dtype).removeprefix("torch.")
-    what = f"ResNet-50, {num_images} image(s) of 800x1344, {precision}"
-    pairs = [("FreeAnchor", "RetinaNet", 1.0), *((ours, list(calls)[2], 0.9) for ours in ("FreeAnchor", "RetinaNet"))]
-    return [
-        BenchRow(subject="training step", what=f"{what}: {ours}", unit="s", ours=seconds[ours], peer=peer,
-                 theirs=seconds[peer], aim=aim, repetitions=repetitions)
-        for ours, peer, aim in pairs
-    ]  # fmt: skip
-
-
-def _our_step(detector: str, key: str, batch: Batch, runtime: Runtime) -> Callable[[], object]:
-    training = step_training(detector, key)
-    state = start(training.model, training.recipe, runtime)
-    tame(state.model)
-    return lambda: training_step(state, [batch], training.recipe, runtime)
-
-
-def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], None]:
-    """A step of torchvision's detector with the same optimizer, from images in [0, 1]."""
-    # as `retinanet_resnet50_fpn` builds it around pretrained weights: batch norm, the stem and layer1 frozen
-    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(2048, 256)}
-    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3, **levels)
-    model = RetinaNet(body, NUM_CLASSES)
-    model = model.to(runtime.device).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=1e-5, momentum=0.9, weight_decay=1e-4)
-    images = [image.sigmoid().to(runtime.device) for image in batch.images]
-    targets = [
-        {"boxes": boxes.to(runtime.device), "labels": labels.to(runtime.device)}
-        for boxes, labels in zip(batch.gt_boxes, batch.gt_labels, strict=True)
-    ]
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with runtime.autocast():
-            losses = model(images, targets)
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-
-    return step
-
-
-def bench_shapes_step(runtime: Runtime, repetitions: int) -> list[BenchRow]:
-    """Images a second of FreeAnchor's small training on `shapes`, and the share of each part of a step."""
-    training = build_profile("shapes").evaluations["freeanchor-small-s0"].training
-    assert isinstance(training, Training)
-    recipe, size = training.recipe, training.recipe.batch_size
-    with TemporaryDirectory() as folder:
-        write_shapes(ShapesConfig(num_train=4 * size, num_val=1), Path(folder))
-        split = read_split(Path(folder), "train")
-        stream = TrainingStream(split, training.inputs, recipe.augment, recipe.seed, recipe.aspect_group)
-        state = start(training.model, recipe, runtime)
-        timings = []
-        for number in range(repetitions + 2):
-            positions = [(number * size + place) % (4 * size) for place in range(size)]
-            timings.append(_timed_parts(state, training, stream, positions, runtime))
-    seconds = {part: median([own[part] for own in timings[2:]]) for part in PARTS}
-    whole = sum(seconds.values())
-    what = f"shapes, small backbone, {size} images of {training.inputs.short_side} px"
-    share = ", ".join(f"{part} {seconds[part] / whole:.0%}" for part in PARTS)
-    row = partial(BenchRow, subject="shapes step", repetitions=repetitions)
-    rate = row(what=f"{what}: images per second", unit="1/s", ours=size / whole, note=share)
-    return [rate, *(row(what=f"{what}: {part}", unit="s", ours=seconds[part]) for part in PARTS)]
-
-
-def _timed_parts(
-    state: TrainingState, training: Training, stream: TrainingStream, positions: list[int], runtime: Runtime
-) -> dict[str, float]:
-    """Seconds of each part of one step; the network's and the loss's include their gradients."""
-    clock = time.perf_counter
-    begun = clock()
-    batch = collate([stream[position] for position in positions])
-    loaded = clock()
-    with runtime.autocast():
-        output = state.model(batch.images.to(memory_format=torch.channels_last))
-    logits, deltas = output.logits.detach().requires_grad_(), output.deltas.detach().requires_grad_()
-    seen = clock()
-    terms = training.recipe.loss(logits, deltas, output.anchors, batch.gt_boxes, batch.gt_labels)
-    torch.stack(list(terms.values())).sum().backward()
-    judged = clock()
-    torch.autograd.backward([output.logits, output.deltas], [logits.grad, deltas.grad])
-    learned = clock()
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    ended = clock()
-    network = seen - loaded + learned - judged
-    return dict(zip(PARTS, (loaded - begun, network, judged - seen, ended - learned), strict=True))

@@ -29,6 +29,7 @@ from experiments.runs.measured import gains_frame, measurements
 from experiments.runs.store import Store, is_measured
 
 LEVEL = 0.95
+_t_quantile = cache(t_quantile)  # by bisection, and asked for again and again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class SeedError:
     @property
     def half(self) -> float:
         """Half-width of the 95 % interval; 0 where nothing is known."""
-        return t_quantile((1 + LEVEL) / 2, self.degrees) * self.error if self.degrees else 0.0
+        return _t_quantile((1 + LEVEL) / 2, self.degrees) * self.error if self.degrees else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

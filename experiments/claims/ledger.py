@@ -50,23 +50,10 @@ def ledger_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict[str, object]]:
     parts = dict(claim.measure(evidence)) or {"": None}
-    verdict = judge(claim.rule, list(parts.values()))
+    data = profile.data.identity if isinstance(profile.data, FolderData) else profile.name
+    head = {"profile": profile.name, "data": data, **claim.head(), "verdict": judge(claim.rule, list(parts.values()))}
     return [
-        {
-            "profile": profile.name,
-            "data": profile.data.identity if isinstance(profile.data, FolderData) else profile.name,
-            "id": claim.id,
-            "section": claim.section,
-            "claim": claim.wording,
-            "paper": claim.paper,
-            "test": claim.test,
-            "rule": claim.rule_text,
-            "unit": claim.unit,
-            "part": name,
-            **_numbers(part),
-            "part_verdict": judge(claim.rule, [part]),
-            "verdict": verdict,
-        }
+        {**head, "part": name, **_numbers(part), "part_verdict": judge(claim.rule, [part])}
         for name, part in parts.items()
     ]
 

@@ -38,10 +38,11 @@ def pool(measured: Sequence[Measured]) -> Measured:
     below = math.hypot(*(_over_images(one.value - one.low, one) for one in measured)) / len(measured)
     above = math.hypot(*(_over_images(one.high - one.value, one) for one in measured)) / len(measured)
     seeds = _joint_error(measured)
+    half = seeds.half
     return Measured(
         value=mean,
-        low=mean - math.hypot(below, seeds.half),
-        high=mean + math.hypot(above, seeds.half),
+        low=mean - math.hypot(below, half),
+        high=mean + math.hypot(above, half),
         seeds=seeds,
         n_seeds=min(one.n_seeds for one in measured),
         runs=tuple(run for one in measured for run in one.runs),
@@ -121,10 +122,8 @@ def _claim_rows(claim: Claim, sets: Sequence[ClaimSet]) -> list[dict[str, object
 
 
 def _of_claim(claim: Claim) -> dict[str, object]:
-    head = {"id": claim.id, "section": claim.section, "claim": claim.wording, "paper": claim.paper}
     low, high = (math.nan if math.isinf(bound) else bound for bound in (claim.rule.low, claim.rule.high))
-    rule = {"rule": claim.rule_text, "unit": claim.unit, "claimed_from": low, "claimed_to": high}
-    return {**head, "test": claim.test, **rule}
+    return {**claim.head(), "claimed_from": low, "claimed_to": high}
 
 
 def _of_set(claim: Claim, part: str, one: ClaimSet) -> Measured:

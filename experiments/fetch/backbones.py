@@ -21,20 +21,16 @@ _DETECTRON = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained"
 _TORCHVISION = "https://download.pytorch.org/models"
 _OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party"
 BACKBONE_FILES = {
-    item.name: item
-    for item in (
-        Download(url=f"{_TORCHVISION}/resnet18-f37072fd.pth", name="resnet18-f37072fd.pth", sha256="f37072fd"),
-        Download(url=f"{_TORCHVISION}/resnet34-b627a593.pth", name="resnet34-b627a593.pth", sha256="b627a593"),
-        Download(url=f"{_TORCHVISION}/resnet50-0676ba61.pth", name="resnet50-0676ba61.pth", sha256="0676ba61"),
-        Download(url=f"{_TORCHVISION}/resnet101-63fe2227.pth", name="resnet101-63fe2227.pth", sha256="63fe2227"),
-        Download(
-            url=f"{_OPENMMLAB}/resnext101_64x4d-ee2c6f71.pth",
-            name="resnext101_64x4d-ee2c6f71.pth",
-            sha256="ee2c6f71",
-        ),
-        Download(url=f"{_DETECTRON}/MSRA/R-50.pkl", name="MSRA-R-50.pkl"),
-        Download(url=f"{_DETECTRON}/MSRA/R-101.pkl", name="MSRA-R-101.pkl"),
-        Download(url=f"{_DETECTRON}/FBResNeXt/X-101-64x4d.pkl", name="FBResNeXt-X-101-64x4d.pkl"),
+    name: Download(url=url, name=name, sha256=digits)
+    for name, url, digits in (
+        ("resnet18-f37072fd.pth", f"{_TORCHVISION}/resnet18-f37072fd.pth", "f37072fd"),
+        ("resnet34-b627a593.pth", f"{_TORCHVISION}/resnet34-b627a593.pth", "b627a593"),
+        ("resnet50-0676ba61.pth", f"{_TORCHVISION}/resnet50-0676ba61.pth", "0676ba61"),
+        ("resnet101-63fe2227.pth", f"{_TORCHVISION}/resnet101-63fe2227.pth", "63fe2227"),
+        ("resnext101_64x4d-ee2c6f71.pth", f"{_OPENMMLAB}/resnext101_64x4d-ee2c6f71.pth", "ee2c6f71"),
+        ("MSRA-R-50.pkl", f"{_DETECTRON}/MSRA/R-50.pkl", ""),
+        ("MSRA-R-101.pkl", f"{_DETECTRON}/MSRA/R-101.pkl", ""),
+        ("FBResNeXt-X-101-64x4d.pkl", f"{_DETECTRON}/FBResNeXt/X-101-64x4d.pkl", ""),
     )
 }
 _TIMM = "timm/"

@@ -1,12 +1,6 @@
-"""COCO 2017 as a data folder: what it needs, fetched, verified, unpacked, and nothing half there.
+"""COCO 2017 as a data folder: three archives fetched, verified and unpacked, a folder whole or not there.
 
-What it is: three archives turned into `annotations/`, `train2017/` and `val2017/`. What it is not: a check of what they
-say (`freeanchor.data_check`).
-
-    fetch_coco(Path("data/coco"), splits=("val",))
-
-Unpacking a zip so that its folder is there as a whole or not at all.
-
+fetch_coco(Path("data/coco"), splits=("val",))
 num_files = unpack(Path("data/coco/val2017.zip"), "val2017", Path("data/coco"))
 """
 
@@ -136,41 +130,24 @@ class Archive:
     keep: tuple[str, ...] = ()
 
 
-def coco_manifest() -> tuple[Archive, ...]:
-    """COCO 2017's archives, in the order in which they are fetched.
-
-    Source: COCO publishes no checksums. The sizes are those that its server announces; the SHA-256 are the ones that
-    torchvision's prototype data sets pin, and public mirrors record the same. Unpacked sizes: of the annotations, the
-    two json files that are kept; images do not compress, so the zip's size and half a disk block a file.
-    """
+def _archive(path: str, folder: str, size: int, sha256: str, unpacked: int, **more: Any) -> Archive:
     host = "http://images.cocodataset.org"  # its certificate is not for that name, so no https
-    annotations = Download(
-        url=f"{host}/annotations/annotations_trainval2017.zip",
-        name="annotations_trainval2017.zip",
-        size=252_907_541,
-        sha256="113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-    )
-    val = Download(
-        url=f"{host}/zips/val2017.zip",
-        name="val2017.zip",
-        size=815_585_330,
-        sha256="4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-    )
-    train = Download(
-        url=f"{host}/zips/train2017.zip",
-        name="train2017.zip",
-        size=19_336_861_798,
-        sha256="69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-    )
-    kept = ("instances_train2017.json", "instances_val2017.json")
-    return (
-        Archive(download=annotations, folder="annotations", unpacked=490_000_000, keep=kept),
-        Archive(download=val, folder="val2017", split="val", unpacked=826_000_000),
-        Archive(download=train, folder="train2017", split="train", unpacked=19_600_000_000),
-    )
+    item = Download(url=f"{host}/{path}", name=path.rpartition("/")[2], size=size, sha256=sha256)
+    return Archive(download=item, folder=folder, unpacked=unpacked, **more)
 
 
-COCO_2017 = coco_manifest()
+# In the order of fetching. COCO publishes no checksums: the sizes are those that its server announces, the SHA-256
+# those that torchvision's prototype data sets pin, and public mirrors record the same. Unpacked sizes: of the
+# annotations, the two files that are kept; images do not compress, so the zip's size and half a disk block per file.
+COCO_2017 = (
+    _archive("annotations/annotations_trainval2017.zip", "annotations", 252_907_541,
+             "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268", 490_000_000,
+             keep=("instances_train2017.json", "instances_val2017.json")),
+    _archive("zips/val2017.zip", "val2017", 815_585_330,
+             "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05", 826_000_000, split="val"),
+    _archive("zips/train2017.zip", "train2017", 19_336_861_798,
+             "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929", 19_600_000_000, split="train"),
+)  # fmt: skip
 
 
 def fetch_coco(
@@ -270,16 +247,14 @@ def _confirmed(directory: Path, archive: Archive) -> int:
         raise DownloadError(f"{folder}: is no folder; move it away, and run the same command")
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     expected = _stamps(directory).get(archive.folder, {}).get("num_files")
-    if not isinstance(expected, int):
-        names = set(archive.keep) if archive.keep else _listed(directory, archive)
-        num_missing = len(names - there)
-    else:
-        num_missing = max(0, expected - len(there))
+    is_ours = isinstance(expected, int)
+    wanted = set() if is_ours else set(archive.keep) or _listed(directory, archive)
+    num_missing = max(0, expected - len(there)) if is_ours else len(wanted - there)
     if num_missing:
         raise DownloadError(
             f"{folder}: {num_missing:,} of its files are missing; move the folder away, and run the same command"
         )
-    if not isinstance(expected, int):
+    if not is_ours:
         _stamp(directory, archive, len(there), "")
     return len(there)
 

@@ -1,18 +1,8 @@
 """Fetching one file over HTTP: resumed, checked, and never half there under its final name.
 
-What it is: a download that goes on where it stopped, by whatever cause. What it is not: a mirror or a cache; what a
-zip holds is `coco_data.py`'s affair.
-
-    item = Download(url="http://host/val2017.zip", name="val2017.zip", size=815585330, sha256="4f7e2ccb…")
-    path = fetch(item, Path("data/coco"))
-
-A file on a server, and what is known of it: where it lies, its size, its checksums.
-
-What it is: the description of a download, the check of what arrived, and the error that every step of it raises. What
-it is not: the download itself (`download.py`).
-
-    item = Download(url="http://host/val2017.zip", name="val2017.zip", size=815585330, sha256="4f7e2ccb…")
-    mismatch(item, Path("val2017.zip"))          # "" where size and checksum are right
+item = Download(url="http://host/val2017.zip", name="val2017.zip", size=815585330, sha256="4f7e2ccb…")
+path = fetch(item, Path("data/coco"))        # goes on where it stopped, by whatever cause
+mismatch(item, path)                         # "" where size and checksum are right
 """
 
 import errno
@@ -22,11 +12,10 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -83,7 +72,7 @@ def disk_error(path: Path, error: OSError) -> DownloadError:
     if error.errno in DISK_FULL:
         free = readable(shutil.disk_usage(path.parent).free) if path.parent.is_dir() else "nothing"
         return DownloadError(f"{path}: the disk is full ({free} free); make room, the same command goes on")
-    return DownloadError(f"{path}: cannot be written ({error.strerror or error}); mend that, the same command goes on")
+    return DownloadError(f"{path}: cannot be written ({error.strerror or error}); fix that, the same command goes on")
 
 
 def mismatch(item: Download, path: Path, *, progress: bool = False) -> str:
@@ -101,9 +90,8 @@ def mismatch(item: Download, path: Path, *, progress: bool = False) -> str:
 
 def _digests(path: Path, names: Sequence[str], progress: bool) -> dict[str, str]:
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
-    bar = tqdm(
-        total=path.stat().st_size, desc=f"verify {path.name}", unit="B", unit_scale=True, disable=quiet(progress)
-    )
+    size, hidden = path.stat().st_size, quiet(progress)
+    bar = tqdm(total=size, desc=f"verify {path.name}", unit="B", unit_scale=True, disable=hidden)
     with bar, path.open("rb") as file:
         while chunk := file.read(CHUNK):
             for each in hashes.values():
@@ -136,7 +124,7 @@ def fetch(
     if not _is_there(item, final, progress):
         with in_turn(final, quiet=True):  # two trainings that make starts side by side want the same weights
             if not _is_there(item, final, progress):  # another process may have fetched it meanwhile
-                _bring(item, final, progress=progress, waits=waits, timeout=timeout)
+                _bring(_Transfer(item, final.with_name(f"{item.name}.partial"), progress, timeout), final, waits)
     return final
 
 
@@ -144,155 +132,145 @@ def _is_there(item: Download, final: Path, progress: bool) -> bool:
     return final.is_file() and not mismatch(item, final, progress=progress)
 
 
-def _bring(item: Download, final: Path, *, progress: bool, waits: Sequence[float], timeout: float) -> None:
-    partial = final.with_name(f"{item.name}.partial")
-    _persist(item, partial, progress=progress, waits=waits, timeout=timeout)
-    if wrong := mismatch(item, partial, progress=progress):
-        _discard(partial)
+def _bring(transfer: "_Transfer", final: Path, waits: Sequence[float]) -> None:
+    _persist(transfer, waits)
+    item = transfer.item
+    if wrong := mismatch(item, transfer.partial, progress=transfer.progress):
+        transfer.discard()
         raise DownloadError(f"{item.url}: {wrong}, so the download was removed; run the same command to fetch it anew")
-    partial.replace(final)
-    _discard(partial)
+    transfer.partial.replace(final)
+    transfer.discard()
 
 
-def _validator_path(partial: Path) -> Path:
-    """Where the server's name for this version of the file (ETag or date) is kept beside its partial download."""
-    return partial.with_name(f"{partial.name}.version")
-
-
-def _discard(partial: Path) -> None:
-    partial.unlink(missing_ok=True)
-    _validator_path(partial).unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _persist(item: Download, partial: Path, *, progress: bool, waits: Sequence[float], timeout: float) -> None:
+def _persist(transfer: "_Transfer", waits: Sequence[float]) -> None:
     """Try until the partial file is complete; give up when `waits` are used up without a byte gained."""
-    failures, best = 0, _size(partial)
+    failures, best = 0, transfer.size()
     while True:
         try:
-            _attempt(item, partial, progress=progress, timeout=timeout)
+            transfer.attempt()
             return
         except _Broken as broken:
-            reached = _size(partial)
+            reached = transfer.size()
             failures = 1 if reached > best else failures + 1
             best = max(best, reached)
             if failures > len(waits):
                 raise DownloadError(
-                    f"{item.url}: {broken}, also after {len(waits)} more tries; {readable(reached)} are kept, "
+                    f"{transfer.item.url}: {broken}, also after {len(waits)} more tries; {readable(reached)} are kept, "
                     "the same command goes on from there"
                 ) from None
             wait = waits[failures - 1]
-            if progress:
-                tqdm.write(f"{item.name}: {broken}; again in {wait:g} s", file=sys.stderr)
+            if transfer.progress:
+                tqdm.write(f"{transfer.item.name}: {broken}; again in {wait:g} s", file=sys.stderr)
             time.sleep(wait)
 
 
-def _attempt(item: Download, partial: Path, *, progress: bool, timeout: float) -> None:
-    """One connection: returns with the file complete, or raises _Broken with what came so far kept."""
-    have = _size(partial)
-    if item.size is not None and have >= item.size:
-        if have == item.size:
-            return  # stopped between the last byte and the rename
-        _discard(partial)
-        have = 0
-    response = _open(item, partial, have, timeout)
-    if response is None:
-        return
-    with response:
-        start, total = _placed(item, partial, response, have)
-        _require_room(item, partial, total, start)
-        _receive(item, response, partial, start, total, progress)
+class _Transfer:
+    """A file on its way: its first bytes in `partial`, and beside it the server's name for their version."""
 
+    def __init__(self, item: Download, partial: Path, progress: bool, timeout: float) -> None:
+        self.item, self.partial, self.progress, self.timeout = item, partial, progress, timeout
+        self.version_path = partial.with_name(f"{partial.name}.version")  # holds an ETag or a date
 
-def _open(item: Download, partial: Path, have: int, timeout: float) -> HTTPResponse | None:
-    """The server's answer to a request for what is missing; None where it says that nothing is."""
-    headers = {"User-Agent": "freeanchor"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        version = _version(partial)
-        if version and not version.startswith("W/"):  # weak names may not be used so (RFC 9110, 13.1.5)
-            headers["If-Range"] = version
-    try:
-        return urlopen(Request(item.url, headers=headers), timeout=timeout)  # noqa: S310 - Download allows HTTP alone
-    except HTTPError as error:
-        with error:
-            if error.code == 416 and have:
-                _require_end(error, partial, have)
-                return None
-            reason = " ".join(f"{error.code} {error.reason}".split())
-        if error.code in TRIED_AGAIN:
-            raise _Broken(f"the server answers {reason}") from None
-        raise DownloadError(f"{item.url}: the server answers {reason}; check the address, or try again later") from None
-    except (OSError, HTTPException) as error:
-        raise _Broken(_reason(error)) from None
+    def size(self) -> int:
+        """Bytes that are here."""
+        return self.partial.stat().st_size if self.partial.exists() else 0
 
+    def version(self) -> str:
+        """What the server calls the version that they are of; "" where it said nothing."""
+        return self.version_path.read_text(encoding="utf-8").strip() if self.version_path.exists() else ""
 
-def _require_end(error: HTTPError, partial: Path, have: int) -> None:
-    """Raises _Broken where the server has nothing behind our last byte, but not because all of it is here."""
-    if error.headers.get("Content-Range", "") != f"bytes */{have}":
-        _discard(partial)
+    def discard(self) -> None:
+        """Forget what is here."""
+        self.partial.unlink(missing_ok=True)
+        self.version_path.unlink(missing_ok=True)
+
+    def attempt(self) -> None:
+        """One connection: returns with the file complete, or raises _Broken with what came so far kept."""
+        have, size = self.size(), self.item.size
+        if size is not None and have >= size:
+            if have == size:
+                return  # stopped between the last byte and the rename
+            self.discard()
+            have = 0
+        if response := self._open(have):
+            with response:
+                start, total = self._placed(response, have)
+                self._require_room(total, start)
+                self._receive(response, start, total)
+
+    def _open(self, have: int) -> HTTPResponse | None:
+        """The server's answer to a request for what is missing; None where it says that nothing is."""
+        headers = {"User-Agent": "freeanchor"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            version = self.version()
+            if version and not version.startswith("W/"):  # weak names may not be used so (RFC 9110, 13.1.5)
+                headers["If-Range"] = version
+        url = self.item.url
+        try:
+            return urlopen(Request(url, headers=headers), timeout=self.timeout)  # noqa: S310 - Download allows HTTP alone
+        except HTTPError as error:
+            with error:
+                if error.code == 416 and have:
+                    if error.headers.get("Content-Range", "") != f"bytes */{have}":
+                        self._changed()
+                    return None  # nothing comes after our last byte: all of it is here
+                reason = " ".join(f"{error.code} {error.reason}".split())
+            if error.code in TRIED_AGAIN:
+                raise _Broken(f"the server answers {reason}") from None
+            raise DownloadError(f"{url}: the server answers {reason}; check the address, or try again later") from None
+        except (OSError, HTTPException) as error:
+            raise _Broken(_reason(error)) from None
+
+    def _changed(self) -> NoReturn:
+        self.discard()
         raise _Broken("the file has changed on the server")
 
+    def _placed(self, response: HTTPResponse, have: int) -> tuple[int, int | None]:
+        """Where in the file the answer starts, and the file's size if known; what cannot be continued is discarded."""
+        version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+        start, total = 0, self.item.size
+        if response.status == 206:
+            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            offered = int(match[2]) if match and match[2] != "*" else None
+            start = int(match[1]) if match else -1
+            if start != have or version != (self.version() or version):
+                self._changed()
+        else:
+            length = response.headers.get("Content-Length", "")
+            offered = int(length) if length.isdigit() else None
+            self.discard()
+            if version:
+                self.version_path.write_text(version, encoding="utf-8")
+        if offered is not None and total is not None and offered != total:
+            told = f"holds {offered:,} bytes in place of {total:,}"
+            raise DownloadError(f"{self.item.url}: {told}; it is not the expected file")
+        return start, offered if total is None else total
 
-def _version(partial: Path) -> str:
-    path = _validator_path(partial)
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    def _require_room(self, total: int | None, have: int) -> None:
+        folder = self.partial.parent
+        free = shutil.disk_usage(folder).free
+        if total is not None and free < total - have:
+            needed = f"{self.item.name} needs {readable(total - have)} more"
+            raise DownloadError(f"{folder}: {needed}, {readable(free)} are free; make room")
 
-
-def _placed(item: Download, partial: Path, response: HTTPResponse, have: int) -> tuple[int, int | None]:
-    """Where in the file the answer starts, and the file's size if known; what cannot be continued is discarded."""
-    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    start, total = 0, item.size
-    if response.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        offered = int(match[2]) if match and match[2] != "*" else None
-        start = int(match[1]) if match else -1
-        if start != have or version != (_version(partial) or version):
-            _discard(partial)
-            raise _Broken("the file has changed on the server")
-    else:
-        length = response.headers.get("Content-Length", "")
-        offered = int(length) if length.isdigit() else None
-        _discard(partial)
-        if version:
-            _validator_path(partial).write_text(version, encoding="utf-8")
-    if offered is not None and total is not None and offered != total:
-        raise DownloadError(f"{item.url}: holds {offered:,} bytes in place of {total:,}; it is not the expected file")
-    return start, offered if total is None else total
-
-
-def _require_room(item: Download, partial: Path, total: int | None, have: int) -> None:
-    free = shutil.disk_usage(partial.parent).free
-    if total is not None and free < total - have:
-        raise DownloadError(
-            f"{partial.parent}: {item.name} needs {readable(total - have)} more, {readable(free)} are free; make room"
-        )
-
-
-def _receive(
-    item: Download, response: HTTPResponse, partial: Path, start: int, total: int | None, progress: bool
-) -> None:
-    """Append what the server sends; raises _Broken where that ends before `total` bytes."""
-    size = start
-    with _bar(item, start, total, progress) as bar, _opened(partial, "ab" if start else "wb") as file:
-        while chunk := _read(response):
-            size += len(chunk)
-            if total is not None and size > total:
-                raise DownloadError(f"{item.url}: sends more than its {total:,} bytes; it is not the expected file")
-            try:
-                _append(file, chunk)
-            except OSError as error:
-                raise disk_error(partial, error) from None
-            bar.update(len(chunk))
-    if total is not None and size < total:
-        raise _Broken("the connection broke")
-
-
-def _bar(item: Download, start: int, total: int | None, progress: bool) -> AbstractContextManager[tqdm]:
-    return tqdm(total=total, initial=start, desc=item.name, unit="B", unit_scale=True, disable=quiet(progress))
+    def _receive(self, response: HTTPResponse, size: int, total: int | None) -> None:
+        """Append what the server sends to the first `size` bytes; raises _Broken where that ends before `total`."""
+        name, hidden = self.item.name, quiet(self.progress)
+        bar = tqdm(total=total, initial=size, desc=name, unit="B", unit_scale=True, disable=hidden)
+        with bar, _opened(self.partial, "ab" if size else "wb") as file:
+            while chunk := _read(response):
+                size += len(chunk)
+                if total is not None and size > total:
+                    told = f"sends more than its {total:,} bytes"
+                    raise DownloadError(f"{self.item.url}: {told}; it is not the expected file")
+                try:
+                    _append(file, chunk)
+                except OSError as error:
+                    raise disk_error(self.partial, error) from None
+                bar.update(len(chunk))
+        if total is not None and size < total:
+            raise _Broken("the connection broke")
 
 
 def _opened(path: Path, mode: str) -> BinaryIO:
@@ -304,14 +282,13 @@ def _opened(path: Path, mode: str) -> BinaryIO:
 
 
 def _append(file: BinaryIO, chunk: bytes) -> None:
-    """Write all of a chunk: an unbuffered file may take less at a time."""
+    """Write all of a chunk: an unbuffered file may take only a part at a time."""
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _read(response: HTTPResponse) -> bytes:
-    """The next bytes that came in; b"" at the end. Raises _Broken where the connection fails."""
     try:
         return response.read1(CHUNK)
     except (OSError, HTTPException) as error:

@@ -13,13 +13,7 @@ import pytest
 
 from experiments.bench import evaluation as module
 from experiments.bench import task as bench_task
-from experiments.bench.evaluation import (
-    QUICK,
-    bench_evaluation,
-    first_images,
-    made_up_detections,
-    made_up_ground_truth,
-)
+from experiments.bench.evaluation import QUICK, bench_evaluation, first_images, made_up_detections, made_up_ground_truth
 from freeanchor.errors import DataError
 
 TINY = replace(QUICK, num_images=16, num_objects=60, num_detections=200, num_resamples=4)

@@ -1,4 +1,4 @@
-"""The ledger of claims: complete, judged by its rules, and readable."""
+"""The rules that make verdicts, and the ledger of claims: complete, judged by its rules, and readable."""
 
 import math
 from dataclasses import replace
@@ -7,7 +7,19 @@ import pandas as pd
 import pytest
 from miniature import Mini
 
-from experiments.claims.claims import CLAIMS, NOT_RUN, VERDICTS
+from experiments.claims.claims import (
+    CLAIMS,
+    DOES_NOT_HOLD,
+    HOLDS,
+    NOT_RUN,
+    UNDECIDED,
+    VERDICTS,
+    Rule,
+    above,
+    below,
+    judge,
+    within,
+)
 from experiments.claims.evidence import Evidence, Measured
 from experiments.claims.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
 from experiments.registry.build import build_profile
@@ -61,31 +73,14 @@ def test_values_that_the_paper_did_not_try_say_nothing_about_its_choice(mini: Mi
 
 def _ledger(value: float, unit: str) -> pd.DataFrame:
     """A ledger of one claim with two parts, the second not run."""
-    measured = Measured(value=value, low=value / 2, high=2 * value, n_seeds=3, runs=("one", "two"))
-    head = {
-        "profile": "shapes",
-        "data": "shapes",
-        "id": "x",
-        "section": "9",
-        "claim": "It is good",
-        "paper": "+1",
-        "test": "look",
-    }
-    head |= {"rule": "interval above 0", "unit": unit, "verdict": "undecided"}
-    numbers = {
-        "value": measured.value,
-        "low": measured.low,
-        "high": measured.high,
-        "n_seeds": 3,
-        "seed_error": 0.0,
-        "seed_degrees": 0,
-        "runs": "one two",
-    }
+    head = {"profile": "shapes", "data": "shapes", "id": "x", "section": "9", "claim": "It is good", "paper": "+1"}
+    head |= {"test": "look", "rule": "interval above 0", "unit": unit, "verdict": "undecided"}
+    numbers = {"value": value, "low": value / 2, "high": 2 * value, "n_seeds": 3, "seed_error": 0.0, "seed_degrees": 0}
+    missing = {**dict.fromkeys(("value", "low", "high"), math.nan), "n_seeds": 0}
     rows = [
-        {**head, "part": "AP50", **numbers, "part_verdict": "holds"},
-        {**head, "part": "AP75", **dict.fromkeys(("value", "low", "high"), math.nan), "n_seeds": 0, "runs": "",
-         "part_verdict": NOT_RUN},
-    ]  # fmt: skip
+        {**head, "part": "AP50", **numbers, "runs": "one two", "part_verdict": "holds"},
+        {**head, "part": "AP75", **missing, "runs": "", "part_verdict": NOT_RUN},
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -115,3 +110,54 @@ def test_both_files_are_written(tmp_path, mini: Mini) -> None:
     assert len(pd.read_csv(tmp_path / "claims.csv")) == len(frame)
     (table,) = parse_markdown((tmp_path / "claims.md").read_text(encoding="utf-8"))
     assert len(table.rows) == len(CLAIMS)
+
+
+def _measured(low: float, high: float) -> Measured:
+    """A value in the middle of its interval."""
+    return Measured(value=(low + high) / 2, low=low, high=high, n_seeds=1, runs=("a",))
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "verdict"),
+    [
+        (above(0.0), 0.1, 0.3, HOLDS),
+        (above(0.0), -0.1, 0.3, UNDECIDED),
+        (above(0.0), 0.0, 0.3, UNDECIDED),
+        (above(0.0), -0.3, -0.1, DOES_NOT_HOLD),
+        (below(1.1), 0.9, 1.05, HOLDS),
+        (below(1.1), 1.0, 1.2, UNDECIDED),
+        (below(1.1), 1.15, 1.2, DOES_NOT_HOLD),
+        (within(0.01), -0.005, 0.009, HOLDS),
+        (within(0.01), -0.02, 0.005, UNDECIDED),
+        (within(0.01), -0.02, 0.02, UNDECIDED),
+        (within(0.01), 0.02, 0.03, DOES_NOT_HOLD),
+        (within(0.01), -0.03, -0.02, DOES_NOT_HOLD),
+    ],
+)
+def test_an_interval_is_judged_whole(rule: Rule, low: float, high: float, verdict: str) -> None:
+    """All of it on the claimed side holds, none of it does not hold, anything else is undecided."""
+    assert judge(rule, [_measured(low, high)]) == verdict
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ([(0.1, 0.2), (0.3, 0.4)], HOLDS),
+        ([(0.1, 0.2), (-0.1, 0.2)], UNDECIDED),
+        ([(0.1, 0.2), (-0.2, -0.1)], DOES_NOT_HOLD),
+        ([(0.1, 0.2), None], UNDECIDED),
+        ([(-0.2, -0.1), None], DOES_NOT_HOLD),
+        ([None, None], NOT_RUN),
+        ([], NOT_RUN),
+    ],
+)
+def test_all_parts_must_hold_and_none_may_fail(parts: list[tuple[float, float] | None], verdict: str) -> None:
+    """A part that was not run leaves a claim undecided, unless another part fails already."""
+    measured = [None if part is None else _measured(*part) for part in parts]
+    assert judge(above(0.0), measured) == verdict
+
+
+def test_rules_say_themselves_in_percent() -> None:
+    """A margin of 0.01 is a point."""
+    assert within(0.01).text(100) == "interval within ±1"
+    assert (above(0.0).text(), below(1.1).text()) == ("interval above 0", "interval below 1.1")

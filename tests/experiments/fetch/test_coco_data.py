@@ -20,7 +20,7 @@ from oracles.file_server import FileServer, Served
 
 from experiments.fetch import coco as archive
 from experiments.fetch import coco as coco_data
-from experiments.fetch.coco import COCO_2017, STAMP, Archive, fetch_coco
+from experiments.fetch.coco import COCO_2017, STAMP, Archive, fetch_coco, needed_room
 from experiments.fetch.download import Download
 from freeanchor.data.coco import read_split
 from freeanchor.data.folder_check import check_folder
@@ -197,7 +197,7 @@ def test_a_disk_that_fills_up_while_unpacking(
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from experiments import archive
+from experiments.fetch import coco as archive
 real = archive._extract
 def slow(bundle, member, hidden):
     real(bundle, member, hidden)
@@ -296,3 +296,28 @@ def test_a_file_in_place_of_a_folder(server: FileServer, tmp_path: Path) -> None
     (tmp_path / "train2017").write_text("mine")
     _refused(server, tmp_path, "train2017", "no folder")
     assert (tmp_path / "train2017").read_text() == "mine"
+
+
+def test_the_manifest_is_coco_s() -> None:
+    """Three archives of COCO's own server with full checksums, annotations first."""
+    assert [item.folder for item in COCO_2017] == ["annotations", "val2017", "train2017"]
+    assert [item.split for item in COCO_2017] == ["", "val", "train"]
+    for item in COCO_2017:
+        assert item.download.url.startswith("http://images.cocodataset.org/")
+        assert item.download.url.endswith(f"/{item.download.name}")
+        assert len(item.download.sha256) == 64
+        assert (item.download.size or 0) > 250_000_000
+
+
+def test_the_room_that_is_needed(tmp_path: Path) -> None:
+    """A zip is removed before the next comes: the peak is the last one's; what is downloaded already is there."""
+    annotations, val, train = COCO_2017
+    zips = [item.download.size or 0 for item in COCO_2017]
+    peak = annotations.unpacked + val.unpacked + zips[2] + train.unpacked
+    assert needed_room(tmp_path, COCO_2017) == peak
+    assert 40e9 < peak < 41e9
+    assert needed_room(tmp_path, (val,)) == zips[1] + val.unpacked
+    (tmp_path / "val2017.zip.partial").write_bytes(bytes(1_000_000))
+    assert needed_room(tmp_path, (val,)) == zips[1] + val.unpacked - 1_000_000
+    assert needed_room(tmp_path, COCO_2017) == peak - 1_000_000
+    assert needed_room(tmp_path, ()) == 0

@@ -64,35 +64,27 @@ VARIANTS = {name: (part, value) for part in PARTS for name, value in _variants(g
 def test_there_are_variants_of_every_kind() -> None:
     """The walk below reaches nested fields of all parts, the loss's among them."""
     expected = {
-        "model.num_classes",
-        "model.backbone.widths",
-        "model.anchors.centre_offset",
-        "model.relu_before_p7",
-        "inputs.bgr",
-        "recipe.loss.bag_size",
-        "recipe.augment.short_sides",
-        "recipe.max_grad_norm",
-        "recipe.seed",
+        f"model.{name}" for name in ("num_classes", "backbone.widths", "anchors.centre_offset", "relu_before_p7")
     }
+    expected |= {f"recipe.{name}" for name in ("loss.bag_size", "augment.short_sides", "max_grad_norm", "seed")}
+    expected |= {"inputs.bgr"}
     assert expected <= set(VARIANTS)
     assert len(VARIANTS) > 40
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_field_of_network_input_and_recipe_counts(name: str) -> None:
-    """A change of any single field is another training."""
-    part, value = VARIANTS[name]
-    other = replace(TRAINING, **{part: value})
-    assert other.fingerprint != TRAINING.fingerprint
-    assert other.directory(Path("runs")) != TRAINING.directory(Path("runs"))
+def test_every_field_of_network_input_and_recipe_counts() -> None:
+    """A change of any single field is another training, in another folder."""
+    others = {name: replace(TRAINING, **{part: value}) for name, (part, value) in VARIANTS.items()}
+    assert [name for name, other in others.items() if other.fingerprint == TRAINING.fingerprint] == []
+    assert [name for name, other in others.items() if other.directory(Path("r")) == TRAINING.directory(Path("r"))] == []
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(ShapesConfig)])
-def test_every_field_of_the_drawn_data_counts(name: str) -> None:
+def test_every_field_of_the_synthetic_data_counts() -> None:
     """Another drawing is another data set in another folder, and another training."""
-    other = DrawnData(shapes=replace(ShapesConfig(), **{name: _other(getattr(ShapesConfig(), name))}))
-    assert other.directory(Path("data")) != DrawnData().directory(Path("data"))
-    assert replace(TRAINING, data=other).fingerprint != replace(TRAINING, data=DrawnData()).fingerprint
+    for name, shapes in _variants(ShapesConfig()).items():
+        other = DrawnData(shapes=shapes)
+        assert other.directory(Path("data")) != DrawnData().directory(Path("data")), name
+        assert replace(TRAINING, data=other).fingerprint != replace(TRAINING, data=DrawnData()).fingerprint, name
 
 
 def test_choices_of_types_count() -> None:
@@ -106,14 +98,9 @@ def test_choices_of_types_count() -> None:
     assert len({TRAINING.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-@pytest.mark.parametrize("change", [{"name": "x"}, {"profile": "x"}, {"detector": "x"}])
-def test_names_do_not_count(change: dict[str, str]) -> None:
-    """Whatever a training is called, equal ones share a fingerprint."""
-    assert replace(TRAINING, **change).fingerprint == TRAINING.fingerprint
-
-
-def test_the_folders_place_does_not_count() -> None:
-    """Data that is moved or renamed is the same data; runs are found under any root."""
+def test_names_and_places_do_not_count() -> None:
+    """Whatever a training is called, wherever its data lie, equal ones share a fingerprint and a place under any root."""
+    assert replace(TRAINING, name="x", profile="x", detector="x").fingerprint == TRAINING.fingerprint
     one, other = (replace(TRAINING, data=FolderData(name=name, digest="abc")) for name in ("here", "there"))
     assert one.fingerprint == other.fingerprint
     assert one.directory(Path("a")).relative_to("a") == one.directory(Path("/b")).relative_to("/b")
@@ -143,14 +130,14 @@ def test_a_folder_is_known_by_its_annotations(tmp_path: Path) -> None:
         FolderData.of(tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", _variants(InferenceConfig()))
-def test_tests_of_one_training_lie_apart_inside_it(name: str) -> None:
+def test_tests_of_one_training_lie_apart_inside_it() -> None:
     """Another way of testing has another folder under the same training, and its name does not count."""
     usual = Evaluation(name="a", training=TRAINING)
     values = {**_variants(InferenceConfig()), "short_sides": InferenceConfig(short_sides=(32, 64))}
-    other = Evaluation(name="a", training=TRAINING, inference=values[name])
-    assert usual.directory(Path("r")) != other.directory(Path("r"))
-    assert usual.directory(Path("r")).parent == other.directory(Path("r")).parent == TRAINING.directory(Path("r"))
+    for name, inference in values.items():
+        other = replace(usual, inference=inference)
+        assert usual.directory(Path("r")) != other.directory(Path("r")), name
+        assert usual.directory(Path("r")).parent == other.directory(Path("r")).parent == TRAINING.directory(Path("r"))
     assert replace(usual, name="b").directory(Path("r")) == usual.directory(Path("r"))
 
 
@@ -166,11 +153,8 @@ def test_a_description_is_json_with_the_choices_named() -> None:
 
 def test_fields_added_later_leave_stored_runs_alone() -> None:
     """At its default such a field is left out of the fingerprint; at another value it counts as any other."""
-    known = {
-        kind.__name__: kind for kind in (TrainConfig, InputConfig, TorchvisionResNet, InferenceConfig, RetinaNetLoss)
-    }
-    known["FreeAnchorLoss"] = FreeAnchorLoss
-    known["ModelConfig"] = ModelConfig
+    kinds = (TrainConfig, InputConfig, TorchvisionResNet, InferenceConfig, RetinaNetLoss, FreeAnchorLoss, ModelConfig)
+    known = {kind.__name__: kind for kind in kinds}
     for name, later in ADDED_LATER.items():
         names = {field.name for field in fields(known[name])}
         assert later <= names
