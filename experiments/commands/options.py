@@ -281,7 +281,9 @@ def _add_convert(commands: _Commands) -> None:
         "turn another code base's RetinaNet or FreeAnchor into a model file of ours",
         "freeanchor convert --from mmdetection --detector FreeAnchor theirs.pth model.safetensors",
     )
-    convert.add_argument("--from", dest="format", choices=CODE_BASES, required=True, help="the code base that trained it")
+    convert.add_argument(
+        "--from", dest="format", choices=CODE_BASES, required=True, help="the code base that trained it"
+    )
     convert.add_argument("source", type=Path, help="its file (.pth or .pkl)")
     convert.add_argument("target", type=Path, help="the model file to write")
     convert.add_argument("--detector", choices=("RetinaNet", "FreeAnchor"), help="which of the two was trained")
