@@ -39,7 +39,7 @@ from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
 
-SHORT, LONG = 256, 427
+SHORT, LONG = 128, 214
 DELTA_WEIGHTS = torch.tensor([10.0, 10.0, 5.0, 5.0])
 LIMITS = {"logits": 1e-4, "boxes": 0.01, "scores": 1e-4}
 

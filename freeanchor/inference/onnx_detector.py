@@ -1,4 +1,4 @@
-"""Running a detector that `onnx_graph.py` wrote, by onnxruntime and without torch: in a fraction of a second from cold.
+"""Running a detector that `onnx_graph.py` wrote by onnxruntime, without torch, whose import takes seconds.
 
 detector = load_onnx(Path("model.onnx"))
 found = detector.detect(Image.open("photo.jpg").convert("RGB"), min_score=0.5)
@@ -19,7 +19,7 @@ from PIL import Image
 from freeanchor.data.images import resized_size
 from freeanchor.errors import DataError, FreeAnchorError, printable
 
-METADATA = "freeanchor"  # the name under which the graph carries what else one must know
+METADATA = "freeanchor"  # the graph's entry for classes and input size
 INPUTS, OUTPUTS = ["pixels", "min_score"], ["boxes", "scores", "labels"]
 LARGEST_SIDE = 2**15  # px, of the image that the network sees
 
@@ -39,7 +39,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxDetector:
-    """A session of onnxruntime with the classes and the input size that its file tells."""
+    """A session of onnxruntime, with the classes and the input size that its file states."""
 
     path: Path
     session: Any
@@ -50,7 +50,7 @@ class OnnxDetector:
     max_long_side: int
 
     def detect(self, image: Image.Image, *, min_score: float) -> Found:
-        """What is found in an RGB image above `min_score`, in the image's own pixels.
+        """The detections above `min_score` in an RGB image, in the image's own pixels.
 
         Raises DataError where the graph fails, or finds classes that its file does not name.
         """
@@ -86,21 +86,19 @@ def load_onnx(path: Path, threads: int = 0) -> OnnxDetector:
 
 
 def _session(content: bytes, threads: int) -> Any:
-    """A session on the CPU that says nothing by itself; raises RunError."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what goes wrong is raised, and told once
+    options.log_severity_level = 4  # errors are raised, not logged too
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # where it announces a second try
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces a second try there
             return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class of its own for each way in which a file is damaged
         raise RunError(f"cannot be read as ONNX ({_first_words(error)})") from None
 
 
 def _run(session: Any, pixels: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, scores and labels of one image [3, H, W] in these pixels; raises RunError."""
     given = (np.ascontiguousarray(pixels, dtype=np.float32), np.array(min_score, dtype=np.float32))
     try:
         found = session.run(OUTPUTS, dict(zip(INPUTS, given, strict=True)))
@@ -115,12 +113,11 @@ def run_bytes(content: bytes, pixels: np.ndarray, min_score: float) -> tuple[np.
 
 
 def _first_words(error: Exception) -> str:
-    """An error's beginning, in one line."""
     return printable(" ".join(str(error).split())[:120])
 
 
 def _known(path: Path, session: Any) -> dict[str, Any]:
-    """The fields of the metadata that `onnx_graph.py` writes, checked against each other."""
+    # The metadata that `onnx_graph.py` writes; another program's file may hold anything.
     try:
         known = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         fields = {

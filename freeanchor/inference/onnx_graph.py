@@ -1,8 +1,8 @@
 """A detector as one ONNX graph, from pixels to detections, for any runtime that knows the format.
 
 The graph holds everything between the resized image and its boxes: normalisation, padding, network, anchors,
-decoding, the cap a level and NMS. What is left to whoever runs it is the size that an image is resized to, which its
-metadata tell (`onnx_detector.py` does it without torch, whose import takes longer than a detection).
+decoding, the cap per level and NMS. Resizing is left to the caller, such as `onnx_detector.py`: the graph's metadata
+state the size.
 
     write_onnx(Path("model.safetensors"), Path("model.onnx"))
 
@@ -32,13 +32,13 @@ from freeanchor.errors import CheckpointError
 from freeanchor.files import write_bytes
 from freeanchor.inference.onnx_detector import INPUTS, METADATA, OUTPUTS, RunError, run_bytes
 
-OPSET = 17  # of 2022: every runtime of the last years knows it
+OPSET = 17  # of 2022: every runtime since knows it
 TRACED_SIZE = (160, 224)  # px, height and width; the graph takes any
-TRIED_SIZES = ((64, 96), (130, 301))  # px; that it does is tried on these
+TRIED_SIZES = ((64, 96), (130, 301))  # px; a written graph is tried at these
 
 
 class DetectionGraph(nn.Module):
-    """Pixels in, detections out, in operations that ONNX has; `select_candidates` and `suppress` say the same."""
+    """Pixels in, detections out, as `select_candidates` and `suppress` have it, in operations that ONNX has."""
 
     def __init__(self, model: RetinaNet, detector: DetectorConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class DetectionGraph(nn.Module):
         # `clip_boxes` would make constants of the traced image's sides.
         limit = torch.stack([torch.as_tensor(side) for side in (width, height, width, height)])
         boxes = torch.minimum(boxes.clamp(min=0), limit.to(boxes))
-        # Classes are moved so far apart that none overlaps another; the 0 is for images without any candidate.
+        # Classes are moved apart so that none overlaps another; the 0 is for images without candidates.
         apart = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
         kept = nms(boxes + (labels * apart)[:, None], scores, self.detector.inference.nms_iou)
         kept = kept[: self.detector.inference.max_detections]
@@ -76,7 +76,7 @@ class DetectionGraph(nn.Module):
             places = (scores > min_score).nonzero()[:, 0]
             scores = scores[places]
         else:
-            # Enough scores below any threshold that every level has `cap` of them, whatever the image's size.
+            # `cap` more scores, below any threshold, so that even a small level has that many.
             best, places = torch.cat([scores, scores.new_full((cap,), -1.0)]).topk(cap)
             above = (best > min_score).nonzero()[:, 0]
             scores, places = best[above], places[above]
@@ -86,7 +86,7 @@ class DetectionGraph(nn.Module):
         return boxes, scores, places % num_classes
 
     def _grid(self, level: Tensor, cell: Tensor, stride: int) -> Tensor:
-        """`grid_anchors` of one level whose size is only known when the graph runs."""
+        # `grid_anchors` of a level whose size is known only when the graph runs.
         offset = self.detector.model.anchors.centre_offset
         y = (torch.arange(level.shape[2]) + offset) * stride
         x = (torch.arange(level.shape[3]) + offset) * stride
@@ -96,7 +96,7 @@ class DetectionGraph(nn.Module):
 
 
 def _check(detector: DetectorConfig) -> None:
-    """Refuse what the graph has no operations for: habits of other code bases, and several scales."""
+    # The graph has no operations for the habits of other code bases, nor for several scales.
     inputs, inference = detector.inputs, detector.inference
     if detector.model.anchors.geometry == "torchvision":
         raise CheckpointError("has torchvision's anchors, whose strides depend on the image; ONNX gets fixed ones")
@@ -114,7 +114,7 @@ def _check(detector: DetectorConfig) -> None:
 
 
 def _metadata(detector: DetectorConfig) -> dict[str, str]:
-    """What a runtime must know beside the graph, as the json that `onnx_detector.py` reads."""
+    # Json, which `onnx_detector.py` reads.
     known = {
         "detector": detector.detector,
         "category_ids": detector.category_ids,
@@ -130,8 +130,8 @@ def _metadata(detector: DetectorConfig) -> dict[str, str]:
 def write_onnx(source: Path, target: Path) -> None:
     """Write a model file of ours as an ONNX graph, atomically.
 
-    Raises CheckpointError where the file is none of ours or the graph cannot say what the detector does: it is tried,
-    before anything is written, on images of other sizes than the traced one.
+    Before anything is written, the graph is tried at other sizes than the traced one. Raises CheckpointError where the
+    file is none of ours, or where the graph cannot do what the detector does.
     """
     if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxruntime")):
         raise CheckpointError(f"{target}: writing ONNX takes onnx and onnxruntime; pip install 'freeanchor[onnx]'")
@@ -152,7 +152,7 @@ def write_onnx(source: Path, target: Path) -> None:
 
 @torch.no_grad()
 def _try_sizes(graph: DetectionGraph, written: bytes) -> None:
-    """Refuse a graph that has the traced size in it: some of timm's backbones compute with the image's."""
+    # Some of timm's backbones compute with the image's size, of which tracing makes a constant.
     for size in TRIED_SIZES:
         pixels = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) * 255
         _, expected, _ = graph(pixels, torch.tensor(0.0))
@@ -168,14 +168,10 @@ def _try_sizes(graph: DetectionGraph, written: bytes) -> None:
 
 
 def _traced(graph: DetectionGraph) -> bytes:
-    """The graph's operations as a file's content, sizes left open.
-
-    By torch's older exporter: the newer one, through torch.export, was still at work on this network's open sizes
-    after eight minutes; this one takes two seconds.
-    """
+    # By torch's older exporter, which takes two seconds: the newer one, through torch.export, was still at work on this
+    # network's open sizes after eight minutes.
     with warnings.catch_warnings(), torch.no_grad(), TemporaryDirectory() as scratch:
-        # That the exporter is the older one, and that a trace does not see branches: `_try_sizes` does.
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # on the older exporter, and on branches, which `_try_sizes` looks after
         path = str(Path(scratch) / "traced.onnx")
         torch.onnx.export(
             graph,

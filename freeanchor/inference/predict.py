@@ -1,7 +1,7 @@
-"""A trained detector over a data set: detections, and what NMS does to each object's best box, streamed.
+"""A trained detector over a data set: detections, and the best IoU of each object before and after NMS, streamed.
 
-For every object only its best IoU before and after NMS is kept, under each definition of NMS recall (FACTS B); that is
-all the analysis needs, and it stays small however many candidates per image has.
+Those best IoUs, under each definition of NMS recall (FACTS B), are all that the analysis needs of the candidates, and
+they stay small however many candidates an image has.
 
     for prediction in predict(model, detector, split.images, InferenceConfig(), Runtime()):
         prediction.detections, prediction.recall
@@ -29,7 +29,7 @@ from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.runtime import Runtime
 
 BATCH_SIZE = 8  # images
-IOU_CHUNK = 20_000  # candidates held against the objects at a time: an early detector gives millions
+IOU_CHUNK = 20_000  # candidates compared with the objects at a time: an early detector gives millions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ObjectRecall:
     """Best IoU of each of G objects before and after NMS, any class counting or only the object's own.
 
     The first two pairs are the authors' definition and its class-aware variant: every candidate above the score
-    threshold, no cap. `after_capped` is what the detector reports, capped a level and an image.
+    threshold, no cap. `after_capped` is what the detector reports, with its caps per level and per image.
     """
 
     before: Tensor
@@ -52,7 +52,7 @@ class ObjectRecall:
 class BudgetRecall:
     """Best IoU of each of G objects before and after NMS, by the authors' definition, among the best candidates alone.
 
-    `num_given` is how many these were: fewer than the budget where the image has no more.
+    `num_given` is the number of these candidates: less than the budget where the image has no more.
     """
 
     before: Tensor
@@ -74,7 +74,7 @@ class Prediction:
 def best_iou(
     gt_boxes: Float[Tensor, "G 4"], gt_labels: Tensor, found: Candidates, *, same_class: bool
 ) -> Float[Tensor, "G"]:
-    """The highest IoU of any found box with each object; 0 where there is none (authors' code: nms_recall/)."""
+    """The highest IoU of each object with any found box; 0 where there is none (authors' code: nms_recall/)."""
     best = gt_boxes.new_zeros(len(gt_boxes))
     for boxes, labels in zip(found.boxes.split(IOU_CHUNK), found.labels.split(IOU_CHUNK), strict=True):
         iou = pairwise_iou(gt_boxes, boxes)
@@ -87,25 +87,18 @@ def best_iou(
 
 def measure_recall(image: ImageRecord, before: Candidates, after: Candidates, reported: Candidates) -> ObjectRecall:
     """`ObjectRecall` of one image's objects from its candidates, what NMS leaves, and the reported detections."""
-
-    def best(found: Candidates, *, same_class: bool) -> Tensor:
-        return best_iou(image.boxes.to(found.boxes), image.labels.to(found.labels), found, same_class=same_class)
-
-    return ObjectRecall(
-        before=best(before, same_class=False),
-        after=best(after, same_class=False),
-        before_same_class=best(before, same_class=True),
-        after_same_class=best(after, same_class=True),
-        after_capped=best(reported, same_class=False),
-        after_capped_same_class=best(reported, same_class=True),
-    )
+    boxes, labels = image.boxes.to(before.boxes), image.labels.to(before.labels)
+    stages = {"before": before, "after": after, "after_capped": reported}
+    any_class = {name: best_iou(boxes, labels, found, same_class=False) for name, found in stages.items()}
+    own = {f"{name}_same_class": best_iou(boxes, labels, found, same_class=True) for name, found in stages.items()}
+    return ObjectRecall(**any_class, **own)
 
 
 @torch.no_grad()
 def _at_one_scale(
     model: nn.Module, batch: Batch, runtime: Runtime, inference: InferenceConfig, *, inclusive: bool
 ) -> list[tuple[Candidates, Candidates]]:
-    """For each image, its candidates with the cap a level and without it, in its file's pixels."""
+    """For each image, its candidates with the cap per level and without it, in its file's pixels."""
     with runtime.autocast():
         output = model(batch.images.to(runtime.device, memory_format=torch.channels_last))
     found = []
@@ -119,7 +112,7 @@ def _at_one_scale(
 
 
 def _to_file(found: Candidates, scale: tuple[float, float], *, inclusive: bool) -> Candidates:
-    """Boxes of the network's frame in the file's; `inclusive` scales the last pixel and not the edge (FACTS A9)."""
+    # Boxes with their last pixel included have that pixel scaled, not the edge beyond it (FACTS A9).
     pixel = 1 / scale[0], 1 / scale[1]
     rescaled = found.rescale(pixel)
     return rescaled.extend((1 - pixel[0], 1 - pixel[1])) if inclusive else rescaled
@@ -128,7 +121,7 @@ def _to_file(found: Candidates, scale: tuple[float, float], *, inclusive: bool) 
 def _suppress(
     found: Candidates, inference: InferenceConfig, max_detections: int | None, scale: tuple[float, float] | None
 ) -> Candidates:
-    """NMS in the file's frame, or in that of inclusive boxes at `scale`, in which they overlap a little otherwise."""
+    """NMS in the file's frame; at the `scale` of inclusive boxes in theirs, where overlaps differ a little."""
     if scale is None:
         return suppress(found, nms_iou=inference.nms_iou, max_detections=max_detections)
     growth = 1 - 1 / scale[0], 1 - 1 / scale[1]
@@ -137,7 +130,7 @@ def _suppress(
 
 
 def _cut_at_borders(found: Candidates, image: ImageRecord, inference: InferenceConfig) -> Candidates:
-    """Boxes after NMS cut at the image's borders, where they were not before it."""
+    # Only those that NMS saw beyond the borders.
     if inference.clip != "after_nms":
         return found
     return found.clip(image.height, image.width, drop_empty=inference.drop_empty)
@@ -150,7 +143,7 @@ def _under_budgets(
     inclusive_scale: tuple[float, float] | None,
     budgets: Sequence[int],
 ) -> dict[int, BudgetRecall]:
-    """`Prediction.at_budgets`: recall before NMS grows with the candidates, so detectors need equally many of them."""
+    # Recall before NMS grows with the number of candidates, so detectors are compared at equal numbers.
     if not budgets:
         return {}
     by_score = candidates.take(candidates.scores.argsort(descending=True, stable=True)[: max(budgets)])
@@ -172,7 +165,6 @@ def _finish(
     inclusive_scale: tuple[float, float] | None,
     budgets: Sequence[int],
 ) -> Prediction:
-    """Merge one image's scales, suppress, and measure what suppression cost its objects."""
     candidates = merge_scales([uncapped for _, uncapped in scales])
     survivors = _suppress(candidates, inference, None, inclusive_scale)
     if any(capped is not uncapped for capped, uncapped in scales):
@@ -194,10 +186,10 @@ def _finish(
 
 
 def _at_scale(inputs: InputConfig, short_side: int | None) -> InputConfig:
-    """The input at another short side; the long side's limit grows with it, 1333 at 800 to 2133 at 1280 (FACTS A10)."""
+    # The long side's limit grows with the short side, from 1333 at 800 to 2133 at 1280 (FACTS A10).
     if short_side is None:
         return inputs
-    limit = -(-inputs.max_long_side * short_side // inputs.short_side)  # rounded up, as 1067 at 640 has it
+    limit = -(-inputs.max_long_side * short_side // inputs.short_side)  # rounded up: 1067 at 640
     return replace(inputs, short_side=short_side, max_long_side=limit)
 
 
@@ -214,13 +206,13 @@ def predict(
 ) -> Iterator[Prediction]:
     """Predictions for `images`, in order.
 
-    Detections come from the candidates within the cap a level. Without `all_candidates` the others, which recall before
-    NMS counts, are not looked at: an early detector has so many that its NMS takes minutes.
+    Detections come from the candidates within the cap per level. Recall before NMS counts the others too; without
+    `all_candidates` they are left out, since an early detector has so many that their NMS takes minutes.
 
     With `inference.short_sides` every image is read again at each of those sizes, and the candidates of all of them
     go through one NMS. DEVIATION(D16): the authors re-interpolate the tensor already resized to 800 px (FACTS A10).
-    A network with torchvision's anchors has them where the padded size of a batch puts them: it sees its images one
-    by one, so that no image's boxes depend on its neighbours.
+    The padded size of a batch moves torchvision's anchors: a network that has them sees images one by one, so that no
+    image's boxes depend on the others of its batch.
     """
     if detector.model.anchors.geometry == "torchvision":
         batch_size = 1

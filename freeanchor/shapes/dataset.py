@@ -1,15 +1,13 @@
-"""The procedural detection data set `shapes`: COCO json and JPEG files, drawn by the project itself.
-
-Not here: reading it (`freeanchor.data` reads it as it reads COCO), and drawing one image (`shapes_scene`).
+"""The synthetic detection data set `shapes`: COCO json and JPEG files, which `freeanchor.data` reads as it reads COCO.
 
     write_shapes(ShapesConfig(), Path("data/shapes"))
     # data/shapes/{train,val}.json, data/shapes/images/{train,val}_000001.jpg ...
 
-Twelve classes: half are *slender*, bars whose class shows only in the head at one end, half *compact*. One
-configuration, one data set: the same bytes on every machine with the same numpy and Pillow. Beyond COCO's own fields
-each annotation has `part` (x, y of the discriminative part's centre), `angle` (degrees clockwise from pointing right;
-a slender object points to its head), `elongation` (length over width along the object's own axes) and `hidden` (the
-share of it that later objects hide).
+Twelve classes: half are *slender*, bars whose class shows only in the head at one end, half *compact*. A configuration
+gives the same bytes on every machine with the same numpy and Pillow. Beyond COCO's own fields each annotation has
+`part` (x, y of the discriminative part's centre), `angle` (degrees clockwise from pointing right; a slender object
+points to its head), `elongation` (length over width along the object's own axes) and `hidden` (the share of it that
+later objects hide).
 """
 
 import json
@@ -48,7 +46,8 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
     for split, num_images in zip(SPLITS, (config.num_train, config.num_val), strict=True):
         names = [f"{split}_{number:06d}.jpg" for number in range(1, num_images + 1)]
         scenes = _draw_split(config, split, names, partial / "images")
-        (partial / f"{split}.json").write_bytes(_encode(_as_coco(config, names, scenes)))
+        document = json.dumps(_as_coco(config, names, scenes), sort_keys=True, separators=(",", ":"))
+        (partial / f"{split}.json").write_bytes(document.encode())
     partial.rename(directory)
 
 
@@ -57,7 +56,6 @@ def _info(config: ShapesConfig) -> dict[str, Any]:
 
 
 def _check_existing(config: ShapesConfig, directory: Path) -> None:
-    """Raise unless both splits in `directory` were drawn from this configuration by this version."""
     remedy = "remove that folder or name another"
     for split in SPLITS:
         path = directory / f"{split}.json"
@@ -73,10 +71,7 @@ def _check_existing(config: ShapesConfig, directory: Path) -> None:
 
 
 def _draw_split(config: ShapesConfig, split: str, names: list[str], folder: Path) -> Iterator[Scene]:
-    """Each scene of a split in turn, its image written to `folder`.
-
-    JPEG, since its slow-integer transform gives the same bytes everywhere; PNG's depend on the zlib that is built in.
-    """
+    # JPEG's slow-integer transform gives the same bytes everywhere; PNG's depend on the zlib that is built in.
     for index, name in enumerate(tqdm(names, desc=f"drawing {split}", unit="image", disable=None)):
         scene = draw_scene(config, split, index)
         Image.fromarray(scene.pixels).save(folder / name, quality=95, subsampling=0)
@@ -84,7 +79,6 @@ def _draw_split(config: ShapesConfig, split: str, names: list[str], folder: Path
 
 
 def _as_coco(config: ShapesConfig, names: list[str], scenes: Iterable[Scene]) -> dict[str, Any]:
-    """The json of one split."""
     ids, annotations = count(1), []
     for image_id, scene in enumerate(scenes, start=1):
         found = [_annotate(item, hidden) for item, hidden in zip(scene.objects, scene.hidden, strict=True)]
@@ -124,7 +118,7 @@ def _annotate(item: SceneObject, hidden: float) -> dict[str, Any]:
 
 
 def _annotate_crowd(crowd: Crowd) -> dict[str, Any]:
-    """One `iscrowd` annotation; a crowd has no part of its own, so the middle of its box stands in."""
+    # A crowd has no discriminative part, so the middle of its box stands in.
     x, y, width, height = _xywh(crowd.box)
     return {
         "category_id": crowd.members[0].category + 1,
@@ -136,7 +130,3 @@ def _annotate_crowd(crowd: Crowd) -> dict[str, Any]:
         "elongation": 1.0,
         "hidden": 0.0,
     }
-
-
-def _encode(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

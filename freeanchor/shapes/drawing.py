@@ -1,14 +1,11 @@
-"""Stencils of the procedural data set: outlines, the samples inside them, and paint through them.
-
-Not here: which shapes there are and how they are coloured (`shapes_objects`), and what lies under them
-(`shapes_background`).
+"""Stencils of the synthetic data set: outlines, the samples inside them, and paint through them.
 
     stencil = make_stencil("triangle", length=90.0, elongation=6.0, angle=30.0, shaft=0.3, shift=(0.2, 0.7))
     image = paint(image, [Stroke(stencil=stencil, origin=(40, 60), look=look)])
 
-Images are to have the same bytes on every machine, so nothing here depends on the order of a float sum, on fused
-multiply-add or on the last bit of a cosine: outlines are rounded to a grid of 1/64 px and filled with integers
-(Pillow's own polygons are filled in float32), and the float64 that remains is only ever added, multiplied and rounded.
+Images have the same bytes on every machine, so nothing here depends on the order of a float sum, on fused multiply-add
+or on the last bit of a cosine: outlines are rounded to a grid of 1/64 px and filled with integers (Pillow fills its
+polygons in float32), and the float64 that remains is only ever added, multiplied and rounded.
 """
 
 import math
@@ -83,7 +80,7 @@ class Stencil:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How a stencil is coloured; none of it tells the class."""
+    """How a stencil is coloured, whatever its class."""
 
     colour: Colour
     part_colour: Colour
@@ -97,7 +94,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Stroke:
-    """A stencil, where its corner lies in the image (x, y in pixels), and how it is coloured."""
+    """A stencil with its look, its corner at `origin` (x, y in pixels) of the image."""
 
     stencil: Stencil
     origin: tuple[int, int]
@@ -170,14 +167,13 @@ def make_stencil(
 
 
 def _coverage(mask: Bool[np.ndarray, "rows columns"]) -> Float[np.ndarray, "height width 1"]:
-    """Share of each pixel's samples that are set."""
-    # adding slices, which is several times faster than summing two axes of the blocks
+    # The share of each pixel's samples that are set. Adding slices is several times faster than summing over blocks.
     rows = reduce(np.add, [mask[start::SAMPLES].astype(np.uint8) for start in range(SAMPLES)])
     return reduce(np.add, [rows[:, start::SAMPLES] for start in range(SAMPLES)])[..., None] / SAMPLES**2
 
 
 def _erode(mask: Bool[np.ndarray, "rows columns"], steps: int) -> Bool[np.ndarray, "rows columns"]:
-    """The samples with nothing unset within `steps` of them, in the city-block sense."""
+    # Keeps the samples with nothing unset within `steps` of them, in the city-block sense.
     for _ in range(steps):
         padded = np.pad(mask, 1)
         mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
@@ -185,7 +181,7 @@ def _erode(mask: Bool[np.ndarray, "rows columns"], steps: int) -> Bool[np.ndarra
 
 
 def _tone(look: Look, width: int, height: int) -> Float[np.ndarray, "height width 1"]:
-    """Brightness factor of each pixel: a linear shade and stripes (a triangle wave of `stripe_depth`)."""
+    # Brightness of each pixel: a linear shade, and stripes as a triangle wave of `stripe_depth`.
     x, y = np.arange(width) - width / 2, (np.arange(height) - height / 2)[:, None]
     phase = x * look.stripe_step[0] + y * look.stripe_step[1]
     wave = np.abs(phase - np.floor(phase) - 0.5) * 4.0 - 1.0
@@ -203,7 +199,6 @@ def paint(image: Float[np.ndarray, "_ _ 3"], strokes: Iterable[Stroke]) -> Float
 
 
 def _blend(patch: Float[np.ndarray, "_ _ 3"], stencil: Stencil, look: Look) -> Float[np.ndarray, "_ _ 3"]:
-    """The part of an image under a stencil, with the stencil painted on it."""
     cover = _coverage(stencil.body)
     share = _coverage(stencil.part) / np.maximum(cover, 1 / SAMPLES**2)
     ink = (np.array(look.colour) * (1.0 - share) + np.array(look.part_colour) * share) * _tone(look, *stencil.size)

@@ -1,19 +1,12 @@
-"""The objects of the procedural data set: their classes, forms and looks.
+"""The objects of the synthetic data set (classes, forms and looks) and the ground that they stand on.
 
-Not here: how a form is filled and painted (`shapes_drawing`), and where it stands (`shapes_scene`).
-
+    ground = draw_background(rng, 192)
     sizes = Sizes(min_size=14.0, max_size=128.0, min_head=9.0, max_aspect=8.0)
-    lollipop = draw_object(rng, 0, sizes, ground_colours=[(90.0, 80.0, 70.0)])
+    lollipop = draw_object(rng, 0, sizes, ground.colours)
+    pixels = finish(rng, ground.pixels)
 
 A *slender* object is a bar whose class shows only in the head at one of its ends; a *compact* one shows its class
 everywhere. Colour, texture and size are drawn without regard to the class.
-
-The ground of the procedural data set: texture, and clutter that is no object.
-
-Not here: the objects on it (`shapes_objects`).
-
-    ground = draw_background(rng, 192)
-    pixels = finish(rng, ground.pixels)
 """
 
 import colorsys
@@ -27,6 +20,10 @@ from jaxtyping import Float, UInt8
 from freeanchor.shapes.drawing import SAMPLES, Colour, Look, Stencil, Stroke, cut_stencil, make_stencil, on_grid, paint
 
 CLUTTER_MARGIN = 32  # px drawn around a background and cut off again, so that clutter crosses the border
+MIN_ASPECT = 3.0  # of a slender object, along its own axes
+MAX_STRETCH = 1.25  # length over width of a compact object
+UPRIGHT_SHARE, UPRIGHT_TILT = 0.6, 8.0  # slender objects within so many degrees of the horizontal or vertical
+MIN_CONTRAST = 140.0  # between an object's colour and the ground's, summed over the channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,7 @@ def draw_colour(rng: np.random.Generator, saturation: tuple[float, float], brigh
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> Float[np.ndarray, "size size"]:
-    """Value noise in [0, 1): random values at the corners of `cells` x `cells` cells, smoothly interpolated."""
+    # Value noise in [0, 1): random values at the corners of `cells` x `cells` cells, smoothly interpolated.
     corners = rng.random((cells + 1, cells + 1))
     place = np.arange(size) * (cells / size)
     cell = place.astype(np.int64)
@@ -61,7 +58,6 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> Float[np.ndarray,
 
 
 def _draw_spot(rng: np.random.Generator) -> Stencil:
-    """A rounded, irregular spot that is no object."""
     radius, angle = between(rng, 5.0, 32.0), between(rng, 0.0, 360.0)
     waves = [(n, between(rng, 0.0, 0.5 / n), between(rng, 0.0, math.tau)) for n in (2, 3, 4, 5)]
     turns = [math.tau * i / 36 for i in range(36)]
@@ -74,7 +70,7 @@ def _draw_spot(rng: np.random.Generator) -> Stencil:
 
 
 def _draw_line(rng: np.random.Generator) -> Stencil:
-    """A bent, tapering line without a head, hence no object."""
+    # Bent and tapering, without a head, hence no object.
     length, bend = between(rng, 20.0, 110.0), between(rng, -0.6, 0.6)
     wide, thin = between(rng, 1.0, 5.0), between(rng, 0.3, 1.0)
     steps = [i / 12 for i in range(13)]
@@ -87,7 +83,7 @@ def _draw_line(rng: np.random.Generator) -> Stencil:
 
 
 def _draw_clutter(rng: np.random.Generator, canvas: int) -> Stroke | None:
-    """A spot or line of low contrast somewhere on the canvas; none where it came out too large for it."""
+    # Of low contrast; none where it came out too large for the canvas.
     stencil = _draw_spot(rng) if rng.random() < 0.5 else _draw_line(rng)
     room = [max(canvas - extent, 1) for extent in stencil.size]
     origin = int(rng.integers(room[0])), int(rng.integers(room[1]))
@@ -120,12 +116,6 @@ def finish(rng: np.random.Generator, image: Float[np.ndarray, "_ _ 3"]) -> UInt8
     return np.clip(np.floor(image + grain + 0.5), 0.0, 255.0).astype(np.uint8)
 
 
-MIN_ASPECT = 3.0  # of a slender object, along its own axes
-MAX_STRETCH = 1.25  # length over width of a compact object
-UPRIGHT_SHARE, UPRIGHT_TILT = 0.6, 8.0  # slender objects within so many degrees of the horizontal or vertical
-MIN_CONTRAST = 140.0  # between an object's colour and the ground's, summed over the channels
-
-
 @dataclass(frozen=True, kw_only=True)
 class Category:
     """A class: its name, its outline, and whether that outline is a bar's head or the whole object."""
@@ -140,25 +130,17 @@ class Category:
         return "slender" if self.is_slender else "compact"
 
 
+HEADS = {"lollipop": "disc", "paddle": "square", "arrow": "triangle", "loop": "ring", "fork": "fork", "hammer": "tee"}
+COMPACT = ("disc", "square", "triangle", "ring", "cross", "star")
 CATEGORIES: tuple[Category, ...] = (
-    Category(name="lollipop", glyph="disc", is_slender=True),
-    Category(name="paddle", glyph="square", is_slender=True),
-    Category(name="arrow", glyph="triangle", is_slender=True),
-    Category(name="loop", glyph="ring", is_slender=True),
-    Category(name="fork", glyph="fork", is_slender=True),
-    Category(name="hammer", glyph="tee", is_slender=True),
-    Category(name="disc", glyph="disc", is_slender=False),
-    Category(name="square", glyph="square", is_slender=False),
-    Category(name="triangle", glyph="triangle", is_slender=False),
-    Category(name="ring", glyph="ring", is_slender=False),
-    Category(name="cross", glyph="cross", is_slender=False),
-    Category(name="star", glyph="star", is_slender=False),
+    *(Category(name=name, glyph=glyph, is_slender=True) for name, glyph in HEADS.items()),
+    *(Category(name=name, glyph=name, is_slender=False) for name in COMPACT),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One shape in its place."""
+    """One shape with its look, placed in the image at `origin`."""
 
     category: int  # index into CATEGORIES
     stencil: Stencil
@@ -205,7 +187,7 @@ def _log_between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _draw_object_colour(rng: np.random.Generator, ground_colours: Sequence[Colour]) -> Colour:
-    """A colour that differs enough from the ground's; the last of 20 draws where none does."""
+    # One that differs enough from the ground's; the last of 20 draws where none does.
     for _ in range(20):
         colour = draw_colour(rng, (0.3, 0.85), (0.5, 1.0))
         if all(sum(abs(a - b) for a, b in zip(colour, g, strict=True)) >= MIN_CONTRAST for g in ground_colours):
@@ -214,7 +196,7 @@ def _draw_object_colour(rng: np.random.Generator, ground_colours: Sequence[Colou
 
 
 def _draw_look(rng: np.random.Generator, ground_colours: Sequence[Colour], length: float) -> Look:
-    """Colours and texture; half of the objects have a part of another colour, half have stripes."""
+    # Half of the objects have a part of another colour, half have stripes.
     colour, other = (_draw_object_colour(rng, ground_colours) for _ in range(2))
     part_colour = other if rng.random() < 0.5 else colour
     red, green, blue = (channel * 0.3 for channel in colour)  # a dark line round every object

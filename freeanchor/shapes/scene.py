@@ -1,6 +1,4 @@
-"""What stands where in one image of the procedural data set, drawn from a generator of its own.
-
-Not here: what the objects look like (`shapes_objects`), and files (`shapes`).
+"""The settings of the synthetic data set, and what stands where in each image, drawn from a generator of its own.
 
     scene = draw_scene(ShapesConfig(), "train", 17)
     scene.pixels, scene.objects, scene.crowd
@@ -30,7 +28,7 @@ from freeanchor.shapes.objects import (
 SPLITS = ("train", "val")
 MAX_SAME_IOU = 0.7  # between the boxes of two objects of one class
 GROUND, CROWD, FIRST_OBJECT = 0, 1, 2  # codes in a layout's owner map
-OWNER_SAMPLES = 2  # a pixel, along both axes, for telling what hides what
+OWNER_SAMPLES = 2  # per pixel, along both axes, for telling what hides what
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,7 @@ class Crowd:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What has been placed so far, and what shows at each of OWNER_SAMPLES^2 samples a pixel.
+    """What has been placed so far, and what shows at each of the OWNER_SAMPLES^2 samples of a pixel.
 
     The i-th object owns the codes FIRST_OBJECT + 2 i (body without part) and FIRST_OBJECT + 2 i + 1 (part).
     """
@@ -134,12 +132,13 @@ def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _window(stencil: Stencil, origin: tuple[int, int]) -> tuple[slice, slice]:
-    """Where a stencil lies in the owner map."""
+    # Rows and columns of the owner map.
     (x, y), (width, height) = origin, stencil.size
-    return (
+    rows, columns = (
         slice(y * OWNER_SAMPLES, (y + height) * OWNER_SAMPLES),
         slice(x * OWNER_SAMPLES, (x + width) * OWNER_SAMPLES),
     )
+    return rows, columns
 
 
 def _coarse(mask: np.ndarray) -> np.ndarray:
@@ -161,7 +160,6 @@ def _fits(layout: Layout, candidate: SceneObject, max_hidden: float) -> bool:
 
 
 def _lay(layout: Layout, placed: SceneObject) -> Layout:
-    """The layout with one more object on top."""
     body, part = _coarse(placed.stencil.body), _coarse(placed.stencil.part)
     code = FIRST_OBJECT + 2 * len(layout.objects)
     owner, window = layout.owner.copy(), _window(placed.stencil, placed.origin)
@@ -177,7 +175,7 @@ def _lay(layout: Layout, placed: SceneObject) -> Layout:
 
 
 def _draw_origin(rng: np.random.Generator, theme: Theme, stencil: Stencil, image_size: int) -> tuple[int, int]:
-    """A place wholly inside the image, near the theme's centre."""
+    # Wholly inside the image, near the theme's centre.
     shares = [centre + (float(rng.random()) - 0.5) * theme.spread for centre in theme.centre]
     room = [image_size - extent for extent in stencil.size]
     x, y = (int(min(max(share, 0.0), 0.9999) * (free + 1)) for share, free in zip(shares, room, strict=True))
@@ -187,7 +185,7 @@ def _draw_origin(rng: np.random.Generator, theme: Theme, stencil: Stencil, image
 def _add_object(rng: np.random.Generator, config: ShapesConfig, theme: Theme, layout: Layout) -> Layout:
     """The layout with one more object, tried in 5 ever shorter forms at 12 places each; as it is where none fits.
 
-    The category is drawn once, so that those which cover much are not the rarer for it.
+    The category is drawn once, so that those which cover much are as frequent as the others.
     """
     index = theme.categories[int(rng.integers(len(theme.categories)))]
     sizes = Sizes(
@@ -204,7 +202,7 @@ def _add_object(rng: np.random.Generator, config: ShapesConfig, theme: Theme, la
 
 
 def _draw_theme(rng: np.random.Generator, ground: Background) -> Theme:
-    """Every third image shows three classes only, every third (independently) has its objects in a group."""
+    # Every third image shows three classes only; every third, independently, has its objects in a group.
     is_themed, is_grouped = rng.random() < 1 / 3, rng.random() < 1 / 3
     order = rng.permutation(len(CATEGORIES)).tolist()
     return Theme(
@@ -216,7 +214,7 @@ def _draw_theme(rng: np.random.Generator, ground: Background) -> Theme:
 
 
 def _draw_crowd(rng: np.random.Generator, config: ShapesConfig, theme: Theme) -> Crowd:
-    """12 to 28 small objects of one class inside a square of 0.3 to 0.5 of the image's side."""
+    # 12 to 28 small objects of one class inside a square of 0.3 to 0.5 of the image's side.
     sizes = Sizes(
         min_size=config.min_size * 0.55, max_size=config.min_size * 0.8, min_head=config.min_head * 0.75, max_aspect=3.3
     )
@@ -232,7 +230,7 @@ def _draw_crowd(rng: np.random.Generator, config: ShapesConfig, theme: Theme) ->
 
 
 def _start_layout(config: ShapesConfig, crowd: Crowd | None) -> Layout:
-    """A layout of no objects in which nothing may be laid on the crowd's box."""
+    # Nothing may be laid on the crowd's box.
     side = config.image_size * OWNER_SAMPLES
     owner = np.full((side, side), GROUND, dtype=np.int16)
     if crowd is not None:
@@ -255,7 +253,9 @@ def draw_scene(config: ShapesConfig, split: str, index: int) -> Scene:
     crowd = _draw_crowd(rng, config, theme) if rng.random() < config.crowd_fraction else None
     layout = _start_layout(config, crowd)
     share = float(rng.random())
-    for _ in range(1 + int(config.max_objects * share * math.sqrt(share))):  # every crowdedness has its share
+    for _ in range(
+        1 + int(config.max_objects * share * math.sqrt(share))
+    ):  # so that images of every crowdedness are frequent
         layout = _add_object(rng, config, theme, layout)
     drawn = (*(crowd.members if crowd else ()), *layout.objects)
     image = paint(ground.pixels, [item.stroke for item in drawn])

@@ -4,81 +4,83 @@ Compared are the network's input, anchors, logits and deltas (within 1e-4) and t
 torchvision's are in `test_conversion_torchvision.py`.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import converted
 import numpy as np
 import pytest
 import torch
-from converted import (
-    CASES,
-    LIMITS,
-    LONG,
-    SHORT,
-    Case,
-    assert_same_detections,
-    categories,
-    convert,
-    detections,
-    expected_anchors,
-    expected_deltas,
-    in_our_order,
-    raw_output,
-    shift_to_few,
-    write_image,
-)
-from oracles.foreign_detectors import AUTHORS_FREEANCHOR, MMDETECTION_FREEANCHOR, detect, from_maps, prepare
+from converted import CASES, LIMITS, LONG, SHORT, Case, convert, detections, raw_output, write_image
+from oracles.foreign_detectors import AUTHORS_FREEANCHOR, MMDETECTION_FREEANCHOR, Found, detect, from_maps, prepare
 from oracles.foreign_forward import flatten, forward
 from oracles.foreign_names import RESNEXT101_64X4D
+from oracles.foreign_states import State, miniature
 from PIL import Image
 
 from freeanchor.checkpoints.convert import convert_tensors
 from freeanchor.detector.retinanet import RetinaNet
 
 NARROW = [name for name in CASES if "narrow" in name]
+TOO_LARGE = ["authors, ResNet-50", "detectron2, ResNet-50"]  # of the full size mmdetection's alone runs by default
+BOTTLENECKS = [name for name in NARROW if "ResNet-50" in name]
 
 
-@pytest.mark.parametrize("name", CASES, ids=lambda name: name.replace(" ", "-"))
-def test_predictions_and_detections_are_the_foreign_ones(name: str, tmp_path: Path) -> None:
+def each_case(names: Iterable[str], slow: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """Cases by name, those in `slow` only where asked for."""
+    marked = [pytest.param(n, marks=pytest.mark.slow if n in slow else (), id=n.replace(" ", "-")) for n in names]
+    return pytest.mark.parametrize("named", marked, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def named(request: pytest.FixtureRequest) -> tuple[Case, State]:
+    """A case with its state dict, which is drawn once for all tests that take the case."""
+    return CASES[request.param], CASES[request.param].tensors()
+
+
+def _assert_parity(case: Case, state: State, path: Path, short: int = SHORT, longest: int = LONG) -> Found:
+    """The converted state finds what the code base finds, which is returned."""
+    expected = detect(case.base, state, case.size, Image.open(path), short, longest)
+    converted.assert_same_detections(detections(*convert(case, state, short, longest), path), expected)
+    return expected
+
+
+@each_case(CASES, slow=TOO_LARGE)
+def test_predictions_and_detections_are_the_foreign_ones(named: tuple[Case, State], tmp_path: Path) -> None:
     """Input, anchors, logits, deltas and the boxes of an odd-sized image are those of the code base."""
-    case, state = CASES[name], CASES[name].tensors()
-    path = write_image(tmp_path, 213, 160)
-    model, detector = convert(case, state)
-    images, inside = prepare(case.base, Image.open(path), SHORT, LONG)
+    case, state = named
+    size, sides = ((213, 160), (256, 427)) if case.size.num_classes == 80 else ((106, 80), (SHORT, LONG))
+    path = write_image(tmp_path, *size)
+    model, detector = convert(case, state, *sides)
+    images, inside = prepare(case.base, Image.open(path), *sides)
     maps = forward(state, case.base.layout, case.size, images)
     own_images, own = raw_output(model, detector, path)
 
     torch.testing.assert_close(own_images, images, rtol=0, atol=1e-4)
-    torch.testing.assert_close(own.anchors, expected_anchors(maps, case), rtol=0, atol=1e-3)
-    logits = in_our_order(flatten(maps.logits, case.size.num_classes)[0], case)
+    torch.testing.assert_close(own.anchors, converted.expected_anchors(maps, case), rtol=0, atol=1e-3)
+    logits = converted.in_our_order(flatten(maps.logits, case.size.num_classes)[0], case)
     torch.testing.assert_close(own.logits[0], logits, rtol=0, atol=LIMITS["logits"])
-    torch.testing.assert_close(own.deltas[0], expected_deltas(maps, case), rtol=0, atol=LIMITS["logits"])
+    torch.testing.assert_close(own.deltas[0], converted.expected_deltas(maps, case), rtol=0, atol=LIMITS["logits"])
 
-    expected = from_maps(case.base, case.size, maps, inside, (213, 160))
+    expected = from_maps(case.base, case.size, maps, inside, size)
     assert sum(count > 0 for count in expected.per_level) >= 4
     assert max(expected.per_level) == 1000
-    assert_same_detections(detections(model, detector, path), expected)
+    converted.assert_same_detections(detections(model, detector, path), expected)
 
 
-@pytest.mark.parametrize("name", NARROW, ids=lambda name: name.replace(" ", "-"))
-@pytest.mark.parametrize(("width", "height"), [(300, 96), (256, 256)])
-def test_detections_agree_whatever_the_images_shape(name: str, width: int, height: int, tmp_path: Path) -> None:
-    """Wide images at the long side's limit, and those of the right size already."""
-    case, state = CASES[name], CASES[name].tensors(seed=1)
-    path = write_image(tmp_path, width, height)
-    expected = detect(case.base, state, case.size, Image.open(path), SHORT, LONG)
-    assert len(expected.scores) > 20
-    assert_same_detections(detections(*convert(case, state), path), expected)
-
-
-@pytest.mark.parametrize("name", NARROW, ids=lambda name: name.replace(" ", "-"))
-def test_detections_agree_on_a_image_that_shrinks(name: str, tmp_path: Path) -> None:
-    """To a long side of 150.5 px, which all round their own way: PIL averages when it shrinks, OpenCV does not."""
-    case, state = CASES[name], CASES[name].tensors(seed=2)
-    path = write_image(tmp_path, 256, 301)
-    expected = detect(case.base, state, case.size, Image.open(path), 128, 256)
-    assert len(expected.scores) > 20
-    assert_same_detections(detections(*convert(case, state, 128, 256), path), expected)
+@each_case(NARROW)
+@pytest.mark.parametrize(
+    ("width", "height", "short", "longest"),
+    [(150, 48, SHORT, LONG), (128, 128, SHORT, LONG), (256, 301, 128, 256)],
+    ids=["wide, at the long side's limit", "of the right size already", "shrinking to 150.5 px"],
+)
+def test_detections_agree_whatever_the_images_shape(
+    named: tuple[Case, State], width: int, height: int, short: int, longest: int, tmp_path: Path
+) -> None:
+    """All round 150.5 px their own way; PIL averages when it shrinks, OpenCV does not."""
+    found = _assert_parity(*named, write_image(tmp_path, width, height), short, longest)
+    assert len(found.scores) > 20
 
 
 EXTREMES = {
@@ -89,18 +91,21 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("name", NARROW, ids=lambda name: name.replace(" ", "-"))
+@each_case(NARROW, slow=BOTTLENECKS)
 @pytest.mark.parametrize("extreme", EXTREMES)
-def test_boxes_at_the_limits_are_the_foreign_ones(name: str, extreme: str, tmp_path: Path) -> None:
+def test_boxes_at_the_limits_are_the_foreign_ones(named: tuple[Case, State], extreme: str, tmp_path: Path) -> None:
     """What lies beyond the image, has no area or grows past the clamp ends as in the code base (FACTS A8, A9)."""
-    case, state = CASES[name], CASES[name].tensors(seed=3)
+    case, state = named[0], _with_own_biases(*named)
     shift = torch.tensor(EXTREMES[extreme]) * torch.tensor(case.base.coding.weights)
     state[f"{case.base.layout.box_output}.bias"].view(9, 4)[3:6] += shift
     state[f"{case.base.layout.cls_output}.bias"].view(9, -1)[3:6] += 2.0
-    path = write_image(tmp_path, 121, 90)
-    expected = detect(case.base, state, case.size, Image.open(path), 128, 256)
-    assert _shows(extreme, expected.boxes[:, 2:] - expected.boxes[:, :2])
-    assert_same_detections(detections(*convert(case, state, 128, 256), path), expected)
+    found = _assert_parity(case, state, write_image(tmp_path, 121, 90))
+    assert _shows(extreme, found.boxes[:, 2:] - found.boxes[:, :2])
+
+
+def _with_own_biases(case: Case, state: State) -> State:
+    names = [f"{output}.bias" for output in (case.base.layout.box_output, case.base.layout.cls_output)]
+    return {**state, **{name: state[name].clone() for name in names}}
 
 
 def _shows(extreme: str, sides: np.ndarray) -> bool:
@@ -112,54 +117,50 @@ def _shows(extreme: str, sides: np.ndarray) -> bool:
     return len(sides) > 10
 
 
+@each_case(NARROW)
+def test_few_detections_are_all_the_foreign_ones(named: tuple[Case, State], tmp_path: Path) -> None:
+    """Where no cap binds, what scores above 0.05 decides, as in the code base."""
+    case, state = named[0], _with_own_biases(*named)
+    path = write_image(tmp_path, 97, 131)
+    maps = forward(state, case.base.layout, case.size, prepare(case.base, Image.open(path), 64, 96)[0])
+    state[f"{case.base.layout.cls_output}.bias"] += converted.shift_to_few(flatten(maps.logits, 1))
+    found = _assert_parity(case, state, path, 64, 96)
+    assert 40 <= sum(found.per_level) <= 80
+    assert len(found.scores) >= 5
+
+
+@each_case(["authors, narrow ResNet-18"])
+def test_nothing_is_found_where_nothing_scores(named: tuple[Case, State], tmp_path: Path) -> None:
+    """Scores below 0.05 everywhere give no detections, and not the authors' dummy box either (FACTS A9)."""
+    case, state = named[0], _with_own_biases(*named)
+    state[f"{case.base.layout.cls_output}.bias"] -= 20.0
+    assert len(detections(*convert(case, state), write_image(tmp_path, 120, 90))) == 0
+
+
 def test_the_authors_resnext_strides_in_its_3x3(tmp_path: Path) -> None:
     """A ResNeXt-101-64x4d file gives the logits of a network whose stride is in the 3x3 convolution (FACTS A2)."""
     layout = replace(AUTHORS_FREEANCHOR.layout, stride_in_1x1=False)
     base = replace(AUTHORS_FREEANCHOR, layout=layout)
-    case = Case(base=base, size=RESNEXT101_64X4D, format="authors", detector="FreeAnchor")
+    case = Case(base=base, size=miniature(RESNEXT101_64X4D), format="authors", detector="FreeAnchor")
     state = case.tensors()
     path = write_image(tmp_path, 60, 40)
     model, detector = convert(case, state, 64, 96)
     images, _ = prepare(base, Image.open(path), 64, 96)
     maps = forward(state, layout, case.size, images)
     _, own = raw_output(model, detector, path)
-    torch.testing.assert_close(own.logits[0], flatten(maps.logits, 80)[0], rtol=0, atol=LIMITS["logits"])
-    torch.testing.assert_close(own.deltas[0], expected_deltas(maps, case), rtol=0, atol=LIMITS["logits"])
+    torch.testing.assert_close(
+        own.logits[0], flatten(maps.logits, case.size.num_classes)[0], rtol=0, atol=LIMITS["logits"]
+    )
+    torch.testing.assert_close(own.deltas[0], converted.expected_deltas(maps, case), rtol=0, atol=LIMITS["logits"])
 
 
+@pytest.mark.slow
 def test_mmdetections_resnext_fits() -> None:
     """Every tensor of a ResNeXt-101-64x4d FreeAnchor file finds its place, shape and all."""
-    case = Case(
-        base=MMDETECTION_FREEANCHOR,
-        size=RESNEXT101_64X4D,
-        format="mmdetection",
-        detector="FreeAnchor",
-        state={"free_anchor": True},
-    )
-    tensors, detector = convert_tensors(case.tensors(), case.origin(), categories(80))
+    case = replace(CASES["mmdetection FreeAnchor, ResNet-50"], base=MMDETECTION_FREEANCHOR, size=RESNEXT101_64X4D)
+    tensors, detector = convert_tensors(case.tensors(), case.origin(), converted.categories(80))
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in RetinaNet(detector.model).state_dict().items()}
     assert {name: tensor.shape for name, tensor in tensors.items()} == expected
     assert detector.model.backbone.name == "resnext101_64x4d"
     assert not detector.model.backbone.stride_in_1x1
-
-
-@pytest.mark.parametrize("name", NARROW, ids=lambda name: name.replace(" ", "-"))
-def test_few_detections_are_all_the_foreign_ones(name: str, tmp_path: Path) -> None:
-    """Where no cap binds, what scores above 0.05 decides, as in the code base."""
-    case, state = CASES[name], CASES[name].tensors(seed=1)
-    path = write_image(tmp_path, 97, 131)
-    maps = forward(state, case.base.layout, case.size, prepare(case.base, Image.open(path), 64, 96)[0])
-    state[f"{case.base.layout.cls_output}.bias"] += shift_to_few(flatten(maps.logits, 1))
-    expected = detect(case.base, state, case.size, Image.open(path), 64, 96)
-    assert 40 <= sum(expected.per_level) <= 80
-    assert len(expected.scores) >= 5
-    assert_same_detections(detections(*convert(case, state, 64, 96), path), expected)
-
-
-def test_nothing_is_found_where_nothing_scores(tmp_path: Path) -> None:
-    """Scores below 0.05 everywhere give no detections, and not the authors' dummy box either (FACTS A9)."""
-    case = CASES["authors, narrow ResNet-18"]
-    state = case.tensors()
-    state[f"{case.base.layout.cls_output}.bias"] -= 20.0
-    assert len(detections(*convert(case, state), write_image(tmp_path, 120, 90))) == 0

@@ -1,5 +1,6 @@
 """Converted torchvision checkpoints against torchvision's own model, from the image to the boxes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,6 @@ import torch
 import torchvision
 from converted import (
     LIMITS,
-    LONG,
-    SHORT,
     assert_same_detections,
     convert_state,
     detections,
@@ -39,13 +38,11 @@ COCO_LIKE = {i: f"class {i}" for i in range(1, 91) if i % 9}
 MINIATURE = miniature(RESNET18, num_classes=10, head_depth=4)
 
 
-def _full(**sides: int) -> tuple[TheirRetinaNet, Architecture]:
-    """torchvision's ResNet-50 RetinaNet with 91 slots."""
-    model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91, **sides)
-    return model.eval(), Architecture(num_classes=91)
+CLS_BIAS, BOX_BIAS = "head.classification_head.cls_logits.bias", "head.regression_head.bbox_reg.bias"
+Small = Callable[[int, int, dict[str, Tensor]], TheirRetinaNet]
 
 
-def _small(size: Architecture, norm: type[nn.Module] = nn.BatchNorm2d, **sides: int) -> TheirRetinaNet:
+def _build(size: Architecture, norm: type[nn.Module] = nn.BatchNorm2d) -> TheirRetinaNet:
     """torchvision's RetinaNet on a narrow pyramid over ResNet-18 or 50."""
     body = torchvision.models.resnet50 if size.bottleneck else torchvision.models.resnet18
     backbone = BackboneWithFPN(
@@ -55,7 +52,33 @@ def _small(size: Architecture, norm: type[nn.Module] = nn.BatchNorm2d, **sides: 
         out_channels=size.channels,
         extra_blocks=LastLevelP6P7(size.channels, size.channels),
     )
-    return TheirRetinaNet(backbone, size.num_classes, **sides).eval()
+    return TheirRetinaNet(backbone, size.num_classes).eval()
+
+
+def _filled(model: TheirRetinaNet, state: dict[str, Tensor], short: int, longest: int) -> TheirRetinaNet:
+    """The model with these weights, its images resized to these sides."""
+    model.transform.min_size, model.transform.max_size = (short,), longest
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.fixture(scope="module")
+def small() -> Small:
+    """torchvision's miniature, built once, as a function of sides and weights."""
+    model = _build(MINIATURE)
+    return lambda short, longest, state: _filled(model, state, short, longest)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Tensor]:
+    """Weights of the miniature."""
+    return torchvision_state(MINIATURE, seed=1, used=tuple(FEW))
+
+
+@pytest.fixture
+def state(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, with output biases that a test may change."""
+    return {**drawn, **{name: drawn[name].clone() for name in (CLS_BIAS, BOX_BIAS)}}
 
 
 @torch.no_grad()
@@ -111,31 +134,28 @@ def _assert_parity(
 
 def test_a_full_file_gives_torchvisions_own_detections(tmp_path: Path) -> None:
     """ResNet-50, 91 slots of which 80 are in use: the 300 boxes of an odd-sized image are torchvision's."""
-    theirs, size = _full(min_size=SHORT, max_size=LONG)
-    state = torchvision_state(size, used=tuple(COCO_LIKE))
-    theirs.load_state_dict(state)
+    state = torchvision_state(Architecture(num_classes=91), used=tuple(COCO_LIKE))
+    theirs = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91).eval()
     assert len(COCO_LIKE) == 80
-    _assert_parity(theirs, state, COCO_LIKE, write_image(tmp_path, 213, 160))
+    _assert_parity(_filled(theirs, state, 128, 214), state, COCO_LIKE, write_image(tmp_path, 106, 80))
 
 
-@pytest.mark.parametrize(("width", "height"), [(300, 96), (97, 131), (420, 333), (256, 256)])
-def test_a_miniature_gives_torchvisions_own_detections(width: int, height: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("width", "height"), [(225, 72), (73, 98), (315, 250), (192, 192)])
+def test_a_miniature_gives_torchvisions_own_detections(
+    width: int, height: int, small: Small, state: dict[str, Tensor], tmp_path: Path
+) -> None:
     """Wide, tall, shrunk and untouched images: sizes, and with them the strides of P6 and P7, are torchvision's."""
-    theirs = _small(MINIATURE, min_size=SHORT, max_size=LONG)
-    state = torchvision_state(MINIATURE, seed=1, used=tuple(FEW))
-    theirs.load_state_dict(state)
-    _assert_parity(theirs, state, FEW, write_image(tmp_path, width, height))
+    _assert_parity(small(192, 320, state), state, FEW, write_image(tmp_path, width, height))
 
 
-def test_strides_of_a_image_of_800_pixels_are_torchvisions(tmp_path: Path) -> None:
+def test_strides_of_an_image_of_800_pixels_are_torchvisions(
+    small: Small, state: dict[str, Tensor], tmp_path: Path
+) -> None:
     """At 800 x 1066 torchvision's strides of P6 and P7 are 61 and 114 (FACTS 0.4), and the converted file's too."""
-    theirs = _small(MINIATURE, min_size=800, max_size=1333)
-    state = torchvision_state(MINIATURE, seed=2, used=tuple(FEW))
-    theirs.load_state_dict(state)
     path = write_image(tmp_path, 213, 160)
     model, detector = convert_state(state, Origin(format="torchvision", detector="RetinaNet"), FEW, 800, 1333)
     _, own = raw_output(model, detector, path)
-    anchors = _their_output(theirs, path)["anchors"]
+    anchors = _their_output(small(800, 1333, state), path)["anchors"]
     torch.testing.assert_close(own.anchors, anchors, rtol=0, atol=1e-3)
     lowest = anchors[-9:, [1, 3]].mean(dim=1)  # centres of the last row of P7
     assert lowest.tolist() == pytest.approx([6 * 114.0] * 9)
@@ -145,36 +165,31 @@ def test_strides_of_a_image_of_800_pixels_are_torchvisions(tmp_path: Path) -> No
 def test_the_told_epsilon_is_used(norm_eps: float | None, tmp_path: Path) -> None:
     """With frozen batch norm torchvision overwrites its epsilon with 0; elsewhere it is 1e-5."""
     size = miniature(RESNET50, num_classes=10, head_depth=4)
-    theirs = _small(size, norm=FrozenBatchNorm2d, min_size=128, max_size=256)
+    theirs = _build(size, norm=FrozenBatchNorm2d)
     if norm_eps is not None:
         overwrite_eps(theirs, norm_eps)
     state = torchvision_state(size, seed=3, used=tuple(FEW))
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    theirs.load_state_dict(state)
-    _assert_parity(theirs, state, FEW, write_image(tmp_path, 213, 160), norm_eps=norm_eps)
+    path = write_image(tmp_path, 213, 160)
+    _assert_parity(_filled(theirs, state, 128, 256), state, FEW, path, norm_eps=norm_eps)
 
 
 @pytest.mark.parametrize(
     "shift", [[2.5, 0.0, 0.0, 0.0], [-1.5, -1.5, 0.0, 0.0], [0.0, 0.0, -6.0, -1.0], [0.0, 0.0, 0.0, 5.5]], ids=str
 )
-def test_boxes_at_the_limits_are_torchvisions(shift: list[float], tmp_path: Path) -> None:
+def test_boxes_at_the_limits_are_torchvisions(
+    shift: list[float], small: Small, state: dict[str, Tensor], tmp_path: Path
+) -> None:
     """What lies beyond the image, has no area or grows past the clamp ends as in torchvision."""
-    theirs = _small(MINIATURE, min_size=128, max_size=256)
-    state = torchvision_state(MINIATURE, seed=4, used=tuple(FEW))
-    state["head.regression_head.bbox_reg.bias"].view(9, 4)[3:6] += torch.tensor(shift)
-    state["head.classification_head.cls_logits.bias"].view(9, 10)[3:6] += 2.0
-    theirs.load_state_dict(state)
-    _assert_parity(theirs, state, FEW, write_image(tmp_path, 121, 90), num_found=None)
+    state[BOX_BIAS].view(9, 4)[3:6] += torch.tensor(shift)
+    state[CLS_BIAS].view(9, 10)[3:6] += 2.0
+    _assert_parity(small(128, 256, state), state, FEW, write_image(tmp_path, 121, 90), num_found=None)
 
 
-def test_few_detections_are_all_torchvisions(tmp_path: Path) -> None:
+def test_few_detections_are_all_torchvisions(small: Small, state: dict[str, Tensor], tmp_path: Path) -> None:
     """Where no cap binds, what scores above 0.05 decides, as in torchvision."""
-    theirs = _small(MINIATURE, min_size=64, max_size=96)
-    state = torchvision_state(MINIATURE, seed=1, used=tuple(FEW))
-    theirs.load_state_dict(state)
     path = write_image(tmp_path, 97, 131)
-    shift = shift_to_few(_their_output(theirs, path)["logits"])
-    state["head.classification_head.cls_logits.bias"] += shift
-    theirs.load_state_dict(state)
+    state[CLS_BIAS] += shift_to_few(_their_output(small(64, 96, state), path)["logits"])
+    theirs = small(64, 96, state)
     assert 5 <= len(_their_detections(theirs, path, list(FEW)).scores) <= 80
     _assert_parity(theirs, state, FEW, path, num_found=None)
