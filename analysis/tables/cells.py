@@ -1,15 +1,17 @@
-"""The printed lines of a table: a tidy frame, one row a cell, turned into texts.
+"""A table as a value: its headings, lines and notes, made of a tidy frame with one row per cell.
 
-What it is: which lines a table has and what each cell says. What it is not: markup or files (`analysis.tables`, which
-re-exports the public names here).
+    layout = TableLayout(
+        title="Table 2", labels={"backbone": "Backbone", "detector": "Detector"}, metrics={"ap": "AP", "ap_50": "AP50"}
+    )
+    table = tidy_table(frame, layout)       # `analysis.tables.markup` writes it as Markdown, LaTeX and HTML
 
-    layout = TableLayout(title="Table 2", labels={"backbone": "Backbone", "detector": "Detector"}, metrics={"ap": "AP"})
-    for line in table_rows(frame, layout):
-        print(line.kind, line.labels, [cell.text for cell in line.cells])
+A row of the frame has `metric`, `value` (measured here; nan where not run), `low` and `high` (its interval; nan where
+none), `n_seeds`, `published` (the paper's; nan where it has none), `source` (where the paper's stands), `run` (empty
+where the row is published only), `profile`, `split`, and whatever columns label its row. Times are in seconds.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +23,8 @@ TIDY_COLUMNS = (
     "profile", "run", "detector", "backbone", "split", "metric", "value", "low", "high", "n_seeds", "published",
     "source",
 )  # fmt: skip
-NOT_RUN, NOT_PUBLISHED, UNDEFINED, NO_LABEL = "not run", "n/a", "undefined", "–"
+NOT_RUN, NOT_PUBLISHED, UNDEFINED, NO_LABEL = PLACEHOLDERS = "not run", "n/a", "undefined", "–"
+KIND_HEADING = "Source"
 # Where a line's numbers come from, as it is printed: the paper, a run of ours, the authors of a published checkpoint,
 # that checkpoint tested by us.
 Kind = Literal["paper", "here", "its authors", "published checkpoint, evaluated here"]
@@ -36,7 +39,7 @@ _IDENTITY = ("profile", "run", "detector", "backbone", "split", "variant", "publ
 
 
 class TableError(FreeAnchorError):
-    """A frame that does not fit its layout; one line: what, where, how to mend."""
+    """A frame that does not fit its layout; one line: what, where, the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,39 +55,57 @@ class TableLayout:
     metrics: Mapping[str, str]
     caption: str = ""
     notes: tuple[str, ...] = ()
-    bold_best: str | None = None  # the column whose equal values make a comparison group; None: nothing is bold
     has_paper_lines: bool = True  # False: the paper gives no number for any row, as for its ablations
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableCell:
-    """What a cell says: value and spread over seeds, interval ("" where there is none); `number` is nan for words."""
+    """What a cell says: value and spread over seeds, and the interval, "" where there is none.
+
+    `below` are further values of the same cell, one per line: the parts of a claim.
+    """
 
     text: str
     interval: str = ""
-    number: float = math.nan
-    is_best: bool = False
-
-    @property
-    def full_text(self) -> str:
-        """Value, spread and interval: `45.4 ±0.2 [43.9, 46.8]`."""
-        return f"{self.text} {self.interval}".rstrip()
+    is_bold: bool = False
+    below: tuple["TableCell", ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableLine:
-    """One printed line. The lines of one row of the table share `row`, lines that are compared share `group`."""
+    """One printed line: labels, then cells. The lines of one row of the table share `row`.
 
-    kind: Kind
+    `kind` tells where the numbers come from, or a verdict.
+    """
+
+    kind: str
     row: int
-    runs: tuple[str, ...]  # that the numbers are of; none where they are published ones
-    group: str
-    labels: tuple[str, ...]
     cells: tuple[TableCell, ...]
+    labels: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()  # that the numbers are of; none where they are published ones
 
 
-def table_rows(frame: pd.DataFrame, layout: TableLayout) -> list[TableLine]:
-    """The lines of the table, in the frame's order, texts not yet escaped; an empty frame has none.
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table for readers. `headings` are those of the labels, then of the cells, right-aligned where `are_numbers`."""
+
+    title: str
+    caption: str
+    headings: tuple[str, ...]
+    lines: tuple[TableLine, ...]
+    notes: tuple[str, ...]
+    num_labels: int = 0
+    are_numbers: bool = False
+
+    def of_runs(self, known: Iterable[str]) -> "Table":
+        """The table whose lines name known runs alone."""
+        names = set(known)
+        lines = (replace(line, runs=tuple(run for run in line.runs if run in names)) for line in self.lines)
+        return replace(self, lines=tuple(lines))
+
+
+def tidy_table(frame: pd.DataFrame, layout: TableLayout) -> Table:
+    """The frame as a table, in its order; an empty frame has no lines.
 
     Cells that agree in all labels make one row, shown as two lines, *paper* and *here*, or for a published checkpoint
     what its authors report and what it gives here; a row without a `run` has just its first line. Percent with one
@@ -97,17 +118,23 @@ def table_rows(frame: pd.DataFrame, layout: TableLayout) -> list[TableLine]:
     for row, (key, cells) in enumerate(frame.groupby(_row_key(frame, layout), sort=False, dropna=False)):
         _refuse_doubles(cells, key)
         lines += [_line(kind, row, cells, layout) for kind in _kinds(cells.iloc[0], layout)]
-    return lines if layout.bold_best is None else _mark_best(lines, list(layout.metrics))
+    return Table(
+        title=layout.title,
+        caption=layout.caption,
+        headings=(*layout.labels.values(), KIND_HEADING, *layout.metrics.values()),
+        lines=tuple(lines),
+        notes=tuple(_notes(frame, layout)),
+        num_labels=len(layout.labels) + 1,
+        are_numbers=True,
+    )
 
 
 def format_measure(metric: str, value: float) -> str:
     """One number as the tables print it, without interval: `45.4`, `+3.0` for gains, `7.5 min`, `not run` for nan."""
-    if math.isnan(value):
-        return NOT_RUN
-    return _with_unit(metric, value, _time_unit(value))
+    return NOT_RUN if math.isnan(value) else _with_unit(metric, value, _time_unit(value))
 
 
-def table_notes(frame: pd.DataFrame, layout: TableLayout) -> list[str]:
+def _notes(frame: pd.DataFrame, layout: TableLayout) -> list[str]:
     """The layout's notes, then where the two kinds of line come from."""
     notes = list(layout.notes)
     for kind, part in frame.groupby(_measured_as(frame)):
@@ -118,15 +145,16 @@ def table_notes(frame: pd.DataFrame, layout: TableLayout) -> list[str]:
     measured = frame[frame.value.notna() & _measured_as(frame).isin(["here", "here alone"])]
     places = [f"{profile}, {split}" for profile, split in measured[["profile", "split"]].drop_duplicates().to_numpy()]
     seeds = sorted({int(number) for number in measured.n_seeds.dropna()})
-    counts = f"; seeds a run: {', '.join(map(str, seeds))}" if seeds else ""
+    counts = f"; seeds per run: {', '.join(map(str, seeds))}" if seeds else ""
     return [*notes, f"here: {'; '.join(places)}{counts}." if places else "here: nothing has been run yet."]
 
 
 def _check_columns(frame: pd.DataFrame, layout: TableLayout) -> None:
-    grouped = () if layout.bold_best is None else (layout.bold_best,)
-    missing = [column for column in (*TIDY_COLUMNS, *layout.labels, *grouped) if column not in frame.columns]
+    missing = [column for column in (*TIDY_COLUMNS, *layout.labels) if column not in frame.columns]
     if missing:
-        raise TableError(f"{layout.title}: the frame lacks {', '.join(missing)}; give the tidy columns, one row a cell")
+        raise TableError(
+            f"{layout.title}: the frame lacks {', '.join(missing)}; give the tidy columns, one row per cell"
+        )
 
 
 def _measured_as(frame: pd.DataFrame) -> pd.Series:
@@ -135,7 +163,6 @@ def _measured_as(frame: pd.DataFrame) -> pd.Series:
 
 
 def _row_key(frame: pd.DataFrame, layout: TableLayout) -> list[str]:
-    """The columns that tell one row of the table from another."""
     wanted = (*_IDENTITY, *layout.labels, *(f"published_{label}" for label in layout.labels))
     return [column for column in dict.fromkeys(wanted) if column in frame.columns]
 
@@ -163,8 +190,7 @@ def _line(kind: Kind, row: int, cells: pd.DataFrame, layout: TableLayout) -> Tab
         kind=kind,
         row=row,
         runs=() if kind in _PUBLISHED else tuple(str(first.run).split()),
-        group=str(first[layout.bold_best]) if layout.bold_best else "",
-        labels=tuple(_label(kind, first, column) for column in layout.labels),
+        labels=(*(_label(kind, first, column) for column in layout.labels), kind),
         cells=tuple(read(metric, by_metric.get(metric)) for metric in layout.metrics),
     )
 
@@ -179,7 +205,7 @@ def _label(kind: Kind, first: pd.Series, column: str) -> str:
 def _paper_cell(metric: str, cell: pd.Series | None) -> TableCell:
     if cell is None or pd.isna(cell.published):
         return TableCell(text=NOT_PUBLISHED)
-    return TableCell(text=_with_unit(metric, cell.published, "h"), number=float(cell.published))
+    return TableCell(text=_with_unit(metric, cell.published, "h"))
 
 
 def _measured_cell(metric: str, cell: pd.Series | None) -> TableCell:
@@ -191,12 +217,10 @@ def _measured_cell(metric: str, cell: pd.Series | None) -> TableCell:
     interval = ""
     if not (pd.isna(cell.low) or pd.isna(cell.high)):
         interval = f"[{_without_unit(metric, cell.low, unit)}, {_without_unit(metric, cell.high, unit)}]"
-    text = f"{_with_unit(metric, cell.value, unit)}{_over_seeds(metric, cell, unit)}"
-    return TableCell(text=text, interval=interval, number=float(cell.value))
+    return TableCell(text=_with_unit(metric, cell.value, unit) + _over_seeds(metric, cell, unit), interval=interval)
 
 
 def _over_seeds(metric: str, cell: pd.Series, unit: str) -> str:
-    """The standard deviation over seeds, where there are several: ` ±0.3`."""
     sd = cell.get("sd", math.nan)
     return "" if pd.isna(sd) or cell.n_seeds < 2 else f" ±{_without_unit(metric, sd, unit).lstrip('+')}"
 
@@ -217,26 +241,6 @@ def _without_unit(metric: str, value: float, unit: str) -> str:
     if metric.startswith(("num_", "effective_")):
         return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
     return f"{100 * value:+.1f}" if "gain" in metric.split("_") else f"{100 * value:.1f}"
-
-
-def _mark_best(lines: list[TableLine], metrics: list[str]) -> list[TableLine]:
-    """The lines with the highest numbers marked, within each kind and group; times are never marked."""
-    best: dict[tuple[str, str, str], float] = {}
-    for line in lines:
-        for metric, cell in zip(metrics, line.cells, strict=True):
-            if not math.isnan(cell.number) and not metric.endswith("_seconds"):
-                key = line.kind, line.group, metric
-                best[key] = max(best.get(key, -math.inf), cell.number)
-    return [
-        replace(
-            line,
-            cells=tuple(
-                replace(cell, is_best=cell.number == best.get((line.kind, line.group, metric)))
-                for metric, cell in zip(metrics, line.cells, strict=True)
-            ),
-        )
-        for line in lines
-    ]
 
 
 def _is_blank(value: object) -> bool:

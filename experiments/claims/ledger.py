@@ -7,12 +7,14 @@ sets, left_out = read_claim_sets(Path("reports/photos"))      # its claims.csv o
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.tables.cells import Table, TableCell, TableLine
+from analysis.tables.markup import Marked, to_markdown
 from experiments.claims.claims import CLAIMS, NOT_RUN, VERDICTS, Claim, judge
 from experiments.claims.evidence import Evidence, Measured
 from experiments.registry.config import CLASSES, CLASSES_MARK, FolderData
@@ -72,27 +74,44 @@ def summary(frame: pd.DataFrame) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    """The ledger as one table, verdicts first."""
-    lines = ["| Verdict | Claim | Sec. | The paper | Measured here | Judged by |", f"|{' --- |' * 6}"]
-    for _, parts in frame.groupby("id", sort=False):
+def ledger_table(frame: pd.DataFrame) -> Table:
+    """The ledger as one table, verdicts first, one line per claim."""
+    lines = []
+    for row, (_, parts) in enumerate(frame.groupby("id", sort=False)):
         first = parts.iloc[0]
-        cells = [f"**{first['verdict']}**", first["claim"], first["section"], first["paper"]]
-        cells += ["<br>".join(_measured(part) for _, part in parts.iterrows()), f"{first['test']}: {first['rule']}"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        words = (Marked(first[name]) for name in ("claim", "section", "paper"))
+        values = [_measured(part) for _, part in parts.iterrows()]
+        rule = Marked(f"{first['test']}: {first['rule']}")
+        lines.append(
+            TableLine(
+                kind=first["verdict"],
+                row=row,
+                cells=(
+                    TableCell(text=first["verdict"], is_bold=True),
+                    *(TableCell(text=text) for text in words),
+                    replace(values[0], below=tuple(values[1:])),
+                    TableCell(text=rule),
+                ),
+                runs=tuple(dict.fromkeys(" ".join(parts["runs"]).split())),
+            )
+        )
     seeds = sorted({int(number) for number in frame["n_seeds"] if number})
-    notes = f"- {summary(frame)}. Seeds behind a value: {', '.join(map(str, seeds)) or 'none'} (csv: one row per part)."
-    if seeds == [1]:
-        notes += f"\n- {ONE_SEED}"
-    return "\n\n".join(["**The paper's claims**", CAPTION, "\n".join(lines), notes]) + "\n"
+    note = f"{summary(frame)}. Seeds behind a value: {', '.join(map(str, seeds)) or 'none'} (csv: one row per part)."
+    return Table(
+        title="The paper's claims",
+        caption=Marked(CAPTION),
+        headings=("Verdict", "Claim", "Sec.", "The paper", "Measured here", "Judged by"),
+        lines=tuple(lines),
+        notes=(note, *([Marked(ONE_SEED)] if seeds == [1] else [])),
+    )
 
 
-def _measured(part: pd.Series) -> str:
+def _measured(part: pd.Series) -> TableCell:
     name = f"{part['part']}: " if part["part"] else ""
     if part["part_verdict"] == NOT_RUN:
-        return f"{name}{NOT_RUN}"
+        return TableCell(text=Marked(f"{name}{NOT_RUN}"))
     value, low, high = (number_text(part[column], part["unit"]) for column in ("value", "low", "high"))
-    return f"{name}{value} [{low}, {high}]"
+    return TableCell(text=Marked(f"{name}{value}"), interval=f"[{low}, {high}]")
 
 
 def number_text(value: float, unit: str) -> str:
@@ -104,7 +123,7 @@ def number_text(value: float, unit: str) -> str:
 
 def write_ledger(frame: pd.DataFrame, stem: Path) -> None:
     """Write `stem`.md and, last, `stem`.csv."""
-    write_bytes(sibling(stem, "md"), to_markdown(frame).encode())
+    write_bytes(sibling(stem, "md"), to_markdown(ledger_table(frame)).encode())
     write_csv(sibling(stem, "csv"), frame)
 
 

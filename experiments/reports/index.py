@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.tables.cells import table_rows
+from analysis.tables.cells import Table, tidy_table
+from experiments.claims.ledger import ledger_table
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
 from experiments.reports.catalogue import FIRST, SECTIONS
@@ -23,19 +24,17 @@ def measured_runs(report: Report, profile: Profile, store: Store) -> tuple[str, 
     return tuple(run for run in dict.fromkeys(report.runs(profile)) if _is_there(run, profile, store))
 
 
-def line_runs(report: Report, profile: Profile, store: Store, directory: Path) -> tuple[tuple[str, ...], ...]:
-    """For each line of a table's Markdown, the runs that its numbers are of; from the csv beside it."""
+def table_of(report: Report, profile: Profile, store: Store, directory: Path) -> Table | None:
+    """A report's table from the csv beside it, whose lines name the runs of their numbers; None without csv."""
     path = directory / f"{report.name}.csv"
     if not path.exists():
-        return ()
-    frame = pd.read_csv(path)
+        return None
     if report.layout:
-        rows = table_rows(frame.assign(run=frame["run"].fillna("")), report.layout(profile))
-        lines = [row.runs for row in rows]
-    else:  # of claims
-        names = frame.groupby("id", sort=False)["runs"].agg(lambda own: " ".join(own.dropna()))
-        lines = [tuple(dict.fromkeys(runs.split())) for runs in names]
-    return tuple(tuple(run for run in line if _is_there(run, profile, store)) for line in lines)
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])  # "n/a" is a label
+        table = tidy_table(frame, report.layout(profile))
+    else:
+        table = ledger_table(pd.read_csv(path).fillna({"part": "", "runs": ""}))
+    return table.of_runs(run for run in profile.evaluations if _is_there(run, profile, store))
 
 
 def _is_there(run: str, profile: Profile, store: Store) -> bool:
@@ -94,7 +93,7 @@ def _sections(report: Report, profile: Profile, store: Store, directory: Path) -
             kind=kind,
             stem=directory / report.name,
             runs=measured_runs(report, profile, store),
-            line_runs=line_runs(report, profile, store, directory) if kind == "table" else (),
+            table=table_of(report, profile, store, directory) if kind == "table" else None,
         )
         for kind in report.kinds
     ]

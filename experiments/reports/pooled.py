@@ -7,7 +7,8 @@ Reports of single sets are the input; nothing is trained or measured here.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +18,8 @@ from markupsafe import Markup
 
 from analysis.figures.pooled import pooled_figure
 from analysis.figures.style import write_figure
-from analysis.tables.markup import escape_markdown
+from analysis.tables.cells import Table, TableCell, TableLine
+from analysis.tables.markup import Marked, to_markdown
 from experiments.claims.claims import NOT_RUN
 from experiments.claims.ledger import ONE_SEED, ClaimSet, PooledError, number_text, read_claim_sets, summary
 from experiments.claims.pooling import ONE_SET, POOLED, pooled_frame, unpooled
@@ -41,66 +43,74 @@ FIGURE_CAPTION = (
 _NONE_POOLED = "No claim was measured in two sets or more: there is nothing to pool yet."
 
 
-def to_markdown(frame: pd.DataFrame, sets: Sequence[ClaimSet], left_out: Sequence[str] = ()) -> str:
-    """The table for a reader: one line per claim, pooled, then as each set has it."""
-    title = "**The paper's claims on photographs, pooled over data sets**"
-    body = "\n".join(_table_lines(frame, [one.name for one in sets])) if len(frame) else _NONE_POOLED
-    notes = [f"- Pooled: {summary(frame[frame['level'] == POOLED])}."] if len(frame) else []
-    notes.append(f"- Sets: {', '.join(escape_markdown(one.name) for one in sets)}. Seeds of each value are in the csv.")
-    seeds = {number for one in sets for number in one.claims["n_seeds"] if number > 0}
-    if seeds == {1}:
-        notes.append(f"- {ONE_SEED}")
+def pooled_table(frame: pd.DataFrame, sets: Sequence[ClaimSet], left_out: Sequence[str] = ()) -> Table:
+    """One line per claim: pooled, then as each set has it."""
+    notes = [f"Pooled: {summary(frame[frame['level'] == POOLED])}."] if len(frame) else []
+    notes.append(f"Sets: {', '.join(one.name for one in sets)}. Seeds of each value are in the csv.")
+    if {number for one in sets for number in one.claims["n_seeds"] if number > 0} == {1}:
+        notes.append(Marked(ONE_SEED))
     if alone := unpooled(sets):
-        said = "; ".join(f"{claim} ({', '.join(map(escape_markdown, names))})" for claim, names in alone.items())
-        notes.append(f"- Measured, but no part of it in two sets: {said}.")
+        said = "; ".join(f"{claim} ({', '.join(names)})" for claim, names in alone.items())
+        notes.append(f"Measured, but no part of it in two sets: {said}.")
     if left_out:
-        names = ", ".join(map(escape_markdown, left_out))
-        notes.append(f"- Left out, since their images are already counted: {names}.")
-    return "\n\n".join([title, CAPTION, body, "\n".join(notes)]) + "\n"
+        notes.append(f"Left out, since their images are already counted: {', '.join(left_out)}.")
+    names = [one.name for one in sets]
+    return Table(
+        title="The paper's claims on photographs, pooled over data sets",
+        caption=Marked(CAPTION if len(frame) else f"{CAPTION}\n\n{_NONE_POOLED}"),
+        headings=("Pooled verdict", "Claim", "The paper", "Pooled", "Range over sets", *names) if len(frame) else (),
+        lines=tuple(_line(number, rows, names) for number, (_, rows) in enumerate(frame.groupby("id", sort=False))),
+        notes=tuple(notes),
+    )
 
 
-def _table_lines(frame: pd.DataFrame, sets: Sequence[str]) -> list[str]:
-    heads = ["Pooled verdict", "Claim", "The paper", "Pooled", "Range over sets", *map(escape_markdown, sets)]
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    for _, rows in frame.groupby("id", sort=False):
-        pooled = rows[rows["level"] == POOLED]
-        first = pooled.iloc[0]
-        cells = [f"**{first['verdict']}**", first["claim"], first["paper"]]
-        cells += ["<br>".join(_measured(row) for row in _records(pooled))]
-        cells += ["<br>".join(_range(row, len(sets)) for row in _records(pooled))]
-        cells += [_set_cell(rows[(rows["level"] == ONE_SET) & (rows["sets"] == name)]) for name in sets]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+def _line(number: int, rows: pd.DataFrame, names: Sequence[str]) -> TableLine:
+    pooled = rows[rows["level"] == POOLED].to_dict("records")
+    first = pooled[0]
+    return TableLine(
+        kind=first["verdict"],
+        row=number,
+        cells=(
+            TableCell(text=first["verdict"], is_bold=True),
+            TableCell(text=first["claim"]),
+            TableCell(text=first["paper"]),
+            _stack([_measured(row) for row in pooled]),
+            _stack([_range(row, len(names)) for row in pooled]),
+            *(_set_cell(rows[(rows["level"] == ONE_SET) & (rows["sets"] == name)]) for name in names),
+        ),
+    )
 
 
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+def _stack(cells: Sequence[TableCell]) -> TableCell:
+    """Values one below the other in one cell."""
+    return replace(cells[0], below=tuple(cells[1:]))
 
 
-def _set_cell(rows: pd.DataFrame) -> str:
+def _set_cell(rows: pd.DataFrame) -> TableCell:
     if not rows["n_sets"].any():
-        return NOT_RUN
-    return "<br>".join([str(rows["verdict"].iloc[0]), *(_measured(row) for row in _records(rows))])
+        return TableCell(text=NOT_RUN)
+    return _stack([TableCell(text=rows["verdict"].iloc[0]), *(_measured(row) for row in rows.to_dict("records"))])
 
 
-def _measured(row: Mapping[str, Any]) -> str:
+def _measured(row: Mapping[Hashable, Any]) -> TableCell:
     if pd.isna(row["value"]):
         is_alone = row["level"] == POOLED and row["n_sets"]
-        return _name(row) + (f"{escape_markdown(row['sets'])} only" if is_alone else NOT_RUN)
+        return TableCell(text=_name(row) + (f"{row['sets']} only" if is_alone else NOT_RUN))
     value, low, high = (number_text(row[column], row["unit"]) for column in ("value", "low", "high"))
-    return f"{_name(row)}{value} [{low}, {high}]"
+    return TableCell(text=f"{_name(row)}{value}", interval=f"[{low}, {high}]")
 
 
-def _range(row: Mapping[str, Any], num_sets: int) -> str:
+def _range(row: Mapping[Hashable, Any], num_sets: int) -> TableCell:
     """Lowest to highest of the sets' values, and of how many where not all have one."""
     if pd.isna(row["value"]):
-        return f"{_name(row)}–"
+        return TableCell(text=f"{_name(row)}–")
     low, high = (number_text(row[column], row["unit"]) for column in ("minimum", "maximum"))
-    return f"{_name(row)}{low} to {high}" + (f" ({row['n_sets']} sets)" if row["n_sets"] < num_sets else "")
+    counted = f" ({row['n_sets']} sets)" if row["n_sets"] < num_sets else ""
+    return TableCell(text=f"{_name(row)}{low} to {high}{counted}")
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{escape_markdown(row['part'])}: " if row["part"] else ""
+def _name(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['part']}: " if row["part"] else ""
 
 
 def write_pooled(reports: Path) -> Path:
@@ -110,15 +120,23 @@ def write_pooled(reports: Path) -> Path:
     """
     sets, left_out = read_claim_sets(reports)
     frame = pooled_frame(sets)
-    write_bytes(reports / "pooled.md", to_markdown(frame, sets, left_out).encode())
+    table = pooled_table(frame, sets, left_out)
+    write_bytes(reports / "pooled.md", to_markdown(table).encode())
     write_figure(pooled_figure(frame), frame, reports / "pooled")
-    _write_page(reports, sets, left_out)
+    _write_page(reports, table, sets, left_out)
     return reports / PAGE_NAME
 
 
-def _write_page(reports: Path, sets: Sequence[ClaimSet], left_out: Sequence[str]) -> None:
+def _write_page(reports: Path, table: Table, sets: Sequence[ClaimSet], left_out: Sequence[str]) -> None:
     described: dict[str, Any] = {"command": "make pooled", "stem": reports / "pooled"}
-    table = Section(id="pooled", title="The claims, pooled", caption=CAPTION, kind="table", **described)
+    claims = Section(
+        id="pooled",
+        title="The claims, pooled",
+        caption=CAPTION,
+        kind="table",
+        table=table if table.lines else None,
+        **described,
+    )
     figure = Section(
         id="forest", title="The differences, set by set", caption=FIGURE_CAPTION, kind="figure", **described
     )
@@ -131,7 +149,7 @@ def _write_page(reports: Path, sets: Sequence[ClaimSet], left_out: Sequence[str]
         [figure],
         title="FreeAnchor: photographs, all data sets",
         summary=Markup("Each set has a report of its own: {}.").format(links),
-        first=[table],
+        first=[claims],
     )
 
 

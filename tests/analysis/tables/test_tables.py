@@ -1,17 +1,19 @@
 """Tables: their exact lines, markup and files."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.tables.cells import TIDY_COLUMNS, TableError, TableLayout, format_measure, table_rows
-from analysis.tables.markup import to_latex, to_markdown, write_table
+from analysis.tables import cells
+from analysis.tables.cells import Table, TableCell, TableError, TableLine, tidy_table
+from analysis.tables.markup import Marked, to_html, to_latex, to_markdown, write_table
 
 NAN = math.nan
-LAYOUT = TableLayout(
+LAYOUT = cells.TableLayout(
     title="Table 2",
     labels={"backbone": "Backbone", "variant": "Detector"},
     metrics={"training_seconds": "Training time", "ap": "AP", "ap_50": "AP50"},
@@ -47,7 +49,7 @@ def measured_and_published_only():
 
 def test_markdown_is_exact():
     """Paper above here, hours and minutes, intervals, `n/a`, `not run`, one line for a published-only row, escapes."""
-    assert to_markdown(measured_and_published_only(), LAYOUT) == (
+    assert to_markdown(tidy_table(measured_and_published_only(), LAYOUT)) == (
         "**Table 2**\n"
         "\n"
         "Gains & costs.\n"
@@ -61,13 +63,13 @@ def test_markdown_is_exact():
         "| ResNet-50 | FCOS | paper | n/a | 41.5 | 60.7 |\n"
         "\n"
         "- paper: Table 2, test-dev.\n"
-        "- here: shapes, val; seeds a run: 1.\n"
+        "- here: shapes, val; seeds per run: 1.\n"
     )
 
 
 def test_latex_is_exact():
     """The same table with booktabs, indices as in the paper, escapes, and space between rows of two lines."""
-    assert to_latex(measured_and_published_only(), LAYOUT, label="table2") == (
+    assert to_latex(tidy_table(measured_and_published_only(), LAYOUT), label="table2") == (
         "% needs \\usepackage{booktabs,graphicx}\n"
         "\\begin{table}[t]\n"
         "  \\centering\n"
@@ -88,7 +90,7 @@ def test_latex_is_exact():
         "    \\bottomrule\n"
         "  \\end{tabular}}\n"
         "  \\par\\smallskip{\\footnotesize paper: Table 2, test-dev.}\n"
-        "  \\par\\smallskip{\\footnotesize here: shapes, val; seeds a run: 1.}\n"
+        "  \\par\\smallskip{\\footnotesize here: shapes, val; seeds per run: 1.}\n"
         "\\end{table}\n"
     )
 
@@ -111,57 +113,33 @@ def test_latex_is_exact():
 )
 def test_numbers_are_printed_by_the_name_of_their_metric(metric, value, text):
     """Fractions as percent, gains with a sign, times in a fitting unit, counts as they are, nan as not run."""
-    assert format_measure(metric, value) == text
+    assert cells.format_measure(metric, value) == text
 
 
 def test_a_finished_run_without_a_value_is_undefined_not_missing():
     """A nan with seeds behind it (no large object to find) differs from a run that was never made."""
     frame = pd.DataFrame([cell("ap", NAN, 0.387, n_seeds=1), cell("ap", NAN, 0.387, run="b", n_seeds=0)])
-    here = [line for line in table_rows(frame, LAYOUT) if line.kind == "here"]
+    here = [line for line in tidy_table(frame, LAYOUT).lines if line.kind == "here"]
     assert [line.cells[1].text for line in here] == ["undefined", "not run"]
-
-
-def test_best_is_marked_within_its_group_and_kind():
-    """The highest number of each metric is bold among the lines of one kind and group, ties alike, times never."""
-    frame = pd.DataFrame(
-        [
-            cell("ap", 0.4, 0.357, run="a", variant="RetinaNet"),
-            cell("training_seconds", 9.0, 9.0, run="a", variant="RetinaNet"),
-            cell("ap", 0.4, 0.387, run="b"),
-            cell("ap", 0.3, 0.378, run="c", published_backbone="ResNet-101"),
-            cell("ap", NAN, NAN, run="d", published_backbone="ResNet-102"),
-        ]
-    )
-    layout = TableLayout(**{**vars(LAYOUT), "bold_best": "published_backbone"})
-    bold = [(line.kind, [c.is_best for c in line.cells]) for line in table_rows(frame, layout)]
-    assert bold == [
-        ("paper", [False, False, False]),
-        ("here", [False, True, False]),
-        ("paper", [False, True, False]),
-        ("here", [False, True, False]),
-        ("paper", [False, True, False]),
-        ("here", [False, True, False]),
-        ("paper", [False, False, False]),
-        ("here", [False, False, False]),
-    ]
-    assert "| **38.7** |" in to_markdown(frame, layout) and "\\textbf{38.7}" in to_latex(frame, layout)
-    assert not any(c.is_best for line in table_rows(frame, LAYOUT) for c in line.cells)
 
 
 def test_ablations_can_do_without_paper_lines():
     """Where the paper gives no number for any row, only the measured lines stand."""
-    layout = TableLayout(**{**vars(LAYOUT), "has_paper_lines": False})
-    lines = table_rows(pd.DataFrame([cell("ap", 0.4, NAN)]), layout)
-    assert [line.kind for line in lines] == ["here"]
-    assert "paper" not in to_markdown(pd.DataFrame([cell("ap", 0.4, NAN)]), layout)
+    layout = replace(LAYOUT, has_paper_lines=False)
+    table = tidy_table(pd.DataFrame([cell("ap", 0.4, NAN)]), layout)
+    assert [line.kind for line in table.lines] == ["here"]
+    assert "paper" not in to_markdown(table)
 
 
-def test_labels_are_escaped_for_both_formats_and_never_blank():
-    """Pipes, stars and LaTeX's letters in labels do no harm; a blank label shows a dash, a blank paper backbone n/a."""
+def test_labels_are_escaped_for_every_format_and_never_blank():
+    """Letters that mean something to a format do no harm; a blank label shows a dash, a blank paper backbone n/a."""
     frame = pd.DataFrame([cell("ap", 0.4, 0.3, variant="a|b*c_d 5% & {x} [7]", published_backbone="")])
-    assert "| n/a | a\\|b\\*c\\_d 5% & {x} [7] | paper |" in to_markdown(frame, LAYOUT)
-    assert "n/a & a|b*c\\_d 5\\% \\& \\{x\\} {[}7{]} & paper" in to_latex(frame, LAYOUT)
-    assert "| – | FreeAnchor | here |" in to_markdown(pd.DataFrame([cell("ap", 0.4, 0.3, backbone="")]), LAYOUT)
+    table = tidy_table(frame, LAYOUT)
+    assert "| n/a | a\\|b\\*c\\_d 5% & {x} [7] | paper |" in to_markdown(table)
+    assert "n/a & a|b*c\\_d 5\\% \\& \\{x\\} {[}7{]} & paper" in to_latex(table)
+    assert '<td class="placeholder">n/a</td><td>a|b*c_d 5% &amp; {x} [7]</td><td>paper</td>' in to_html(table)
+    blank = tidy_table(pd.DataFrame([cell("ap", 0.4, 0.3, backbone="")]), LAYOUT)
+    assert "| – | FreeAnchor | here |" in to_markdown(blank)
 
 
 @given(st.lists(st.sampled_from([NAN, 0.0, 0.25, 1.0]), min_size=6, max_size=6), st.booleans())
@@ -169,7 +147,7 @@ def test_no_cell_is_ever_blank(numbers, is_published_only):
     """Whatever is missing, every cell says something, and every line has all its cells."""
     run = "" if is_published_only else "r"
     rows = [cell(m, numbers[i], numbers[i + 3], run=run) for i, m in enumerate(LAYOUT.metrics)]
-    lines = table_rows(pd.DataFrame(rows), LAYOUT)
+    lines = tidy_table(pd.DataFrame(rows), LAYOUT).lines
     assert [line.kind for line in lines] == (["paper"] if is_published_only else ["paper", "here"])
     for line in lines:
         assert len(line.cells) == 3 and all(c.text.strip() for c in line.cells) and all(line.labels)
@@ -182,9 +160,9 @@ def test_files_hold_the_three_formats_and_the_csv_reads_back(tmp_path):
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [
         "table2.v1.csv", "table2.v1.md", "table2.v1.tex",
     ]  # fmt: skip
-    assert (tmp_path / "deep" / "table2.v1.md").read_text() == to_markdown(frame, LAYOUT)
+    assert (tmp_path / "deep" / "table2.v1.md").read_text() == to_markdown(tidy_table(frame, LAYOUT))
     back = pd.read_csv(tmp_path / "deep" / "table2.v1.csv", keep_default_na=False, na_values={"value": [""]})
-    assert list(back)[: len(TIDY_COLUMNS)] == list(TIDY_COLUMNS)
+    assert list(back)[: len(cells.TIDY_COLUMNS)] == list(cells.TIDY_COLUMNS)
     pd.testing.assert_series_equal(back.value, frame.value)
 
 
@@ -202,9 +180,51 @@ def test_a_run_without_a_published_number_is_one_line() -> None:
     """No paper's line of dashes above it."""
     cell = {"profile": "photos", "run": "peer", "detector": "peer", "backbone": "b", "split": "val", "metric": "ap"}
     cell |= {"value": 0.2, "low": 0.1, "high": 0.3, "n_seeds": 1, "published": float("nan"), "source": ""}
-    layout = TableLayout(title="T", labels={"detector": "Detector"}, metrics={"ap": "AP"}, caption="")
-    lines = [
-        [line.kind for line in table_rows(pd.DataFrame([{**cell, "measured_as": kind}]), layout)]
-        for kind in ("here", "here alone")
-    ]
-    assert lines == [["paper", "here"], ["here"]]
+    layout = cells.TableLayout(title="T", labels={"detector": "Detector"}, metrics={"ap": "AP"})
+    kinds = ("here", "here alone")
+    tables = [tidy_table(pd.DataFrame([{**cell, "measured_as": kind}]), layout) for kind in kinds]
+    assert [[line.kind for line in table.lines] for table in tables] == [["paper", "here"], ["here"]]
+
+
+def of_claims() -> Table:
+    """A claim with two parts, in words of ours that are marked and a name that is not."""
+    values = TableCell(text="AP_50: +6.0", interval="[+1.8, +10.1]", below=(TableCell(text="AP large: not run"),))
+    verdict = TableCell(text="holds", is_bold=True)
+    return Table(
+        title="Claims",
+        caption=Marked("*holds* where <all> of it does"),
+        headings=("Verdict", "Measured"),
+        lines=(TableLine(kind="holds", row=0, cells=(verdict, values), runs=("a&b", "old", "c")),),
+        notes=(Marked("`SEEDS=3` tells."), "`as it is`"),
+    )
+
+
+def test_parts_of_a_cell_stand_below_each_other():
+    """One line per part, verdicts bold, words to the left; marks of our own words and no others are obeyed."""
+    assert to_markdown(of_claims()) == (
+        "**Claims**\n\n*holds* where <all> of it does\n\n"
+        "| Verdict | Measured |\n| --- | --- |\n"
+        "| **holds** | AP\\_50: +6.0 [+1.8, +10.1]<br>AP large: not run |\n\n"
+        "- `SEEDS=3` tells.\n- \\`as it is\\`\n"
+    )
+    latex = to_latex(of_claims())
+    assert (
+        "\\emph{holds} where \\textless{}all\\textgreater{} of it does" in latex and "\\texttt{SEEDS=3} tells." in latex
+    )
+    assert "\\textbf{holds} & AP\\_50: +6.0 {\\scriptsize [+1.8, +10.1]}; AP large: not run \\\\\n" in latex
+
+
+def test_html_is_exact():
+    """A line has its kind's class; the verdict leads to the first known run and names all, words lead nowhere."""
+    assert to_html(of_claims().of_runs(["c", "a&b"])) == (
+        '<table>\n<thead><tr><th scope="col">Verdict</th><th scope="col">Measured</th></tr></thead>\n<tbody>\n'
+        '<tr class="holds"><td><a class="origin" href="#run-a&amp;b" title="a&amp;b, c"><strong>holds</strong></a></td>'
+        '<td><span class="part">AP_50: +6.0<span class="interval"> [+1.8, +10.1]</span></span>'
+        '<span class="part">AP large: not run</span></td></tr>\n</tbody>\n</table>\n'
+        '<ul class="notes"><li><code>SEEDS=3</code> tells.</li><li>`as it is`</li></ul>'
+    )
+    numbers = to_html(tidy_table(measured_and_published_only(), LAYOUT))
+    assert '<th scope="col" class="number">AP<sub>50</sub></th>' in numbers
+    assert '<td class="number">38.7</td>' in numbers and '<td class="number placeholder">not run</td>' in numbers
+    link = '<a class="origin" href="#run-free_anchor" title="free_anchor">'
+    assert f'<td class="number">{link}45.4<span class="interval"> [43.9, 46.8]</span></a></td>' in numbers

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from miniature import Mini
 
+from analysis.tables.markup import to_markdown
 from experiments.claims.claims import (
     CLAIMS,
     DOES_NOT_HOLD,
@@ -21,9 +22,8 @@ from experiments.claims.claims import (
     within,
 )
 from experiments.claims.evidence import Evidence, Measured
-from experiments.claims.ledger import COLUMNS, ledger_frame, summary, to_markdown, write_ledger
+from experiments.claims.ledger import COLUMNS, ledger_frame, ledger_table, summary, write_ledger
 from experiments.registry.build import build_profile
-from experiments.reports.page import parse_markdown
 from experiments.runs.store import Store
 
 
@@ -94,11 +94,11 @@ def _ledger(value: float, unit: str) -> pd.DataFrame:
     ],
 )
 def test_values_are_written_in_their_unit(value: float, unit: str, text: str) -> None:
-    """Fractions in points, the rest as it is; a part that was not run says so; the page reads it back."""
-    markdown = to_markdown(_ledger(value, unit))
+    """Fractions in points, the rest as it is; a part that was not run says so; its line has the verdict."""
+    table = ledger_table(_ledger(value, unit))
+    markdown = to_markdown(table)
     assert f"{text}<br>AP75: not run" in markdown
-    (table,) = parse_markdown(markdown)
-    assert [row.kind for row in table.rows] == ["open"]
+    assert [line.kind for line in table.lines] == ["undecided"]
     assert "1 undecided. Seeds behind a value: 3" in markdown
     assert set(VERDICTS) >= {"undecided"}
 
@@ -108,8 +108,9 @@ def test_both_files_are_written(tmp_path, mini: Mini) -> None:
     frame = ledger_frame(mini.profile, mini.store)
     write_ledger(frame, tmp_path / "claims")
     assert len(pd.read_csv(tmp_path / "claims.csv")) == len(frame)
-    (table,) = parse_markdown((tmp_path / "claims.md").read_text(encoding="utf-8"))
-    assert len(table.rows) == len(CLAIMS)
+    table = ledger_table(frame)
+    assert (tmp_path / "claims.md").read_text(encoding="utf-8") == to_markdown(table)
+    assert len(table.lines) == len(CLAIMS)
 
 
 def _measured(low: float, high: float) -> Measured:

@@ -8,18 +8,32 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.reports.page import PageError, Section, build_page, inline_html, parse_markdown
+from analysis.tables.cells import Table, TableCell, TableLine
+from experiments.reports.page import PageError, Section, build_page
 
-TABLE = """**Table 2**
-
-| Backbone | Source | AP | AP50 |
-| --- | --- | --: | --: |
-| ResNet-50 | paper | 38.7 | n/a |
-| Small <b> | here | **45.4 [43.9, 46.8]** | not run |
-
-- paper: Table 2, test-dev.
-- FreeAnchor\\*\\* & others
-"""
+TABLE = Table(
+    title="Table 2",
+    caption="",
+    headings=("Backbone", "Source", "AP", "AP50"),
+    lines=(
+        TableLine(
+            kind="paper",
+            row=0,
+            labels=("ResNet-50", "paper"),
+            cells=(TableCell(text="38.7"), TableCell(text="n/a")),
+        ),
+        TableLine(
+            kind="here",
+            row=0,
+            labels=("Small <b>", "here"),
+            cells=(TableCell(text="45.4", interval="[43.9, 46.8]", is_bold=True), TableCell(text="not run")),
+            runs=("free_anchor", "retinanet"),
+        ),
+    ),
+    notes=("paper: Table 2, test-dev.", "FreeAnchor** & others"),
+    num_labels=2,
+    are_numbers=True,
+)
 PROVENANCE = {
     "profile": "shapes",
     "commit": "0f3c2ab",
@@ -53,7 +67,7 @@ class Elements(HTMLParser):
 
 def sections(folder):
     """A table, a figure, and one of each that was never made."""
-    (folder / "table2.md").write_text(TABLE, encoding="utf-8")
+    (folder / "table2.md").write_text("| a |\n")
     (folder / "table2.csv").write_text("a\n")
     Figure(figsize=(2, 1)).savefig(folder / "figure 5.png", dpi=200)
     (folder / "figure 5.pdf").write_bytes(b"%PDF")
@@ -67,7 +81,7 @@ def sections(folder):
         Section(
             id=name, title=f"{name} & more", caption='A "caption" <i>', command=f"make {name} PROFILE=shapes",
             kind=kind, stem=folder / stem, runs=("retinanet",) if name == "figure5" else (),
-            line_runs=((), ("free_anchor", "retinanet")) if name == "table2" else (),
+            table=TABLE if name == "table2" else None,
         )
         for name, kind, stem in entries
     ]  # fmt: skip
@@ -183,24 +197,3 @@ def test_doubled_ids_are_refused(tmp_path):
     entry = sections(tmp_path)[2]
     with pytest.raises(PageError, match="section id table3 occurs more than once"):
         build_page(tmp_path, {}, [entry, entry])
-
-
-def test_markdown_without_tables_or_with_several():
-    """Text without a table gives none; each of several keeps its own notes."""
-    assert parse_markdown("# Title\n\ntext\n- item\n") == []
-    first, second = parse_markdown(f"{TABLE}\n\n| a |\n| --- |\n| x \\| y |\n")
-    assert (len(first.notes), len(second.notes)) == (2, 0)
-    assert str(second.rows[0].cells[0].html) == "x | y"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a **b** `c<d`", "a <strong>b</strong> <code>c&lt;d</code>"),
-        ("FreeAnchor\\*\\*", "FreeAnchor**"),
-        ("\\<b\\> & \\\\", "&lt;b&gt; &amp; \\"),
-    ],
-)
-def test_inline_markdown(text, expected):
-    """Bold and code become markup, escaped letters themselves, everything else is escaped."""
-    assert str(inline_html(text)) == expected

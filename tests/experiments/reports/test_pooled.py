@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.tables.markup import to_markdown
 from experiments.claims.claims import CLAIMS, judge
 from experiments.claims.evidence import Measured
 from experiments.claims.ledger import COLUMNS, ClaimSet, PooledError, read_claim_sets, read_claims, write_ledger
 from experiments.claims.pooling import pooled_frame, unpooled
-from experiments.reports.page import parse_markdown
-from experiments.reports.pooled import main, to_markdown
+from experiments.reports.pooled import main, pooled_table
 
 Numbers = tuple[float, float, float]
 FILES = {"pooled.csv", "pooled.md", "pooled.png", "pooled.pdf", "index.html"}
@@ -135,21 +135,25 @@ def test_other_classes_of_the_same_images_are_no_further_set(reports: Path) -> N
     sets, left_out = read_claim_sets(reports)
     assert [one.name for one in sets] == ["doors", "hardhat", "hardhat-one", "trash-supercategory"]
     assert left_out == ["doors-one", "doors-resnet18", "trash-one"]
-    assert "already counted: doors-one, doors-resnet18, trash-one" in to_markdown(pooled_frame(sets), sets, left_out)
+    assert (
+        "already counted: doors-one, doors-resnet18, trash-one"
+        in pooled_table(pooled_frame(sets), sets, left_out).notes[-1]
+    )
 
 
 def test_the_table_has_a_column_for_every_set(reports: Path) -> None:
     """Pooled value, range, then each set's verdict and values; what only one set has is named below."""
     sets, _ = read_claim_sets(reports)
-    (table,) = parse_markdown(to_markdown(pooled_frame(sets), sets))
+    table = pooled_table(pooled_frame(sets), sets)
     heads = ["Pooled verdict", "Claim", "The paper", "Pooled", "Range over sets", "doors", "hardhat"]
-    assert [cell.html.striptags() for cell in table.header] == heads
-    ap = [cell.html.striptags() for cell in table.rows[0].cells]
-    assert table.rows[0].kind == "holds"
-    assert ap[3:] == ["+2.0 [+0.2, +3.8]", "+1.0 to +3.0", "holds+3.0 [+1.0, +6.0]", "undecided+1.0 [-2.0, +3.0]"]
-    family = str(table.rows[1].cells[3].html.striptags())
+    assert list(table.headings) == heads
+    ap, family = to_markdown(table).splitlines()[6:8]
+    assert table.lines[0].kind == "holds"
+    assert ap.endswith(
+        "| +2.0 [+0.2, +3.8] | +1.0 to +3.0 | holds<br>+3.0 [+1.0, +6.0] | undecided<br>+1.0 [-2.0, +3.0] |"
+    )
     assert "AP large: hardhat only" in family
-    notes = " ".join(note.striptags() for note in table.notes)
+    notes = " ".join(table.notes)
     assert "no part of it in two sets: FreeAnchor is better on slender objects (doors)" in notes
     assert "2 holds, 1 undecided" in notes
 

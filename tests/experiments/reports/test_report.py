@@ -13,7 +13,7 @@ from PIL import Image
 from experiments.commands.options import build_parser
 from experiments.registry.build import build_profile
 from experiments.reports.catalogue import FIRST, REPORTS, SECTIONS
-from experiments.reports.index import line_runs, measured_runs, write_index, write_run
+from experiments.reports.index import measured_runs, table_of, write_index, write_run
 from experiments.reports.matching import image_of, matches, mean_max_frame, saturated_linear_frame
 from experiments.reports.report import Report
 from experiments.runs.store import Store
@@ -199,11 +199,12 @@ def test_figures_name_their_runs(mini: Mini) -> None:
 
 
 def test_lines_without_runs_lead_nowhere(empty_store: Store, tmp_path: Path) -> None:
-    """A table of which nothing was run has no links; a missing one has no lines."""
+    """A table of which nothing was run has no links; a missing one is none."""
     profile = build_profile("mini")
     REPORTS["table1"].write(profile, empty_store, tmp_path)
-    assert set(line_runs(REPORTS["table1"], profile, empty_store, tmp_path / "mini")) == {()}
-    assert line_runs(REPORTS["table2"], profile, empty_store, tmp_path / "mini") == ()
+    table = table_of(REPORTS["table1"], profile, empty_store, tmp_path / "mini")
+    assert table is not None and {line.runs for line in table.lines} == {()}
+    assert table_of(REPORTS["table2"], profile, empty_store, tmp_path / "mini") is None
 
 
 def test_a_record_says_where_the_run_lies(mini: Mini, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
+from analysis.tables.cells import tidy_table
 from analysis.tables.markup import to_markdown
 from experiments.registry.build import build_profile
 from experiments.registry.profile import FACTORS, PEER
@@ -201,7 +202,7 @@ def test_what_was_not_run_says_so_in_every_cell(headline: pd.DataFrame) -> None:
     """No measured cell is blank, and none carries the paper's number."""
     lines = [
         line
-        for line in to_markdown(headline, HEADLINE.layout(build_profile("mini"))).splitlines()
+        for line in to_markdown(tidy_table(headline, HEADLINE.layout(build_profile("mini")))).splitlines()
         if "| here |" in line
     ]
     assert len(lines) == len(HEADLINE_ROWS)
@@ -247,5 +248,5 @@ def test_the_frame_has_every_value_run_or_not(mini: Mini) -> None:
     assert own[:, False].isna().all()
     differences = frame[frame["metric"] == "gain_ap"].set_index(["symbol", "is_default"])["value"]
     assert differences["n", True] == 0
-    text = to_markdown(frame, ABLATIONS.layout(mini.profile))
+    text = to_markdown(tidy_table(frame, ABLATIONS.layout(mini.profile)))
     assert "50 (default)" in text and "none" in text and "not run" in text
