@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from analysis.evaluation.curves import RECALL_LEVELS, levels_reached
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.detection_metrics import subset_ap
@@ -13,7 +14,6 @@ from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import coco_statistics
 from analysis.evaluation import precision as module
-from analysis.evaluation.curves import RECALL_LEVELS, levels_reached
 from analysis.evaluation.matching import IOU_THRESHOLDS, match_detections
 from analysis.evaluation.precision import (
     average_precision,

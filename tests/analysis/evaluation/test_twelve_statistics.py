@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from analysis.evaluation.curves import RECALL_LEVELS, precisions_at_levels
 from hypothesis import given, settings
 from oracles.coco_record import coco_of, twelve_statistics
 from oracles.coco_worlds import coco_worlds
@@ -16,7 +17,6 @@ from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import coco_statistics
 from analysis.evaluation import evaluate as module
 from analysis.evaluation.breakdowns import category_aspects, category_counts
-from analysis.evaluation.curves import RECALL_LEVELS, precisions_at_levels
 from analysis.evaluation.evaluate import evaluation_frame
 from analysis.evaluation.matching import match_detections
 from analysis.evaluation.precision import average_precision, detection_statistics, precision_curves
