@@ -14,9 +14,10 @@ a warning, `analysis.coco.reading.DataNote`. Options that mean nothing raise `fr
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -65,14 +66,15 @@ class Result:
     caption: str
     table: pd.DataFrame = field(repr=False)
     text: str = field(repr=False)  # the table in lines for people
-    draw: Callable[[pd.DataFrame], "Figure"] = field(repr=False)
+    drawing: str = field(repr=False)  # of `analysis.figures.intervals`, which brings matplotlib
 
     def __str__(self) -> str:
         return self.text
 
     def figure(self) -> "Figure":
         """The table as a matplotlib figure: values with their intervals."""
-        return self.draw(self.table)
+        figure: Figure = getattr(import_module("analysis.figures.intervals"), self.drawing)(self.table)
+        return figure
 
     def to_html(self, path: str | Path | None = None) -> str:
         """The page with caption, figure and table as one self-contained text, also written to `path` where given.
@@ -182,26 +184,14 @@ def nms_recall(
         caption=f"{limit.capitalize().replace(chr(10), '. ')}Fractions. {_intervals_in_words(resamples)}",
         table=table,
         text=limit + recall_text(table),
-        draw=_draw_nms_recall,
+        drawing="nms_recall_figure",
     )
 
 
 def _result(title: str, caption: str, table: pd.DataFrame) -> Result:
     filled = table.loc[:, [not (table[name].isna() | (table[name] == "")).all() for name in table.columns]]
     text = filled.astype(object).map(_cell).to_string(index=False)
-    return Result(title=title, caption=caption, table=table, text=text, draw=_draw_intervals)
-
-
-def _draw_intervals(table: pd.DataFrame) -> "Figure":
-    from analysis.figures.intervals import interval_figure  # matplotlib takes longer to import than most analyses take
-
-    return interval_figure(table)
-
-
-def _draw_nms_recall(table: pd.DataFrame) -> "Figure":
-    from analysis.figures.intervals import nms_recall_figure
-
-    return nms_recall_figure(table)
+    return Result(title=title, caption=caption, table=table, text=text, drawing="interval_figure")
 
 
 def _svg(figure: "Figure") -> str:
