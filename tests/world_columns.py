@@ -1,12 +1,14 @@
-"""A world of `oracles.coco_worlds` as the columns that reading its two files would give, for the tests of metrics.
+"""What tests of metrics share: a world of `oracles.coco_worlds` as columns, and our twelve statistics.
 
 ground_truth, detections = columns(world)
+our_statistics(ground_truth, detections)["ap_50"]
 """
 
 import numpy as np
 from oracles.coco_worlds import CocoWorld
 
 from analysis.coco.columns import Detections, GroundTruth
+from analysis.evaluation.metrics import detection_curves
 
 
 def columns(world: CocoWorld) -> tuple[GroundTruth, Detections]:
@@ -33,3 +35,8 @@ def places(rows: list[dict]) -> dict[str, np.ndarray]:
         "boxes": np.hstack([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]]),
         "sizes": bbox[:, 2:],
     }
+
+
+def our_statistics(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
+    """COCO's twelve statistics by our own matcher."""
+    return detection_curves(ground_truth, detections).twelve()

@@ -1,23 +1,16 @@
-"""The bags of a whole data set as arrays, and one row a bag: for thousands of objects, where a frame would be slow.
+"""The bags of a whole data set as arrays, and what a detector makes of their anchors: one row per bag, means by rank.
 
-What it is: `analysis.bags` at the scale of a data set. What it is not: making the arrays (a trained detector does),
-summing the rows up over objects (`analysis.bag_summaries`), or where weight lies in a box (`analysis.positions`).
-
-    table = bag_table(bags)             # one row a bag: entropy, effective_anchors, to_part, iou_to_part, u, v …
     bags = concatenate_bags([first, second])
+    table = bag_table(bags)             # one row per bag: entropy, effective_anchors, to_part, iou_to_part, u, v …
 
-What a detector makes of the anchors of a bag: the box predicted from each and its class score, by the anchor's rank.
-
-What it is: means over the objects of images. What it is not: asking a detector (`freeanchor.bags`), or drawing them.
-
-    means = image_means(anchor_iou, box_iou, score)       # of one image's bags [G, n]; a row an anchor
+    means = image_means(anchor_iou, box_iou, score)         # of one image's bags [G, n]; one row per anchor
     boxes = BagBoxes.of(means_of_all)                       # with a column image_id
     boxes.values(np.ones((1, len(boxes.image_ids))))        # [1, names, quantities]
 
-Anchors are named by their rank in the bag, "1" for the one of highest IoU with the object. Two more are picked from
-each bag, by each detector its own: "highest score", by the score of the object's class, and "best box", from which the
-best box is predicted. "regret" is the latter's quantities less the former's: what choosing by score leaves in the bag.
-The highest score of a bag may be a neighbour's, of the same class.
+In the means, anchors are named by their rank in the bag, "1" for the one of highest IoU with the object. Two more are
+picked from each bag, by each detector its own: "highest score", by the score of the object's class, and "best box",
+from which the best box is predicted. "regret" is the latter's quantities minus the former's: what choosing by score
+leaves in the bag. The highest score of a bag may be a neighbour's, of the same class.
 """
 
 from collections.abc import Sequence
@@ -50,7 +43,7 @@ class BagArrays:
     category: Shaped[np.ndarray, " G"]  # names
     num_objects: Int[np.ndarray, " G"]  # in the object's image, this one included
     gt_boxes: Float[np.ndarray, "G 4"]
-    parts: Float[np.ndarray, "G 2"]  # centre of the part that tells the class; nan where unknown
+    parts: Float[np.ndarray, "G 2"]  # centre of the discriminative part; nan where unknown
     boxes: Float[np.ndarray, "G n 4"]  # the anchors
     level: Int[np.ndarray, "G n"]
     iou: Float[np.ndarray, "G n"]
@@ -80,7 +73,6 @@ def concatenate_bags(bags: Sequence[BagArrays]) -> BagArrays:
 
 
 def _filled(bags: BagArrays, name: str, size: int) -> np.ndarray:
-    """A column, with `size` anchors a bag where it has one value an anchor."""
     values: np.ndarray = getattr(bags, name)
     if name not in ("boxes", "level", "iou", "confidence", "weight", "assigned"):
         return values
@@ -89,7 +81,7 @@ def _filled(bags: BagArrays, name: str, size: int) -> np.ndarray:
 
 
 def bag_table(bags: BagArrays) -> pd.DataFrame:
-    """One row a bag, columns `BAG_TABLE_COLUMNS`.
+    """One row per bag, columns `BAG_TABLE_COLUMNS`.
 
     `aspect_ratio` is max(w/h, h/w) of the object's box and `part_offset` how far the part lies from its centre.
     `mean_max` is Eq. 7's, `entropy` in nats. The chosen anchor is that of greatest weight (of equal ones that of
@@ -144,7 +136,6 @@ def in_object(points: Float[np.ndarray, "G *n 2"], bags: BagArrays) -> Float[np.
 
 
 def _pick(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The value of each bag's chosen anchor."""
     return values[np.arange(len(values)), chosen]
 
 
@@ -153,7 +144,6 @@ def _middles(bags: BagArrays) -> np.ndarray:
 
 
 def _distance(points: np.ndarray, targets: np.ndarray, bags: BagArrays) -> np.ndarray:
-    """Between points [G, 2], in diagonals of the object; nan for one without extent."""
     pixels, diagonal = np.hypot(*(points - targets).T), np.hypot(*bags.sizes.T)
     return np.divide(pixels, diagonal, out=np.full(len(bags), np.nan), where=diagonal > 0)
 
@@ -166,7 +156,7 @@ MEAN_COLUMNS = ("anchor", "num_objects", *QUANTITIES)
 def image_means(
     anchor_iou: Float[np.ndarray, "G n"], box_iou: Float[np.ndarray, "G n"], score: Float[np.ndarray, "G n"]
 ) -> pd.DataFrame:
-    """Means over an image's G objects: a row for each rank, then for the two picked; no row where G is 0.
+    """Means over an image's G objects: one row per rank, then the two picked; no row where G is 0.
 
     Anchors by falling IoU with their object; of equal ones, the first is picked. Columns `MEAN_COLUMNS`.
     """

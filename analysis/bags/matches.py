@@ -1,13 +1,10 @@
 """Taking learned matching apart: how concentrated a bag is, which anchor it chose, and where that anchor sits.
 
-What it is: numbers read off a frame of matches. What it is not: making that frame (a trained detector does), or
-drawing it (`analysis.matching_figures`).
-
     effective_anchors(weights)          # [*N, n] -> [*N]: 50 for a bag that has not decided, 1 for one that has
-    chosen_anchor(matches)              # one row a bag
-    part_distance(matches)              # is the chosen anchor nearer to the telling part than the anchor IoU prefers?
+    chosen_anchor(matches)              # one row per bag
+    part_distance(matches)              # is the chosen anchor nearer to the discriminative part than IoU's?
 
-A frame of matches has one row an anchor of a bag. A bag is one object seen by one detector at one step of training:
+A frame of matches has one row per anchor of a bag. A bag is one object seen by one detector at one step of training:
 `run`, `detector`, `step`, `num_steps`, `image_id`, `annotation_id`, `category`. Its anchors have `rank` (by IoU, 0 is
 best), `level` (3..7), `ratio` (h/w), `octave`, `x1`, `y1`, `x2`, `y2` (pixels), `iou` with the object, `cls_prob`,
 `loc_prob`, `confidence` (their product), `weight` (the share in Mean-max; sums to 1 over the bag) and `assigned`
@@ -31,7 +28,7 @@ MATCH_COLUMNS = (*BAG_COLUMNS, *ANCHOR_COLUMNS, *OBJECT_COLUMNS)
 
 
 class MatchesError(FreeAnchorError):
-    """A frame of matches, or weights, that are none; one line: what, where, how to mend."""
+    """A frame of matches, or weights, that cannot be such."""
 
 
 def bag_entropy(weights: Float[np.ndarray, "*N n"]) -> Float[np.ndarray, "*N"]:
@@ -51,7 +48,7 @@ def effective_anchors(weights: Float[np.ndarray, "*N n"]) -> Float[np.ndarray, "
 
 
 def summarize_bags(matches: pd.DataFrame) -> pd.DataFrame:
-    """One row a bag: `num_anchors`, `num_assigned` (by IoU), `mean_max` (Eq. 7), `entropy`, `effective_anchors`."""
+    """One row per bag: `num_anchors`, `num_assigned` (by IoU), `mean_max` (Eq. 7), `entropy`, `effective_anchors`."""
     _check_matches(matches)
     rows = []
     for key, bag in _bags(matches):
@@ -74,9 +71,9 @@ def preferred_by_iou(matches: pd.DataFrame) -> pd.DataFrame:
 
 
 def part_distance(matches: pd.DataFrame) -> pd.DataFrame:
-    """How far the matched anchor's centre lies from the telling part and from the object's centre.
+    """How far the matched anchor's centre lies from the discriminative part and from the object's centre.
 
-    Two rows a bag, `matching` "learned" (the anchor of greatest weight) and "iou" (the one of highest IoU); `to_part`
+    Two rows per bag, `matching` "learned" (the anchor of greatest weight) and "iou" (the one of highest IoU); `to_part`
     and `to_centre` in units of the object's diagonal. `to_part` is nan where the part is unknown, both are nan for an
     object without extent.
     """
@@ -91,16 +88,11 @@ def part_distance(matches: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def square_anchors(matches: pd.DataFrame, count: int = 16) -> pd.DataFrame:
-    """The `count` anchors of ratio 1 of highest IoU in each bag (Fig. 4 shows 16); fewer, even none, as the bag has.
-
-    The bag of a box far from square holds no square anchors: all its best ones are of the ratio next to the box's.
-    """
-    return anchors_of_ratio(matches, 1.0, count)
-
-
 def anchors_of_ratio(matches: pd.DataFrame, ratio: float, count: int) -> pd.DataFrame:
-    """The `count` anchors of one ratio (h/w) of highest IoU in each bag, in the frame's order."""
+    """The `count` anchors of one ratio (h/w) of highest IoU in each bag (Fig. 4 shows 16), in the frame's order.
+
+    Fewer, even none, where the bag has no more: the bag of a box far from square holds no square anchors.
+    """
     _check_matches(matches)
     if count < 1:
         raise MatchesError(f"count must be at least 1, got {count}; Fig. 4 shows 16 anchors")
@@ -115,7 +107,6 @@ def anchor_centres(matches: pd.DataFrame) -> Float[np.ndarray, "A 2"]:
 
 
 def _distance(anchors: pd.DataFrame, x: pd.Series, y: pd.Series) -> Float[np.ndarray, " N"]:
-    """From the anchors' centres to (x, y), in diagonals of the object."""
     centres = anchor_centres(anchors)
     diagonal = np.asarray(np.hypot(anchors.gt_x2 - anchors.gt_x1, anchors.gt_y2 - anchors.gt_y1), dtype=np.float64)
     pixels = np.hypot(centres[:, 0] - x.to_numpy(dtype=np.float64), centres[:, 1] - y.to_numpy(dtype=np.float64))
@@ -137,7 +128,7 @@ def _first_of_each_bag(matches: pd.DataFrame, by: list[str], ascending: list[boo
 def _check_matches(matches: pd.DataFrame) -> None:
     missing = [column for column in MATCH_COLUMNS if column not in matches.columns]
     if missing:
-        raise MatchesError(f"the frame of matches lacks {', '.join(missing)}; give one row an anchor of a bag")
+        raise MatchesError(f"the frame of matches lacks {', '.join(missing)}; give one row per anchor of a bag")
 
 
 def _check_weights(weights: np.ndarray) -> None:

@@ -1,23 +1,16 @@
-"""Rows of bags summed up over objects: how concentrated matching is, and whether it has left the objects' centres.
-
-What it is: `analysis.bag_arrays.bag_table` with columns run, detector, step and num_steps before it, made into the
-frames that `analysis.bag_figures` draws. What it is not: measuring bags, or drawing.
+"""Rows of bags summed up over objects: how concentrated matching is, how far it strays, and where its weight lies.
 
     concentration_frame(bags)           # quartiles over objects, by step and group
-    part_distance_frame(bags)           # distance to the telling part and to the centre, with intervals
-    freed = matching_freed(bags[bags.step == bags.step.max()])      # one row an off-centre object
-    bootstrap(*object_mean(freed, "nearer_to_part"), generator=generator)
+    part_distance_frame(bags, generator)        # distance to the discriminative part and to the centre, with intervals
+    freed = matching_freed(bags[bags.step == bags.step.max()])      # one row per off-centre object
+    metric, num_images = object_mean(freed, "nearer_to_part")
+    position_histograms(arrays)         # columns group, matching, u, v, mass
 
-Where in an object the weight of its bag lies, summed over a data set: histograms in the object's own coordinates.
-
-What it is: counting. What it is not: drawing (`analysis.bag_figures`).
-
-    position_histograms(bags)           # columns group, matching, u, v, mass
-
-An object's box is the unit square, (0, 0) its upper left corner; the histogram reaches half a box beyond it. Each
-object counts alike, with a mass of 1 over the number of objects: under matching "learned" by the weights of its bag in
-Mean-max, under "likeliest" at the anchor of greatest weight, under "iou" in equal shares of the anchors of its bag that
-the IoU rule assigns, under "part" at the part that tells its class.
+`bags` is `analysis.bags.arrays.bag_table` with columns run, detector, step and num_steps before it. Histograms lie in
+the object's own coordinates: its box is the unit square, (0, 0) the upper left corner, and they reach half a box beyond
+it. Each object counts alike, with a mass of 1 over the number of objects: under matching "learned" by the weights of
+its bag in Mean-max, under "likeliest" at the anchor of greatest weight, under "iou" in equal shares of the anchors of
+its bag that the IoU rule assigns, under "part" at the part that tells its class.
 
 Groups are `all`, `slender` and `square` by the box (`AspectCuts`), `acentric` (the part lies off the centre), and
 `acentric_aligned`: the same, each object turned and mirrored so that its part lies to the right of the centre and
@@ -48,7 +41,7 @@ _STAGE = ["detector", "step", "num_steps"]
 def concentration_frame(bags: pd.DataFrame, split: Literal["aspect", "crowdedness"] = "aspect") -> pd.DataFrame:
     """Median (`value`) and quartiles (`low`, `high`) of `CONCENTRATION_METRICS` over objects.
 
-    Columns `CONCENTRATION_COLUMNS`; a row each detector, step, group and metric, bags of several seeds together.
+    Columns `CONCENTRATION_COLUMNS`; one row per detector, step, group and metric, bags of several seeds together.
     Groups are `all`, `slender` and `square` (`AspectCuts`) by the object's box; or two by the number of objects in its
     image, of about as many objects each: `objects_1_9` and `objects_10_plus`, say. A group without objects has no
     rows.
@@ -66,9 +59,9 @@ def concentration_frame(bags: pd.DataFrame, split: Literal["aspect", "crowdednes
 def part_distance_frame(
     bags: pd.DataFrame, generator: np.random.Generator, num_resamples: int = NUM_RESAMPLES
 ) -> pd.DataFrame:
-    """Mean distance of the matched anchor's centre from the telling part and from the box's centre, in diagonals.
+    """Mean distance of the matched anchor's centre from the discriminative part and the box's centre, in diagonals.
 
-    Columns `DISTANCE_COLUMNS`; a row each detector, step, matching ("learned": the anchor of greatest weight, "iou":
+    Columns `DISTANCE_COLUMNS`; one row per detector, step, matching ("learned": the anchor of greatest weight, "iou":
     that of highest IoU) and target ("part", "centre"), over objects whose part lies off their centre (`OFF_CENTRE`);
     `low` and `high` bound the mean by bootstrap over images (95 %). No such object gives no rows.
     """
@@ -107,7 +100,7 @@ def is_acentric(bags: pd.DataFrame) -> Bool[np.ndarray, " G"]:
 
 
 def object_mean(objects: pd.DataFrame, column: str) -> tuple[Metric, int]:
-    """The mean of a column over objects as a metric for `analysis.statistics.bootstrap`, and the number of images.
+    """The mean of a column over objects as a metric for `bootstrap`, and the number of images.
 
     Images are those that `objects` (column `image_id`) names, so an image is drawn with all its objects; a mean over
     no objects is nan.
@@ -151,7 +144,7 @@ ALIGNED = "acentric_aligned"
 def position_histograms(bags: BagArrays) -> pd.DataFrame:
     """Mass by group, matching and bin (`u`, `v`: the bin's middle); bins without mass are left out.
 
-    The masses of a group and matching add up to 1, less what lies outside `REACH`. Objects without extent, without an
+    The masses of a group and matching add up to 1 minus what lies outside `REACH`. Objects without extent, without an
     assigned anchor ("iou") or without a known part ("part") are left out of where they have no place; a group without
     objects has no rows.
     """
@@ -191,9 +184,9 @@ def object_groups(bags: BagArrays) -> dict[str, Bool[np.ndarray, " G"]]:
 def align(places: Float[np.ndarray, "G n 2"], parts: Float[np.ndarray, "G 2"]) -> Float[np.ndarray, "G n 2"]:
     """Places in the box, turned and mirrored about its centre as brings the object's part to the right and upwards."""
     offset, part = places - 0.5, parts - 0.5
-    is_upright = np.abs(part[:, 1]) > np.abs(part[:, 0])
-    offset = np.where(is_upright[:, None, None], offset[..., ::-1], offset)
-    part = np.where(is_upright[:, None], part[:, ::-1], part)
+    is_portrait = np.abs(part[:, 1]) > np.abs(part[:, 0])
+    offset = np.where(is_portrait[:, None, None], offset[..., ::-1], offset)
+    part = np.where(is_portrait[:, None], part[:, ::-1], part)
     side = np.where(part >= 0, 1, -1) * np.array([1, -1])  # v grows downwards: above the centre it is negative
     return 0.5 + offset * side[:, None]
 

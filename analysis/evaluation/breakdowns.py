@@ -1,8 +1,8 @@
-"""AP by the shape of objects and by how crowded their images are (Figs. 5 and 6).
+"""Which objects are slender or square, and which images crowded: what AP is broken down by (Figs. 5 and 6).
 
-    slenderness(ground_truth, detections)               # ap_square, ap_middle, ap_slender
-    category_aspects(ground_truth, detections)          # one row per category
-    crowdedness(ground_truth, detections)               # ap_objects_1_3 … ap_objects_13_plus
+    AspectCuts().ranges()                   # square, middle, slender
+    crowdedness_bins(ground_truth)          # objects_1_3 … objects_13_plus
+    category_counts(ground_truth)           # one row per category
 
 The paper gives neither its cuts nor its bins: those here are our definition. An aspect ratio is max(w/h, h/w) of the
 box, 1 for a square, infinite for a box without extent.
@@ -16,8 +16,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.evaluation.matching import Subset, find_overlaps, match, match_detections
-from analysis.evaluation.precision import average_precision, class_precision, precision_curves
+from analysis.evaluation.matching import Subset
 
 CROWDEDNESS_EDGES = (1, 4, 8, 13)  # 1-3, 4-7, 8-12, 13 and more objects
 
@@ -46,9 +45,10 @@ class AspectCuts:
 
 
 def aspect_ratio(sizes: Float[np.ndarray, "G 2"]) -> Float[np.ndarray, " G"]:
-    """max(w/h, h/w) of boxes given by width and height; infinite where either is 0."""
+    """max(w/h, h/w) of boxes given by width and height; infinite where either is 0, or beyond what floats hold."""
     short, long = sizes.min(axis=1), sizes.max(axis=1)
-    return np.divide(long, short, out=np.full(len(sizes), np.inf), where=short > 0)
+    with np.errstate(over="ignore"):  # a side next to nothing
+        return np.divide(long, short, out=np.full(len(sizes), np.inf), where=short > 0)
 
 
 def aspect_subset(ground_truth: GroundTruth, detections: Detections, low: float, high: float) -> Subset:
@@ -58,30 +58,6 @@ def aspect_subset(ground_truth: GroundTruth, detections: Detections, low: float,
     """
     objects, boxes = aspect_ratio(ground_truth.sizes), aspect_ratio(detections.sizes)
     return Subset(objects=(objects >= low) & (objects <= high), detections=(boxes >= low) & (boxes <= high))
-
-
-def slenderness(ground_truth: GroundTruth, detections: Detections, cuts: AspectCuts = AspectCuts()) -> pd.DataFrame:
-    """AP of square, middle and slender objects: metric, value, num_objects, num_images, low, high (aspect ratios).
-
-    `num_images` are the images with such an object. A group without objects has value nan.
-    """
-    overlaps = find_overlaps(ground_truth, detections)
-    rows = []
-    for name, (low, high) in cuts.ranges().items():
-        table = match(overlaps, aspect_subset(ground_truth, detections, low, high))
-        images = table.object_image[~table.object_ignored]
-        value = float(average_precision(precision_curves(table)))
-        rows.append((f"ap_{name}", value, len(images), len(np.unique(images)), low, high))
-    return pd.DataFrame(rows, columns=["metric", "value", "num_objects", "num_images", "low", "high"])
-
-
-def category_aspects(ground_truth: GroundTruth, detections: Detections) -> pd.DataFrame:
-    """AP of each category beside the median aspect ratio of its objects: `category_counts`, and `ap`.
-
-    A category without objects has nan for median and AP.
-    """
-    ap = class_precision(precision_curves(match_detections(ground_truth, detections))).mean(axis=0)
-    return category_counts(ground_truth).assign(ap=ap)
 
 
 def category_counts(ground_truth: GroundTruth) -> pd.DataFrame:
@@ -120,19 +96,3 @@ def crowdedness_bins(
         for low, high in pairwise(edges)
     }
     return bins | {f"objects_{edges[-1]}_plus": counts >= edges[-1]}
-
-
-def crowdedness(
-    ground_truth: GroundTruth, detections: Detections, edges: tuple[int, ...] = CROWDEDNESS_EDGES
-) -> pd.DataFrame:
-    """AP over the images of each bin alone: metric, value, num_objects, num_images.
-
-    The classes averaged are those with an object in the bin; an empty bin has value nan.
-    """
-    curves = precision_curves(match_detections(ground_truth, detections))
-    counts = objects_per_image(ground_truth)
-    rows = []
-    for name, images in crowdedness_bins(ground_truth, edges).items():
-        value = float(average_precision(curves, images.astype(np.float64)))
-        rows.append((f"ap_{name}", value, int(counts[images].sum()), int(images.sum())))
-    return pd.DataFrame(rows, columns=["metric", "value", "num_objects", "num_images"])

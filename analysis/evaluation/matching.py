@@ -223,11 +223,12 @@ def _greedy(overlaps: Overlaps, object_ignored: np.ndarray) -> np.ndarray:
     matched = np.full((len(IOU_THRESHOLDS), len(overlaps.score)), -1, dtype=np.int32)
     free = np.ones((len(IOU_THRESHOLDS), len(object_ignored)), dtype=bool)
     ends = np.flatnonzero(np.diff(overlaps.rank[overlaps.pair_detection], append=-1)) + 1
+    is_first = np.diff(overlaps.pair_detection, prepend=-1) != 0
     for start, end in pairwise([0, *ends.tolist()]):
         objects, detections = overlaps.pair_object[start:end], overlaps.pair_detection[start:end]
         iou = overlaps.pair_iou[start:end]
         available = (iou >= IOU_THRESHOLDS[:, None]) & (free[:, objects] | crowd[objects])
-        first = np.flatnonzero(np.diff(detections, prepend=-1))
+        first = np.flatnonzero(is_first[start:end])
         winner = _choose(iou, available, object_ignored[objects], first)
         threshold, which = np.nonzero(winner >= 0)
         taken = objects[winner[threshold, which]]
@@ -238,7 +239,7 @@ def _greedy(overlaps: Overlaps, object_ignored: np.ndarray) -> np.ndarray:
 
 def _choose(iou: np.ndarray, available: np.ndarray, ignored: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Each detection's best available pair, [T, detections], -1 for none; `first` is where its pairs begin."""
-    num_pairs = np.diff(first, append=len(iou))
+    num_pairs = np.append(first[1:], len(iou)) - first
     winner = np.where(available[:, first], first, -1)
     several = num_pairs > 1
     if several.any():
@@ -251,7 +252,7 @@ def _choose(iou: np.ndarray, available: np.ndarray, ignored: np.ndarray, first: 
 
 def _choose_of_several(iou: np.ndarray, available: np.ndarray, ignored: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Counting objects come before ignored ones whatever their IoU; of equal IoUs the last wins."""
-    owner = np.repeat(np.arange(len(first)), np.diff(first, append=len(iou)))
+    owner = np.repeat(np.arange(len(first)), np.append(first[1:], len(iou)) - first)
     counting = available & ~ignored
     has_counting = np.logical_or.reduceat(counting, first, axis=1)[:, owner]
     candidates = np.where(has_counting, counting, available)

@@ -23,7 +23,14 @@ from tqdm import tqdm
 
 from analysis.coco.columns import Detections, GroundTruth, positions
 from analysis.evaluation.statistics import bootstrap, paired_bootstrap
-from analysis.evaluation.suppression import HardNms, Suppression, pairwise_iou, rows_by_image, survivors
+from analysis.evaluation.suppression import (
+    HardNms,
+    Suppression,
+    check_threshold,
+    pairwise_iou,
+    rows_by_image,
+    survivors,
+)
 from freeanchor.errors import DataError, UsageError
 
 TAUS = tuple(round(0.50 + 0.05 * step, 2) for step in range(9))  # authors' code: tools/eval_NR.py, .50, .55 ... .90
@@ -64,6 +71,7 @@ class NmsRecallDefinition:
     strict: bool = True
 
     def __post_init__(self) -> None:
+        check_threshold(self.score_threshold)
         for name in ("max_candidates", "max_detections"):
             cap = getattr(self, name)
             if cap is not None and cap < 1:

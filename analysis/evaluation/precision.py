@@ -14,6 +14,7 @@ follow each other row by row. Ranking and matching happen once, so an evaluation
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -49,6 +50,11 @@ class PrecisionCurves:
     iou_thresholds: Float[np.ndarray, " T"]
     num_images: int
     classes: tuple[ClassCurve, ...]  # in the order of the ground truth's category ids
+
+    @cached_property
+    def longest(self) -> int:
+        """The most rows, or objects, of a class."""
+        return max((max(len(curve.images), len(curve.object_images)) for curve in self.classes), default=0)
 
 
 def precision_curves(
@@ -230,8 +236,7 @@ def _blocks(num_resamplings: int, num_objects: int) -> list[slice]:
 
 def _narrowest(weights: np.ndarray, curves: PrecisionCurves) -> type[np.number]:
     """int32 for whole numbers whose sums fit it: exact, and summed several times as fast; float64 else."""
-    longest = max((max(len(curve.images), len(curve.object_images)) for curve in curves.classes), default=0)
-    is_exact = np.abs(weights).max(initial=0.0) * longest < 2**31 and not (weights % 1).any()
+    is_exact = np.abs(weights).max(initial=0.0) * curves.longest < 2**31 and not (weights % 1).any()
     return np.int32 if is_exact else np.float64
 
 

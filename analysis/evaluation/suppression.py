@@ -10,8 +10,10 @@ of those comes next. It removes nothing by itself. *Kept* are the boxes whose sc
 `score_threshold`: the same threshold that made them candidates. Kept boxes carry their fallen scores.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -100,6 +102,34 @@ class GaussianSoftNms:
 
 
 Suppression = HardNms | LinearSoftNms | GaussianSoftNms
+SoftNms = Literal["linear", "gaussian"]
+
+
+def suppressions(
+    nms: float | Sequence[float], soft_nms: SoftNms | Sequence[SoftNms] | None, sigma: float
+) -> list[Suppression]:
+    """NMS at each IoU, then soft-NMS of each kind: linear at each IoU, gaussian of width `sigma`; each once.
+
+    Raises `UsageError` for values that mean nothing.
+    """
+    ious = list(dict.fromkeys([nms] if isinstance(nms, int | float) else nms))
+    found: list[Suppression] = [HardNms(nms_iou=iou) for iou in ious]
+    for kind in dict.fromkeys([soft_nms] if isinstance(soft_nms, str) else soft_nms or ()):
+        if kind == "linear":
+            found += [LinearSoftNms(nms_iou=iou) for iou in ious]
+        elif kind == "gaussian":
+            found.append(GaussianSoftNms(sigma=sigma))
+        else:
+            raise UsageError(f'soft_nms must be "linear" or "gaussian", got {kind!r}')
+    if not found:
+        raise UsageError("nms must have at least one IoU; 0.5 is usual")
+    return found
+
+
+def check_threshold(score_threshold: float) -> None:
+    """Raises `UsageError` for a score that candidates cannot have to exceed."""
+    if not 0 <= score_threshold < float("inf"):
+        raise UsageError(f"score_threshold must be 0 or more, got {score_threshold}; the paper's is 0.05")
 
 
 def suppress(

@@ -1,6 +1,7 @@
 """Reading COCO files and the AP of record: every trap has one clear line, and what can be mended is read."""
 
 import copy
+import gc
 import gzip
 import json
 import math
@@ -18,6 +19,7 @@ from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import STATISTICS, coco_statistics
 from freeanchor.errors import DataError
+from freeanchor.files import collector_paused
 
 pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.reading.DataNote")  # tests/analysis/test_coco_traps.py
 OBJECT = {"id": 5, "image_id": 2, "category_id": 7, "bbox": [10.1, 20, 30, 40.3], "area": 600, "iscrowd": 0}
@@ -268,3 +270,21 @@ def test_sizes_that_contradict_the_boxes_are_refused():
             image_id=np.array([1]), category_id=np.array([1]), boxes=np.array([[0.0, 0, 9, 9]]),
             scores=np.array([0.5]), sizes=np.array([[1.0, 1.0]]),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_the_collector_is_left_as_it_was(tmp_path, was_enabled):
+    """Reading files, good and bad, turns Python's search for cycles off only while it lasts."""
+    path = tmp_path / "d.json"
+    path.write_text('[{"image_id": "one"}]')
+    found = gc.isenabled()
+    try:
+        (gc.enable if was_enabled else gc.disable)()
+        with collector_paused():
+            assert not gc.isenabled()
+        for call in (read_ground_truth, read_detections):
+            with pytest.raises(DataError):
+                call(path)
+            assert gc.isenabled() == was_enabled
+    finally:
+        (gc.enable if found else gc.disable)()

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from oracles.detection_sets import detection_sets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from world_columns import our_statistics
 
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
 from analysis.coco.record import STATISTICS, coco_statistics
 from analysis.evaluation.matching import match_detections
-from analysis.evaluation.precision import average_precision, average_recall, detection_statistics, precision_curves
+from analysis.evaluation.precision import average_precision, average_recall, precision_curves
 from freeanchor.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::analysis.coco.reading.DataNote")
@@ -76,7 +77,7 @@ def test_annotation_id_0_is_found(tmp_path):
         ground_truth = read_ground_truth(path)
     detections = read_detections(write(tmp_path / "d.json", found(OBJECTS)), ground_truth)
     assert coco_statistics(ground_truth, detections)["ap"] == pytest.approx(1.0)
-    assert detection_statistics(ground_truth, detections)["ap"] == pytest.approx(1.0)
+    assert our_statistics(ground_truth, detections)["ap"] == pytest.approx(1.0)
 
 
 def test_a_file_without_traps_has_no_notes(tmp_path):
@@ -95,7 +96,7 @@ def test_no_detections_are_0_where_pycocotools_stops(tmp_path):
     ground_truth = read_ground_truth(path)
     with pytest.warns(DataNote, match="holds no detections: AP and AR are 0"):
         none = read_detections(write(tmp_path / "d.json", []), ground_truth)
-    for statistics in (coco_statistics(ground_truth, none), detection_statistics(ground_truth, none)):
+    for statistics in (coco_statistics(ground_truth, none), our_statistics(ground_truth, none)):
         assert statistics["ap"] == statistics["ar_100"] == statistics["ap_medium"] == 0.0
         assert math.isnan(statistics["ap_large"])
 

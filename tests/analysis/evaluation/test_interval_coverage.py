@@ -1,12 +1,16 @@
-"""Nominal 95 % intervals cover the known truth about as often as they say, over 500 simulated data sets each.
+"""Nominal 95 % intervals cover the known truth about as often as they say, in simulated data sets.
 
 The truth is a metric of a large made-up population of images, and each data set is drawn from it. AP of few images
 is high (the best precision at a recall *or beyond* picks up luck), by a seventh of a standard error at 200 images, and
 resampling sees under half of that: `centred` takes off what resampling adds, not what the data set had already. At 200
 images (90 objects in the rarer class) and 300 resamplings, 92 to 93 % of the intervals cover AP and its difference.
+
+In full, 92 to 98 % of 500 intervals must cover. A few of them see an interval that is wrong by a factor of two: too
+narrow a one covers 67 % of the time, and too wide a one still covers when it is halved.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,28 +18,32 @@ from oracles.image_population import NUM_CLASSES, Rows, crowded_candidates, draw
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.evaluation.matching import match_detections
-from analysis.evaluation.nms_recall import ObjectRecall, mean_nms_recall, nms_recall, object_recall
+from analysis.evaluation.nms_recall import ObjectRecall, found_by_image, nms_recall_values, object_recall
 from analysis.evaluation.precision import average_precision, precision_curves
 from analysis.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 
-NUM_DATA_SETS, NUM_IMAGES, NUM_RESAMPLES = 500, 300, 500
-POPULATION, CROWDED_POPULATION = 20_000, 3_000
-
 Metric = Callable[[np.ndarray], np.ndarray]
+# data sets, images in each, resamplings, size of the population, and of the crowded one
+SIZES = [(60, 150, 100, 4_000, 1_000), pytest.param((500, 300, 500, 20_000, 3_000), marks=pytest.mark.slow)]
+sized = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 def assert_covered(intervals: list[Interval], truth: float) -> None:
-    """92 to 98 % of the intervals contain the truth; says how many lie above and below it where they do not."""
-    above = np.mean([float(interval.low) > truth for interval in intervals])
-    below = np.mean([float(interval.high) < truth for interval in intervals])
-    assert 0.92 <= 1 - above - below <= 0.98, f"{above:.3f} lie above the truth, {below:.3f} below"
+    """Of many intervals 92 to 98 % contain the truth; of few at least 85 %, and at most 82 % of them halved."""
+    share = np.mean([float(one.low) <= truth <= float(one.high) for one in intervals])
+    if len(intervals) >= 500:
+        assert 0.92 <= share <= 0.98
+        return
+    halves = [(float(one.value) + float(one.low), float(one.value) + float(one.high)) for one in intervals]
+    assert share >= 0.85
+    assert np.mean([low <= 2 * truth <= high for low, high in halves]) <= 0.82
 
 
 def ap_metric(objects: Rows, found: Rows) -> Metric:
     """AP of a data set as a function of image weights."""
-    detections = Detections(image_id=found.image, category_id=found.label, boxes=found.boxes, scores=found.scores)
-    curves = precision_curves(match_detections(ground_truth_of(objects), detections))
-    return lambda weights: average_precision(curves, weights)
+    return partial(
+        average_precision, precision_curves(match_detections(ground_truth_of(objects), detections_of(found)))
+    )
 
 
 def ground_truth_of(objects: Rows) -> GroundTruth:
@@ -76,41 +84,48 @@ def remembered(metric: Metric) -> Metric:
     return answer
 
 
-def test_ap_and_a_paired_difference_are_covered():
-    """Centred intervals of AP, and paired ones of the gain of a better detector, cover the truth in 92 to 98 %."""
+@sized
+def test_ap_and_a_paired_difference_are_covered(size):
+    """Centred intervals of AP, and paired ones of the gain of a better detector, cover the truth."""
+    num_sets, num_images, num_resamples, num_population, _ = size
     generator = np.random.default_rng(20)
-    world = population(POPULATION, generator)
-    first, second = (of_all(ap_metric(world.objects, found), POPULATION) for found in (world.first, world.second))
+    world = population(num_population, generator)
+    first, second = (of_all(ap_metric(world.objects, found), num_population) for found in (world.first, world.second))
     aps, gains = [], []
-    for seed in range(NUM_DATA_SETS):
-        chosen = generator.integers(POPULATION, size=NUM_IMAGES)
+    for seed in range(num_sets):
+        chosen = generator.integers(num_population, size=num_images)
         objects = drawn(world.objects, chosen)
         one, two = (remembered(ap_metric(objects, drawn(found, chosen))) for found in (world.first, world.second))
-        size = {"num_images": NUM_IMAGES, "num_resamples": NUM_RESAMPLES}
-        aps.append(bootstrap(one, generator=np.random.default_rng(seed), centred=True, **size))
-        gains.append(paired_bootstrap(one, two, generator=np.random.default_rng(seed), **size))
+        options = {"num_images": num_images, "num_resamples": num_resamples}
+        aps.append(bootstrap(one, generator=np.random.default_rng(seed), centred=True, **options))
+        gains.append(paired_bootstrap(one, two, generator=np.random.default_rng(seed), **options))
     assert_covered(aps, first)
     assert_covered(gains, second - first)
 
 
-@pytest.mark.parametrize("name", ["nr_70", "nr"])
-def test_nms_recall_is_covered(name):
-    """Intervals of NMS recall at 0.7, and of its mean, cover the population's in 92 to 98 % of the data sets."""
+@sized
+@pytest.mark.parametrize("column", [4, 9], ids=["nr_70", "nr"])
+def test_nms_recall_is_covered(size, column):
+    """Intervals of NMS recall at 0.7, and of its mean, cover the population's."""
+    num_sets, num_images, num_resamples, _, num_population = size
     generator = np.random.default_rng(21)
-    objects, candidates = crowded_candidates(population(CROWDED_POPULATION, generator).objects, generator)
+    objects, candidates = crowded_candidates(population(num_population, generator).objects, generator)
     whole = object_recall(ground_truth_of(objects), detections_of(candidates))
-    function = {"nr_70": lambda recall, **more: nms_recall(recall, 0.7, **more), "nr": mean_nms_recall}[name]
+
+    def metric(recall, weights):
+        return nms_recall_values(found_by_image(recall, np.arange(weights.shape[1])), weights)[:, column]
+
     intervals = []
-    for seed in range(NUM_DATA_SETS):
-        recall = drawn_recall(whole, objects, generator.integers(CROWDED_POPULATION, size=NUM_IMAGES))
+    for seed in range(num_sets):
+        recall = drawn_recall(whole, objects, generator.integers(num_population, size=num_images))
         interval = bootstrap(
-            lambda weights, recall=recall: function(recall, object_weights=weights[:, recall.image_id]),
-            num_images=NUM_IMAGES,
+            partial(metric, recall),
+            num_images=num_images,
             generator=np.random.default_rng(seed),
-            num_resamples=NUM_RESAMPLES,
+            num_resamples=num_resamples,
         )
         intervals.append(interval)
-    assert_covered(intervals, float(function(whole)))
+    assert_covered(intervals, of_all(partial(metric, whole), num_population))
 
 
 def drawn_recall(whole: ObjectRecall, objects: Rows, chosen: np.ndarray) -> ObjectRecall:

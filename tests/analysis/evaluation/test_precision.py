@@ -1,35 +1,31 @@
 """AP and AR from a match table: parity with pycocotools, an oracle, and what weights mean."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.detection_metrics import subset_ap
 from oracles.detection_sets import detection_sets, only_images
+from world_columns import our_statistics
 
 from analysis.coco.columns import Detections, GroundTruth
-from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import coco_statistics
 from analysis.evaluation import precision as module
-from analysis.evaluation.curves import RECALL_LEVELS, levels_reached
 from analysis.evaluation.matching import IOU_THRESHOLDS, match_detections
 from analysis.evaluation.precision import (
+    RECALL_LEVELS,
     average_precision,
     average_recall,
     class_precision,
     class_recall,
-    detection_statistics,
+    levels_reached,
     mean_over_classes,
     precision_curves,
 )
 
-PHOTOS = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "coco-photos"
-
 
 def assert_parity(ground_truth, detections):
-    ours, record = detection_statistics(ground_truth, detections), coco_statistics(ground_truth, detections)
+    ours, record = our_statistics(ground_truth, detections), coco_statistics(ground_truth, detections)
     for name, value in record.items():
         assert ours[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
 
@@ -83,18 +79,16 @@ def test_edge_cases(case):
     assert_parity(ground_truth, detections)
 
 
-@settings(max_examples=200, deadline=None)
-@given(detection_sets())
-def test_equals_pycocotools(data):
+@pytest.mark.parametrize("num_sets", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_equals_pycocotools(num_sets):
     """All twelve statistics equal pycocotools' on random sets: crowds, ties, absent classes, over 100 an image."""
-    assert_parity(*data)
 
+    @settings(max_examples=num_sets, deadline=None)
+    @given(detection_sets())
+    def check(data):
+        assert_parity(*data)
 
-@pytest.mark.skipif(not PHOTOS.exists(), reason="needs the shared photographs beside the project")
-def test_equals_pycocotools_on_photographs():
-    """All twelve statistics equal pycocotools' for a third-party detector on 300 photographs."""
-    ground_truth = read_ground_truth(PHOTOS / "val.json")
-    assert_parity(ground_truth, read_detections(PHOTOS / "yolox_nano_candidates_val.json.gz", ground_truth))
+    check()
 
 
 @settings(max_examples=25, deadline=None)

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.patches import Rectangle
 from oracles.match_frames import make_matches
 
-from analysis.bags.matches import MatchesError, anchor_centres, chosen_anchor, square_anchors
+from analysis.bags.matches import MatchesError, anchor_centres, anchors_of_ratio, chosen_anchor
 from analysis.figures.images import view_around
 from analysis.figures.matching import dot_places, figure1, figure4, shown_ratio
 
@@ -55,7 +55,7 @@ def test_figure4_colours_16_square_anchors_by_likelihood_and_by_iou(likelihood):
     matches = make_matches()
     figure = figure4(matches, IMAGE, likelihood=likelihood)
     panels = figure.axes[:4]
-    squares = square_anchors(matches)
+    squares = anchors_of_ratio(matches, 1.0, 16)
     for number, step in enumerate((250, 1000)):
         own = squares[squares.step == step]
         assert f"step {step:,}\n" in panels[2 * number].get_ylabel()
