@@ -5,11 +5,11 @@ from oracles.soft_nms import soft_nms
 
 
 def greedy_nms(candidates, nms_iou: float) -> list:
-    """Per-class NMS: (box, category, score), best first; a box goes if it overlaps a kept one of its class by more."""
+    """Per-class NMS: (box, category, score, …), best first; a box goes if it overlaps a kept one of its class by more."""
     kept = []
-    for box, category, score in sorted(candidates, key=lambda c: -c[2]):
-        if all(other[1] != category or iou(other[0], box) <= nms_iou for other in kept):
-            kept.append((box, category, score))
+    for row in sorted(candidates, key=lambda row: -row[2]):
+        if all(other[1] != row[1] or iou(other[0], row[0]) <= nms_iou for other in kept):
+            kept.append(row)
     return kept
 
 

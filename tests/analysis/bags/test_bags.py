@@ -18,7 +18,6 @@ from analysis.bags.matches import (
     effective_anchors,
     part_distance,
     preferred_by_iou,
-    square_anchors,
     summarize_bags,
 )
 
@@ -101,19 +100,16 @@ def test_unknown_parts_and_flat_objects_have_no_distance():
     assert flat.to_part.isna().all() and flat.to_centre.isna().all()
 
 
-def test_square_anchors_are_the_best_of_ratio_one():
-    """In every bag the 16 anchors of ratio 1 of lowest rank are kept, and nothing else."""
+def test_anchors_of_a_ratio_are_the_best_of_it():
+    """In every bag the anchors of the ratio of lowest rank are kept, and nothing else; a bag without any gives none."""
     matches = make_matches(objects=TWO_OBJECTS)
-    for bag in oracle.group_bags(square_anchors(matches).to_dict("records")).values():
+    for bag in oracle.group_bags(anchors_of_ratio(matches, 1.0, 16).to_dict("records")).values():
         assert [row["rank"] for row in bag] == [rank for rank in range(50) if rank % 3 == 1][:16]
         assert {row["ratio"] for row in bag} == {1.0}
     assert len(anchors_of_ratio(matches, 2.0, 5)) == 5 * 4
-
-
-def test_a_bag_without_square_anchors_gives_none():
-    """Far from square there may be no anchor of ratio 1 in the bag: the frame is empty, with all its columns."""
-    matches = make_matches(ratios=(0.5,))
-    assert square_anchors(matches).empty and list(square_anchors(matches)) == list(matches)
+    slender = make_matches(ratios=(0.5,))
+    none = anchors_of_ratio(slender, 1.0, 16)
+    assert none.empty and list(none) == list(slender)
 
 
 def test_bad_frames_and_counts_are_refused():
@@ -121,4 +117,4 @@ def test_bad_frames_and_counts_are_refused():
     with pytest.raises(MatchesError, match="lacks weight"):
         chosen_anchor(make_matches().drop(columns="weight"))
     with pytest.raises(MatchesError, match="count must be at least 1"):
-        square_anchors(make_matches(), 0)
+        anchors_of_ratio(make_matches(), 1.0, 0)

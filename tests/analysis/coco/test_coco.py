@@ -5,19 +5,19 @@ import gc
 import gzip
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from oracles.detection_sets import detection_sets
+from oracles.plain_files import ground_truth_content, results_content
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
-from analysis.coco.record import STATISTICS, coco_statistics
+from analysis.coco.record import coco_statistics
 from freeanchor.errors import DataError
 from freeanchor.files import collector_paused
 
@@ -63,29 +63,6 @@ def test_gzip_is_read(tmp_path):
     path = tmp_path / "gt.json.gz"
     path.write_bytes(gzip.compress(json.dumps(CONTENT).encode()))
     assert read_ground_truth(path).annotation_id.tolist() == [5, 6]
-
-
-def test_missing_area_is_the_box_and_missing_crowd_is_none(tmp_path):
-    """Without `area` the box's area counts; without `iscrowd` an object is none."""
-    ground_truth = ground_truth_with(tmp_path, area=None, iscrowd=None)
-    assert ground_truth.area[0] == pytest.approx(30 * 40.3)
-    assert not ground_truth.iscrowd[0]
-
-
-def test_annotation_id_0_can_be_found(tmp_path):
-    """A perfect detection of annotation 0 is right (pycocotools alone takes it for wrong)."""
-    ground_truth = ground_truth_with(tmp_path, id=0)
-    detections = read_detections(write(tmp_path / "d.json", [{**FOUND, "bbox": OBJECT["bbox"]}]), ground_truth)
-    assert coco_statistics(ground_truth, detections)["ap"] == pytest.approx(1.0)
-
-
-def test_size_is_decided_by_the_area_given(tmp_path):
-    """An object whose mask is under 32 x 32 is small although its box is not."""
-    ground_truth = ground_truth_with(tmp_path)
-    detections = read_detections(write(tmp_path / "d.json", [FOUND]), ground_truth)
-    record = coco_statistics(ground_truth, detections)
-    assert record["ap_small"] > 0
-    assert math.isnan(record["ap_medium"])
 
 
 BAD_CONTENT = {
@@ -178,17 +155,6 @@ def test_bad_paths_are_refused(tmp_path):
         assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_no_detections_score_0(tmp_path):
-    """An empty list of detections is read, and scores 0 where there are objects, nan where there are none."""
-    ground_truth = ground_truth_with(tmp_path)
-    record = coco_statistics(ground_truth, read_detections(write(tmp_path / "d.json", []), ground_truth))
-    assert {name for name, value in record.items() if value == 0.0} | {
-        name for name, value in record.items() if math.isnan(value)
-    } == set(STATISTICS)
-    assert (record["ap"], record["ar_100"]) == (0.0, 0.0)
-    assert math.isnan(record["ap_large"])
-
-
 def test_statistics_print_nothing(tmp_path, capsys):
     """pycocotools' output stays away."""
     ground_truth = ground_truth_with(tmp_path)
@@ -211,7 +177,7 @@ def test_equals_plain_pycocotools_on_files(data, tmp_path_factory):
     """Files read by us score what pycocotools scores when it reads them itself."""
     ground_truth, detections = data
     folder = tmp_path_factory.mktemp("coco")
-    content, found = as_json(ground_truth, detections)
+    content, found = {"info": {}, **ground_truth_content(ground_truth)}, results_content(detections)
     if not content["annotations"] or not found:
         return
     paths = write(folder / "gt.json", content), write(folder / "d.json", found)
@@ -223,36 +189,6 @@ def test_equals_plain_pycocotools_on_files(data, tmp_path_factory):
     read = read_ground_truth(paths[0])
     ours = coco_statistics(read, read_detections(paths[1], read))
     assert [-1 if math.isnan(v) else v for v in ours.values()] == evaluation.stats.tolist()
-
-
-def as_json(ground_truth, detections) -> tuple[dict, list]:
-    """Columns as COCO's json, annotation ids from 1."""
-
-    def rows(columns, **more) -> list[dict]:
-        sizes = columns.boxes[:, 2:] - columns.boxes[:, :2]
-        result = defaultdict(dict)
-        for name, values in {
-            "image_id": columns.image_id,
-            "category_id": columns.category_id,
-            "bbox": np.hstack([columns.boxes[:, :2], sizes]),
-            **more,
-        }.items():
-            for row, value in enumerate(values.tolist()):
-                result[row][name] = value
-        return list(result.values())
-
-    content = {
-        "info": {},
-        "images": [{"id": i} for i in ground_truth.image_ids.tolist()],
-        "categories": [{"id": i, "name": str(i)} for i in ground_truth.category_ids.tolist()],
-        "annotations": rows(
-            ground_truth,
-            id=ground_truth.annotation_id + 1,
-            area=ground_truth.area,
-            iscrowd=ground_truth.iscrowd.astype(int),
-        ),
-    }
-    return content, rows(detections, score=detections.scores)
 
 
 def test_columns_of_different_length_are_refused():

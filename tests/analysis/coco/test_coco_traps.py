@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from oracles.detection_sets import detection_sets
+from oracles.plain_files import ground_truth_content
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from world_columns import our_statistics
@@ -124,20 +125,7 @@ def test_other_caps_than_100_are_defined(data, tmp_path_factory):
     ground_truth, detections = data
     if not len(detections) or not (~ground_truth.iscrowd).any():
         return
-    annotations = [
-        {
-            "id": row + 1, "image_id": int(ground_truth.image_id[row]), "area": float(ground_truth.area[row]),
-            "category_id": int(ground_truth.category_id[row]), "iscrowd": int(ground_truth.iscrowd[row]),
-            "bbox": [*ground_truth.boxes[row, :2].tolist(), *ground_truth.sizes[row].tolist()],
-        }
-        for row in range(len(ground_truth.boxes))
-    ]  # fmt: skip
-    content = {
-        "info": {},
-        "images": [{"id": i} for i in ground_truth.image_ids.tolist()],
-        "categories": [{"id": i} for i in ground_truth.category_ids.tolist()],
-        "annotations": annotations,
-    }
+    content = {"info": {}, **ground_truth_content(ground_truth)}
     path = write(tmp_path_factory.mktemp("caps") / "gt.json", content)
     theirs = pycocotools_alone(path, results_json(detections), max_detections=(1, 10, 50))
     assert theirs.stats[0] == -1

@@ -13,14 +13,13 @@ from analysis.coco.record import coco_statistics
 from analysis.evaluation.breakdowns import (
     AspectCuts,
     aspect_ratio,
-    category_aspects,
-    crowdedness,
+    category_counts,
     crowdedness_bins,
-    crowdedness_gain,
     objects_per_image,
-    slenderness,
 )
-from analysis.evaluation.matching import IOU_THRESHOLDS
+from analysis.evaluation.evaluate import evaluation_frame
+from analysis.evaluation.matching import IOU_THRESHOLDS, match_detections
+from analysis.evaluation.precision import average_precision, precision_curves
 
 
 def aspect(box) -> float:
@@ -29,12 +28,17 @@ def aspect(box) -> float:
     return max(width / height, height / width) if width > 0 and height > 0 else math.inf
 
 
+def evaluated(ground_truth, detections):
+    """The rows of an evaluation by metric."""
+    return evaluation_frame(ground_truth, detections, num_resamples=0).set_index("metric")
+
+
 @settings(max_examples=15, deadline=None)
 @given(detection_sets())
 def test_slenderness_equals_the_rules_in_loops(data):
     """Square, middle and slender AP equal the loops, and each counts the objects of its range."""
     ground_truth, detections = data
-    frame = slenderness(ground_truth, detections).set_index("metric")
+    frame = evaluated(ground_truth, detections)
     objects, found = [aspect(b) for b in ground_truth.boxes], [aspect(b) for b in detections.boxes]
     for name, low, high in (("ap_square", 1, 4 / 3), ("ap_middle", 4 / 3, 3), ("ap_slender", 3, math.inf)):
         inside = [low <= a <= high for a in objects]
@@ -48,18 +52,23 @@ def test_slenderness_equals_the_rules_in_loops(data):
 def test_crowdedness_is_ap_over_the_images_of_the_bin(data):
     """AP of a bin equals pycocotools' on a data set of that bin's images alone."""
     ground_truth, detections = data
-    frame = crowdedness(ground_truth, detections, edges=(1, 3, 6)).set_index("metric")
-    assert list(frame.index) == ["ap_objects_1_2", "ap_objects_3_5", "ap_objects_6_plus"]
+    bins = crowdedness_bins(ground_truth, (1, 3, 6))
+    assert list(bins) == ["objects_1_2", "objects_3_5", "objects_6_plus"]
+    table = match_detections(ground_truth, detections)
     counts = {
         i: sum(1 for j, c in zip(ground_truth.image_id, ground_truth.iscrowd, strict=True) if j == i and not c)
         for i in ground_truth.image_ids
     }
-    for name, low, high in (("ap_objects_1_2", 1, 2), ("ap_objects_3_5", 3, 5), ("ap_objects_6_plus", 6, 999)):
+    for (low, high), within in zip(((1, 2), (3, 5), (6, 999)), bins.values(), strict=True):
         images = [i for i, count in counts.items() if low <= count <= high]
-        assert frame.num_images[name] == len(images)
-        assert frame.num_objects[name] == sum(counts[i] for i in images)
+        assert ground_truth.image_ids[within].tolist() == images
         record = coco_statistics(*only_images(ground_truth, detections, images))["ap"] if images else math.nan
-        assert frame.value[name] == pytest.approx(record, abs=1e-12, nan_ok=True)
+        value = float(average_precision(precision_curves(table, images=within)))
+        assert value == pytest.approx(record, abs=1e-12, nan_ok=True)
+    frame = evaluated(ground_truth, detections)
+    few = [i for i, count in counts.items() if 1 <= count <= 3]
+    counted = frame.loc["ap_objects_1_3", ["num_images", "num_objects"]]
+    assert counted.tolist() == [len(few), sum(counts[i] for i in few)]
 
 
 @settings(max_examples=20, deadline=None)
@@ -67,27 +76,18 @@ def test_crowdedness_is_ap_over_the_images_of_the_bin(data):
 def test_category_ap_averages_to_ap(data):
     """The mean of the categories' AP is AP, and their objects add up."""
     ground_truth, detections = data
-    frame = category_aspects(ground_truth, detections)
-    assert frame.ap.mean() == pytest.approx(coco_statistics(ground_truth, detections)["ap"], abs=1e-12, nan_ok=True)
-    assert frame.num_objects.sum() == (~ground_truth.iscrowd).sum()
-    for row in frame.itertuples():
+    frame = evaluation_frame(ground_truth, detections, num_resamples=0, per_category=True)
+    ap = frame["value"][frame["metric"] == "ap_category"]
+    assert ap.mean() == pytest.approx(coco_statistics(ground_truth, detections)["ap"], abs=1e-12, nan_ok=True)
+    counts = category_counts(ground_truth)
+    assert counts.num_objects.sum() == (~ground_truth.iscrowd).sum()
+    for row in counts.itertuples():
         own = [
             aspect(b)
             for b, k, c in zip(ground_truth.boxes, ground_truth.category_id, ground_truth.iscrowd, strict=True)
             if k == row.category_id and not c
         ]
         assert row.median_aspect == pytest.approx(np.median(own) if own else math.nan, nan_ok=True)
-
-
-def test_gain_is_second_minus_first():
-    """A perfect detector gains all that an empty one lacks, and bins without images have no gain."""
-    ground_truth, perfect = two_objects()
-    nothing = Detections(
-        image_id=np.empty(0, int), category_id=np.empty(0, int), boxes=np.empty((0, 4)), scores=np.empty(0)
-    )
-    frame = crowdedness_gain(ground_truth, nothing, perfect).set_index("metric")
-    assert frame.loc["ap_gain_objects_1_3", ["first", "second", "value"]].tolist() == [0.0, 1.0, 1.0]
-    assert math.isnan(frame.value["ap_gain_objects_13_plus"])
 
 
 def test_slender_detections_cost_the_square_ones_nothing():
@@ -99,7 +99,7 @@ def test_slender_detections_cost_the_square_ones_nothing():
         boxes=np.vstack([perfect.boxes, [[200.0, 0, 300, 10]]]),
         scores=np.array([0.5, 0.5, 0.9]),
     )
-    values = slenderness(ground_truth, wrong).set_index("metric").value
+    values = evaluated(ground_truth, wrong).value
     assert values["ap_square"] == pytest.approx(1.0)
     assert values["ap_slender"] == pytest.approx(0.5)
     assert math.isnan(values["ap_middle"])
@@ -140,9 +140,9 @@ def test_bins_part_the_images():
 
 
 def test_aspect_ratio_is_the_long_side_over_the_short():
-    """1 for a square, the same lying and standing, infinite without extent."""
-    sizes = np.array([[5.0, 5], [30, 10], [10, 30], [0, 4], [0, 0]])
-    assert aspect_ratio(sizes).tolist() == [1.0, 3.0, 3.0, math.inf, math.inf]
+    """1 for a square, the same in landscape and portrait, infinite without extent or where floats end."""
+    sizes = np.array([[5.0, 5], [30, 10], [10, 30], [0, 4], [0, 0], [5e-324, 4]])
+    assert aspect_ratio(sizes).tolist() == [1.0, 3.0, 3.0, math.inf, math.inf, math.inf]
 
 
 @pytest.mark.parametrize("edges", [(), (4, 4), (8, 1)])

@@ -5,15 +5,18 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.detection_metrics import iou
 from oracles.detection_sets import detection_sets
 from oracles.nms_recall import greedy_nms
 from oracles.soft_nms import gaussian, linear, soft_nms
+from torchvision.ops import nms
 
 from analysis.coco.columns import Detections
-from analysis.evaluation.suppression import GaussianSoftNms, HardNms, LinearSoftNms, pairwise_iou, suppress
+from analysis.evaluation import suppression as module
+from analysis.evaluation.suppression import GaussianSoftNms, HardNms, LinearSoftNms, pairwise_iou, suppress, survivors
 
 CASES = (
     (HardNms(nms_iou=0.5), lambda rows, _: greedy_nms(rows, 0.5)),
@@ -61,6 +64,47 @@ def test_equals_the_papers_loops(case, threshold, data):
         expected = [(*box, int(c), round(s, 9)) for box, c, s in oracle(rows, threshold)]
         assert sorted((*box, c, round(s, 9)) for box, c, s in ours) == sorted(expected)
         assert (np.diff(kept.scores[own]) <= 0).all()
+
+
+def hard_case(seed: int) -> Detections:
+    """Candidates of one image that NMS gets wrong where it is not exact.
+
+    Corners on a grid, so that IoUs lie on thresholds and boxes are identical, without extent, or far from the origin;
+    tied scores; ids up to 2^62.
+    """
+    generator = np.random.default_rng(seed)
+    count = int(generator.choice([1, 5, 40, 64, 65, 260]))
+    shift = generator.choice([0.0, -700.0, 2.0**20 + 0.1, 2.0**40])
+    scale = generator.choice([1.0, 0.1, 2.0**30 / 3])
+    corner = generator.integers(0, 12, (count, 2)) * scale + shift
+    ids = generator.choice([0, 1, 7, -3, 2**62, 2**62 - 1], size=int(generator.integers(1, 5)), replace=False)
+    return Detections(
+        image_id=np.full(count, 2**61),
+        category_id=generator.choice(ids, count),
+        boxes=np.hstack([corner, corner + generator.integers(0, 9, (count, 2)) * scale]),
+        scores=generator.integers(1, 12 if seed % 2 else 2**40, count) / 2**40,
+    )
+
+
+@pytest.mark.parametrize("nms_iou", [0.0, 0.3, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("block", [64, 3])
+def test_nms_keeps_the_rows_of_loops_and_of_torchvision(nms_iou, block, monkeypatch):
+    """The very rows, best first, ties by row: as a plain loop keeps them, and torchvision's kernel on each class."""
+    monkeypatch.setattr(module, "_BLOCK", block)
+    monkeypatch.setattr(module, "_CHUNK", 2 * block)
+    for seed in range(40):
+        candidates = hard_case(seed)
+        every = np.arange(len(candidates))
+        kept, scores = survivors(candidates, every, HardNms(nms_iou=nms_iou), score_threshold=0.0)
+        assert scores.tolist() == candidates.scores[kept].tolist()
+        rows = zip(candidates.boxes.tolist(), candidates.category_id.tolist(), candidates.scores.tolist(), every)
+        assert kept.tolist() == [row[3] for row in greedy_nms(rows, nms_iou)]
+        theirs = []
+        for category in np.unique(candidates.category_id):
+            own = np.flatnonzero(candidates.category_id == category)
+            boxes, own_scores = torch.from_numpy(candidates.boxes[own]), torch.from_numpy(candidates.scores[own])
+            theirs += own[nms(boxes, own_scores, nms_iou).numpy()].tolist()
+        assert kept.tolist() == sorted(theirs, key=lambda row: (-candidates.scores[row], row))
 
 
 def test_by_hand():

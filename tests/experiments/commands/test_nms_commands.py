@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.evaluation.nms_recall_table import DEFINITION_NAMES, recall_frame, recall_text
 from oracles import nms_recall as oracle
 from oracles.plain_files import random_sets, results_content, write_files
 from oracles.soft_nms import gaussian
 
 from analysis.coco.reading import read_detections, read_ground_truth
-from analysis.evaluation.nms_recall import TAUS, NmsRecallDefinition
+from analysis.evaluation.nms_recall import DEFINITION_NAMES, TAUS, NmsRecallDefinition, recall_frame, recall_text
 from analysis.evaluation.suppression import GaussianSoftNms, HardNms, suppress
 from experiments.cli import main
 
