@@ -1,6 +1,7 @@
-"""What tests of metrics share: a world of `oracles.coco_worlds` as columns, and our twelve statistics.
+"""What tests of metrics share: columns, by hand or of a world of `oracles.coco_worlds`, and our twelve statistics.
 
 ground_truth, detections = columns(world)
+ground_truth, detections = objects([[0, 0, 40, 40]]), found([[0, 0, 40, 40]], [0.9])
 our_statistics(ground_truth, detections)["ap_50"]
 """
 
@@ -40,3 +41,28 @@ def places(rows: list[dict]) -> dict[str, np.ndarray]:
 def our_statistics(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
     """COCO's twelve statistics by our own matcher."""
     return detection_curves(ground_truth, detections).twelve()
+
+
+def objects(boxes, image_id=1, category_id=1, *, image_ids=None, category_ids=None, iscrowd=False) -> GroundTruth:
+    """Boxes xyxy as objects, all in one image and category or each in its own; these exist, others where named."""
+    boxes = np.reshape(boxes, (-1, 4)).astype(float)
+    image, category = (np.broadcast_to(ids, len(boxes)) for ids in (image_id, category_id))
+    category_ids = np.unique(category_id) if category_ids is None else np.array(category_ids)
+    return GroundTruth(
+        image_ids=np.unique(image_id) if image_ids is None else np.array(image_ids),
+        category_ids=category_ids,
+        category_names=tuple(f"class {k}" for k in category_ids),
+        image_id=image,
+        annotation_id=np.arange(len(boxes)),
+        category_id=category,
+        boxes=boxes,
+        area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
+        iscrowd=np.broadcast_to(iscrowd, len(boxes)),
+    )
+
+
+def found(boxes, scores, image_id=1, category_id=1) -> Detections:
+    """Boxes xyxy as detections, all of one image and category, or each of its own."""
+    boxes = np.reshape(boxes, (-1, 4)).astype(float)
+    image, category = (np.broadcast_to(ids, len(boxes)) for ids in (image_id, category_id))
+    return Detections(image_id=image, category_id=category, boxes=boxes, scores=np.array(scores, dtype=float))

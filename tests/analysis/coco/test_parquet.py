@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from world_columns import objects
 
 from analysis.coco.columns import GroundTruth
 from analysis.coco.reading import read_detections
@@ -31,11 +32,7 @@ def as_table(rows, layout: str) -> pd.DataFrame:
 @pytest.fixture
 def ground_truth() -> GroundTruth:
     """Images 1 and 2, categories 7 and 9."""
-    return GroundTruth(
-        image_ids=np.array([1, 2]), category_ids=np.array([7, 9]), category_names=("seven", "nine"),
-        image_id=np.array([1]), annotation_id=np.array([1]), category_id=np.array([7]),
-        boxes=np.array([[0.0, 0, 10, 10]]), area=np.array([100.0]), iscrowd=np.array([False]),
-    )  # fmt: skip
+    return objects([[0, 0, 10, 10]], category_id=7, image_ids=(1, 2), category_ids=(7, 9))
 
 
 @pytest.fixture

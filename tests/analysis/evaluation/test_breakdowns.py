@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from oracles.detection_metrics import subset_ap
 from oracles.detection_sets import detection_sets, only_images
+from world_columns import found, objects
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.record import coco_statistics
@@ -39,10 +40,10 @@ def test_slenderness_equals_the_rules_in_loops(data):
     """Square, middle and slender AP equal the loops, and each counts the objects of its range."""
     ground_truth, detections = data
     frame = evaluated(ground_truth, detections)
-    objects, found = [aspect(b) for b in ground_truth.boxes], [aspect(b) for b in detections.boxes]
+    own, theirs = [aspect(b) for b in ground_truth.boxes], [aspect(b) for b in detections.boxes]
     for name, low, high in (("ap_square", 1, 4 / 3), ("ap_middle", 4 / 3, 3), ("ap_slender", 3, math.inf)):
-        inside = [low <= a <= high for a in objects]
-        expected = subset_ap(ground_truth, detections, inside, [low <= a <= high for a in found], IOU_THRESHOLDS)
+        inside = [low <= a <= high for a in own]
+        expected = subset_ap(ground_truth, detections, inside, [low <= a <= high for a in theirs], IOU_THRESHOLDS)
         assert frame.value[name] == pytest.approx(expected, abs=1e-12, nan_ok=True)
         assert frame.num_objects[name] == sum(i and not c for i, c in zip(inside, ground_truth.iscrowd, strict=True))
 
@@ -93,12 +94,7 @@ def test_category_ap_averages_to_ap(data):
 def test_slender_detections_cost_the_square_ones_nothing():
     """A wrong slender box lowers the AP of slender objects and leaves that of square ones alone."""
     ground_truth, perfect = two_objects()
-    wrong = Detections(
-        image_id=np.array([1, 1, 1]),
-        category_id=np.array([1, 1, 1]),
-        boxes=np.vstack([perfect.boxes, [[200.0, 0, 300, 10]]]),
-        scores=np.array([0.5, 0.5, 0.9]),
-    )
+    wrong = found([*perfect.boxes, [200, 0, 300, 10]], [0.5, 0.5, 0.9])
     values = evaluated(ground_truth, wrong).value
     assert values["ap_square"] == pytest.approx(1.0)
     assert values["ap_slender"] == pytest.approx(0.5)
@@ -107,28 +103,18 @@ def test_slender_detections_cost_the_square_ones_nothing():
 
 def two_objects() -> tuple[GroundTruth, Detections]:
     """One image with a square and a slender object, both found exactly."""
-    boxes = np.array([[0.0, 0, 40, 40], [100, 0, 110, 60]])
-    ground_truth = GroundTruth(
-        image_ids=np.array([1]), category_ids=np.array([1]), category_names=("thing",), image_id=np.array([1, 1]),
-        annotation_id=np.array([1, 2]), category_id=np.array([1, 1]), boxes=boxes, area=np.array([1600.0, 600.0]),
-        iscrowd=np.array([False, False]),
-    )  # fmt: skip
-    return ground_truth, Detections(
-        image_id=np.array([1, 1]), category_id=np.array([1, 1]), boxes=boxes, scores=np.array([0.9, 0.8])
-    )
+    boxes = [[0, 0, 40, 40], [100, 0, 110, 60]]
+    return objects(boxes), found(boxes, [0.9, 0.8])
 
 
 def test_bins_part_the_images():
     """Default bins are 1-3, 4-7, 8-12 and 13 or more; crowd regions do not count, empty images are in none."""
     counts = [0, 1, 3, 4, 7, 8, 12, 13, 40]
-    total = sum(counts)
-    ground_truth = GroundTruth(
-        image_ids=np.arange(len(counts)), category_ids=np.array([1]), category_names=("thing",),
-        image_id=np.concatenate([np.repeat(np.arange(len(counts)), counts), [0]]).astype(int),
-        annotation_id=np.arange(total + 1),
-        category_id=np.ones(total + 1, int), boxes=np.tile([0.0, 0, 9, 9], (total + 1, 1)), area=np.ones(total + 1),
-        iscrowd=np.arange(total + 1) == total,
-    )  # fmt: skip
+    image_id = [*np.repeat(np.arange(len(counts)), counts), 0]
+    is_last = np.arange(len(image_id)) == len(image_id) - 1
+    ground_truth = objects(
+        np.tile([0, 0, 9, 9], (len(image_id), 1)), image_id, image_ids=range(len(counts)), iscrowd=is_last
+    )
     assert objects_per_image(ground_truth).tolist() == counts
     assert {name: np.flatnonzero(flags).tolist() for name, flags in crowdedness_bins(ground_truth).items()} == {
         "objects_1_3": [1, 2],

@@ -10,11 +10,13 @@ narrow a one covers 67 % of the time, and too wide a one still covers when it is
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 from oracles.image_population import NUM_CLASSES, Rows, crowded_candidates, drawn, population
+from world_columns import found, objects
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.evaluation.matching import match_detections
@@ -39,31 +41,21 @@ def assert_covered(intervals: list[Interval], truth: float) -> None:
     assert np.mean([low <= 2 * truth <= high for low, high in halves]) <= 0.82
 
 
-def ap_metric(objects: Rows, found: Rows) -> Metric:
+def ap_metric(own: Rows, detected: Rows) -> Metric:
     """AP of a data set as a function of image weights."""
-    return partial(
-        average_precision, precision_curves(match_detections(ground_truth_of(objects), detections_of(found)))
-    )
+    return partial(average_precision, precision_curves(match_detections(ground_truth_of(own), detections_of(detected))))
 
 
-def ground_truth_of(objects: Rows) -> GroundTruth:
+def ground_truth_of(rows: Rows) -> GroundTruth:
     """Objects as a ground truth without crowds."""
-    return GroundTruth(
-        image_ids=np.arange(objects.num_images),
-        category_ids=np.arange(NUM_CLASSES),
-        category_names=tuple(f"class {k}" for k in range(NUM_CLASSES)),
-        image_id=objects.image,
-        annotation_id=np.arange(len(objects.image)),
-        category_id=objects.label,
-        boxes=objects.boxes,
-        area=(objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(axis=1),
-        iscrowd=np.zeros(len(objects.image), bool),
+    return objects(
+        rows.boxes, rows.image, rows.label, image_ids=range(rows.num_images), category_ids=range(NUM_CLASSES)
     )
 
 
-def detections_of(found: Rows) -> Detections:
+def detections_of(rows: Rows) -> Detections:
     """Scored boxes, before or after NMS, as columns."""
-    return Detections(image_id=found.image, category_id=found.label, boxes=found.boxes, scores=found.scores)
+    return found(rows.boxes, rows.scores, rows.image, rows.label)
 
 
 def of_all(metric: Metric, num_images: int) -> float:
@@ -90,12 +82,12 @@ def test_ap_and_a_paired_difference_are_covered(size):
     num_sets, num_images, num_resamples, num_population, _ = size
     generator = np.random.default_rng(20)
     world = population(num_population, generator)
-    first, second = (of_all(ap_metric(world.objects, found), num_population) for found in (world.first, world.second))
+    first, second = (of_all(ap_metric(world.objects, own), num_population) for own in (world.first, world.second))
     aps, gains = [], []
     for seed in range(num_sets):
         chosen = generator.integers(num_population, size=num_images)
-        objects = drawn(world.objects, chosen)
-        one, two = (remembered(ap_metric(objects, drawn(found, chosen))) for found in (world.first, world.second))
+        truth = drawn(world.objects, chosen)
+        one, two = (remembered(ap_metric(truth, drawn(own, chosen))) for own in (world.first, world.second))
         options = {"num_images": num_images, "num_resamples": num_resamples}
         aps.append(bootstrap(one, generator=np.random.default_rng(seed), centred=True, **options))
         gains.append(paired_bootstrap(one, two, generator=np.random.default_rng(seed), **options))
@@ -109,15 +101,15 @@ def test_nms_recall_is_covered(size, column):
     """Intervals of NMS recall at 0.7, and of its mean, cover the population's."""
     num_sets, num_images, num_resamples, _, num_population = size
     generator = np.random.default_rng(21)
-    objects, candidates = crowded_candidates(population(num_population, generator).objects, generator)
-    whole = object_recall(ground_truth_of(objects), detections_of(candidates))
+    truth, candidates = crowded_candidates(population(num_population, generator).objects, generator)
+    whole = object_recall(ground_truth_of(truth), detections_of(candidates))
 
     def metric(recall, weights):
         return nms_recall_values(found_by_image(recall, np.arange(weights.shape[1])), weights)[:, column]
 
     intervals = []
     for seed in range(num_sets):
-        recall = drawn_recall(whole, objects, generator.integers(num_population, size=num_images))
+        recall = drawn_recall(whole, truth, generator.integers(num_population, size=num_images))
         interval = bootstrap(
             partial(metric, recall),
             num_images=num_images,
@@ -128,16 +120,9 @@ def test_nms_recall_is_covered(size, column):
     assert_covered(intervals, of_all(partial(metric, whole), num_population))
 
 
-def drawn_recall(whole: ObjectRecall, objects: Rows, chosen: np.ndarray) -> ObjectRecall:
+def drawn_recall(whole: ObjectRecall, truth: Rows, chosen: np.ndarray) -> ObjectRecall:
     """The best IoUs of the chosen images' objects; images are numbered from 0 in the order chosen."""
-    row = Rows(
-        num_images=objects.num_images,
-        image=objects.image,
-        label=np.arange(len(objects.image)),
-        boxes=objects.boxes,
-        scores=objects.scores,
-    )
-    rows = drawn(row, chosen)
+    rows = drawn(replace(truth, label=np.arange(len(truth.image))), chosen)
     return ObjectRecall(
         image_id=rows.image,
         annotation_id=np.arange(len(rows.image)),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from oracles import nms_recall as oracle
 from oracles.detection_sets import detection_sets
 from oracles.soft_nms import gaussian, linear
+from world_columns import found, objects
 
-from analysis.coco.columns import Detections, GroundTruth
 from analysis.evaluation.nms_recall import (
     TAUS,
     NmsRecallDefinition,
@@ -128,15 +128,9 @@ def test_nothing_found_is_nan():
 
 def test_classes_keep_apart_at_negative_coordinates():
     """Boxes that reach left of the image suppress no box of another class."""
-    boxes = np.array([[-50.0, -50, 10, 10], [-50, -50, 10, 10]])
-    ground_truth = GroundTruth(
-        image_ids=np.array([1]), category_ids=np.array([1, 2]), category_names=("a", "b"), image_id=np.array([1]),
-        annotation_id=np.array([1]), category_id=np.array([2]), boxes=boxes[:1], area=np.array([3600.0]),
-        iscrowd=np.array([False]),
-    )  # fmt: skip
-    candidates = Detections(
-        image_id=np.array([1, 1]), category_id=np.array([1, 2]), boxes=boxes, scores=np.array([0.9, 0.8])
-    )
+    box = [-50, -50, 10, 10]
+    ground_truth = objects([box], category_id=2, category_ids=(1, 2))
+    candidates = found([box, box], [0.9, 0.8], category_id=[1, 2])
     recall = object_recall(ground_truth, candidates, definition=NmsRecallDefinition(class_aware=True))
     assert recall.iou_after.tolist() == [1.0]
 

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.detection_metrics import subset_ap
 from oracles.detection_sets import detection_sets, only_images
-from world_columns import our_statistics
+from world_columns import found, objects, our_statistics
 
-from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.record import coco_statistics
 from analysis.evaluation import precision as module
 from analysis.evaluation.matching import IOU_THRESHOLDS, match_detections
@@ -30,27 +29,11 @@ def assert_parity(ground_truth, detections):
         assert ours[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
 
 
-def one_class(boxes, found, *, iscrowd=None, scores=None, image_ids=(1,), found_class=7) -> tuple:
+def one_class(boxes, detected, *, iscrowd=False, scores=None, image_ids=(1,), found_class=7) -> tuple:
     """A ground truth of class 7 (class 9 has no objects) in image 1, and detections there."""
-    boxes, found = np.reshape(boxes, (-1, 4)).astype(float), np.reshape(found, (-1, 4)).astype(float)
-    count, num_found = len(boxes), len(found)
-    ground_truth = GroundTruth(
-        image_ids=np.array(image_ids),
-        category_ids=np.array([7, 9]),
-        category_names=("seven", "nine"),
-        image_id=np.ones(count, int),
-        annotation_id=np.arange(count),
-        category_id=np.full(count, 7),
-        boxes=boxes,
-        area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
-        iscrowd=np.zeros(count, bool) if iscrowd is None else np.array(iscrowd),
-    )
-    return ground_truth, Detections(
-        image_id=np.ones(num_found, int),
-        category_id=np.full(num_found, found_class),
-        boxes=found,
-        scores=np.linspace(0.9, 0.1, num_found) if scores is None else np.array(scores),
-    )
+    scores = np.linspace(0.9, 0.1, len(detected)) if scores is None else scores
+    ground_truth = objects(boxes, category_id=7, image_ids=image_ids, category_ids=(7, 9), iscrowd=iscrowd)
+    return ground_truth, found(detected, scores, category_id=found_class)
 
 
 A, B, HALF = [0, 0, 40, 40], [100, 0, 140, 40], [0, 0, 40, 20]  # HALF overlaps A by exactly 0.5
@@ -97,11 +80,11 @@ def test_equals_the_definition(data):
     """AP equals the mean over classes and thresholds of 101-point AP, worked out in loops."""
     ground_truth, detections = data
     curves = precision_curves(match_detections(ground_truth, detections))
-    inside, found = np.ones(len(ground_truth.boxes), bool), np.ones(len(detections), bool)
+    inside, boxes = np.ones(len(ground_truth.boxes), bool), np.ones(len(detections), bool)
     for iou, taus in ((0.75, [IOU_THRESHOLDS[5]]), (None, IOU_THRESHOLDS[::9])):
         ours = class_precision(curves)[::9] if iou is None else average_precision(curves, iou=iou)
         ours = np.nanmean(ours) if np.isfinite(ours).any() else np.nan
-        expected = subset_ap(ground_truth, detections, inside, found, taus)
+        expected = subset_ap(ground_truth, detections, inside, boxes, taus)
         assert float(ours) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
@@ -197,20 +180,7 @@ def test_resamplings_may_be_cut_into_blocks(monkeypatch):
 
 def test_large_weights_are_counted_exactly():
     """An image of weight 2^24 and one of weight 1 make 2^24 + 1 objects, which single precision cannot hold."""
-    boxes = np.array([A, A], float)
-    ground_truth = GroundTruth(
-        image_ids=np.array([1, 2]),
-        category_ids=np.array([7]),
-        category_names=("seven",),
-        image_id=np.array([1, 2]),
-        annotation_id=np.arange(2),
-        category_id=np.full(2, 7),
-        boxes=boxes,
-        area=np.full(2, 1600.0),
-        iscrowd=np.zeros(2, bool),
-    )
-    found = Detections(image_id=np.array([1]), category_id=np.array([7]), boxes=boxes[:1], scores=np.ones(1))
-    curves = precision_curves(match_detections(ground_truth, found))
+    curves = precision_curves(match_detections(objects([A, A], image_id=[1, 2]), found([A], [1.0])))
     recall = class_recall(curves, np.array([1.0, 2.0**24]))
     assert recall == pytest.approx(1 / (2**24 + 1), rel=1e-12)
 

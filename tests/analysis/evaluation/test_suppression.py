@@ -13,6 +13,7 @@ from oracles.detection_sets import detection_sets
 from oracles.nms_recall import greedy_nms
 from oracles.soft_nms import gaussian, linear, soft_nms
 from torchvision.ops import nms
+from world_columns import found
 
 from analysis.coco.columns import Detections
 from analysis.evaluation import suppression as module
@@ -24,12 +25,6 @@ CASES = (
     (LinearSoftNms(nms_iou=0.3), lambda rows, threshold: soft_nms(rows, linear(0.3), threshold)),
     (GaussianSoftNms(sigma=0.5), lambda rows, threshold: soft_nms(rows, gaussian(0.5), threshold)),
 )
-
-
-def of_one_class(boxes, scores) -> Detections:
-    """Candidates of one class in one image."""
-    ids = np.ones(len(boxes), dtype=int)
-    return Detections(image_id=ids, category_id=ids, boxes=np.array(boxes, dtype=float), scores=np.array(scores))
 
 
 def crowded(count: int, num_images: int) -> Detections:
@@ -109,7 +104,7 @@ def test_nms_keeps_the_rows_of_loops_and_of_torchvision(nms_iou, block, monkeypa
 
 def test_by_hand():
     """Two boxes with IoU 1/3: NMS at 0.3 removes the worse, linear leaves it 2/3 of its score, gaussian e^(-2/9)."""
-    candidates = of_one_class([[0, 0, 10, 10], [5, 0, 15, 10]], [0.9, 0.6])
+    candidates = found([[0, 0, 10, 10], [5, 0, 15, 10]], [0.9, 0.6])
     assert suppress(candidates, HardNms(nms_iou=0.3)).scores.tolist() == [0.9]
     assert suppress(candidates, HardNms(nms_iou=0.4)).scores.tolist() == [0.9, 0.6]
     assert suppress(candidates, LinearSoftNms(nms_iou=0.3)).scores == pytest.approx([0.9, 0.4])
@@ -119,22 +114,19 @@ def test_by_hand():
 
 def test_a_fallen_score_is_measured_by_the_threshold_of_candidates():
     """What soft-NMS lets fall to the threshold or under it is gone; other images and classes are not touched."""
-    candidates = of_one_class([[0, 0, 10, 10], [5, 0, 15, 10]], [0.9, 0.6])
+    candidates = found([[0, 0, 10, 10], [5, 0, 15, 10]], [0.9, 0.6])
     assert suppress(candidates, LinearSoftNms(nms_iou=0.3), score_threshold=0.41).scores.tolist() == [0.9]
-    apart = Detections(
-        image_id=np.array([1, 2, 2]), category_id=np.array([1, 1, 2]), boxes=np.tile(candidates.boxes[0], (3, 1)),
-        scores=np.array([0.9, 0.8, 0.7]),
-    )  # fmt: skip
+    apart = found(np.tile(candidates.boxes[0], (3, 1)), [0.9, 0.8, 0.7], image_id=[1, 2, 2], category_id=[1, 1, 2])
     assert suppress(apart, GaussianSoftNms()).scores.tolist() == [0.9, 0.8, 0.7]
 
 
 def test_identical_boxes_and_boxes_without_extent():
     """Of identical boxes linear leaves one, gaussian all with less and less; boxes without extent overlap nothing."""
-    same = of_one_class([[0, 0, 10, 10]] * 3, [0.9, 0.9, 0.9])
+    same = found([[0, 0, 10, 10]] * 3, [0.9, 0.9, 0.9])
     assert len(suppress(same, LinearSoftNms())) == 1
     left = suppress(same, GaussianSoftNms(sigma=1.0), score_threshold=0.0).scores
     assert left == pytest.approx([0.9, 0.9 / math.e, 0.9 / math.e**2])
-    flat = of_one_class([[0, 0, 0, 10]] * 2, [0.9, 0.8])
+    flat = found([[0, 0, 0, 10]] * 2, [0.9, 0.8])
     for suppression, _ in CASES:
         assert suppress(flat, suppression).scores.tolist() == [0.9, 0.8]
 
@@ -142,11 +134,8 @@ def test_identical_boxes_and_boxes_without_extent():
 @pytest.mark.parametrize("suppression", [case[0] for case in CASES])
 def test_nothing_in_nothing_out(suppression):
     """No candidates, or none above the threshold, give no detections."""
-    none = Detections(
-        image_id=np.empty(0, int), category_id=np.empty(0, int), boxes=np.empty((0, 4)), scores=np.empty(0)
-    )
-    assert len(suppress(none, suppression)) == 0
-    assert len(suppress(of_one_class([[0, 0, 9, 9]], [0.05]), suppression, score_threshold=0.05)) == 0
+    assert len(suppress(found([], []), suppression)) == 0
+    assert len(suppress(found([[0, 0, 9, 9]], [0.05]), suppression, score_threshold=0.05)) == 0
 
 
 @pytest.mark.parametrize("suppression", [case[0] for case in CASES])
@@ -194,7 +183,7 @@ def test_pairwise_iou_is_the_definition(data, count):
         (lambda: LinearSoftNms(nms_iou=-0.1), "nms_iou must lie in"),
         (lambda: GaussianSoftNms(sigma=0.0), "sigma must be greater than 0"),
         (lambda: GaussianSoftNms(sigma=float("nan")), "sigma must be greater than 0"),
-        (lambda: suppress(of_one_class([[0, 0, 9, 9]], [0.5]), GaussianSoftNms(), score_threshold=-1.0), "not be neg"),
+        (lambda: suppress(found([[0, 0, 9, 9]], [0.5]), GaussianSoftNms(), score_threshold=-1.0), "not be neg"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make, message):
