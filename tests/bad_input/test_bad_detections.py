@@ -49,8 +49,8 @@ REFUSED: dict[str, tuple[Callable[[Rows], Any], str, str]] = {
     "no score": (_without("score"), 'row 0 has no "score"', "add it"),
     "no image": (_without("image_id"), 'row 0 has no "image_id"', "add it"),
     "no box": (_without("bbox"), 'row 0 has no "bbox"', "add it"),
-    "a score of nan": (_first(score=NAN), "detection 0 has score nan", "drop or fix it"),
-    "a score of infinity": (_first(score=INFINITE), "detection 0 has score inf", "drop or fix it"),
+    "a score of nan": (_first(score=NAN), "detection 0 has score nan", "fix or remove it"),
+    "a score of infinity": (_first(score=INFINITE), "detection 0 has score inf", "fix or remove it"),
     "a score of letters": (_first(score="0.9"), "row 0 has score '0.9'", "it must be a number"),
     "a score of null": (_first(score=None), "row 0 has score None", "it must be a number"),
     "a score that is true": (_first(score=True), "row 0 has score True", "it must be a number"),
@@ -195,4 +195,4 @@ def test_very_many_rows_are_read(count: int, tmp_path: Path) -> None:
     assert 0 < len(kept) <= sum(score > 0.99 for score in scores) and min(row["score"] for row in kept) > 0.99
     found.write_text(f'[{",".join(rows)},{{"image_id":7,"category_id":1,"bbox":[1,2,3,4],"score":NaN}}]')
     item = f"detection {count} has score nan"
-    refused(tmp_path, [*command, "--out", tmp_path / "out.json"], "found.json", item, "drop or fix it")
+    refused(tmp_path, [*command, "--out", tmp_path / "out.json"], "found.json", item, "fix or remove it")
