@@ -115,7 +115,7 @@ def test_rows_feed_the_analysis(rows: list[dict]) -> None:
     assert bool(summary["effective_anchors"].between(1, 20 + 1e-6).all())
 
 
-def test_a_image_without_objects_has_no_rows(tmp_path: Path) -> None:
+def test_an_image_without_objects_has_no_rows(tmp_path: Path) -> None:
     """Nothing to match, nothing to say."""
     assert bag_rows(tiny_model(), tiny_detector(), _image(tmp_path, []), FreeAnchorLoss()) == []
 

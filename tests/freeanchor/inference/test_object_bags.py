@@ -57,7 +57,7 @@ def test_batches_change_nothing(images: list[ImageRecord]) -> None:
             torch.testing.assert_close(tensor, _tensors(alone)[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_image_without_objects_has_empty_bags(images: list[ImageRecord]) -> None:
+def test_an_image_without_objects_has_empty_bags(images: list[ImageRecord]) -> None:
     """G = 0, with every axis in its place."""
     (bags,) = object_bags(tiny_model(), tiny_detector(), [images[1]], LOSS)
     assert bags.boxes.shape == (0, 12, 4)

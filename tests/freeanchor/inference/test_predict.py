@@ -139,7 +139,7 @@ def test_candidates_score_above_the_threshold_and_lie_in_the_image(model: Retina
         assert scores == sorted(scores, reverse=True)
 
 
-def test_a_image_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: Path, model: RetinaNet) -> None:
+def test_an_image_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: Path, model: RetinaNet) -> None:
     """Boxes come in the pixels of the file, whatever size the network saw."""
     large = _noise(128, 192)
     images = (
@@ -200,7 +200,7 @@ def test_nothing_found_is_no_error(split: Split) -> None:
     assert all(getattr(prediction.recall, name).tolist() == [0, 0] for prediction in predictions for name in COLUMNS)
 
 
-def test_a_image_without_objects_has_no_recall(tmp_path: Path, model: RetinaNet) -> None:
+def test_an_image_without_objects_has_no_recall(tmp_path: Path, model: RetinaNet) -> None:
     """It has detections all the same."""
     (prediction,) = _predict(model, (_image(tmp_path / "p.png", _noise(64, 64)),))
     assert len(prediction.detections) > 0
