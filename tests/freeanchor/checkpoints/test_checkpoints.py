@@ -109,11 +109,6 @@ def _refused(path: Path, *parts: str) -> None:
         assert part in message
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    """The path is named."""
-    _refused(tmp_path / "none.safetensors", "no such checkpoint")
-
-
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
 def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     """Cut within its header or its tensors."""
@@ -126,14 +121,11 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04\x95", bytes(100), b"PK\x03\x04" + bytes(60)])
 def test_other_kinds_of_files_are_refused(tmp_path: Path, content: bytes) -> None:
-    """Text, pickles, archives."""
+    """Text, pickles, archives; the run's folder in place of the file in it; no file at all."""
     path = tmp_path / "model.pth"
+    _refused(path, "no such checkpoint")
     path.write_bytes(content)
     _refused(path)
-
-
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    """The run's folder in place of the file in it."""
     _refused(tmp_path)
 
 
