@@ -26,7 +26,7 @@ from oracles.foreign_detectors import (
 )
 from oracles.foreign_forward import Maps, flatten
 from oracles.foreign_names import RESNET18, RESNET50, Architecture
-from oracles.foreign_states import State, authors_state, detectron2_state, miniature, mmdetection_state
+from oracles.foreign_states import MAKERS, State, miniature
 from PIL import Image
 from torch import Tensor
 
@@ -57,8 +57,7 @@ class Case:
 
     def tensors(self, seed: int = 0) -> State:
         """The foreign state dict."""
-        makers = {"authors": authors_state, "mmdetection": mmdetection_state, "detectron2": detectron2_state}
-        return makers[self.format](self.size, seed, **self.state)
+        return MAKERS[self.format](self.size, seed, **self.state)
 
     def origin(self) -> Origin:
         """What the file does not say about itself."""
@@ -66,17 +65,13 @@ class Case:
 
 
 NARROW18, NARROW50 = miniature(RESNET18), miniature(RESNET50, head_depth=2)
-FREE_ANCHOR = {"free_anchor": True}
+_FREE_ANCHOR = {"format": "mmdetection", "detector": "FreeAnchor", "state": {"free_anchor": True}}
 CASES = {
     "authors, ResNet-50": Case(base=AUTHORS_FREEANCHOR, size=RESNET50, format="authors", detector="FreeAnchor"),
     "authors, narrow ResNet-18": Case(base=AUTHORS_FREEANCHOR, size=NARROW18, format="authors"),
     "authors, narrow ResNet-50": Case(base=AUTHORS_FREEANCHOR, size=NARROW50, format="authors"),
-    "mmdetection FreeAnchor, ResNet-50": Case(
-        base=MMDETECTION_FREEANCHOR, size=RESNET50, format="mmdetection", detector="FreeAnchor", state=FREE_ANCHOR
-    ),
-    "mmdetection FreeAnchor, narrow ResNet-18": Case(
-        base=MMDETECTION_FREEANCHOR, size=NARROW18, format="mmdetection", detector="FreeAnchor", state=FREE_ANCHOR
-    ),
+    "mmdetection FreeAnchor, ResNet-50": Case(base=MMDETECTION_FREEANCHOR, size=RESNET50, **_FREE_ANCHOR),
+    "mmdetection FreeAnchor, narrow ResNet-18": Case(base=MMDETECTION_FREEANCHOR, size=NARROW18, **_FREE_ANCHOR),
     "mmdetection RetinaNet, narrow ResNet-18": Case(
         base=MMDETECTION_RETINANET, size=NARROW18, format="mmdetection", state={"free_anchor": False}
     ),
@@ -110,11 +105,9 @@ def write_image(directory: Path, width: int, height: int, seed: int = 0) -> Path
 
 def image_at(path: Path) -> ImageRecord:
     """The image as the detector is given it, without objects."""
-    width, height = Image.open(path).size
     none = torch.zeros(0, dtype=torch.int64)
-    return ImageRecord(
-        image_id=1, path=path, width=width, height=height, boxes=torch.zeros(0, 4), labels=none, annotation_ids=none
-    )
+    sides = dict(zip(("width", "height"), Image.open(path).size, strict=True))
+    return ImageRecord(image_id=1, path=path, **sides, boxes=torch.zeros(0, 4), labels=none, annotation_ids=none)
 
 
 def shift_to_few(logits: Tensor) -> float:
@@ -131,7 +124,7 @@ def convert_state(
     tensors, detector = convert_tensors(state, origin, names)
     with torch.device("meta"):  # no time spent on drawing first weights: every one is replaced
         model = RetinaNet(detector.model).eval()
-    model = model.to_empty(device="cpu")
+    model.to_empty(device="cpu")
     load_weights(model, tensors, Path("converted"))
     return model, replace(detector, inputs=replace(detector.inputs, short_side=short, max_long_side=longest))
 

@@ -120,6 +120,14 @@ def detectron2_state(size: Architecture, seed: int = 0) -> State:
     return state
 
 
+MAKERS = {
+    "authors": authors_state,
+    "mmdetection": mmdetection_state,
+    "torchvision": torchvision_state,
+    "detectron2": detectron2_state,
+}
+
+
 def miniature(size: Architecture, *, num_classes: int = 5, head_depth: int = 1) -> Architecture:
     """The same backbone under a narrow pyramid with few classes."""
     return replace(size, channels=64, head_depth=head_depth, num_classes=num_classes)

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles.foreign_names import RESNET18, RESNET50, RESNEXT101_64X4D, Architecture
+from oracles.foreign_names import (
+    AUTHORS,
+    DETECTRON2,
+    MMDETECTION,
+    RESNET18,
+    RESNET50,
+    RESNEXT101_64X4D,
+    TORCHVISION,
+    Architecture,
+)
 from oracles.foreign_states import (
     State,
     authors_state,
@@ -34,34 +43,16 @@ STATES: dict[str, Callable[[], State]] = {
     "torchvision": lambda: torchvision_state(SLOTS, used=tuple(NAMES)),
     "detectron2": lambda: detectron2_state(SMALL),
 }
+_LAYOUTS = {"authors": AUTHORS, "mmdetection": MMDETECTION, "torchvision": TORCHVISION, "detectron2": DETECTRON2}
 SAMPLES = {  # of each format: a tensor of the backbone, of the pyramid, of a tower, of an output
-    "authors": (
-        "backbone.body.layer3.1.bn2.running_var",
-        "backbone.fpn.top_blocks.p7.bias",
-        "rpn.head.bbox_tower.0.bias",
-        "rpn.head.cls_logits.weight",
-    ),
-    "mmdetection": (
-        "backbone.layer3.1.bn2.running_var",
-        "neck.fpn_convs.4.conv.bias",
-        "bbox_head.reg_convs.0.conv.bias",
-        "bbox_head.retina_cls.weight",
-    ),
-    "torchvision": (
-        "backbone.body.layer3.1.bn2.running_var",
-        "backbone.fpn.extra_blocks.p7.bias",
-        "head.regression_head.conv.0.0.bias",
-        "head.classification_head.cls_logits.weight",
-    ),
-    "detectron2": (
-        "backbone.bottom_up.res4.1.conv2.norm.running_var",
-        "backbone.top_block.p7.bias",
-        "head.bbox_subnet.0.bias",
-        "head.cls_score.weight",
-    ),
+    format: (
+        f"{layout.block_name(2, 1)}{layout.norm.format(n=2)}.running_var",
+        f"{layout.p7}.bias",
+        f"{layout.tower(layout.box_tower, 1)[0]}.bias",
+        f"{layout.cls_output}.weight",
+    )
+    for format, layout in _LAYOUTS.items()
 }
-KEYS = [(format, key) for format, keys in SAMPLES.items() for key in keys]
-every_key = pytest.mark.parametrize(("format", "key"), KEYS)
 every_format = pytest.mark.parametrize("format", STATES)
 
 
@@ -77,30 +68,18 @@ def _refusal(state: State, format: str, names: dict[int, str] = NAMES) -> str:
     return str(caught.value)
 
 
-@every_key
-def test_a_dropped_name_is_named(format: str, key: str) -> None:
-    """Whatever is missing is listed, and nothing else is."""
+@pytest.mark.parametrize(("format", "key"), [(format, key) for format, keys in SAMPLES.items() for key in keys])
+def test_a_wrong_name_or_shape_is_named(format: str, key: str) -> None:
+    """What is dropped, renamed or one row too long is listed, a name by its old and new one, a shape beside the right one."""
     state = STATES[format]()
-    del state[key]
-    assert _refusal(state, format).endswith(f"; missing: {key}")
-
-
-@every_key
-def test_a_renamed_name_is_named_twice(format: str, key: str) -> None:
-    """A renamed tensor is missing under its name and unknown under the new one."""
-    state = STATES[format]()
-    state[f"{key}.new"] = state.pop(key)
-    assert _refusal(state, format).endswith(f"; missing: {key}; unknown: {key}.new")
-
-
-@every_key
-def test_a_misshapen_tensor_is_named_with_both_shapes(format: str, key: str) -> None:
-    """A tensor one row too long is listed with the shape it has and the one it should have."""
-    state = STATES[format]()
-    shape = tuple(state[key].shape)
-    state[key] = torch.cat([state[key], state[key][:1]])
+    tensor = state.pop(key)
+    shape = tuple(tensor.shape)
     longer = (shape[0] + 1, *shape[1:])
-    assert _refusal(state, format).endswith(f"; misshapen: {key} {longer} instead of {shape}")
+    assert _refusal(state, format).endswith(f"; missing: {key}")
+    renamed = {**state, f"{key}.new": tensor}
+    assert _refusal(renamed, format).endswith(f"; missing: {key}; unknown: {key}.new")
+    misshapen = {**state, key: torch.cat([tensor, tensor[:1]])}
+    assert _refusal(misshapen, format).endswith(f"; misshapen: {key} {longer} instead of {shape}")
 
 
 @every_format

@@ -7,9 +7,9 @@ import pytest
 import torch
 from oracles.foreign_names import RESNET18, RESNET50
 from oracles.foreign_states import (
+    MAKERS,
     State,
     authors_state,
-    detectron2_state,
     miniature,
     mmdetection_state,
     torchvision_state,
@@ -81,7 +81,6 @@ def test_torchvision_loads_an_export_strictly() -> None:
     assert torch.equal(bias[:, used], theirs.head.classification_head.cls_logits.bias.reshape(9, 91)[:, used])
 
 
-MAKERS = {"authors": authors_state, "detectron2": detectron2_state}
 ANCHORS, INPUT, STRIDE = "its anchors have another place, shape or rounding", "its input is normalised otherwise", "1x1"
 P5_WITH, C5_WITH = (f"its P6 is made from {source} and its P7 with a ReLU" for source in ("P5", "C5"))
 REASONS = {
@@ -145,11 +144,8 @@ def test_a_head_of_plain_deltas_is_brought_to_the_formats_scale(kind: str) -> No
 @pytest.mark.parametrize("to", ["torchvision", "mmdetection"])
 def test_files_go_there_and_back(to: str, tmp_path: Path) -> None:
     """A file converted, exported and converted again is the same model file."""
-    state = (
-        torchvision_state(SLOTS, used=tuple(NAMES))
-        if to == "torchvision"
-        else mmdetection_state(SMALL, free_anchor=True)
-    )
+    torchs = to == "torchvision"
+    state = torchvision_state(SLOTS, used=tuple(NAMES)) if torchs else mmdetection_state(SMALL, free_anchor=True)
     torch.save(state, tmp_path / "given.pth")
     origin = Origin(format=to, detector="FreeAnchor")
     convert_file(tmp_path / "given.pth", origin, tmp_path / "ours.safetensors", NAMES)

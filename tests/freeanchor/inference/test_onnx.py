@@ -20,24 +20,23 @@ from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.detector.timm import TimmBackbone
 from freeanchor.errors import CheckpointError, DataError
+from freeanchor.inference import onnx_graph
 from freeanchor.inference.onnx_detector import METADATA, load_onnx
 from freeanchor.inference.onnx_graph import write_onnx
 
+Harm = Callable[[Path], None]
 SIZES = [(150, 100), (90, 120), (64, 64), (300, 40), (31, 33)]
 
 
 def _save(path: Path, detector: DetectorConfig) -> Path:
     """A network that finds something everywhere, so that caps, classes and NMS all matter."""
-    model = tiny_model(prior_prob=0.5, **_changes(detector))
+    changed = {"anchors": detector.model.anchors, "plain_deltas": detector.model.plain_deltas}
+    model = tiny_model(prior_prob=0.5, **changed)
     with torch.no_grad():
         model.cls_head.output.weight.mul_(30)
         model.box_head.output.weight.mul_(3)
     save_model(path, model, detector)
     return path
-
-
-def _changes(detector: DetectorConfig) -> dict[str, Any]:
-    return {"anchors": detector.model.anchors, "plain_deltas": detector.model.plain_deltas}
 
 
 def _photo(path: Path, size: tuple[int, int]) -> Path:
@@ -53,16 +52,26 @@ def _with(**changes: Any) -> DetectorConfig:
     return replace(detector, **parts)
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The tiny detector as ONNX."""
+    directory = tmp_path_factory.mktemp("onnx")
+    write_onnx(_save(directory / "model.safetensors", _with()), directory / "model.onnx")
+    return (directory / "model.onnx").read_bytes()
+
+
 @pytest.mark.parametrize(
     "detector",
     [
         _with(),
-        _with(inputs={"bgr": True, "mean": (100.0, 110.0, 120.0), "std": (50.0, 60.0, 70.0)}),
+        _with(
+            inputs={"bgr": True, "mean": (100.0, 110.0, 120.0), "std": (50.0, 60.0, 70.0)},
+            model={"anchors": AnchorConfig(geometry="legacy", centre_offset=0.0)},
+        ),
         _with(inference={"max_per_level": None, "max_detections": None}),
         _with(inference={"max_per_level": 7, "max_detections": 5, "nms_iou": 0.2}),
-        _with(model={"anchors": AnchorConfig(geometry="legacy", centre_offset=0.0)}),
     ],
-    ids=["own", "bgr", "no caps", "caps that cut", "other anchors"],
+    ids=["own", "bgr and other anchors", "no caps", "caps that cut"],
 )
 def test_the_graph_finds_what_torch_finds(tmp_path: Path, detector: DetectorConfig) -> None:
     """In images of five sizes, none of them the traced one, at three thresholds, down to none above."""
@@ -117,7 +126,7 @@ def _of_somebody_else(path: Path) -> None:
     onnx.save(content, path)
 
 
-def _with_metadata(**changes: Any) -> Callable[[Path], None]:
+def _with_metadata(**changes: Any) -> Harm:
     """What edits the metadata; `text` replaces all of it."""
 
     def edit(path: Path) -> None:
@@ -152,22 +161,23 @@ def _to_a_folder(path: Path) -> None:
     ],
 )
 def test_a_file_that_is_none_of_ours_is_refused(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], harm: Callable[[Path], None], words: str
+    tmp_path: Path, exported: bytes, capfd: pytest.CaptureFixture[str], harm: Harm, words: str
 ) -> None:
     """In one line that names it; onnxruntime says nothing besides."""
     path = tmp_path / "model.onnx"
-    write_onnx(_save(tmp_path / "model.safetensors", _with()), path)
+    path.write_bytes(exported)
     harm(path)
+    capfd.readouterr()  # of the export, where this test is the first to ask for it
     with pytest.raises(DataError, match=rf"model\.onnx: {words}") as caught:
         load_onnx(path)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_graph_that_fails_or_names_too_few_classes_is_told(tmp_path: Path) -> None:
+def test_a_graph_that_fails_or_names_too_few_classes_is_told(tmp_path: Path, exported: bytes) -> None:
     """In one line that names the file, too."""
     path = tmp_path / "model.onnx"
-    write_onnx(_save(tmp_path / "model.safetensors", _with()), path)
+    path.write_bytes(exported)
     image = Image.open(_photo(tmp_path / "a.png", (90, 60))).convert("RGB")
     _with_metadata(category_ids=[2], category_names=["dot"])(path)
     with pytest.raises(DataError, match=r"model\.onnx: finds classes that it does not name"):
@@ -181,10 +191,38 @@ def test_a_graph_that_fails_or_names_too_few_classes_is_told(tmp_path: Path) -> 
         load_onnx(path).detect(image, min_score=0.1)
 
 
-@pytest.mark.parametrize("name", ["mobilevitv2_050"])
-def test_a_backbone_that_keeps_the_traced_size_is_refused(tmp_path: Path, name: str) -> None:
+def _of_traced_size(content: onnx.ModelProto) -> None:
+    for axis, side in enumerate(onnx_graph.TRACED_SIZE, start=1):
+        content.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
+
+
+def _of_other_weights(content: onnx.ModelProto) -> None:
+    tensor = next(tensor for tensor in content.graph.initializer if "cls_head.output.bias" in tensor.name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) - 100, tensor.name))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"), [(_of_traced_size, "cannot be run"), (_of_other_weights, "finds something else")]
+)
+def test_a_graph_that_does_not_find_the_same_at_other_sizes_is_refused(
+    tmp_path: Path,
+    exported: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[onnx.ModelProto], None],
+    words: str,
+) -> None:
+    """Whatever tracing lost, the written graph is tried, and nothing stays of it."""
+    harm(content := onnx.load_model_from_string(exported))
+    monkeypatch.setattr(onnx_graph, "_traced", lambda graph: content.SerializeToString())
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {words} as ONNX at 96x64 px"):
+        write_onnx(_save(tmp_path / "model.safetensors", _with()), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.slow
+def test_a_backbone_that_keeps_the_traced_size_is_refused(tmp_path: Path) -> None:
     """Some of timm's reshape by the image's size, which a trace takes for a constant."""
-    detector = tiny_detector(backbone=TimmBackbone(name=name))
+    detector = tiny_detector(backbone=TimmBackbone(name="mobilevitv2_050"))
     save_model(tmp_path / "model.safetensors", RetinaNet(detector.model).eval(), detector)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: .* as ONNX at 96x64 px"):
         write_onnx(tmp_path / "model.safetensors", tmp_path / "model.onnx")

@@ -139,7 +139,7 @@ def test_candidates_score_above_the_threshold_and_lie_in_the_image(model: Retina
         assert scores == sorted(scores, reverse=True)
 
 
-def test_a_image_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: Path, model: RetinaNet) -> None:
+def test_an_image_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: Path, model: RetinaNet) -> None:
     """Boxes come in the pixels of the file, whatever size the network saw."""
     large = _noise(128, 192)
     images = (
@@ -200,7 +200,7 @@ def test_nothing_found_is_no_error(split: Split) -> None:
     assert all(getattr(prediction.recall, name).tolist() == [0, 0] for prediction in predictions for name in COLUMNS)
 
 
-def test_a_image_without_objects_has_no_recall(tmp_path: Path, model: RetinaNet) -> None:
+def test_an_image_without_objects_has_no_recall(tmp_path: Path, model: RetinaNet) -> None:
     """It has detections all the same."""
     (prediction,) = _predict(model, (_image(tmp_path / "p.png", _noise(64, 64)),))
     assert len(prediction.detections) > 0
@@ -237,3 +237,41 @@ def test_detections_need_no_candidates_beyond_the_cap(tmp_path: Path) -> None:
         assert torch.equal(one.detections.boxes, other.detections.boxes)
         assert torch.equal(one.detections.scores, other.detections.scores)
         assert torch.equal(one.detections.labels, other.detections.labels)
+
+
+def test_budgets_are_those_of_the_analysis(tmp_path: Path, model: RetinaNet, split: Split) -> None:
+    """Of each image the ten and two hundred best-scored candidates: as the analysis takes them from a file."""
+    config, budgets = InferenceConfig(max_per_level=None), (10, 200)
+    predictions = list(predict(model, tiny_detector(), split.images, config, FLOAT32, budgets=budgets))
+    ground_truth, candidates = written_candidates(tmp_path / "candidates.json", predictions, split)
+    for budget in budgets:
+        found = object_recall(ground_truth, candidates, definition=NmsRecallDefinition(max_candidates=budget))
+        for side, expected in (("before", found.iou_before), ("after", found.iou_after)):
+            streamed = torch.cat([getattr(one.at_budgets[budget], side) for one in predictions]).detach().numpy()
+            np.testing.assert_allclose(streamed, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("convention", ["continuous", "inclusive"])
+@pytest.mark.parametrize(
+    "inference", [{}, {"clip": "after_nms", "drop_empty": True}, {"short_sides": (48, 96), "max_per_level": 30}]
+)
+def test_a_budget_of_all_candidates_is_the_papers_recall(
+    model: RetinaNet, split: Split, convention: str, inference: dict[str, object]
+) -> None:
+    """More than there are: the same IoUs as without a budget. Fewer find less, in some objects at least."""
+    detector = tiny_detector()
+    detector = replace(detector, inputs=replace(detector.inputs, box_convention=convention))
+    config = InferenceConfig(**inference)
+    found = list(predict(model, detector, split.images, config, FLOAT32, budgets=(10, 10**6)))
+    for one in found:
+        few, all_of_them = one.at_budgets[10], one.at_budgets[10**6]
+        assert torch.equal(all_of_them.before, one.recall.before)
+        assert torch.equal(all_of_them.after, one.recall.after)
+        assert few.num_given == 10 < all_of_them.num_given
+        assert bool((few.before <= one.recall.before).all())
+    assert any(bool((one.at_budgets[10].before < one.recall.before).any()) for one in found)
+
+
+def test_without_budgets_nothing_is_sorted(model: RetinaNet, split: Split) -> None:
+    """Whoever asks for none gets none."""
+    assert next(predict(model, tiny_detector(), split.images, InferenceConfig(), FLOAT32)).at_budgets == {}

@@ -65,7 +65,7 @@ def test_bytes_match_the_committed_digest(written: Path) -> None:
     assert digest(written) == SMALL_DIGEST
 
 
-def test_a_image_does_not_depend_on_how_many_are_drawn(written: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_how_many_are_drawn(written: Path, tmp_path: Path) -> None:
     """A larger data set begins with the images and annotations of a smaller one."""
     write_shapes(dataclasses.replace(SMALL, num_train=5, num_val=3), tmp_path / "more")
     for path in (written / "images").iterdir():

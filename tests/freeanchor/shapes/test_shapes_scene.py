@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from freeanchor.shapes import objects, scene
 from freeanchor.shapes.drawing import SAMPLES
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
 from freeanchor.shapes.scene import Scene, ShapesConfig, draw_scene
@@ -15,7 +16,7 @@ from freeanchor.shapes.scene import Scene, ShapesConfig, draw_scene
 
 def flat(scenes: Iterable[Scene], *, is_slender: bool | None = None) -> list[SceneObject]:
     """The objects of all scenes, of one kind where told."""
-    items = [item for scene in scenes for item in scene.objects]
+    items = [item for one in scenes for item in one.objects]
     return [item for item in items if is_slender in (None, CATEGORIES[item.category].is_slender)]
 
 
@@ -25,10 +26,13 @@ def box_aspect(item: SceneObject) -> float:
     return max(x2 - x1, y2 - y1) / min(x2 - x1, y2 - y1)
 
 
-@pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
-    """The first 240 training scenes of the default settings."""
-    return [draw_scene(ShapesConfig(), "train", index) for index in range(240)]
+@pytest.fixture(scope="module", params=[120, pytest.param(240, marks=pytest.mark.slow)])
+def scenes(request: pytest.FixtureRequest) -> list[Scene]:
+    """The first training scenes of the default settings, unpainted: no test that takes them looks at pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (objects, scene):
+            patch.setattr(module, "paint", lambda image, strokes: image)
+        return [draw_scene(ShapesConfig(), "train", index) for index in range(request.param)]
 
 
 def test_seed_reaches_the_draw() -> None:
@@ -44,15 +48,16 @@ def test_seed_reaches_the_draw() -> None:
 
 def test_empty_images_and_crowds_come_as_often_as_set(scenes: list[Scene]) -> None:
     """By default about 2 % of the images are empty and 4 % have a crowd."""
-    assert 1 <= sum(not scene.objects for scene in scenes) <= 12
-    assert 3 <= sum(scene.crowd is not None for scene in scenes) <= 20
+    num_empty, num_crowds = sum(not one.objects for one in scenes), sum(one.crowd is not None for one in scenes)
+    assert 1 / 240 <= num_empty / len(scenes) <= 12 / 240
+    assert 3 / 240 <= num_crowds / len(scenes) <= 20 / 240
     only = draw_scene(ShapesConfig(empty_fraction=1.0), "train", 0)
     assert only.objects == () and only.crowd is None
 
 
 def test_every_crowdedness_has_its_share(scenes: list[Scene]) -> None:
     """Images have at most 20 objects, and each bin of the crowdedness figure holds over 15 % of them."""
-    counts = np.array([len(scene.objects) for scene in scenes])
+    counts = np.array([len(one.objects) for one in scenes])
     assert counts.max() <= ShapesConfig().max_objects
     for low, high in ((1, 3), (4, 7), (8, 12), (13, 20)):
         assert ((counts >= low) & (counts <= high)).mean() > 0.15, (low, high)
@@ -80,7 +85,7 @@ def test_slender_objects_have_slender_boxes(scenes: list[Scene]) -> None:
 def test_lengths_are_log_uniform(scenes: list[Scene]) -> None:
     """Where there is room, quartiles of the compact objects' log length lie evenly between the bounds."""
     config = ShapesConfig()
-    few = [scene for scene in scenes if len(scene.objects) <= 7]
+    few = [one for one in scenes if len(one.objects) <= 7]
     lengths = np.log([item.length for item in flat(few, is_slender=False)])
     shares = (lengths - np.log(config.min_size)) / np.log(config.max_size / config.min_size)
     assert shares.min() >= -1e-3 and shares.max() <= 1 + 1e-3
@@ -106,14 +111,14 @@ def test_occlusion_is_bounded() -> None:
     """Redrawn sample by sample, no object is hidden beyond the bound, no part beyond half, as the scene records."""
     config = ShapesConfig(max_hidden=0.3, crowd_fraction=0.0, empty_fraction=0.0)
     worst = 0.0
-    for scene in (draw_scene(config, "val", index) for index in range(25)):
+    for drawn in (draw_scene(config, "val", index) for index in range(15)):
         top = np.full((config.image_size * SAMPLES,) * 2, -1)
         windows = []
-        for number, item in enumerate(scene.objects):
+        for number, item in enumerate(drawn.objects):
             (height, width), (x, y) = item.stencil.body.shape, item.origin
             windows.append((slice(y * SAMPLES, y * SAMPLES + height), slice(x * SAMPLES, x * SAMPLES + width)))
             top[windows[-1]][item.stencil.body] = number
-        for number, (item, recorded) in enumerate(zip(scene.objects, scene.hidden, strict=True)):
+        for number, (item, recorded) in enumerate(zip(drawn.objects, drawn.hidden, strict=True)):
             covered = top[windows[number]] != number
             hidden = covered[item.stencil.body].mean()
             assert abs(hidden - recorded) < 0.04  # the layout counts a quarter of the samples
@@ -136,18 +141,18 @@ def test_other_image_sizes_can_be_drawn(image_size: int) -> None:
         crowd_fraction=1.0,
         empty_fraction=0.0,
     )
-    for index in range(4):
-        scene = draw_scene(config, "train", index)
-        assert scene.pixels.shape == (image_size, image_size, 3)
-        boxes = np.array([scene.crowd.box, *(item.box for item in scene.objects)])
+    for index in range(2):
+        drawn = draw_scene(config, "train", index)
+        assert drawn.pixels.shape == (image_size, image_size, 3)
+        boxes = np.array([drawn.crowd.box, *(item.box for item in drawn.objects)])
         assert boxes.min() >= 0 and boxes.max() <= image_size
 
 
 def test_boxes_of_one_class_do_not_coincide(scenes: list[Scene]) -> None:
     """No two objects of a class have boxes of IoU above 0.7 in one image."""
-    for scene in scenes:
-        for number, a in enumerate(scene.objects):
-            for b in scene.objects[:number]:
+    for one in scenes:
+        for number, a in enumerate(one.objects):
+            for b in one.objects[:number]:
                 overlap = np.clip(np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2]), 0, None).prod()
                 areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a.box, b.box)]
                 assert a.category != b.category or overlap / (sum(areas) - overlap) <= 0.7 + 1e-9
