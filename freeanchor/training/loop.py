@@ -165,9 +165,11 @@ class _Log:
         write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def restart_clock(self) -> None:
+        """Seconds count from here on."""
         self.started = time.perf_counter()
 
     def count_step(self) -> None:
+        """Add the seconds since the clock started to the state's, and move the progress bar."""
         seconds = time.perf_counter() - self.started
         self.state.seconds += seconds
         self.seconds += seconds
