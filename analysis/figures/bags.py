@@ -62,9 +62,9 @@ _OVERLAP_COLOURS = ("#0072b2", FAINT_INK)  # the data set's, the reference's
 def match_positions_figure(frame: pd.DataFrame) -> Figure:
     """Where in the object the matched anchors' centres lie: learned at the first and last step, and assigned by IoU.
 
-    Learned twice: by all weights of the bags in Mean-max, and the likeliest anchor of each bag alone. A row for each
-    group of `GROUP_NAMES` that the frame has; where objects are turned to the part that tells their class, the mean
-    places of weight and part are marked. Colours are shares of the group's weight a bin, on one scale a row.
+    Learned twice: by all weights of the bags in Mean-max, and the best-scoring anchor of each bag alone. A row for each
+    group of `GROUP_NAMES` that the frame has; where objects are turned to their discriminative part, the mean
+    places of weight and part are marked. Colours are shares of the group's weight per bin, on one scale per row.
     FreeAnchor's rows are drawn where the frame holds several detectors, means over its runs.
     """
     rows = style.one_detector(frame)
@@ -74,7 +74,7 @@ def match_positions_figure(frame: pd.DataFrame) -> Figure:
     steps = sorted(rows.step.unique())
     columns = [
         (matching, step, f"{title},\nstep {step:,}")
-        for matching, title in (("learned", "Weight"), ("likeliest", "Likeliest"))
+        for matching, title in (("learned", "Weight"), ("likeliest", "Best-scoring"))
         for step in dict.fromkeys((steps[0], steps[-1]))
     ]
     columns.append(("iou", steps[-1], "By hand:\nIoU"))
@@ -88,7 +88,7 @@ def match_positions_figure(frame: pd.DataFrame) -> Figure:
             _draw_positions(axes, 100 * grid, scale, own if group == "acentric_aligned" else own.iloc[:0])
         line[0].set_ylabel(GROUP_NAMES[group], fontsize=10)
         bar = figure.colorbar(ScalarMappable(scale, LIKELIHOOD_MAP), ax=list(line), aspect=10, shrink=0.9, pad=0.02)
-        bar.set_label("% a bin", fontsize=9, color=FAINT_INK)
+        bar.set_label("% per bin", fontsize=9, color=FAINT_INK)
         bar.outline.set_linewidth(0.5)
     for axes, (_, _, title) in zip(panels[0], columns, strict=True):
         axes.set_title(title, fontsize=10)
@@ -108,7 +108,7 @@ def mass_grid(rows: pd.DataFrame) -> Float[np.ndarray, "N N"]:
 
 @styled
 def bag_concentration_figure(frame: pd.DataFrame) -> Figure:
-    """Entropy, effective anchors and confidences of the bags over training, a line a metric and a column a group.
+    """Entropy, effective anchors and confidences of the bags over training, a line per metric and a column per group.
 
     Lines are medians over objects, bands their quartiles.
     """
@@ -131,7 +131,7 @@ def bag_concentration_figure(frame: pd.DataFrame) -> Figure:
 
 @styled
 def part_distance_figure(frame: pd.DataFrame) -> Figure:
-    """Distance of the matched anchor from the part that tells the class (left) and from the box's centre (right).
+    """Distance of the matched anchor from the discriminative part (left) and from the box's centre (right).
 
     Over the steps of training, for the objects whose part lies off their centre: learned in the detector's colour, by
     IoU dashed. Bars and band are 95 % intervals over images.
@@ -140,7 +140,7 @@ def part_distance_figure(frame: pd.DataFrame) -> Figure:
         return style.not_run_figure()
     figure = style.new_figure(7.4, 3.6)
     panels = figure.subplots(1, 2)
-    titles = {"part": "To the telling part", "centre": "To the object's centre"}
+    titles = {"part": "To the discriminative part", "centre": "To the object's centre"}
     for axes, (target, title) in zip(panels, titles.items(), strict=True):
         rows = frame[frame.target == target]
         _draw_by_hand(axes, rows[rows.matching == "iou"])
@@ -149,7 +149,7 @@ def part_distance_figure(frame: pd.DataFrame) -> Figure:
             places = _places(own.step, frame) + shift
             axes.errorbar(
                 places, own.value, style.error_lengths(own) / 100, color=look.colour, marker=look.marker,
-                markeredgecolor="white", markeredgewidth=0.7, label=f"{detector}: likeliest anchor", **ERROR_LOOK,
+                markeredgecolor="white", markeredgewidth=0.7, label=f"{detector}: best-scoring anchor", **ERROR_LOOK,
             )  # fmt: skip
         axes.set_title(title)
         axes.margins(y=0.12)
@@ -227,7 +227,7 @@ def _explain_marks(figure: Figure, *, turns: bool) -> None:
     ]
     if turns:
         handles.append(Line2D([], [], label="mean place of the weight", **_MEAN_LOOK))
-        handles.append(Line2D([], [], label="of the telling part", **_PART_LOOK))
+        handles.append(Line2D([], [], label="of the discriminative part", **_PART_LOOK))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.4)
 
 

@@ -61,7 +61,7 @@ def figure6(frame: pd.DataFrame) -> Figure:
 
 @styled
 def candidates_figure(frame: pd.DataFrame) -> Figure:
-    """Objects found before and after NMS, and NMS recall, against the most candidates of an image; the last is all.
+    """Objects found before and after NMS, and NMS recall, against the most candidates per image; the last is all.
 
     Each is the mean over IoU thresholds. Budgets stand side by side in the frame's order, hollow where many images
     have fewer candidates; rows of other detectors than the two (the gain) are not drawn.
@@ -73,7 +73,7 @@ def candidates_figure(frame: pd.DataFrame) -> Figure:
         axes.set_title(title)
     panels[0].set_ylabel("percent, mean over IoU 0.50 to 0.90", fontsize=9)
     if panels[0].get_legend_handles_labels()[0]:
-        note = "at most so many candidates of an image, the best-scored (hollow: images have fewer)"
+        note = "at most so many candidates per image, the best-scoring (hollow: images have fewer)"
         figure.supxlabel(note, fontsize=9.5)
     style.share_legend(figure, panels[0])
     return figure
@@ -247,7 +247,7 @@ def _draw_budgets(axes: Axes, rows: pd.DataFrame) -> None:
         drawn: dict[str, Any] = {"color": look.colour, "marker": look.marker}
         axes.errorbar(
             places, 100 * own.value, np.nan_to_num(style.error_lengths(own)), linewidth=1.6, markeredgecolor="white",
-            label=f"{detector} (all: {own.num_given.iloc[-1]:,.0f} an image)", **drawn, **ERROR_LOOK,
+            label=f"{detector} (all: {own.num_given.iloc[-1]:,.0f} per image)", **drawn, **ERROR_LOOK,
         )  # fmt: skip
         is_short = own.num_given < _SPENT * pd.to_numeric(pd.Series(budgets, index=own.index), errors="coerce")
         drawn |= {"markerfacecolor": "white", "markersize": 5, "linestyle": ""}

@@ -45,7 +45,7 @@ _LETTERS = 40  # of a line of a claim's wording
 
 @styled
 def ablations_figure(frame: pd.DataFrame) -> Figure:
-    """AP of FreeAnchor with one factor changed less the default's, a panel a factor, with the 95 % intervals given.
+    """AP of FreeAnchor with one factor changed minus the default's, a panel per factor, with the 95 % intervals given.
 
     The default is a filled point at 0. Factors of numbers share one axis, those of words another: taking a part away
     may cost ten times what another number does.
@@ -66,7 +66,7 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
     for kind in (True, False):
         _share_limits([axes for axes, own in zip(panels, is_numeric, strict=False) if own is kind])
     for axes in panels[::_COLUMNS]:
-        axes.set_ylabel("AP less the\ndefault's (points)")
+        axes.set_ylabel("AP minus the\ndefault's (points)")
     return figure
 
 
@@ -159,7 +159,7 @@ def pooled_figure(frame: pd.DataFrame) -> Figure:
 
 
 def _lines(drawn: pd.DataFrame) -> list[_Line]:
-    """The lines from the top: one a part, those of a claim of several parts under its wording."""
+    """The lines from the top: one per part, those of a claim of several parts under its wording."""
     lines: list[_Line] = []
     place = 0.0
     for _, claim in drawn.groupby("id", sort=False):
@@ -244,7 +244,7 @@ def _legend(names: list[str]) -> list[Line2D | Patch]:
 
 @styled
 def benchmarks_figure(frame: pd.DataFrame) -> Figure:
-    """Ours over the peer's, less is better: a filled point where the aim is met, a hollow one where it is missed."""
+    """Ours over the peer's, below 1 is better: a filled point where the aim is met, a hollow one where it is missed."""
     rows = frame[frame.ratio.notna()].reset_index(drop=True)
     if rows.empty:
         return not_run_figure(9.0, 1.52)

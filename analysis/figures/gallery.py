@@ -165,7 +165,7 @@ class _Line:
 
 @styled
 def gallery_figure(exhibits: Sequence[Exhibit], title: str, subtitle: str) -> Figure:
-    """A row an exhibit: its boxes under RetinaNet and FreeAnchor, then its object's match map under either."""
+    """A row per exhibit: its boxes under RetinaNet and FreeAnchor, then its object's match map under either."""
     cells = [_cell(exhibit, [*_photographs(exhibit), *_maps(exhibit)]) for exhibit in exhibits]
     legend = [_line("object in question", OBJECT_COLOUR, 2.8), *_BOXES]
     legend.append(Line2D([], [], color=LEARNED_COLOUR, linewidth=0.7, label="anchor, opaque by weight"))
@@ -177,7 +177,7 @@ def gallery_figure(exhibits: Sequence[Exhibit], title: str, subtitle: str) -> Fi
 
 @styled
 def photographs_figure(exhibits: Sequence[Exhibit], title: str, subtitle: str) -> Figure:
-    """Two exhibits a row: the boxes of each under RetinaNet and FreeAnchor."""
+    """Two exhibits per row: the boxes of each under RetinaNet and FreeAnchor."""
     cells = [_cell(exhibit, _photographs(exhibit)) for exhibit in exhibits]
     legend = [*_BOXES, _line("missed object", OBJECT_COLOUR, 0.9, linestyle=_DASHES)]
     return _image_sheet(title, subtitle, cells, num_columns=2, legend=legend, ncols=3, fontsize=8)
@@ -216,7 +216,7 @@ def _image_sheet(
     legend: Sequence[Artist] = (),
     **legend_look: Any,
 ) -> Figure:
-    """The cells in reading order, `num_columns` a line, on a sheet `WIDTH` inches wide and as high as it takes."""
+    """The cells in reading order, `num_columns` per line, on a sheet `WIDTH` inches wide and as high as it takes."""
     inside = WIDTH - 2 * _MARGIN
     width = (inside - _CELL_GAP * (num_columns - 1)) / num_columns
     lines = [

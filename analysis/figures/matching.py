@@ -91,7 +91,7 @@ def figure1(matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"]) -> Figure:
 def figure4(
     matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"], *, likelihood: str = "confidence", count: int = 16
 ) -> Figure:
-    """Fig. 4: one object's square anchors as dots, darker where likelier to be matched; a row for each step.
+    """Fig. 4: one object's square anchors as dots, darker where matching is likelier; a row per step.
 
     Shown are the `count` anchors of ratio 1:1 of highest IoU in the bag; where it has none (the box is far from square)
     those of its commonest ratio. The figure states which. Left, learned: `likelihood` is "confidence"
@@ -224,7 +224,7 @@ def _bag_size(rows: pd.DataFrame) -> int:
 
 
 def _draw_objects(axes: Axes, rows: pd.DataFrame) -> None:
-    """Boxes of the objects, and the parts that tell their class where known."""
+    """Boxes of the objects, and their discriminative parts where known."""
     for box in images.gt_boxes_of(rows):
         draw_box(axes, box, color=GT_COLOUR, linewidth=2.2, zorder=3, has_halo=True)
     parts = rows[["part_x", "part_y"]].dropna().drop_duplicates()
@@ -243,7 +243,7 @@ def _draw_assigned(axes: Axes, assigned: pd.DataFrame) -> None:
 
 
 def _draw_dots(axes: Axes, anchors: pd.DataFrame, metric: str, scale: Normalize, view: View) -> None:
-    """One dot an anchor, the likeliest on top; a dark ring around those that the rule assigns, for `iou`."""
+    """One dot per anchor, the best-scoring on top; a dark ring around those that the rule assigns, for `iou`."""
     ordered = anchors.sort_values(metric, kind="stable")
     centres = anchor_centres(ordered)
     diameter = dot_diameter(centres, points_a_pixel=72 * _PANEL_INCHES / view.width)
@@ -295,7 +295,7 @@ def _legend_below(figure: Figure, rows: pd.DataFrame, *, marks_assigned: bool = 
 
 
 def _part_mark(size: dict[str, Any]) -> Line2D:
-    return Line2D([], [], label="part that tells its class", **_PART_LOOK, **size)
+    return Line2D([], [], label="discriminative part", **_PART_LOOK, **size)
 
 
 def _columns_of_one(rows: pd.DataFrame) -> list[_Column]:

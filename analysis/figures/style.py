@@ -164,7 +164,8 @@ def share_legend(figure: Figure, axes: Axes, loc: str = "outside upper center") 
     """One legend for all panels, of what stands in one of them; none where nothing was drawn."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc=loc, ncols=len(labels))  # type: ignore[call-overload]  # Literals
+        num_columns = len(labels) if len(labels) <= 3 else 2
+        figure.legend(handles, labels, loc=loc, ncols=num_columns)  # type: ignore[call-overload]  # Literals
 
 
 def error_lengths(rows: pd.DataFrame) -> np.ndarray:

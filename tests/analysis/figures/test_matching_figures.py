@@ -74,7 +74,7 @@ def test_figure4_colours_16_square_anchors_by_likelihood_and_by_iou(likelihood):
 
 
 def test_figure4_darker_is_likelier():
-    """The colour of the likeliest dot is darker than that of the least likely."""
+    """The colour of the best-scoring dot is darker than that of the least likely."""
     dots = figure4(make_matches(), IMAGE).axes[0].collections[0]
     luminance = dots.cmap(dots.norm(dots.get_array()))[:, :3] @ [0.2126, 0.7152, 0.0722]
     assert np.all(np.diff(luminance) < 0)
@@ -228,7 +228,7 @@ def test_known_parts_are_marked():
     for axes in panels_of(figure, 2).ravel():
         assert [line.get_xydata().tolist() for line in axes.lines] == [[[25.0, 35.0]]]
     (legend,) = figure.legends
-    assert "part that tells its class" in [text.get_text() for text in legend.get_texts()]
+    assert "discriminative part" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_bad_frames_are_refused():
