@@ -40,12 +40,8 @@ _CONCENTRATION_LABELS = {
 }
 _PANEL_INCHES = 1.4
 _CENTRE_LOOK: dict[str, Any] = {
-    "marker": "+",
-    "color": INK,
-    "markersize": 9,
-    "markeredgewidth": 1.3,
-    "linestyle": "none",
-}
+    "marker": "+", "color": INK, "markersize": 9, "markeredgewidth": 1.3, "linestyle": "none",
+}  # fmt: skip
 _MEAN_LOOK: dict[str, Any] = {
     "marker": "o", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": INK, "linestyle": "none",
 }  # fmt: skip
@@ -271,10 +267,8 @@ def _by_rank(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw_ranks(axes: Axes, frame: pd.DataFrame, quantity: str) -> None:
-    """A line per detector, its interval shaded."""
     rows = _by_rank(frame[frame["quantity"] == quantity])
-    if not rows["value"].notna().any():
-        style.say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     for detector, look in style.palette(style.detectors_in(rows)).items():
         own = rows[rows["detector"] == detector]
@@ -285,10 +279,8 @@ def _draw_ranks(axes: Axes, frame: pd.DataFrame, quantity: str) -> None:
 
 
 def _draw_picked(axes: Axes, frame: pd.DataFrame) -> None:
-    """A point per detector for each anchor of `_PICKED`."""
     rows = frame[(frame["quantity"] == "box_iou") & frame["anchor"].isin(list(_PICKED))]
-    if not rows["value"].notna().any():
-        style.say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     for detector, look, shift in style.side_by_side(style.detectors_in(rows), 0.16):
         own = rows[rows["detector"] == detector].set_index("anchor").reindex(list(_PICKED))

@@ -86,8 +86,7 @@ def bin_label(name: str) -> str:
 
 
 def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
-    if not rows.value.notna().any():
-        style.say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     labels, detectors = list(rows.label.unique()), style.compared_in(rows)
     width = _GROUP_WIDTH / len(detectors)
@@ -126,8 +125,7 @@ def _with_count(label: str, rows: pd.DataFrame) -> str:
 
 
 def _draw_categories(axes: Axes, rows: pd.DataFrame) -> None:
-    if not rows.value.notna().any():
-        style.say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     for _, own in rows.groupby("label", sort=False):
         pair = own.set_index("detector").reindex(style.compared_in(rows))
@@ -159,8 +157,7 @@ def _use_ratio_axis(axes: Axes, ratios: pd.Series) -> None:
 
 def _draw_crowdedness(axes: Axes, frame: pd.DataFrame, bins: list[str]) -> None:
     rows = frame[frame.detector != style.GAIN]
-    if not rows.value.notna().any():
-        style.say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     for detector, look, shift in style.side_by_side(style.compared_in(rows), 0.06):  # so that all intervals show
         own = rows[rows.detector == detector].set_index("bin").reindex(bins)
@@ -237,8 +234,7 @@ def _legend_above(figure: Figure, frame: pd.DataFrame) -> None:
 
 
 def _draw_budgets(axes: Axes, rows: pd.DataFrame) -> None:
-    if not rows.value.notna().any():
-        style.say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     budgets = list(rows.budget.unique())
     for detector, look, shift in style.side_by_side(style.detectors_in(rows), 0.12):

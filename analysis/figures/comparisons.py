@@ -11,6 +11,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,6 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:
-    """The values tried, as the axis shows them."""
     return [str(tried).removesuffix(" (default)") for tried in rows.tried]
 
 
@@ -103,12 +103,10 @@ def _draw_factor(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _is_number(label: str) -> bool:
-    """Whether a value tried is a number, rather than the name of a variant."""
     return label.replace(".", "", 1).isdigit()
 
 
 def _share_limits(panels: Sequence[Axes]) -> None:
-    """Give panels the limits that hold what each of them shows."""
     limits = [axes.get_ylim() for axes in panels]
     for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
@@ -192,11 +190,10 @@ def _draw_part(axes: Axes, place: float, rows: pd.DataFrame, names: list[str]) -
     _shade(axes, place, pooled)
     _draw_value(axes, place - 0.25, pooled, marker="D", size=7.5, width=2.6)
     pitch = (_SETS_TO - _SETS_FROM) / max(1, len(names) - 1)
-    for number, name in enumerate(names):
+    for number, (name, marker) in enumerate(zip(names, cycle(SET_MARKERS), strict=False)):
         row = rows[(rows.level == "set") & (rows.sets == name)]
         if row.value.notna().any():
-            own = place + _SETS_FROM + pitch * number
-            _draw_value(axes, own, row.iloc[0], marker=_marker(number), size=4.2, width=0.9)
+            _draw_value(axes, place + _SETS_FROM + pitch * number, row.iloc[0], marker=marker, size=4.2, width=0.9)
     value, low, high = (100 * float(pooled[column]) for column in ("value", "low", "high"))
     axes.text(
         1.015, place, f"{value:+.1f} [{low:+.1f}, {high:+.1f}]\n{pooled.part_verdict}",
@@ -205,7 +202,6 @@ def _draw_part(axes: Axes, place: float, rows: pd.DataFrame, names: list[str]) -
 
 
 def _shade(axes: Axes, place: float, pooled: pd.Series) -> None:
-    """The region in which the claim would hold."""
     left, right = axes.get_xlim()
     start = left if math.isnan(pooled.claimed_from) else 100 * float(pooled.claimed_from)
     end = right if math.isnan(pooled.claimed_to) else 100 * float(pooled.claimed_to)
@@ -225,20 +221,17 @@ def _draw_value(axes: Axes, place: float, row: pd.Series, *, marker: str, size: 
     axes.plot(value, place, marker, color=colour, markerfacecolor=filling, markersize=size, zorder=4)
 
 
-def _marker(number: int) -> str:
-    """Of the set of that number."""
-    return SET_MARKERS[number % len(SET_MARKERS)]
-
-
 def _legend(names: list[str]) -> list[Line2D | Patch]:
     """What each marker and the shade mean; the verdicts stand, in their colour, beside the numbers."""
-    labels = [("D", 7.5, "pooled"), *((_marker(number), 5.0, name) for number, name in enumerate(names))]
+    labels = [
+        ("D", 7.5, "pooled"),
+        *((marker, 5.0, name) for name, marker in zip(names, cycle(SET_MARKERS), strict=False)),
+    ]
     marks: list[Line2D | Patch] = []
     for marker, size, name in labels:
         label = name.replace("$", r"\$")  # or two of them make a formula
-        mark = Line2D([], [], marker=marker, markersize=size, label=label, color=INK, markerfacecolor="white")
-        mark.set_linestyle("none")
-        marks.append(mark)
+        look = {"color": INK, "markerfacecolor": "white", "linestyle": "none"}
+        marks.append(Line2D([], [], marker=marker, markersize=size, label=label, **look))
     return [*marks, Patch(facecolor=_SHADE, edgecolor="#C9D3DE", label="where the claim would hold")]
 
 

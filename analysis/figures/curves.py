@@ -125,8 +125,7 @@ def smooth(values: Float[np.ndarray, " N"], window: int) -> Float[np.ndarray, " 
 
 
 def _draw_losses(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
-    if not rows.value.notna().any():
-        say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     look = style.palette(detectors)[str(rows.detector.iloc[0])]
     for (metric, own), line_style in zip(rows.groupby("metric"), LINE_STYLES, strict=False):
@@ -137,8 +136,7 @@ def _draw_losses(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
 
 
 def _draw_detectors(axes: Axes, rows: pd.DataFrame, share: float, **drawn: object) -> None:
-    if not rows.value.notna().any():
-        say_not_run(axes)
+    if style.is_not_run(axes, rows):
         return
     for number, (detector, look) in enumerate(style.palette(style.detectors_in(rows)).items()):
         drawn |= {"label": detector, "linestyle": LINE_STYLES[number % len(LINE_STYLES)]}

@@ -39,6 +39,7 @@ METRIC_TITLES = {
     "cls_prob": "Class score",
     "loc_prob": "Localization",
 }
+_NUM_DOTS = 16  # as in the paper's Fig. 4
 _PANEL_INCHES = 2.05  # width of a panel of Fig. 4
 _HEATMAP_INCHES = 2.15  # width of a panel of heatmaps
 _TITLE_LETTERS = 23  # a line that such a panel has room for
@@ -88,39 +89,41 @@ def figure1(matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"]) -> Figure:
 
 
 @styled
-def figure4(
-    matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"], *, likelihood: str = "confidence", count: int = 16
-) -> Figure:
+def figure4(matches: pd.DataFrame, image: UInt8[np.ndarray, "H W 3"]) -> Figure:
     """Fig. 4: one object's square anchors as dots, darker where matching is likelier; a row per step.
 
-    Shown are the `count` anchors of ratio 1:1 of highest IoU in the bag; where it has none (the box is far from square)
-    those of its commonest ratio. The figure states which. Left, learned: `likelihood` is "confidence"
-    (classification times localization) or "weight" (the share in Mean-max). Right, by hand: IoU, with a ring around the
-    anchors that the rule assigns; it does not change with training. Both colour scales hold for all rows. Anchors that
-    share a centre (octaves, levels) are set around it. Raises `MatchesError` where the frame holds several objects.
+    Shown are the 16 anchors of ratio 1:1 of highest IoU in the bag; where it has none (the box is far from square)
+    those of its commonest ratio. The figure states which. Left, learned: confidence (classification times
+    localization). Right, by hand: IoU, with a ring around the anchors that the rule assigns; it does not change with
+    training. Both colour scales hold for all rows. Anchors that share a centre (octaves, levels) are set around it.
+    Raises `MatchesError` where the frame holds several objects.
     """
     rows = one_detector(matches)
-    if rows.empty or rows[likelihood].isna().all():
+    if rows.empty or rows.confidence.isna().all():
         return not_run_figure()
-    _require_one_object(rows)
+    objects = rows[["run", "image_id", "annotation_id"]].drop_duplicates()
+    if len(objects) > 1:
+        raise MatchesError(
+            f"figure4 shows one object of one run, the frame of matches holds {len(objects)}; select one annotation_id"
+        )
     ratio = shown_ratio(rows)
-    anchors = bags.anchors_of_ratio(rows, ratio, count)
+    anchors = bags.anchors_of_ratio(rows, ratio, _NUM_DOTS)
     steps = sorted(rows.step.unique())
     view = images.view_around(np.concatenate([_corners(rows, rows.iloc[:0]), anchor_centres(anchors)]), image.shape)
     figure = new_figure(4.9, (_PANEL_INCHES * view.height / view.width + 0.13) * len(steps) + 1.6)
     panels = figure.subplots(len(steps), 2, squeeze=False)
-    scales = _scale(anchors[likelihood]), _scale(anchors.iou)
+    scales = _scale(anchors.confidence), _scale(anchors.iou)
     for (learned, by_hand), step in zip(panels, steps, strict=True):
         own = anchors[anchors.step == step]
-        for axes, metric, scale in ((learned, likelihood, scales[0]), (by_hand, "iou", scales[1])):
+        for axes, metric, scale in ((learned, "confidence", scales[0]), (by_hand, "iou", scales[1])):
             images.show_image(axes, image, view, fade=0.42)
             _draw_objects(axes, own)
             _draw_dots(axes, own, metric, scale, view)
         learned.set_ylabel(_stage(step, own), fontsize=10)
     panels[0, 0].set_title("Learned", fontsize=11)
     panels[0, 1].set_title("By hand", fontsize=11)
-    names = {"confidence": "confidence of the anchor", "weight": "share in Mean-max"}
-    for column, scale, label in zip(panels.T, scales, (names[likelihood], "IoU with the object"), strict=True):
+    labels = "confidence of the anchor", "IoU with the object"
+    for column, scale, label in zip(panels.T, scales, labels, strict=True):
         _add_scale(figure, column, scale, aspect=20).set_label(label, fontsize=10)
     figure.suptitle(_selection(anchors, rows, ratio), fontsize=9.5, color=FAINT_INK)
     _legend_below(figure, rows, marks_assigned=bool(anchors.assigned.any()))
@@ -206,14 +209,6 @@ def cell_values(rows: pd.DataFrame, metric: str) -> tuple[Float[np.ndarray, "C 4
     return np.hstack([cells - half, cells + half]), values
 
 
-def _require_one_object(rows: pd.DataFrame) -> None:
-    objects = rows[["run", "image_id", "annotation_id"]].drop_duplicates()
-    if len(objects) > 1:
-        raise MatchesError(
-            f"figure4 shows one object of one run, the frame of matches holds {len(objects)}; select one annotation_id"
-        )
-
-
 def _corners(rows: pd.DataFrame, anchors: pd.DataFrame) -> Float[np.ndarray, "P 2"]:
     """Corners of all objects, and of the anchors given."""
     return np.concatenate([images.gt_boxes_of(rows), images.boxes_of(anchors)]).reshape(-1, 2)
@@ -273,7 +268,6 @@ def _selection(anchors: pd.DataFrame, rows: pd.DataFrame, ratio: float) -> str:
 
 
 def _add_scale(figure: Figure, panels: np.ndarray, scale: Normalize, aspect: int) -> Colorbar:
-    """A colour bar below a column of panels."""
     top = float(scale.vmax or 1.0)
     bar = figure.colorbar(
         ScalarMappable(scale, LIKELIHOOD_MAP), ax=list(panels), location="bottom", shrink=0.82, aspect=aspect, pad=0.02
@@ -284,7 +278,6 @@ def _add_scale(figure: Figure, panels: np.ndarray, scale: Normalize, aspect: int
 
 
 def _legend_below(figure: Figure, rows: pd.DataFrame, *, marks_assigned: bool = False) -> None:
-    """What the marks mean."""
     handles = [Line2D([], [], color=GT_COLOUR, linewidth=2.2, label="object")]
     if rows.part_x.notna().any():
         handles.append(_part_mark(_PART_IN_FIGURES))
@@ -376,7 +369,6 @@ def _headline(stages: Sequence[pd.DataFrame]) -> str:
 
 
 def _heatmap_legend(figure: Figure, matches: pd.DataFrame) -> None:
-    """What the outlines mean."""
     handles = [
         Line2D([], [], color=GT_COLOUR, linewidth=2.0, label="object"),
         Line2D([], [], color=LEARNED_COLOUR, marker="o", markersize=5, linewidth=1.8, label="anchor chosen (learned)"),

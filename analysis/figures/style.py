@@ -124,6 +124,14 @@ def say_not_run(axes: Axes, *, keeps_x: bool = False) -> None:
     axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", va="center", color=FAINT_INK, style="italic")
 
 
+def is_not_run(axes: Axes, rows: pd.DataFrame) -> bool:
+    """Whether none of the rows has a value; the panel says so."""
+    is_missing = not rows.value.notna().any()
+    if is_missing:
+        say_not_run(axes)
+    return is_missing
+
+
 def palette(detectors: Iterable[str]) -> dict[str, Look]:
     """Each detector's colour and marker: always the same for those known here, distinct for up to 25 others."""
     names = list(detectors)

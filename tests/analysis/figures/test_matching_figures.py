@@ -54,17 +54,16 @@ def test_figure1_shows_several_objects_of_an_image():
     assert len(outlines(learned)) == 100 + 2 + 2
 
 
-@pytest.mark.parametrize("likelihood", ["confidence", "weight"])
-def test_figure4_colours_16_square_anchors_by_likelihood_and_by_iou(likelihood):
+def test_figure4_colours_16_square_anchors_by_confidence_and_by_iou():
     """A row per step: left the learned values, right IoU, of the 16 square anchors, on scales that hold for all rows."""
     matches = make_matches()
-    figure = figure4(matches, IMAGE, likelihood=likelihood)
+    figure = figure4(matches, IMAGE)
     panels = figure.axes[:4]
     squares = anchors_of_ratio(matches, 1.0, 16)
     for number, step in enumerate((250, 1000)):
         own = squares[squares.step == step]
         assert f"step {step:,}\n" in panels[2 * number].get_ylabel()
-        for axes, metric in zip(panels[2 * number :], (likelihood, "iou")):
+        for axes, metric in zip(panels[2 * number :], ("confidence", "iou")):
             dots = axes.collections[0]
             assert len(dots.get_offsets()) == 16
             np.testing.assert_allclose(dots.get_array(), sorted(own[metric]))
