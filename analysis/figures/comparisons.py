@@ -223,15 +223,13 @@ def _draw_value(axes: Axes, place: float, row: pd.Series, *, marker: str, size: 
 
 def _legend(names: list[str]) -> list[Line2D | Patch]:
     """What each marker and the shade mean; the verdicts stand, in their colour, beside the numbers."""
-    labels = [
-        ("D", 7.5, "pooled"),
-        *((marker, 5.0, name) for name, marker in zip(names, cycle(SET_MARKERS), strict=False)),
-    ]
+    sets = [(marker, 5.0, name) for marker, name in zip(cycle(SET_MARKERS), names, strict=False)]
     marks: list[Line2D | Patch] = []
-    for marker, size, name in labels:
+    for marker, size, name in (("D", 7.5, "pooled"), *sets):
         label = name.replace("$", r"\$")  # or two of them make a formula
-        look = {"color": INK, "markerfacecolor": "white", "linestyle": "none"}
-        marks.append(Line2D([], [], marker=marker, markersize=size, label=label, **look))
+        mark = Line2D([], [], marker=marker, markersize=size, label=label, color=INK, markerfacecolor="white")
+        mark.set_linestyle("none")
+        marks.append(mark)
     return [*marks, Patch(facecolor=_SHADE, edgecolor="#C9D3DE", label="where the claim would hold")]
 
 
