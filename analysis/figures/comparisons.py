@@ -1,60 +1,52 @@
-"""The ablations: what each value of each factor changes in AP.
-
-What it is: drawing measured differences. What it is not: running them.
+"""Measured differences with their intervals: the ablations, the pooled claims, and the benchmarks against peers.
 
     ablations_figure(frame)     # columns factor, tried, is_default, metric ("gain_ap" is drawn), value, low, high
+    pooled_figure(frame)        # a row per part of a claim and level, "pooled" or "set"; see `pooled_figure`
+    benchmarks_figure(frame)    # columns what, peer, ratio, aim; rows without a ratio are left out
 
-Values are fractions; the axes show points. A value of nan is a run that was not made, and the figure says so.
-
-Boxes and scores that a bag's anchors give, both detectors: by the anchor's rank, and of the anchors picked.
-
-What it is: drawing measured values. What it is not: measuring them (`analysis.bag_boxes`).
-
-    bag_boxes_figure(frame)     # columns detector, anchor, quantity, value, low, high
-
-NMS recall from equally many candidates of an image: both detectors, before NMS, after it, and their ratio.
-
-What it is: drawing measured values. What it is not: measuring them (`analysis.nms_recall`, `max_candidates`).
-
-    candidates_figure(frame)        # columns detector, budget, num_given, metric, value, low, high
-
-Values are fractions; the axes show percent.
-
-The benchmarks: each ratio to a peer on one logarithmic axis, with its aim.
-
-benchmarks_figure(frame)    # columns subject, what, peer, ratio, aim, met; rows without a peer are left out
+Differences are fractions; the axes show points. A value of nan is a run that was not made, and the figure says so.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 
-from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE
 from analysis.figures.style import (
-    COLOURS,
+    BLUE,
     FAINT_INK,
-    FREEANCHOR,
     INK,
-    MARKERS,
-    RETINANET,
-    detectors_in,
+    VERMILION,
     error_lengths,
     new_figure,
+    not_run_figure,
     say_not_run,
     styled,
 )
 
-_COLUMNS = 4
+_COLUMNS = 4  # of panels of ablations
+HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+# As blue against vermilion, and hollow where nothing is decided: no two rest on colour alone.
+VERDICT_COLOURS = {HOLDS: "#2C5F93", FAILS: VERMILION, OPEN: FAINT_INK}
+_SHADE = "#EEF3F8"
+SET_MARKERS = ("o", "s", "^", "v", "p", "X", "h", "P", "*", "8")  # in turn, should there be more sets
+_INCHES_A_ROW, _INCHES_A_SET = 0.28, 0.075  # height of a row: for the pooled value, and for each set
+_LINE, _GAP = 0.3, 0.15  # in rows: a line of a claim's wording, and what parts one claim from the next
+_SETS_FROM, _SETS_TO = -0.05, 0.38  # where in a row the sets lie, below its middle
+_LETTERS = 40  # of a line of a claim's wording
 
 
 @styled
 def ablations_figure(frame: pd.DataFrame) -> Figure:
-    """AP of FreeAnchor with one factor changed less the default's, a panel a factor, with the 95 % intervals given.
+    """AP of FreeAnchor with one factor changed minus the default's, a panel per factor, with the 95 % intervals given.
 
     The default is a filled point at 0. Factors of numbers share one axis, those of words another: taking a part away
     may cost ten times what another number does.
@@ -62,9 +54,7 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
     rows = frame[frame.metric == "gain_ap"]
     factors = list(rows.factor.unique())
     if not factors:
-        figure = new_figure(7.4, 2.0)
-        say_not_run(figure.subplots())
-        return figure
+        return not_run_figure(7.4, 2.0)
     num_rows = math.ceil(len(factors) / _COLUMNS)
     figure = new_figure(9.6, 2.5 * num_rows)
     panels = np.atleast_1d(figure.subplots(num_rows, _COLUMNS, squeeze=False)).ravel()
@@ -77,12 +67,11 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
     for kind in (True, False):
         _share_limits([axes for axes, own in zip(panels, is_numeric, strict=False) if own is kind])
     for axes in panels[::_COLUMNS]:
-        axes.set_ylabel("AP less the\ndefault's (points)")
+        axes.set_ylabel("AP minus the\ndefault's (points)")
     return figure
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:
-    """The values tried, as the axis shows them."""
     return [str(tried).removesuffix(" (default)") for tried in rows.tried]
 
 
@@ -101,11 +90,11 @@ def _draw_factor(axes: Axes, rows: pd.DataFrame) -> None:
     values = 100 * rows.value.to_numpy(dtype=np.float64)
     axes.axhline(0, color=FAINT_INK, linewidth=0.9)
     axes.errorbar(
-        places, values, error_lengths(rows), color=COLOURS[FREEANCHOR], marker="o", markerfacecolor="white",
+        places, values, error_lengths(rows), color=VERMILION, marker="o", markerfacecolor="white",
         elinewidth=1.2, capsize=2.5, ecolor=INK, linewidth=1.2,
         linestyle="-" if all(map(_is_number, labels)) else "none",
     )  # fmt: skip
-    axes.plot(places[is_default], values[is_default], "o", color=COLOURS[FREEANCHOR], zorder=4)
+    axes.plot(places[is_default], values[is_default], "o", color=VERMILION, zorder=4)
     for place in places[np.isnan(values)]:
         axes.text(
             place, 0.03, "not run", transform=axes.get_xaxis_transform(), rotation=90, ha="center", va="bottom",
@@ -114,167 +103,150 @@ def _draw_factor(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _is_number(label: str) -> bool:
-    """Whether a value tried is a number, rather than the name of a variant."""
     return label.replace(".", "", 1).isdigit()
 
 
 def _share_limits(panels: Sequence[Axes]) -> None:
-    """Give panels the limits that hold what each of them shows."""
     limits = [axes.get_ylim() for axes in panels]
     for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
-_PICKED = {"1": "first\nby IoU", HIGHEST_SCORE: "highest\nscore", BEST_BOX: "best\nbox"}
-_LOOK: dict[str, Any] = {
-    "linestyle": "",
-    "elinewidth": 1.2,
-    "capsize": 2.5,
-    "capthick": 1.2,
-    "markeredgecolor": "white",
-}
-_SHIFT = 0.08  # to either side, so that error bars stand side by side
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A line of the plot: a part of a claim, or, without rows, the wording above several parts."""
+
+    label: str
+    place: float  # on the y axis, downwards from 0
+    rows: pd.DataFrame | None
+    is_part: bool  # of several
 
 
 @styled
-def bag_boxes_figure(frame: pd.DataFrame) -> Figure:
-    """IoU of the predicted box and class score against an anchor's rank; the boxes of the anchors picked from a bag.
+def pooled_figure(frame: pd.DataFrame) -> Figure:
+    """Every pooled part whose unit is points: the sets' values below the pooled one, with 95 % intervals.
 
-    Rows of other detectors than the two (the gain) are not drawn. Dashed: the anchors' own IoU.
+    Columns level ("pooled" or "set"), id, claim, part, unit, value, low, high (fractions, drawn in points), sets (of a
+    row of a set: its name), part_verdict, claimed_from and claimed_to (fractions; nan: no bound), between which the
+    claim would hold: that region is shaded. Colour and fill tell the verdict, the marker the set. The axis holds all
+    values and the pooled intervals; a set's interval that is longer ends in an arrowhead. Parts without a pooled value
+    are left out; a frame without any says that nothing was run.
     """
-    figure = new_figure(7.4, 3.0)
-    boxes, scores, picked = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 0.9))
-    _draw_ranks(boxes, frame, "box_iou")
-    _draw_anchors(boxes, frame)
-    _draw_ranks(scores, frame, "score")
-    _draw_picked(picked, frame)
-    for axes, title, label in (
-        (boxes, "Box predicted from it", "IoU with the object"),
-        (scores, "Class score there", "score"),
-        (picked, "Box picked", "IoU with the object"),
-    ):
-        axes.set_title(title)
-        axes.set_ylabel(label, fontsize=9)
-    for axes in (boxes, scores):
-        axes.set_xlabel("anchor's rank in the bag", fontsize=9)
-    handles, labels = boxes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    named = frame.assign(part=frame.part.astype("string").fillna(""))  # a csv has nothing where there is no name
+    pooled = named[(named.unit == "points") & (named.level == "pooled") & named.value.notna()]
+    drawn = named.merge(pooled[["id", "part"]], on=["id", "part"])
+    if drawn.empty:
+        return not_run_figure(7.4, 2.0)
+    lines = _lines(drawn)
+    depth = lines[-1].place + 0.6
+    names = list(drawn.sets[drawn.level == "set"].unique())
+    figure = new_figure(9.2, 1.1 + (_INCHES_A_ROW + _INCHES_A_SET * max(2, len(names))) * depth)
+    axes = figure.subplots()
+    axes.set(ylim=(depth, -0.6), xlim=_limits(drawn), xlabel="Difference (points)")
+    for line in lines:
+        if line.rows is not None:
+            _draw_part(axes, line.place, line.rows, names)
+    axes.axvline(0, color=INK, linewidth=1, zorder=1.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_yticks([line.place for line in lines], [line.label for line in lines], fontsize=8)
+    for line, text in zip(lines, axes.get_yticklabels(), strict=True):
+        text.set_color(FAINT_INK if line.is_part else INK)
+    figure.legend(handles=_legend(names), loc="outside lower center", ncols=min(7, len(names) + 2), fontsize=8)
     return figure
 
 
-def _by_rank(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ranks alone, `rank` as a number, rising."""
-    ranks = pd.to_numeric(rows["anchor"], errors="coerce")
-    return rows.assign(rank=ranks)[ranks.notna()].sort_values("rank")
+def _lines(drawn: pd.DataFrame) -> list[_Line]:
+    """The lines from the top: one per part, those of a claim of several parts under its wording."""
+    lines: list[_Line] = []
+    place = 0.0
+    for _, claim in drawn.groupby("id", sort=False):
+        wording = textwrap.fill(str(claim.claim.iloc[0]), _LETTERS)
+        has_names = bool((claim.part != "").any())
+        if has_names:
+            height = _LINE * (wording.count("\n") + 1)
+            lines.append(_Line(label=wording, place=place - 0.5 + height / 2, rows=None, is_part=False))
+            place += height
+        for part, rows in claim.groupby("part", sort=False):
+            label = str(part) if has_names else wording
+            lines.append(_Line(label=label, place=place, rows=rows, is_part=has_names))
+            place += 1
+        place += _GAP
+    return lines
 
 
-def _draw_ranks(axes: Axes, frame: pd.DataFrame, quantity: str) -> None:
-    """A line a detector, its interval shaded."""
-    rows = _by_rank(frame[frame["quantity"] == quantity])
-    if not rows["value"].notna().any():
-        say_not_run(axes)
-        return
-    for detector in detectors_in(rows):
-        own = rows[rows["detector"] == detector]
-        axes.plot(own["rank"], own["value"], color=COLOURS[detector], linewidth=1.6, label=detector)
-        axes.fill_between(own["rank"], own["low"], own["high"], color=COLOURS[detector], alpha=0.18, linewidth=0)
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(1, rows["rank"].max())
+def _limits(drawn: pd.DataFrame) -> tuple[float, float]:
+    """Of the x axis, in points: what holds zero, all values and the pooled intervals."""
+    pooled = drawn[drawn.level == "pooled"]
+    numbers = 100 * pd.concat([drawn.value, pooled.low, pooled.high]).dropna()
+    low, high = min(0.0, float(numbers.min())), max(0.0, float(numbers.max()))
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
-def _draw_anchors(axes: Axes, frame: pd.DataFrame) -> None:
-    """The IoU of the anchors themselves, which is the same for both detectors."""
-    rows = _by_rank(frame[frame["quantity"] == "anchor_iou"])
-    for detector in detectors_in(rows)[:1]:
-        own = rows[rows["detector"] == detector]
-        axes.plot(own["rank"], own["value"], color=FAINT_INK, linestyle=(0, (4, 1.6)), label="the anchor itself")
+def _draw_part(axes: Axes, place: float, rows: pd.DataFrame, names: list[str]) -> None:
+    """One line: where the claim would hold, the pooled value above, the sets below it, and the numbers at the right."""
+    pooled = rows[rows.level == "pooled"].iloc[0]
+    _shade(axes, place, pooled)
+    _draw_value(axes, place - 0.25, pooled, marker="D", size=7.5, width=2.6)
+    pitch = (_SETS_TO - _SETS_FROM) / max(1, len(names) - 1)
+    for number, (name, marker) in enumerate(zip(names, cycle(SET_MARKERS), strict=False)):
+        row = rows[(rows.level == "set") & (rows.sets == name)]
+        if row.value.notna().any():
+            _draw_value(axes, place + _SETS_FROM + pitch * number, row.iloc[0], marker=marker, size=4.2, width=0.9)
+    value, low, high = (100 * float(pooled[column]) for column in ("value", "low", "high"))
+    axes.text(
+        1.015, place, f"{value:+.1f} [{low:+.1f}, {high:+.1f}]\n{pooled.part_verdict}",
+        transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=VERDICT_COLOURS[pooled.part_verdict],
+    )  # fmt: skip
 
 
-def _draw_picked(axes: Axes, frame: pd.DataFrame) -> None:
-    """A point a detector for each anchor of `_PICKED`."""
-    rows = frame[(frame["quantity"] == "box_iou") & frame["anchor"].isin(list(_PICKED))]
-    if not rows["value"].notna().any():
-        say_not_run(axes)
-        return
-    for detector, shift in zip(detectors_in(rows), (-_SHIFT, _SHIFT), strict=False):
-        own = rows[rows["detector"] == detector].set_index("anchor").reindex(list(_PICKED))
-        look = {"color": COLOURS[detector], "marker": MARKERS[detector], **_LOOK}
-        axes.errorbar(np.arange(len(own)) + shift, own["value"], np.nan_to_num(error_lengths(own)) / 100, **look)
-    axes.set_xticks(range(len(_PICKED)), list(_PICKED.values()))
-    axes.tick_params(axis="x", labelsize=8.5)
-    axes.set_xlim(-0.5, len(_PICKED) - 0.5)
-    axes.margins(y=0.15)
+def _shade(axes: Axes, place: float, pooled: pd.Series) -> None:
+    left, right = axes.get_xlim()
+    start = left if math.isnan(pooled.claimed_from) else 100 * float(pooled.claimed_from)
+    end = right if math.isnan(pooled.claimed_to) else 100 * float(pooled.claimed_to)
+    axes.add_patch(Rectangle((start, place - 0.46), end - start, 0.92, facecolor=_SHADE, linewidth=0, zorder=0.5))
 
 
-_TITLES = {"recall_before": "Found before NMS", "recall_after": "Found after NMS", "nr": "NMS recall"}
-_BUDGET_LOOK: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "capthick": 1.2, "markeredgecolor": "white"}
-_BUDGET_SHIFT = 0.06  # to either side, so that error bars stand side by side
-_SPENT = 0.95  # of a budget: where images have fewer candidates than that, a point is hollow
+def _draw_value(axes: Axes, place: float, row: pd.Series, *, marker: str, size: float, width: float) -> None:
+    """A marker and its interval, which is cut at the panel's edge and has an arrowhead there."""
+    left, right = axes.get_xlim()
+    value, low, high = (100 * float(row[column]) for column in ("value", "low", "high"))
+    colour = VERDICT_COLOURS[row.part_verdict]
+    axes.plot([max(low, left), min(high, right)], [place, place], color=colour, linewidth=width, solid_capstyle="butt")
+    for is_cut, edge, arrow in ((low < left, left, "<"), (high > right, right, ">")):
+        if is_cut:
+            axes.plot(edge, place, arrow, color=colour, markersize=3.5, clip_on=False)
+    filling = "white" if row.part_verdict == OPEN else colour
+    axes.plot(value, place, marker, color=colour, markerfacecolor=filling, markersize=size, zorder=4)
 
 
-@styled
-def candidates_figure(frame: pd.DataFrame) -> Figure:
-    """Objects found before and after NMS, and NMS recall, against the most candidates of an image; the last is all.
-
-    Each is the mean over IoU thresholds. Budgets stand side by side in the frame's order, hollow where many images
-    have fewer candidates; rows of other detectors than the two (the gain) are not drawn.
-    """
-    figure = new_figure(7.4, 3.0)
-    panels = figure.subplots(1, len(_TITLES))
-    for axes, (metric, title) in zip(panels, _TITLES.items(), strict=True):
-        _draw(axes, frame[frame.metric == metric])
-        axes.set_title(title)
-    panels[0].set_ylabel("percent, mean over IoU 0.50 to 0.90", fontsize=9)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        note = "at most so many candidates of an image, the best-scored (hollow: images have fewer)"
-        figure.supxlabel(note, fontsize=9.5)
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-    return figure
-
-
-def _draw(axes: Axes, rows: pd.DataFrame) -> None:
-    if not rows.value.notna().any():
-        say_not_run(axes)
-        return
-    budgets = list(rows.budget.unique())
-    for detector, shift in zip(detectors_in(rows), (-_BUDGET_SHIFT, _BUDGET_SHIFT), strict=False):
-        own = rows[rows.detector == detector].set_index("budget").reindex(budgets)
-        places = np.arange(len(budgets)) + shift
-        lengths = np.nan_to_num(error_lengths(own))
-        label = f"{detector} (all: {own.num_given.iloc[-1]:,.0f} an image)"
-        look = {
-            "color": COLOURS[detector],
-            "marker": MARKERS[detector],
-            "linewidth": 1.6,
-            "label": label,
-            **_BUDGET_LOOK,
-        }
-        axes.errorbar(places, 100 * own.value, lengths, **look)
-        is_short = own.num_given < _SPENT * pd.to_numeric(pd.Series(budgets, index=own.index), errors="coerce")
-        hollow: dict[str, Any] = {"color": COLOURS[detector], "marker": MARKERS[detector], "markerfacecolor": "white"}
-        axes.plot(places[is_short], 100 * own.value[is_short], linestyle="", markersize=5, zorder=5, **hollow)
-    axes.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
-    axes.tick_params(axis="x", labelsize=8.5)
-    axes.margins(y=0.1)
+def _legend(names: list[str]) -> list[Line2D | Patch]:
+    """What each marker and the shade mean; the verdicts stand, in their colour, beside the numbers."""
+    sets = [(marker, 5.0, name) for marker, name in zip(cycle(SET_MARKERS), names, strict=False)]
+    marks: list[Line2D | Patch] = []
+    for marker, size, name in (("D", 7.5, "pooled"), *sets):
+        label = name.replace("$", r"\$")  # or two of them make a formula
+        mark = Line2D([], [], marker=marker, markersize=size, label=label, color=INK, markerfacecolor="white")
+        mark.set_linestyle("none")
+        marks.append(mark)
+    return [*marks, Patch(facecolor=_SHADE, edgecolor="#C9D3DE", label="where the claim would hold")]
 
 
 @styled
 def benchmarks_figure(frame: pd.DataFrame) -> Figure:
-    """Ours over the peer's, less is better: a filled point where the aim is met, a hollow one where it is missed."""
+    """Ours over the peer's, below 1 is better: a filled point where the aim is met, a hollow one where it is missed."""
     rows = frame[frame.ratio.notna()].reset_index(drop=True)
-    figure = new_figure(9.0, 1.1 + 0.42 * max(1, len(rows)))
-    axes = figure.subplots()
     if rows.empty:
-        say_not_run(axes)
-        return figure
+        return not_run_figure(9.0, 1.52)
+    figure = new_figure(9.0, 1.1 + 0.42 * len(rows))
+    axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
     axes.axvline(1, color=INK, linewidth=1)
     ratios, aims = (rows[name].to_numpy(dtype=np.float64) for name in ("ratio", "aim"))
     for place, ratio, aim in zip(places, ratios, aims, strict=True):
         met = ratio <= aim
-        colour = FAINT_INK if np.isnan(aim) else COLOURS[RETINANET if met else FREEANCHOR]
+        colour = FAINT_INK if np.isnan(aim) else BLUE if met else VERMILION
         axes.plot([1, ratio], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
         axes.plot(ratio, place, "o", color=colour, markersize=7, markerfacecolor=colour if met else "white")
         if not np.isnan(aim):

@@ -1,12 +1,13 @@
-"""How every figure looks: type sizes, one colour a detector, and what stands where nothing was run.
-
-What it is: the shared appearance. What it is not: any figure (`analysis.figures` lists them).
+"""How every figure looks: type sizes, one colour and marker per detector, and what stands where nothing was run.
 
     @styled
     def figure9(frame: pd.DataFrame) -> Figure:
         figure = new_figure(5.0, 3.0)
         axes = figure.subplots()
-        axes.plot(frame.x, frame.value, color=COLOURS[FREEANCHOR])
+        for detector, look in palette(detectors_in(frame)).items():
+            own = frame[frame.detector == detector]
+            axes.plot(own.x, own.value, color=look.colour, marker=look.marker, label=detector)
+        share_legend(figure, axes)
         return figure
 
 Figures are made with matplotlib's objects: no pyplot, no global state, no display. Sizes are chosen so that a figure
@@ -14,10 +15,10 @@ is legible when printed at half the width of a page.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -29,11 +30,30 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from freeanchor.files import sibling, write_bytes, write_csv
 
+
+class Look(NamedTuple):
+    """How a detector is drawn."""
+
+    colour: str
+    marker: str
+
+
 RETINANET, FREEANCHOR = "RetinaNet", "FreeAnchor"
-DETECTORS = (RETINANET, FREEANCHOR)
+DETECTORS = (RETINANET, FREEANCHOR)  # the paper's
+GAIN = "gain"  # what stands in the column `detector` of rows with FreeAnchor minus RetinaNet
 # Blue against vermilion can be told apart with any colour vision, and differ in lightness when printed grey.
-COLOURS = {RETINANET: "#6F8FB3", FREEANCHOR: "#D4481C"}
-MARKERS = {RETINANET: "o", FREEANCHOR: "D"}
+BLUE, VERMILION = "#6F8FB3", "#D4481C"
+_LOOKS = {
+    RETINANET: Look(BLUE, "o"),
+    FREEANCHOR: Look(VERMILION, "D"),
+    "ATSS": Look("#2F7F5F", "s"),
+    "SimOTA": Look("#8A5AA3", "^"),
+    "TAL": Look("#B58900", "v"),
+}
+_MORE_COLOURS = ("#1F9AA5", "#7A4E2D", "#CC6699", "#5B6770", "#98A832")  # in turn, for names not known here
+_MORE_MARKERS = ("P", "X", "p", "h", "*")
+LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1.4, 1.2)), (0, (4, 1.4, 1.2, 1.4)))
+ERROR_LOOK: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "capthick": 1.2}
 INK, FAINT_INK = "#22262B", "#6B7178"
 STYLE: dict[Any, Any] = {
     **seaborn.axes_style("ticks"),
@@ -87,6 +107,13 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
 
 
+def not_run_figure(width: float = 4.6, height: float = 2.6) -> Figure:
+    """A figure of which nothing was measured."""
+    figure = new_figure(width, height)
+    say_not_run(figure.subplots())
+    return figure
+
+
 def say_not_run(axes: Axes, *, keeps_x: bool = False) -> None:
     """Say in an empty panel that nothing was measured; its frame goes, its x axis stays where asked for."""
     if keeps_x:
@@ -97,9 +124,56 @@ def say_not_run(axes: Axes, *, keeps_x: bool = False) -> None:
     axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", va="center", color=FAINT_INK, style="italic")
 
 
+def is_not_run(axes: Axes, rows: pd.DataFrame) -> bool:
+    """Whether none of the rows has a value; the panel says so."""
+    is_missing = not rows.value.notna().any()
+    if is_missing:
+        say_not_run(axes)
+    return is_missing
+
+
+def palette(detectors: Iterable[str]) -> dict[str, Look]:
+    """Each detector's colour and marker: always the same for those known here, distinct for up to 25 others."""
+    names = list(detectors)
+    others = [name for name in names if name not in _LOOKS]
+    num = len(_MORE_COLOURS)
+    more = {
+        name: Look(_MORE_COLOURS[place % num], _MORE_MARKERS[(place + place // num) % num])
+        for place, name in enumerate(others)
+    }
+    return {name: _LOOKS[name] if name in _LOOKS else more[name] for name in names}
+
+
 def detectors_in(frame: pd.DataFrame) -> list[str]:
-    """The two detectors of the paper in their fixed order, as far as the frame has them."""
-    return [detector for detector in DETECTORS if (frame.detector == detector).any()]
+    """The detectors of a frame, those known here first, in their fixed order; rows of the gain are none."""
+    names = [name for name in frame.detector.dropna().unique() if name != GAIN]
+    return [*(name for name in _LOOKS if name in names), *(name for name in names if name not in _LOOKS)]
+
+
+def compared_in(frame: pd.DataFrame) -> list[str]:
+    """The paper's two detectors, whether or not the frame has them, then the others that it has."""
+    return list(dict.fromkeys((*DETECTORS, *detectors_in(frame))))
+
+
+def one_detector(frame: pd.DataFrame) -> pd.DataFrame:
+    """FreeAnchor's rows, or those of the first detector where the frame has none of FreeAnchor."""
+    names = detectors_in(frame)
+    return frame[frame.detector == (FREEANCHOR if FREEANCHOR in names else names[0])] if names else frame
+
+
+def side_by_side(detectors: Iterable[str], distance: float) -> Iterator[tuple[str, Look, float]]:
+    """Each detector with its look, and how far it stands to the side so that all are `distance` apart."""
+    looks = palette(detectors)
+    for place, (name, look) in enumerate(looks.items()):
+        yield name, look, (place - (len(looks) - 1) / 2) * distance
+
+
+def share_legend(figure: Figure, axes: Axes, loc: str = "outside upper center") -> None:
+    """One legend for all panels, of what stands in one of them; none where nothing was drawn."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        num_columns = len(labels) if len(labels) <= 3 else 2
+        figure.legend(handles, labels, loc=loc, ncols=num_columns)  # type: ignore[call-overload]  # Literals
 
 
 def error_lengths(rows: pd.DataFrame) -> np.ndarray:

@@ -1,7 +1,7 @@
 """`freeanchor matches`: heatmaps of the bags of one image's objects, by one detector or several.
 
 The objects come from `objects`, the bags from `freeanchor.inference.bags`, the drawing from
-`analysis.figures.heatmaps`.
+`analysis.figures.matching`.
 
     asked = ask_for([Path("snapshots/step-000070.safetensors"), Path("model.safetensors")], runtime)
     frame = explore(objects, asked, bag_size=50, runtime=runtime)
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bags.matches import MATCH_COLUMNS, chosen_anchor, preferred_by_iou, summarize_bags
-from analysis.figures.heatmaps import HEATMAP_COLUMNS, match_heatmaps
+from analysis.figures.matching import HEATMAP_COLUMNS, match_heatmaps
 from analysis.figures.style import STYLE
 from experiments.commands.compute import runtime_of
 from experiments.commands.objects import (

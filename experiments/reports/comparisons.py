@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.nms_recall import TAUS, FoundByImage, ObjectRecall, found_by_image, nms_recall_values
 from analysis.evaluation.statistics import Metric, bootstrap, paired_bootstrap
-from analysis.figures import breakdowns, comparisons, curves
+from analysis.figures import breakdowns, curves
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
 from experiments.reports.report import compared_runs, figure_report
@@ -186,7 +186,7 @@ def _gain(first: _Tested, second: _Tested) -> pd.DataFrame:
 
 CANDIDATES = figure_report(
     budget_frame,
-    comparisons.candidates_figure,
+    breakdowns.candidates_figure,
     name="candidates",
     title="NMS recall from equally many candidates",
     caption="Table 1 takes every candidate above score 0.05, and one detector may have several times as many as the "

@@ -25,7 +25,7 @@ from analysis.bags.matches import MATCH_COLUMNS
 from analysis.bags.summaries import concentration_frame, part_distance_frame
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.breakdowns import AspectCuts
-from analysis.figures import bags, comparisons, curves, matching, style
+from analysis.figures import bags, curves, matching, style
 from experiments.registry.config import Evaluation, PublishedCheckpoint
 from experiments.registry.profile import Profile
 from experiments.reports.comparisons import interval_rows
@@ -237,7 +237,7 @@ def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 BAG_BOXES = figure_report(
     bag_box_frame,
-    comparisons.bag_boxes_figure,
+    bags.bag_boxes_figure,
     name="bag_boxes",
     title="Boxes and scores of a bag's anchors",
     caption="Left and middle: IoU of the box predicted from an anchor, and the score of the object's class there, by "
@@ -302,7 +302,7 @@ def bag_overlap(profile: Profile, store: Store) -> pd.DataFrame:
 
 BAG_OVERLAP = figure_report(
     bag_overlap,
-    curves.bag_overlap_figure,
+    bags.bag_overlap_figure,
     name="bag_overlap",
     title="What a bag can hold",
     caption="IoU of an object's anchors by rank, the best first: median and quartiles over the validation objects "

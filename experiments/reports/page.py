@@ -35,7 +35,7 @@ _TEMPLATE_FOLDER = Path(__file__).parent
 
 
 class PageError(FreeAnchorError):
-    """Sections that make no page; one line: what, where, how to mend."""
+    """Sections that make no page; one line: what, where, the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def build_page(
 
     `provenance` may nest mappings and lists and is shown as it comes: mappings as definitions, lists of mappings as
     tables. Its "profile", where given, goes beside the title. `first` are the sections above the table of contents.
-    `runs` become a table, a row a run: its "run" is what sections name, and links to its "file", where given; every
+    `runs` become a table, one row per run: its "run" is what sections name, and links to its "file", where given; every
     number of a table and every figure links to its row. Raises `PageError` where two sections share an id, or one names
     a run that is not there.
     """

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.figures.pooled import pooled_figure
+from analysis.figures.comparisons import pooled_figure
 from analysis.figures.style import write_figure
 from analysis.tables.cells import Table, TableCell, TableLine
 from analysis.tables.markup import Marked, to_markdown

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.bags.arrays import BEST_BOX, HIGHEST_SCORE, MEAN_COLUMNS, QUANTITIES, REGRET, BagBoxes, image_means
-from analysis.figures.comparisons import bag_boxes_figure
+from analysis.figures.bags import bag_boxes_figure
 
 ANCHOR_IOU = np.array([[0.6, 0.5, 0.4], [0.8, 0.3, 0.2]])
 BOX_IOU = np.array([[0.7, 0.9, 0.5], [0.6, 0.4, 0.5]])

@@ -44,7 +44,13 @@ def test_positions_show_first_and_last_step_beside_iou():
     figure = match_positions_figure(frame)
     panels = np.array([axes for axes in figure.axes if axes.images]).reshape(4, 5)
     titles = [axes.get_title(loc="left").replace("\n", " ") for axes in panels[0]]
-    assert titles == ["Weight, step 7", "Weight, step 350", "Likeliest, step 7", "Likeliest, step 350", "By hand: IoU"]
+    assert titles == [
+        "Weight, step 7",
+        "Weight, step 350",
+        "Best-scoring, step 7",
+        "Best-scoring, step 350",
+        "By hand: IoU",
+    ]
     own = frame[frame.detector == "FreeAnchor"]
     shown = [("learned", 7), ("learned", 350), ("likeliest", 7), ("likeliest", 350), ("iou", 350)]
     for line, group in zip(panels, ("all", "slender", "square", "acentric_aligned"), strict=True):
@@ -87,7 +93,7 @@ def make_concentration() -> pd.DataFrame:
 
 
 def test_concentration_draws_medians_in_order_of_steps():
-    """A line of panels a metric, entropy first, a column a group, steps side by side."""
+    """A line of panels per metric, entropy first, a column per group, steps side by side."""
     frame = make_concentration()
     figure = bag_concentration_figure(frame)
     panels = np.array(figure.axes).reshape(len(CONCENTRATION_METRICS), 2)

@@ -15,6 +15,7 @@ from analysis.figures.gallery import (
     CORRECT_COLOUR,
     OBJECT_COLOUR,
     OTHER_COLOUR,
+    WIDTH,
     Exhibit,
     ShownDetections,
     gallery_figure,
@@ -22,8 +23,7 @@ from analysis.figures.gallery import (
     message_figure,
     photographs_figure,
 )
-from analysis.figures.images import WIDTH
-from analysis.figures.matching import LEARNED_COLOUR
+from analysis.figures.images import LEARNED_COLOUR
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 GT_BOX = np.array([20.0, 30.0, 80.0, 70.0])

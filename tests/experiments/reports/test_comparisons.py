@@ -9,7 +9,7 @@ import pytest
 from miniature import Mini, fabricate
 
 from analysis.evaluation.nms_recall import TAUS
-from analysis.figures.comparisons import candidates_figure
+from analysis.figures.breakdowns import candidates_figure
 from experiments.registry.build import build_profile
 from experiments.reports.comparisons import ALL, COLUMNS, METRICS, budget_frame
 from experiments.runs.store import Store

@@ -9,7 +9,7 @@ import torch
 from oracles.boxes import iou
 from oracles.coco_folder import write_both
 
-from analysis.figures.curves import bag_overlap_figure
+from analysis.figures.bags import bag_overlap_figure
 from experiments.registry.build import build_profile
 from experiments.reports.matching import NUM_RANKS, OVERLAP_COLUMNS, REFERENCE, bag_overlap, overlap_frame
 from experiments.runs.store import Store
