@@ -68,18 +68,23 @@ def test_equals_the_rules_in_loops(data):
         assert dict(zip(table.detection_row.tolist(), table.matched[t].tolist(), strict=True)) == expected
 
 
-@settings(max_examples=120, deadline=None)
-@given(detection_sets())
-def test_subsets_follow_the_ignore_rules_of_pycocotools(data):
+@pytest.mark.parametrize("num_sets", [30, pytest.param(120, marks=pytest.mark.slow)])
+def test_subsets_follow_the_ignore_rules_of_pycocotools(num_sets):
     """Square, middle and slender AP and AR equal pycocotools' when aspect ratios stand where it looks for areas."""
-    ground_truth, detections = data
-    overlaps = find_overlaps(ground_truth, detections)
-    aspects = aspect_ratio(ground_truth.sizes), aspect_ratio(detections.sizes)
-    for low, high in AspectCuts(square=1.5, slender=4.0).ranges().values():
-        curves = precision_curves(match(overlaps, aspect_subset(ground_truth, detections, low, high)))
-        ours = float(average_precision(curves)), float(average_recall(curves))
-        theirs = pycocotools_in_range(ground_truth, detections, *aspects, low, high)
-        assert ours == pytest.approx(theirs, abs=1e-12, nan_ok=True)
+
+    @settings(max_examples=num_sets, deadline=None)
+    @given(detection_sets())
+    def check(data):
+        ground_truth, detections = data
+        overlaps = find_overlaps(ground_truth, detections)
+        aspects = aspect_ratio(ground_truth.sizes), aspect_ratio(detections.sizes)
+        for low, high in AspectCuts(square=1.5, slender=4.0).ranges().values():
+            curves = precision_curves(match(overlaps, aspect_subset(ground_truth, detections, low, high)))
+            ours = float(average_precision(curves)), float(average_recall(curves))
+            theirs = pycocotools_in_range(ground_truth, detections, *aspects, low, high)
+            assert ours == pytest.approx(theirs, abs=1e-12, nan_ok=True)
+
+    check()
 
 
 @settings(max_examples=40, deadline=None)
