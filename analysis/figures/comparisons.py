@@ -20,17 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.figures.style import (
-    BLUE,
-    FAINT_INK,
-    INK,
-    VERMILION,
-    error_lengths,
-    new_figure,
-    not_run_figure,
-    say_not_run,
-    styled,
-)
+from analysis.figures import style
+from analysis.figures.style import BLUE, FAINT_INK, INK, VERMILION, new_figure, say_not_run, styled
 
 _COLUMNS = 4  # of panels of ablations
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
@@ -54,7 +45,7 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
     rows = frame[frame.metric == "gain_ap"]
     factors = list(rows.factor.unique())
     if not factors:
-        return not_run_figure(7.4, 2.0)
+        return style.not_run_figure(7.4, 2.0)
     num_rows = math.ceil(len(factors) / _COLUMNS)
     figure = new_figure(9.6, 2.5 * num_rows)
     panels = np.atleast_1d(figure.subplots(num_rows, _COLUMNS, squeeze=False)).ravel()
@@ -90,7 +81,7 @@ def _draw_factor(axes: Axes, rows: pd.DataFrame) -> None:
     values = 100 * rows.value.to_numpy(dtype=np.float64)
     axes.axhline(0, color=FAINT_INK, linewidth=0.9)
     axes.errorbar(
-        places, values, error_lengths(rows), color=VERMILION, marker="o", markerfacecolor="white",
+        places, values, style.error_lengths(rows), color=VERMILION, marker="o", markerfacecolor="white",
         elinewidth=1.2, capsize=2.5, ecolor=INK, linewidth=1.2,
         linestyle="-" if all(map(_is_number, labels)) else "none",
     )  # fmt: skip
@@ -136,7 +127,7 @@ def pooled_figure(frame: pd.DataFrame) -> Figure:
     pooled = named[(named.unit == "points") & (named.level == "pooled") & named.value.notna()]
     drawn = named.merge(pooled[["id", "part"]], on=["id", "part"])
     if drawn.empty:
-        return not_run_figure(7.4, 2.0)
+        return style.not_run_figure(7.4, 2.0)
     lines = _lines(drawn)
     depth = lines[-1].place + 0.6
     names = list(drawn.sets[drawn.level == "set"].unique())
@@ -238,7 +229,7 @@ def benchmarks_figure(frame: pd.DataFrame) -> Figure:
     """Ours over the peer's, below 1 is better: a filled point where the aim is met, a hollow one where it is missed."""
     rows = frame[frame.ratio.notna()].reset_index(drop=True)
     if rows.empty:
-        return not_run_figure(9.0, 1.52)
+        return style.not_run_figure(9.0, 1.52)
     figure = new_figure(9.0, 1.1 + 0.42 * len(rows))
     axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
