@@ -95,7 +95,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """An unpickler that makes numpy arrays, containers and plain values, and can call nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few that tensors are made of; anything else is refused before it is imported."""
+        """The stand-in for one of the few names that pickled arrays need."""
         found = _KNOWN.get((re.sub(r"^numpy\._?core\.", "", module), name))
         if found is None:
             raise _Refused(f"{module}.{name}")

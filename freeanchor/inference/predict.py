@@ -18,13 +18,7 @@ from tqdm import tqdm
 from freeanchor.boxes import pairwise_iou
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import Batch, ImageRecord, InputConfig, collate, load_sample
-from freeanchor.detector.postprocess import (
-    Candidates,
-    InferenceConfig,
-    merge_scales,
-    select_candidates,
-    suppress,
-)
+from freeanchor.detector.postprocess import Candidates, InferenceConfig, merge_scales, select_candidates, suppress
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.runtime import Runtime
 

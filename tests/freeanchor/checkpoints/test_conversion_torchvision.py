@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from converted import (
-    LIMITS,
-    assert_same_detections,
-    convert_state,
-    detections,
-    raw_output,
-    shift_to_few,
-    write_image,
-)
+from converted import LIMITS, assert_same_detections, convert_state, detections, raw_output, shift_to_few, write_image
 from oracles.foreign_detectors import Found
 from oracles.foreign_names import RESNET18, RESNET50, Architecture
 from oracles.foreign_states import miniature, torchvision_state

@@ -6,14 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from oracles.foreign_names import RESNET18, RESNET50
-from oracles.foreign_states import (
-    MAKERS,
-    State,
-    authors_state,
-    miniature,
-    mmdetection_state,
-    torchvision_state,
-)
+from oracles.foreign_states import MAKERS, State, authors_state, miniature, mmdetection_state, torchvision_state
 from torchvision.models.detection import retinanet_resnet50_fpn
 
 from freeanchor.checkpoints.code_bases import Origin
