@@ -99,7 +99,7 @@ class Detections:
         bad = np.flatnonzero(~np.isfinite(self.scores))
         if len(bad):
             raise DataError(
-                f"detection {bad[0]} has score {self.scores[bad[0]]}; scores must be finite numbers, drop or fix it"
+                f"detection {bad[0]} has score {self.scores[bad[0]]}; scores must be finite numbers, fix or remove it"
             )
 
     def __len__(self) -> int:

@@ -52,8 +52,8 @@ OUT_OF_RANGE = {
 }
 FILES = ["--gt", "{gt}", "--candidates", "{found}"]
 NUMBERS = {
-    "an IoU in per cent": (["nms-recall", *FILES, "--nms", "50"], "--nms must lie in [0, 1]", "it is a fraction"),
-    "an IoU of nan": (["nms-recall", *FILES, "--nms", "nan"], "--nms must lie in [0, 1]", "it is a fraction"),
+    "an IoU in per cent": (["nms-recall", *FILES, "--nms", "50"], "--nms must lie in [0, 1]", "pass a fraction"),
+    "an IoU of nan": (["nms-recall", *FILES, "--nms", "nan"], "--nms must lie in [0, 1]", "pass a fraction"),
     "a sigma of 0": (["nms-recall", *FILES, "--soft-nms", "gaussian", "--sigma", "0"], "--sigma", "0.5 is usual"),
     "a score of nan": (["nms-recall", *FILES, "--score-threshold", "nan"], "--score-threshold", "0.05"),
     "one resampling": (["nms-recall", *FILES, "--resamples", "1"], "--resamples", "1000 is usual"),
