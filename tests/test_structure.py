@@ -175,6 +175,12 @@ def test_imports_are_a_small_share() -> None:
     assert lines <= IMPORT_SHARE * sum(map(_length, MODULES))
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest collects two files of one name only apart, and a whole run ends in an error."""
+    names = [path.name for path in TEST_FILES if path.name.startswith("test_")]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
 def test_every_test_says_its_behaviour() -> None:
     """Each file of tests has some, and each test a docstring."""
 
