@@ -29,6 +29,9 @@ from freeanchor.errors import BusyError, DataError, FileError, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+SWELLING = 100  # times its own size that a packed file may hold: json and csv shrink to a fifth, rarely to a thirtieth
+ALLOWANCE = 2**24  # bytes that any packed file may hold
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -147,6 +150,20 @@ def load_json(path: Path) -> Any:
         raise FileError(f"damaged gzip ({error})", "fetch or write it again") from None
     except OSError as error:
         raise FileError(f"cannot be read ({error.strerror})", "check its permissions") from None
+
+
+def unpacked_limit(size: int) -> int:
+    """The most bytes that a packed file (gzip, zip) of `size` bytes may hold; a thousand bytes can stand for a million."""
+    return max(ALLOWANCE, SWELLING * size)
+
+
+def check_unpacked(held: int, size: int) -> None:
+    """Raises FileError where `held` bytes, unpacked or declared, are more than a packed file of `size` may hold."""
+    if held > unpacked_limit(size):
+        raise FileError(
+            f"swells from {size:,} bytes to more than {unpacked_limit(size):,}, the limit ({SWELLING} times its size)",
+            "unpack it yourself where you trust it",
+        )
 
 
 def check_file(path: Path, kind: str) -> None:

@@ -13,7 +13,8 @@ import pytest
 from safetensors import SafetensorError
 
 from freeanchor import files
-from freeanchor.files import read_json, replacing, write_bytes
+from freeanchor.errors import FileError
+from freeanchor.files import check_unpacked, read_json, replacing, write_bytes
 
 
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
@@ -123,3 +124,11 @@ def test_json_is_read_whatever_its_encoding(tmp_path: Path, encoding: str, pack:
     value = {"name": "Zürich 山"}
     (tmp_path / "a.json").write_bytes(pack(json.dumps(value, ensure_ascii=False).encode(encoding)))
     assert read_json(tmp_path / "a.json") == value
+
+
+@pytest.mark.parametrize(("size", "limit"), [(0, 2**24), (1, 2**24), (167_772, 2**24), (200_000, 20_000_000), (10**9, 10**11)])
+def test_packed_files_have_a_stated_limit(size: int, limit: int) -> None:
+    """A hundred times their own size, and 16 MB for any; the line says it."""
+    check_unpacked(limit, size)
+    with pytest.raises(FileError, match=f"to more than {limit:,}, the limit"):
+        check_unpacked(limit + 1, size)
