@@ -153,7 +153,7 @@ def load_json(path: Path) -> Any:
 
 
 def unpacked_limit(size: int) -> int:
-    """The most bytes that a packed file (gzip, zip) of `size` bytes may hold; a thousand bytes can stand for a million."""
+    """The most bytes that a packed file (gzip, zip) of `size` bytes may hold."""
     return max(ALLOWANCE, SWELLING * size)
 
 

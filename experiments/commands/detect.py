@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from experiments.commands.compute import check_counts, runtime_of
 from freeanchor.data.images import open_image, upright
-from freeanchor.errors import DataError, UsageError
+from freeanchor.errors import DataError, UsageError, shown
 from freeanchor.files import replacing, write_json
 from freeanchor.inference.onnx_detector import Found, OnnxDetector, load_onnx
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ONNX = ".onnx"
 SHOWN_SIDE = 960  # px, the least long side of a drawn image
+DRAWN = 40  # characters of a name above its box
 
 
 def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
@@ -53,7 +54,7 @@ def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category
         x, y, width, height = (value * zoom for value in row["bbox"])
         colour = _colour(category_ids.index(row["category_id"]), len(category_ids))
         canvas.rectangle((x, y, x + width, y + height), outline=colour, width=line)
-        text = f"{row['category']} {row['score']:.2f}"
+        text = f"{shown(row['category'], DRAWN)} {row['score']:.2f}"
         left, top, right, bottom = canvas.textbbox((x, y), text, font=font, anchor="lb")
         shift = max(0, 1 - top)  # a label above the image's edge moves inside
         canvas.rectangle((left - 1, top + shift - 1, right + 1, bottom + shift), fill=colour)
@@ -180,6 +181,6 @@ def command(arguments: argparse.Namespace) -> None:
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
-        print(f"{row['file']}: {row['category']} {row['score']:.2f} at {row['bbox']}")
+        print(f"{shown(row['file'])}: {shown(row['category'])} {row['score']:.2f} at {row['bbox']}")
     seconds = time.perf_counter() - started
     print(f"{len(rows)} detections in {len(arguments.images)} images, drawn in {arguments.out}, {seconds:.2f} s")

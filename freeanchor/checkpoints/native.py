@@ -22,17 +22,21 @@ from torch import Tensor
 
 from freeanchor.anchors import AnchorConfig
 from freeanchor.data.coco import InputConfig
+from freeanchor.data.images import LARGEST_SIDE
 from freeanchor.detector.backbones import SmallResNet, TorchvisionResNet
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
 from freeanchor.detector.timm import TimmBackbone
-from freeanchor.errors import CheckpointError, FreeAnchorError, TimmError, brief, printable
+from freeanchor.errors import CheckpointError, FreeAnchorError, TimmError, brief, is_line, listed, shown
 from freeanchor.files import replacing
 
 FORMAT = "freeanchor-1"
 NUM_LEVELS = 5  # P3 to P7
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet, TimmBackbone)}
+MAX_HEADER = 2**24  # bytes of json in front of the weights: a detector's has some 100 kB
+MAX_SCALES = 32  # of multi-scale testing: the paper has 9
+MAX_DIMS = 8  # of a tensor: a convolution's has 4
 LARGEST = 2**31  # of counts and numbers: larger ones are no sizes of anything here
 SMALLEST = 1e-12  # of numbers but 0: what is divided by one stays finite in float32
 Config = TypeVar("Config")
@@ -142,16 +146,42 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any])
         save_file(flat, temporary, metadata={FORMAT: json.dumps(header)})  # several entries have no fixed order
 
 
+def check_shape(name: object, shape: Any) -> None:
+    """Raises ValueError for the shape of a foreign tensor that no weight has, before anything is computed with it."""
+    if not isinstance(shape, list | tuple) or len(shape) > MAX_DIMS:
+        what = f"{len(shape):,} dimensions, more than {MAX_DIMS}" if isinstance(shape, list | tuple) else "no shape"
+        raise ValueError(f"{shown(name)} has {what}")
+    if not all(isinstance(side, int) and 0 <= side < LARGEST for side in shape):
+        raise ValueError(f"{shown(name)} has the shape {brief(list(shape))}, whose sides must be 0 to {LARGEST - 1:,}")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of any safetensors file, no larger than the file itself.
+
+    Raises FileNotFoundError, and SafetensorError, OSError, RecursionError or ValueError where it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise ValueError(f"a header of {size:,} bytes, more than {MAX_HEADER:,}")
+        header = json.loads(file.read(size))
+    for name, entry in header.items() if isinstance(header, dict) else ():
+        if name != "__metadata__" and isinstance(entry, dict):
+            check_shape(name, entry.get("shape"))
+    with safe_open(path, framework="pt") as weights:  # holds the sizes against the file's
+        tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - it is no dict
+        return tensors, weights.metadata() or {}
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of a file of `save_tensors`; raises CheckpointError where it is none."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
+        tensors, metadata = read_safetensors(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one, or give its path") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); it may be truncated") from None
+    except (SafetensorError, OSError, RecursionError, ValueError) as error:
+        reason = shown(error)
+        raise CheckpointError(f"{path}: not a readable safetensors file ({reason}); it may be truncated") from None
     content = metadata.get(FORMAT) or (metadata.get("header", "") if metadata.get("format") == FORMAT else None)
     if content is None:
         raise CheckpointError(f"{path}: safetensors, but not one of ours; convert foreign weights first")
@@ -191,6 +221,8 @@ def restore(content: dict[str, Any]) -> DetectorConfig:
             "inference": from_json(InferenceConfig, content.get("inference", {}), "inference"),
         }
         return from_json(DetectorConfig, own, "detector")
+    except RecursionError:
+        raise CheckpointError("its values are nested too deeply") from None
     except (ValueError, TypeError, OverflowError) as error:  # the last two: an own check of a value that is far off
         raise CheckpointError(str(error)) from None
 
@@ -218,11 +250,29 @@ def _check_sense(detector: DetectorConfig) -> None:
             raise ConfigError(f"{name} is 0; it must be at least 1")
     if num_levels != NUM_LEVELS:
         raise ConfigError(f"anchors.strides are {num_levels}; they must be {NUM_LEVELS}, one per pyramid level")
+    _check_sides(detector.inputs, inference.short_sides)
     ids, names = detector.category_ids, detector.category_names
+    if bad := [name for name in names if not is_line(name)]:
+        raise ConfigError(f"category_names holds {brief(bad[0])}; a name is text of one line")
     if not len(set(ids)) == len(ids) == len(names) == model.num_classes:
         raise ConfigError(
             f"{len(set(ids))} category ids and {len(names)} names for {model.num_classes} classes; give each its own"
         )
+
+
+def _check_sides(inputs: InputConfig, scales: tuple[int, ...]) -> None:
+    largest = max(scales, default=inputs.short_side)
+    sides = {
+        "inputs.short_side": inputs.short_side,
+        "inputs.max_long_side": inputs.max_long_side,
+        "the largest of inference.short_sides": largest,
+        "the long side at the largest of inference.short_sides": inputs.max_long_side * largest // inputs.short_side,
+    }
+    for name, side in sides.items():
+        if side > LARGEST_SIDE:
+            raise ConfigError(f"{name} is {side:,} px; give at most {LARGEST_SIDE:,}")
+    if len(scales) > MAX_SCALES:
+        raise ConfigError(f"inference.short_sides are {len(scales):,} scales; give at most {MAX_SCALES}")
 
 
 def save_model(path: Path, model: RetinaNet, detector: DetectorConfig) -> None:
@@ -238,7 +288,7 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], DetectorConfig]:
         _check_sense(detector)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(
-            printable(f"{path}: its configuration is not a detector's ({error}); is it a training state?")
+            f"{path}: its configuration is not a detector's ({error}); is it a training state?"
         ) from None
     return tensors, detector
 
@@ -256,7 +306,9 @@ def _check_weights(tensors: dict[str, Tensor], config: ModelConfig, path: Path) 
     # Before memory is taken for the network that the file describes: that may be any size.
     for name, tensor in tensors.items():
         if tensor.dtype not in WEIGHT_TYPES or not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: holds values that are not finite numbers at {name}; copy or train it again")
+            raise CheckpointError(
+                f"{path}: holds values that are not finite numbers at {shown(name)}; copy or train it again"
+            )
     depths = getattr(config.backbone, "depths", ())
     if sum(depths) + config.head_depth > len(tensors):  # each layer has a tensor of its own
         raise CheckpointError(f"{path}: holds {len(tensors)} tensors, too few for the network; it may be another's")
@@ -282,5 +334,5 @@ def _compare(own: dict[str, Shape], tensors: dict[str, Tensor], path: Path) -> N
     if own != given:
         wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
         raise CheckpointError(
-            f"{path}: does not fit the network at {', '.join(wrong[:5])} ({len(wrong)} in all); it may be another's"
+            f"{path}: does not fit the network at {listed(wrong)} ({len(wrong)} in all); it may be another's"
         )

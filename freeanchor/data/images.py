@@ -22,6 +22,7 @@ from freeanchor.errors import DataError, FileError
 
 ResizeRule = Literal["pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2"]
 RESIZE_RULES: tuple[ResizeRule, ...] = ("pil", "maskrcnn-benchmark", "mmdetection", "torchvision", "detectron2")
+LARGEST_SIDE = 2**13  # px, of an image as a network sees it: beyond, its maps take tens of gigabytes
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNED = (5, 6, 7, 8)  # its values that swap width and height
 UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything

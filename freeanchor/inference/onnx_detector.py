@@ -16,12 +16,11 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from freeanchor.data.images import resized_size
+from freeanchor.data.images import LARGEST_SIDE, resized_size
 from freeanchor.errors import DataError, FreeAnchorError, printable
 
 METADATA = "freeanchor"  # the graph's entry for classes and input size
 INPUTS, OUTPUTS = ["pixels", "min_score"], ["boxes", "scores", "labels"]
-LARGEST_SIDE = 2**15  # px, of the image that the network sees
 
 
 class RunError(FreeAnchorError):

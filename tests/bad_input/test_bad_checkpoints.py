@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tiny import tiny_detector, tiny_model, tiny_recipe
 
 from bad_input.outcome import handled, refused
-from freeanchor.checkpoints.native import describe, save_model, save_tensors
+from freeanchor.checkpoints.native import FORMAT, MAX_HEADER, describe, save_model, save_tensors
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.training.recipe import build_optimizer
 from freeanchor.training.state import TrainingState
@@ -114,6 +114,17 @@ HEADERS: dict[str, tuple[Callable[[Header], object], str]] = {
     "categories of one id": (_set("category_ids", value=[2, 2, 9]), "give each its own"),
     "a name too few": (_set("category_names", value=["a", "b"]), "give each its own"),
     "names that are numbers": (_set("category_names", value=[1, 2, 3]), "category_names"),
+    "a name of two lines": (_set("category_names", value=["a\nb", "c", "d"]), "a name is text of one line"),
+    "a name of escapes": (_set("category_names", value=["c", "\x1b]0;title\x07\x1b[2Jdot", "d"]), r"'\x1b]0;"),
+    "half a character": (_set("category_names", value=["c", "d", "\ud800"]), r"'\ud800'"),
+    "a name of nothing": (_set("category_names", value=["c", "", "d"]), "category_names holds ''"),
+    "sides of 2 Gpx": (_set("inputs", value={"short_side": 2**31 - 1, "max_long_side": 2**31 - 1}), "2,147,483,647 px; give at most 8,192"),
+    "a long side of 8193": (_set("inputs", "max_long_side", value=8193), "inputs.max_long_side is 8,193 px"),
+    "a scale beyond": (_set("inference", "short_sides", value=[64, 8193]), "of inference.short_sides is 8,193 px"),
+    "scales that stretch": (lambda header: (header["inputs"].update(short_side=1, max_long_side=100), header["inference"].update(short_sides=[800])), "is 80,000 px"),
+    "a thousand scales": (_set("inference", "short_sides", value=[64] * 1000), "1,000 scales; give at most 32"),
+    "nested 500 deep": (_set("inference", "short_sides", value=json.loads("[" * 500 + "]" * 500)), "nested too deeply"),
+    "an unknown field of nests": (_set("inference", "deep", value=json.loads("[" * 450 + "]" * 450)), "deep"),
     "an unknown way to resize": (_set("inputs", "resize", value="pill"), "inputs.resize is 'pill'"),
 }  # fmt: skip
 
@@ -125,6 +136,50 @@ def test_configurations_that_make_no_detector_are_refused(name: str, image: Path
     path = _ours(tmp_path / "m.safetensors", change)
     line = refused(tmp_path, _detect(path, image), "m.safetensors", "configuration", "")
     assert item in line
+
+
+def _claims(path: Path, shape: list[int], name: str = "cls_head.output.weight", extra: str = "") -> Path:
+    """A checkpoint of ours whose json says that one tensor has this shape, and no bytes."""
+    header = {"__metadata__": {FORMAT: json.dumps(describe(tiny_detector()))}}
+    header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    content = (json.dumps(header) + extra).encode()
+    path.write_bytes(len(content).to_bytes(8, "little") + content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "item"),
+    [
+        ([0, 2**62, 2**62, 2**62], "sides must be 0 to"),
+        ([0] + [2**31] * 3, "sides must be 0 to"),
+        ([1] * 100_000, "100,000 dimensions, more than 8"),
+        ([0] * 9, "9 dimensions"),
+        ([2**31 - 1] * 8, "not a readable safetensors"),
+        ([5], "not a readable safetensors"),
+        ([-1], "sides must be"),
+        ("x", "no shape"),
+    ],
+)
+def test_shapes_that_the_file_cannot_hold_are_refused(shape: Any, item: str, image: Path, tmp_path: Path) -> None:
+    """Before anything is computed with them: by the number of dimensions, by their sides, by the file's size."""
+    path = _claims(tmp_path / "m.safetensors", shape)
+    refused(tmp_path, _detect(path, image), "m.safetensors", item, "truncated")
+
+
+def test_a_header_has_a_stated_limit(image: Path, tmp_path: Path) -> None:
+    """And may be nested as deeply as it likes."""
+    path = _claims(tmp_path / "m.safetensors", [0], extra=" " * MAX_HEADER)
+    refused(tmp_path, _detect(path, image), "m.safetensors", "more than 16,777,216", "truncated")
+    path.write_bytes((10**6).to_bytes(8, "little") + b"[" * 10**6)
+    refused(tmp_path, _detect(path, image), "m.safetensors", "not a readable safetensors", "truncated")
+
+
+def test_tensors_of_hostile_names_are_named_in_one_line(image: Path, tmp_path: Path) -> None:
+    """Escaped, and shortened."""
+    tensors = dict(tiny_model().state_dict()) | {"evil\n\x1b[2Jname" + "x" * 9999: torch.zeros(1)}
+    save_tensors(tmp_path / "m.safetensors", tensors, describe(tiny_detector()))
+    line = refused(tmp_path, _detect(tmp_path / "m.safetensors", image), "m.safetensors", r"evil\n\x1b[2Jname", "")
+    assert len(line) < 500
 
 
 NETWORKS: dict[str, tuple[Callable[[Header], object], str]] = {

@@ -126,7 +126,9 @@ def test_json_is_read_whatever_its_encoding(tmp_path: Path, encoding: str, pack:
     assert read_json(tmp_path / "a.json") == value
 
 
-@pytest.mark.parametrize(("size", "limit"), [(0, 2**24), (1, 2**24), (167_772, 2**24), (200_000, 20_000_000), (10**9, 10**11)])
+@pytest.mark.parametrize(
+    ("size", "limit"), [(0, 2**24), (1, 2**24), (167_772, 2**24), (200_000, 20_000_000), (10**9, 10**11)]
+)
 def test_packed_files_have_a_stated_limit(size: int, limit: int) -> None:
     """A hundred times their own size, and 16 MB for any; the line says it."""
     check_unpacked(limit, size)
