@@ -17,8 +17,8 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from tqdm import tqdm
 
 from experiments.fetch.download import CHUNK, WAITS, Download, disk_error, fetch, quiet, readable
-from freeanchor.errors import DownloadError
-from freeanchor.files import alone_at, read_json, write_json
+from freeanchor.errors import DownloadError, FileError, brief, is_line
+from freeanchor.files import alone_at, check_unpacked, read_json, write_json
 
 SUFFIX = ".unpacking"  # of the hidden folder that files are written to
 BLOCK = 4096  # bytes: what the last piece of a file takes on a common file system
@@ -44,9 +44,9 @@ def unpack(
     _remove(hidden)
     try:
         with ZipFile(zip_path) as bundle:
-            members = _members(bundle, zip_path, folder, keep)
-            _require_room(directory, zip_path, members)
-            for member in tqdm(members, desc=f"unpack {zip_path.name}", unit="file", disable=quiet(progress)):
+            wanted = _wanted(bundle, zip_path, folder, keep)
+            _require_room(directory, zip_path, wanted)
+            for member in tqdm(wanted, desc=f"unpack {zip_path.name}", unit="file", disable=quiet(progress)):
                 _extract(bundle, member, hidden)
         (hidden / folder).rename(directory / folder)
     except DAMAGED as error:
@@ -60,7 +60,7 @@ def unpack(
         raise disk_error(directory / folder, error) from None
     finally:
         _remove(hidden)
-    return len(members)
+    return len(wanted)
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -73,27 +73,40 @@ def _remove(hidden: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _members(bundle: ZipFile, zip_path: Path, folder: str, keep: Sequence[str]) -> list[ZipInfo]:
+def members(bundle: ZipFile, zip_path: Path) -> list[ZipInfo]:
+    """The files of a zip, by its list alone: nothing is read or unpacked.
+
+    Raises DownloadError where one leads out of its folder, or where they swell beyond `unpacked_limit`.
+    """
     files = [info for info in bundle.infolist() if not info.is_dir()]
     for info in files:
         if _is_unsafe(info):
             raise DownloadError(
-                f"{zip_path}: holds {info.filename!r}, which leads out of its folder; do not use this archive"
+                f"{zip_path}: holds {brief(info.filename)}, which leads out of its folder; do not use this archive"
             )
+    try:
+        check_unpacked(sum(info.file_size for info in files), zip_path.stat().st_size)
+    except FileError as error:
+        raise DownloadError(f"{zip_path}: {error}") from None
+    return files
+
+
+def _wanted(bundle: ZipFile, zip_path: Path, folder: str, keep: Sequence[str]) -> list[ZipInfo]:
+    files = members(bundle, zip_path)
     inside = [info for info in files if PurePosixPath(info.filename).parts[0] == folder]
-    members = [info for info in inside if not keep or PurePosixPath(info.filename).name in keep]
-    missing = set(keep) - {PurePosixPath(info.filename).name for info in members}
-    if missing or not members or len({info.filename for info in members}) < len(members):
+    wanted = [info for info in inside if not keep or PurePosixPath(info.filename).name in keep]
+    missing = set(keep) - {PurePosixPath(info.filename).name for info in wanted}
+    if missing or not wanted or len({info.filename for info in wanted}) < len(wanted):
         lacking = ", ".join(sorted(missing)) or f"a sound folder {folder}"
         raise DownloadError(f"{zip_path}: does not hold {lacking}; it is not the expected archive")
-    return members
+    return wanted
 
 
 def _is_unsafe(info: ZipInfo) -> bool:
-    """Whether a member would be written elsewhere than its name in a fresh folder says, or is a link."""
+    """Whether a member would be written elsewhere than its name in a fresh folder says, or is a link, or no name."""
     path = PurePosixPath(info.filename)
     leaves = path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in info.filename
-    return leaves or not path.parts or stat.S_ISLNK(info.external_attr >> 16)
+    return leaves or not path.parts or not is_line(info.filename) or stat.S_ISLNK(info.external_attr >> 16)
 
 
 def _require_room(directory: Path, zip_path: Path, members: Sequence[ZipInfo]) -> None:

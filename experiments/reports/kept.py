@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from experiments.claims.evidence import Evidence
-from experiments.fetch.coco import DAMAGED, remove_leftovers, unpack
+from experiments.fetch.coco import DAMAGED, members, remove_leftovers, unpack
 from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.reports.gallery import gallery_stage
@@ -101,9 +101,18 @@ def _content(path: Path) -> dict[str, bytes]:
     """What a zip holds by name; nothing where it is missing or damaged."""
     try:
         with ZipFile(path) as bundle:
-            return {name: bundle.read(name) for name in bundle.namelist()}
+            return {info.filename: bundle.read(info) for info in members(bundle, path)}
     except (FileNotFoundError, *DAMAGED):
         return {}
+
+
+def _names(path: Path) -> set[str]:
+    # Of the files in a zip, none of which is read; no names where it is damaged, which unpacking tells.
+    try:
+        with ZipFile(path) as bundle:
+            return {info.filename for info in members(bundle, path)}
+    except DAMAGED:
+        return set()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -175,9 +184,9 @@ def _unpacked(path: Path, profile: Profile, target: Path, needed: dict[str, dict
         is_asked = run is not None and run["run"] in profile.evaluations
         return "left, kept of another configuration or other data" if is_asked else "left, not asked for (SEEDS?)"
     path.open("rb").close()  # one that may not be read is named
-    content, tests = _content(path), needed[path.stem]
-    missing = [name for marker, name in tests.items() if marker not in content]
-    if content and len(missing) == len(tests):
+    names, tests = _names(path), needed[path.stem]
+    missing = [name for marker, name in tests.items() if marker not in names]
+    if names and len(missing) == len(tests):
         return "left, tested by another version of this program"
     place = target / path.stem
     if place.exists() and any(place.iterdir()):

@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pandas as pd
 import pytest
@@ -257,6 +258,23 @@ def test_a_damaged_kept_run_is_named_and_stays(mini: Mini, kept: Path, elsewhere
         list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
     assert len(list(kept.glob("*.zip"))) == 2
     assert not list((elsewhere.runs / mini.profile.name).iterdir())
+
+
+def test_a_kept_run_that_swells_is_refused_by_its_list(
+    mini: Mini, kept: Path, elsewhere: Store, tmp_path: Path
+) -> None:
+    """Its members are named without being read: memory stays far below what they would take."""
+    (path, *_) = sorted(kept.glob(f"{RUN}-*.zip"))
+    with ZipFile(path, "a", ZIP_DEFLATED) as bundle:
+        bundle.writestr(f"{path.stem}/log.csv", bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DownloadError, match=r"\.zip: swells from [\d,]+ bytes to more than [\d,]+, the limit .*;"):
+            list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert not list(elsewhere.runs.rglob(f"{path.stem}*"))
 
 
 def test_what_needs_weights_says_that_they_are_gone(mini: Mini, kept: Path, elsewhere: Store, tmp_path: Path) -> None:
