@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import io
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +18,10 @@ import numpy as np
 from PIL import Image
 
 from freeanchor.data.images import LARGEST_SIDE, resized_size
-from freeanchor.errors import DataError, FreeAnchorError, printable
+from freeanchor.errors import DataError, FreeAnchorError, is_line, shown
 
 METADATA = "freeanchor"  # the graph's entry for classes and input size
+EDGE = 0.01  # px that a box may lie beyond its image
 INPUTS, OUTPUTS = ["pixels", "min_score"], ["boxes", "scores", "labels"]
 
 
@@ -90,6 +92,9 @@ def _session(content: bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised, not logged too
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, which would not be looked into
+    if _has_external_data(content):
+        raise RunError("wants numbers from other files, which are not read")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it announces a second try there
             return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -103,7 +108,29 @@ def _run(session: Any, pixels: np.ndarray, min_score: float) -> tuple[np.ndarray
         found = session.run(OUTPUTS, dict(zip(INPUTS, given, strict=True)))
     except Exception as error:  # likewise
         raise RunError(f"cannot be run ({_first_words(error)})") from None
+    if wrong := _wrong_output(found, pixels.shape[2], pixels.shape[1]):
+        raise RunError(f"gives {wrong}")
     return cast(tuple[np.ndarray, np.ndarray, np.ndarray], tuple(found))
+
+
+def _wrong_output(found: Sequence[Any], width: int, height: int) -> str:
+    """What is wrong with boxes, scores and labels as a graph gave them for an image of this size; "" for nothing."""
+    if not all(isinstance(values, np.ndarray) for values in found):
+        return "something else than arrays"
+    boxes, scores, labels = found
+    if scores.ndim != 1 or boxes.shape != (len(scores), 4) or labels.shape != scores.shape:
+        return f"boxes {boxes.shape}, scores {scores.shape} and labels {labels.shape} in place of [D, 4], [D] and [D]"
+    if (boxes.dtype.kind, scores.dtype.kind) != ("f", "f") or labels.dtype.kind not in "iu":
+        return f"boxes, scores and labels of the types {boxes.dtype}, {scores.dtype} and {labels.dtype}"
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        return "numbers that are not finite"
+    if (boxes < -EDGE).any() or (boxes > np.array([width, height] * 2) + EDGE).any():
+        return f"boxes outside the image of {width}x{height} px"
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        return "boxes whose right or lower edge comes first"
+    if ((scores < 0) | (scores > 1)).any() or (np.diff(scores) > 0).any():
+        return "scores that are no probabilities, best first"
+    return ""
 
 
 def run_bytes(content: bytes, pixels: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,8 +138,66 @@ def run_bytes(content: bytes, pixels: np.ndarray, min_score: float) -> tuple[np.
     return _run(_session(content, 1), pixels, min_score)
 
 
+_WITHIN = {  # the messages of ONNX's protobuf that tensors may be in, by the number of their field
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "external"},
+}
+
+
+def _has_external_data(content: bytes) -> bool:
+    """Whether a tensor's values lie elsewhere: onnxruntime would look in the working folder, or in its own memory."""
+    left = [("model", memoryview(content))]
+    try:
+        while left:
+            kind, message = left.pop()
+            if kind == "external":
+                return True
+            left += [(_WITHIN[kind][number], inner) for number, inner in _fields(message) if number in _WITHIN[kind]]
+    except (IndexError, ValueError):
+        raise RunError("cannot be read as ONNX (no protobuf)") from None
+    return False
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The fields of a protobuf message that have a length, with their numbers; raises ValueError for what is none."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        number = (tag & 0xFFFFFFFF) >> 3  # as protobuf reads it
+        match tag & 7:
+            case 0:
+                _, place = _varint(message, place)
+            case 1:
+                place += 8
+            case 2:
+                size, place = _varint(message, place)
+                yield number, message[place : place + size]
+                place += size
+            case 5:
+                place += 4
+            case _:
+                raise ValueError("a group, which ONNX does not have")
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+    raise ValueError("a number without end")
+
+
 def _first_words(error: Exception) -> str:
-    return printable(" ".join(str(error).split())[:120])
+    return shown(" ".join(str(error).split()))
 
 
 def _known(path: Path, session: Any) -> dict[str, Any]:
@@ -127,6 +212,8 @@ def _known(path: Path, session: Any) -> dict[str, Any]:
             "max_long_side": int(known["max_long_side"]),
         }
         ids = fields["category_ids"]
+        if not all(map(is_line, fields["category_names"])) or not isinstance(fields["detector"], str | None):
+            raise ValueError("names that are no text of one line")
         if not 0 < len(set(ids)) == len(ids) == len(fields["category_names"]):
             raise ValueError("classes that are not told apart")
         if not all(1 <= fields[name] <= LARGEST_SIDE for name in ("short_side", "max_long_side")):
