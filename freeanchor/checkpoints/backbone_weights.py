@@ -21,9 +21,8 @@ from freeanchor.checkpoints.foreign_files import read_weights
 from freeanchor.checkpoints.native import Shape, shapes_of
 from freeanchor.detector.backbones import Backbone
 from freeanchor.detector.timm import TimmFeatures, create
-from freeanchor.errors import CheckpointError
+from freeanchor.errors import CheckpointError, listed
 
-EXAMPLES = 3  # names of each kind that a refusal gives: a wrong network's are hundreds
 NO_WEIGHTS = re.compile(r"fc\.(weight|bias)|(fc1000|pred|last_out_L1000)_[wb]|.*_momentum")  # classifiers, optimiser
 LARGEST_STEM_BIAS = 1e-6  # Caffe's ResNet-50 has a bias before its first norm, which training left at nothing
 BLOB_SUFFIXES = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
@@ -136,9 +135,6 @@ def _load_timm(backbone: TimmFeatures, tensors: Mapping[str, Tensor], path: Path
 
 def _check_fit(expected: Mapping[str, Shape], given: Mapping[str, Shape], path: Path, name: str) -> None:
     # One line counts the missing, unknown and misshapen tensors, and names a few of each.
-    wrong = [
-        f"{len(names)} {kind}: {', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}"
-        for kind, names in mismatches(expected, given).items()
-    ]
+    wrong = [f"{len(names)} {kind}: {listed(names)}" for kind, names in mismatches(expected, given).items()]
     if wrong:
         raise CheckpointError(f"{path}: does not fit {name}; {'; '.join(wrong)}; is it the file of {name}?")

@@ -38,7 +38,8 @@ class CodeBase:
     Names come as pairs, (convolution, norm), (P6, P7) and (class, box), or from the finest level on. Stages are a
     template over {layer}, from 1, or {res}, from 2; towers over {layer}, which counts convolutions, or {place}, which
     counts the ReLUs between them too. `extras` matches names that hold nothing a network of ours needs; `modern_name`
-    turns a name of older files into today's.
+    turns a name of older files into today's. `others` tells, by the names that only they have, files of networks of
+    the code base that are not known here.
 
     `anchors`, `inputs` and `inference` are the fields in which the code base's AnchorConfig, InputConfig and
     InferenceConfig differ from our defaults. `caffe` is the same code base with a Caffe backbone, where it has both.
@@ -56,6 +57,7 @@ class CodeBase:
     heads: tuple[str, str]
     extras: str = r"(?!)"
     modern_name: Callable[[str], str] = str
+    others: Mapping[str, str] = field(default_factory=dict)
 
     anchors: Mapping[str, Any]
     inputs: Mapping[str, Any]
@@ -155,6 +157,7 @@ _TORCHVISION = CodeBase(
     towers=("head.classification_head.conv.{layer}.0", "head.regression_head.conv.{layer}.0"),
     heads=("head.classification_head.cls_logits", "head.regression_head.bbox_reg"),
     modern_name=_modern_torchvision_name,
+    others={r"head\.\w+_head\.conv\.\d\.1\.weight": "retinanet_resnet50_fpn_v2 (v2), with group norm in its heads"},
     anchors={"geometry": "torchvision", "centre_offset": 0.0},
     inputs={"resize": "torchvision"},
     inference={"max_detections": 300},

@@ -28,9 +28,10 @@ from freeanchor.data.coco import InputConfig
 from freeanchor.detector.backbones import RESNETS, TorchvisionResNet, build_backbone
 from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
-from freeanchor.errors import CheckpointError
+from freeanchor.errors import CheckpointError, listed
 from freeanchor.files import replacing
 
+NAMED = 5  # missing, unknown and misshapen tensors each that a refusal names
 BASIC_BLOCKS = ("resnet18", "resnet34")  # two convolutions of 3x3 each, no 1x1
 MAX_DEPTH = 16  # hidden convolutions of a head
 COUNTER = "num_batches_tracked"  # batch norm's own count of batches: no weight, and not in every file
@@ -256,10 +257,15 @@ def convert_tensors(
     """A foreign state dict under our names, in float32, with the configuration that makes it the same detector.
 
     `categories` are the classes it knows, by category id; labels follow the ids. Left out are counters, stored anchors,
-    and torchvision's slots for no category. Raises CheckpointError that lists every missing, unknown or misshapen name,
-    by the name of the file, or says that the categories do not fit. Source: FACTS G1 to G3.
+    torchvision's slots for no category, and what is not under the network's own prefix. Raises CheckpointError that
+    counts the missing, unknown and misshapen names and tells the first of each, by the name of the file, or says that
+    the categories do not fit. Source: FACTS G1 to G3.
     """
     base = origin.code_base
+    tensors = _of_one_network(tensors, base)
+    for pattern, words in base.others.items():
+        if any(re.fullmatch(pattern, name) for name in tensors):
+            raise CheckpointError(f"is a {words}; of {origin.format} its RetinaNet without that is known here")
     given, spelled = _modernised(tensors, base)
     layout = read_layout(given, origin.format)
     _check_classes(layout.num_slots, base, categories)
@@ -278,7 +284,8 @@ def convert_tensors(
     for name in ours:
         foreign = base.foreign_name(name)
         if name.endswith(COUNTER):
-            converted[name] = given.get(foreign, torch.tensor(0)).long().reshape(()).clone()
+            counter = given.get(foreign, torch.tensor(0))
+            converted[name] = counter.long().reshape(()).clone() if counter.numel() == 1 else torch.tensor(0)
         else:
             converted[name] = channels.to_ours(name, weights[foreign].detach().float()).clone()
     return converted, replace(detector, inputs=_stored_input(detector.inputs, tensors))
@@ -347,6 +354,18 @@ def mismatches(expected: Mapping[str, Shape], given: Mapping[str, Shape]) -> dic
     return {kind: names for kind, names in found.items() if names}
 
 
+def _of_one_network(tensors: Mapping[str, Tensor], base: CodeBase) -> Mapping[str, Tensor]:
+    """The tensors of the only RetinaNet there, its prefix taken off: what a training script called it."""
+    output = f"{base.heads[0]}.weight"
+    roots = [name.removesuffix(output) for name in tensors if name.endswith(output)]
+    roots = [root for root in roots if not root or root.endswith(".")]
+    if not roots or "" in roots:
+        return tensors
+    if len(roots) > 1:
+        raise CheckpointError(f"holds {len(roots)} networks, under {listed(roots)}; save the one that is wanted alone")
+    return {name.removeprefix(roots[0]): tensor for name, tensor in tensors.items() if name.startswith(roots[0])}
+
+
 def _modernised(tensors: Mapping[str, Tensor], base: CodeBase) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors under today's names, and the name that each came with; an old name beside its new one stays."""
     origins = {}
@@ -393,14 +412,19 @@ def _check_names(expected: Mapping[str, Shape], given: Mapping[str, Shape], orig
     wrong = mismatches(expected, given)
     unknown = wrong.get("unknown", [])
     num_known = len(given) - len(unknown)
+    for pattern, words in origin.code_base.others.items():
+        if any(re.fullmatch(pattern, name) for name in unknown):
+            raise CheckpointError(
+                f"is {words}, which is another network than the RetinaNet of {origin.format} known here"
+            )
     if num_known < len(expected) / 2:
         raise CheckpointError(
             f"no {origin.format} RetinaNet: {num_known} of its {len(expected)} names are there, and {len(unknown)} "
-            f"others ({', '.join(unknown[:3])}); name the format that it is of"
+            f"others ({listed(unknown)}); name the format that it is of"
         )
     if wrong:
-        all_of_them = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items())
-        raise CheckpointError(f"does not fit the names and shapes of {origin.format}'s RetinaNet; {all_of_them}")
+        found = "; ".join(f"{kind}: {listed(names, NAMED)}" for kind, names in wrong.items())
+        raise CheckpointError(f"does not fit the names and shapes of {origin.format}'s RetinaNet; {found}")
 
 
 def _stored_input(inputs: InputConfig, tensors: Mapping[str, Tensor]) -> InputConfig:

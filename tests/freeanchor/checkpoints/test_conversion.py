@@ -70,7 +70,7 @@ def _refusal(state: State, format: str, names: dict[int, str] = NAMES) -> str:
 
 @pytest.mark.parametrize(("format", "key"), [(format, key) for format, keys in SAMPLES.items() for key in keys])
 def test_a_wrong_name_or_shape_is_named(format: str, key: str) -> None:
-    """What is dropped, renamed or one row too long is listed, a name by its old and new one, a shape beside the right one."""
+    """What is dropped, renamed or one row too long is named, a name by its old and new one, a shape beside the right one."""
     state = STATES[format]()
     tensor = state.pop(key)
     shape = tuple(tensor.shape)
@@ -83,16 +83,17 @@ def test_a_wrong_name_or_shape_is_named(format: str, key: str) -> None:
 
 
 @every_format
-def test_every_wrong_name_is_listed(format: str) -> None:
-    """Many faults are all in the one line: what is missing, what is unknown, what is misshapen."""
+def test_wrong_names_are_counted_and_the_first_told(format: str) -> None:
+    """Many faults are in one short line: what is missing, what is unknown, what is misshapen."""
     state = STATES[format]()
     backbone, pyramid, tower, _ = SAMPLES[format]
     del state[backbone], state[pyramid]
     state[tower] = state[tower][1:]
-    extras = [f"extra.{number}" for number in range(12)]
+    extras = [f"extra.{number}" for number in range(1200)]
     message = _refusal({**state, **{name: torch.zeros(1) for name in extras}}, format)
-    for name in (backbone, pyramid, tower, *extras):
-        assert re.search(rf"(^|[ ,:;]){re.escape(name)}($|[ ,:;])", message), name
+    for name in (backbone, pyramid, tower, "extra.0 ", "1,195 more"):
+        assert name.strip() in message, name
+    assert len(message) < 800
 
 
 @every_format
@@ -263,3 +264,45 @@ def test_a_failed_conversion_names_the_file_and_writes_none(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match=rf"^{re.escape(str(source))}: .*rpn\.head\.bbox_pred\.bias$"):
         convert_file(source, _origin("authors"), target, NAMES)
     assert sorted(tmp_path.iterdir()) == [source]
+
+
+def _after(prefix: str, state: State) -> State:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["retinanet.", "student.detector.", "model.module.net."])
+def test_a_network_inside_another_module_is_found(prefix: str) -> None:
+    """Whatever a training script calls it, with a loss's weights and metrics beside it."""
+    state = STATES["torchvision"]()
+    beside = {"criterion.weights": torch.ones(3), "metric.total": torch.tensor(0)}
+    expected, detector = convert_tensors(state, _origin("torchvision"), NAMES)
+    converted, same = convert_tensors({**beside, **_after(prefix, state)}, _origin("torchvision"), NAMES)
+    assert same == detector and all(torch.equal(converted[name], tensor) for name, tensor in expected.items())
+
+
+def test_two_networks_in_one_file_are_named() -> None:
+    """Nobody knows which is wanted; the second of a pair beside the network itself is unknown as before."""
+    state = STATES["mmdetection"]()
+    pair = {**_after("teacher.", state), **_after("student.", state)}
+    assert "holds 2 networks, under teacher., student.; save the one" in _refusal(pair, "mmdetection")
+    assert "unknown: teacher." in _refusal({**state, **_after("teacher.", state)}, "mmdetection")
+
+
+def test_torchvisions_v2_is_refused_by_its_name() -> None:
+    """In a short line that says v2, whatever the categories."""
+    state = STATES["torchvision"]()
+    for head in ("classification", "regression"):
+        for layer in range(4):
+            state[f"head.{head}_head.conv.{layer}.1.weight"] = torch.ones(64)
+            state.pop(f"head.{head}_head.conv.{layer}.0.bias", None)
+    for names in (NAMES, {1: "one"}):
+        message = _refusal(state, "torchvision", names)
+        assert "retinanet_resnet50_fpn_v2 (v2)" in message and len(message) < 200
+
+
+def test_a_counter_of_another_shape_counts_from_0() -> None:
+    """Batch norm's own count is no weight."""
+    state = STATES["mmdetection"]()
+    name = next(name for name in state if name.endswith("running_var")).replace("running_var", "num_batches_tracked")
+    converted, _ = convert_tensors({**state, name: torch.ones(3)}, _origin("mmdetection"), NAMES)
+    assert all(tensor.shape == () for key, tensor in converted.items() if key.endswith("num_batches_tracked"))
