@@ -53,15 +53,15 @@ class _Pickled:
 
     def _of_archive(self, path: Path) -> Any:
         with ZipFile(path) as bundle:
-            members = {info.filename.partition("/")[2]: self._span(info) for info in bundle.infolist()}
+            members = {info.filename.partition("/")[2]: info for info in bundle.infolist()}
         if "constants.pkl" in members:
             raise Refused("to be run by TorchScript")
         if "data.pkl" not in members:
             raise ValueError("an archive, but not of torch")
-        if "byteorder" in members and self._bytes(*members["byteorder"]) != b"little":
+        if "byteorder" in members and self._bytes(*self._span(members["byteorder"])) != b"little":
             raise ValueError("its numbers are big-endian")
-        self.spans = {name.removeprefix("data/"): span for name, span in members.items() if name.startswith("data/")}
-        self.content.seek(members["data.pkl"][0])
+        self.spans = {name[5:]: self._span(info) for name, info in members.items() if name.startswith("data/")}
+        self.content.seek(self._span(members["data.pkl"])[0])
         return InertUnpickler(self.content).load()
 
     def _of_stream(self) -> Any:
