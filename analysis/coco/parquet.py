@@ -14,19 +14,25 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.coco.columns import Detections, corners
-from freeanchor.errors import DataError
+from freeanchor.errors import DataError, FileError
+from freeanchor.files import check_unpacked
 
+ROW = 56  # bytes of a detection in memory: two ids, a score and a box of 8 bytes each number
 _SIDES = ("x", "y", "width", "height")
 
 
 def read_parquet(path: Path) -> Detections:
     """The detections or candidates in a parquet table; other columns are not looked at.
 
-    Raises `DataError` where pyarrow is not installed, the file is damaged, a column is missing or empty in places, ids
-    are not whole numbers, boxes are not four finite numbers with sides of 0 or more, or scores are not finite.
+    Raises `DataError` where pyarrow is not installed, the file is damaged or unpacks to more than
+    `freeanchor.files.unpacked_limit`, a column is missing or empty in places, ids are not whole numbers, boxes are not
+    four finite numbers with sides of 0 or more, or scores are not finite.
     """
     try:
+        _check_size(path)
         frame = pd.read_parquet(path, engine="pyarrow")
+    except FileError:
+        raise
     except ImportError:
         raise DataError(
             "reading parquet needs pyarrow; pip install pyarrow (the extra freeanchor[parquet]), or give json"
@@ -42,6 +48,16 @@ def read_parquet(path: Path) -> Detections:
         scores=_numbers(frame, "score"),
         sizes=bbox[:, 2:],
     )
+
+
+def _check_size(path: Path) -> None:
+    # By the header: run lengths may stand for any number of rows, whatever the header says of their bytes.
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    taken = sum(max(group.num_rows * ROW, group.total_byte_size) for group in groups)
+    check_unpacked(taken, path.stat().st_size)
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -239,6 +239,7 @@ def _check_sense(detector: DetectorConfig) -> None:
     num_levels = len(model.anchors.strides)
     counts = {
         "model.pyramid_channels": (model.pyramid_channels,),
+        "the number of anchors.ratios": (len(model.anchors.ratios),),
         "backbone.widths": getattr(model.backbone, "widths", ()),
         "backbone.depths": getattr(model.backbone, "depths", ()),
         "inference.short_sides": inference.short_sides,

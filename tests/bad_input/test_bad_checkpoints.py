@@ -109,6 +109,7 @@ HEADERS: dict[str, tuple[Callable[[Header], object], str]] = {
     "a cap of 0": (_set("inference", "max_detections", value=0), "inference.max_detections is 0"),
     "a negative side": (_set("inputs", "short_side", value=-800), "inputs.short_side is -800"),
     "three levels": (lambda header: header["model"]["anchors"].update(sizes=[8, 16, 32], strides=[8, 16, 32]), "pyramid level"),
+    "no ratios": (_set("model", "anchors", "ratios", value=[]), "the number of anchors.ratios is 0"),
     "a stride of 0": (_set("model", "anchors", "strides", value=[8, 16, 0, 64, 128]), "must be positive"),
     "a prior of 1": (_set("model", "prior_prob", value=1), "prior_prob must lie in (0, 1)"),
     "categories of one id": (_set("category_ids", value=[2, 2, 9]), "give each its own"),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from world_columns import objects
 
+from analysis.coco import parquet
 from analysis.coco.columns import GroundTruth
 from analysis.coco.reading import read_detections
 from freeanchor.errors import DataError
@@ -42,6 +43,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def place(frame: pd.DataFrame) -> Path:
         path = tmp_path / "d.parquet"
         path.write_bytes(b"PAR1")
+        monkeypatch.setattr(parquet, "_check_size", lambda path: None)  # it looks into the file itself
         monkeypatch.setattr(pd, "read_parquet", lambda *_arguments, **_options: frame)
         return path
 
@@ -71,6 +73,19 @@ def test_a_real_table_is_read_like_json(tmp_path, ground_truth, layout):
     as_table(ROWS, layout).iloc[:0].to_parquet(path)
     with pytest.warns(UserWarning, match="holds no detections"):
         assert len(read_detections(path, ground_truth)) == 0
+
+
+@pytest.mark.parametrize("layout", ["bbox", "four columns"])
+def test_a_table_of_run_lengths_is_refused_by_its_header(tmp_path, ground_truth, layout):
+    """A million equal rows in a few kB: in one line with both numbers, before pandas reads any."""
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "d.parquet"
+    as_table(ROWS[:1], layout).loc[np.zeros(10**6, dtype=int)].to_parquet(path, index=False, compression="zstd")
+    with pytest.raises(
+        DataError, match=r"d\.parquet: swells from [\d,]+ bytes to more than [\d,]+, the limit"
+    ) as caught:
+        read_detections(path, ground_truth)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_pyarrow_one_line_says_what_to_install(tmp_path, monkeypatch):
