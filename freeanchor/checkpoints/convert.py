@@ -288,6 +288,11 @@ def convert_tensors(
             converted[name] = counter.long().reshape(()).clone() if counter.numel() == 1 else torch.tensor(0)
         else:
             converted[name] = channels.to_ours(name, weights[foreign].detach().float()).clone()
+    if broken := [name for name, tensor in converted.items() if not bool(torch.isfinite(tensor).all())]:
+        theirs = [base.foreign_name(name) for name in broken]
+        raise CheckpointError(
+            f"holds values that are not finite in float32 at {listed(theirs)}; take an earlier checkpoint"
+        )
     return converted, replace(detector, inputs=_stored_input(detector.inputs, tensors))
 
 

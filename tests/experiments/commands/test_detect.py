@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,22 @@ def test_detections_are_drawn_and_listed(tmp_path: Path, checkpoint: Path) -> No
         assert not np.array_equal(np.array(drawn), np.array(plain))
     assert [path.read_bytes() for path in photos] == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "detections.json"]
+
+
+def test_names_are_printed_and_drawn_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Marks that turn the text, and names of any length, of files and of classes; in the json they stay as they are."""
+    names = ("bolt \u202egnp.exe", "x" * 5000, "\u2067nut")
+    model = tiny_model(prior_prob=0.5)
+    with torch.no_grad():
+        model.cls_head.output.weight.mul_(30)
+    save_model(tmp_path / "m.safetensors", model, replace(tiny_detector(prior_prob=0.5), category_names=names))
+    photo = _photo(tmp_path / "a\n\x1b[2J.png")
+    out = tmp_path / "out"
+    assert main(["detect", str(photo), "--checkpoint", str(tmp_path / "m.safetensors"), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = json.loads((out / "detections.json").read_text())
+    assert len(lines) == len(rows) + 1 and all(line.isprintable() and len(line) < 500 for line in lines)
+    assert {row["category"] for row in rows} <= {*names} and r"a\n\x1b[2J.png: " in lines[0]
 
 
 def test_rows_are_in_the_files_pixels_best_first(tmp_path: Path, checkpoint: Path) -> None:

@@ -306,3 +306,12 @@ def test_a_counter_of_another_shape_counts_from_0() -> None:
     name = next(name for name in state if name.endswith("running_var")).replace("running_var", "num_batches_tracked")
     converted, _ = convert_tensors({**state, name: torch.ones(3)}, _origin("mmdetection"), NAMES)
     assert all(tensor.shape == () for key, tensor in converted.items() if key.endswith("num_batches_tracked"))
+
+
+@every_format
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_not_finite_are_named(format: str, value: float) -> None:
+    """By the name of the file, before anything is written; a number may be too large for float32, too."""
+    state, name = STATES[format](), SAMPLES[format][1]
+    state[name] = torch.full_like(state[name], value, dtype=torch.float64)
+    assert f"not finite in float32 at {name};" in _refusal(state, format)
