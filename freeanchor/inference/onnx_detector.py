@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from freeanchor.data.images import LARGEST_SIDE, resized_size
-from freeanchor.errors import DataError, FreeAnchorError, is_line, shown
+from freeanchor.errors import DataError, FreeAnchorError, brief, is_line, shown
 
 METADATA = "freeanchor"  # the graph's entry for classes and input size
 EDGE = 0.01  # px that a box may lie beyond its image
@@ -212,12 +212,14 @@ def _known(path: Path, session: Any) -> dict[str, Any]:
             "max_long_side": int(known["max_long_side"]),
         }
         ids = fields["category_ids"]
-        if not all(map(is_line, fields["category_names"])) or not isinstance(fields["detector"], str | None):
-            raise ValueError("names that are no text of one line")
+        if not isinstance(fields["detector"], str | None):
+            raise TypeError("a detector that is no name")
         if not 0 < len(set(ids)) == len(ids) == len(fields["category_names"]):
             raise ValueError("classes that are not told apart")
         if not all(1 <= fields[name] <= LARGEST_SIDE for name in ("short_side", "max_long_side")):
             raise ValueError("sides that no image has")
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise DataError(f"{path}: no ONNX file of ours; write one by freeanchor export --to onnx") from None
+    if bad := [name for name in fields["category_names"] if not is_line(name)]:
+        raise DataError(f"{path}: names a class {brief(bad[0])}; a name is text of one line")
     return fields

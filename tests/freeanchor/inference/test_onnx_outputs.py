@@ -106,7 +106,7 @@ def test_bad_outputs_are_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\nb", "\x1b]0;title\x07", "\ud800", ""])
 def test_names_that_are_no_line_are_refused(name: str, tmp_path: Path) -> None:
     """As those of other checkpoints."""
-    assert "no ONNX file of ours" in _refusal(_model({"category_names": ["bolt", name]}), tmp_path)
+    assert "names a class '" in _refusal(_model({"category_names": ["bolt", name]}), tmp_path)
     assert "no ONNX file of ours" in _refusal(_model({"detector": [name]}), tmp_path)
 
 
