@@ -164,7 +164,7 @@ def test_no_name_leads_out_of_the_folder(file_name: str, tmp_path: Path, monkeyp
     folder = _folder(tmp_path / "data", "grey", file_name=file_name.format(outside=outside), width=64, height=64)
     touched: list[str] = []
     original = Image.open
-    monkeypatch.setattr(Image, "open", lambda path, *rest: touched.append(str(path)) or original(path, *rest))
+    monkeypatch.setattr(Image, "open", lambda path, **how: touched.append(str(path)) or original(path, **how))
     refused(folder, ["data", "check", folder], "train.json", "image 10", "inside the image folder")
     with pytest.raises(DataError, match="inside the image folder"):
         read_split(folder, "train")
