@@ -8,12 +8,13 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
 
+from freeanchor.data.image_names import matched, name_problem
 from freeanchor.data.images import opened, orientation, size_difference, to_rgb
 from freeanchor.data.json_check import ImageEntry, JsonContent, check_json, split_paths
 from freeanchor.errors import FileError, Problem, problem_lines
@@ -76,8 +77,13 @@ def _split(directory: Path, name: str, decode: bool) -> _Split:
         remedy = f"the images of {path.name} belong there"
         problem = _error("missing files", f"{images.name}/", "no such folder", remedy)
         return _Split(name=name, content=content, images=None, problems=(*content.problems, problem))
-    found = image_problems(content.entries, images, decode=decode, desc=name)
-    return _Split(name=name, content=content, images=images, problems=(*content.problems, *found))
+    names = {entry.file_name for entry in content.entries}
+    files = matched(names, images)
+    spelt = [name_problem(files, len(names), content.where)] if files else []
+    entries = tuple(replace(entry, file_name=files.get(entry.file_name, entry.file_name)) for entry in content.entries)
+    found = image_problems(entries, images, decode=decode, desc=name)
+    problems = (*content.problems, *spelt, *found)
+    return _Split(name=name, content=replace(content, entries=entries), images=images, problems=problems)
 
 
 def _differences(found: Sequence[_Split]) -> Iterator[Problem]:

@@ -108,6 +108,8 @@ def size_difference(size: tuple[int, int], expected: tuple[int, int], flag: int 
     what = f"is {size[0]}x{size[1]} pixels, the json says {expected[0]}x{expected[1]}"
     if flag in TURNED and size[::-1] == expected:
         return f"{what}, as viewers turn it (EXIF orientation {flag})", "store it turned, without the flag"
+    if size[::-1] == expected:
+        return f"{what}, width and height swapped", "correct whichever is wrong"
     return what, "correct whichever is wrong"
 
 

@@ -28,9 +28,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from freeanchor.data.image_names import folded
 from freeanchor.data.images import TURNED, opened, orientation, size_difference
 from freeanchor.data.voc_files import Layout, SplitFiles, find_layout
-from freeanchor.data.voc_names import ImageFolder, folded, last_part
+from freeanchor.data.voc_names import ImageFolder, last_part
 from freeanchor.data.voc_xml import Box, VocObject, VocXml, read_xml
 from freeanchor.errors import DataError, FileError, printable
 

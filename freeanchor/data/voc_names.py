@@ -10,12 +10,12 @@ import codecs
 import contextlib
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from freeanchor.data.image_names import folded
 from freeanchor.errors import FileError, brief
 
 # The first wins where one image is there in several kinds.
@@ -203,8 +203,3 @@ def _without_extension(name: str) -> str:
     """A path without the extension of an image or an xml."""
     stem, _, suffix = name.rpartition(".")
     return stem if stem and f".{suffix.lower()}" in (*EXTENSIONS, ".xml") else name
-
-
-def folded(name: str) -> str:
-    """One spelling for names that some file systems take for the same: case, and how accents are composed."""
-    return unicodedata.normalize("NFC", name).casefold()

@@ -58,7 +58,7 @@ REFUSED = {
     "image ids with fractions": _both("10.5", WHOLE, other_remedy="renumber them"),
     "annotation ids of letters": _both("'1'", WHOLE, other_remedy="renumber them"),
     "a truth value for an id": _both("True", WHOLE, other_remedy="renumber them"),
-    "an id of a hundred digits": _both("10000000", WHOLE, other_remedy="renumber them"),
+    "an id of a hundred digits": _both("10000000", "renumber them, from 1", other_remedy="renumber them"),
     "an unknown image": _both("999", "list it, or drop", other_remedy="use the ground truth's own image ids"),
     "an unknown category": _both("999", "list it, or drop", other_remedy="use the ground truth's own category ids"),
     "no id": _both("annotation [0]", WHOLE, "row 0", "add it"),

@@ -1,0 +1,111 @@
+"""What is possible in the json of a split and most likely wrong: boxes in another unit or order, areas of other boxes.
+
+Nothing here is refused: a warning names the suspicion, and what was counted. `annotations_to_suspect` tells the same to
+whoever checks a folder and to whoever trains on it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from freeanchor.errors import Problem
+
+PIXEL = 1.0  # by which a box may leave its image unnoticed
+MOST = 0.99  # of all boxes, for what can only be so everywhere
+FEW = 0.1  # of all boxes, for what would be an oddity here and there
+MANY = 20  # boxes before their common limit tells a unit
+UNITS = ((100, "percent"), (1000, "thousandths"))
+TINY, LARGE = 0.02, 1.2  # of the box's area, for an area that no mask in it has
+KINDS = ("boxes in fractions", "boxes in other units", "boxes by corners", "sides swapped", "areas of other boxes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """The boxes with an area of a split, crowd regions left out: all [N, …].
+
+    `boxes` are x, y, width, height, `sizes` (width, height) of their images, `areas` what the json says, NaN where it
+    says none, `has_mask` whether an area may be a mask's.
+    """
+
+    boxes: Float[np.ndarray, "N 4"]
+    sizes: Float[np.ndarray, "N 2"]
+    areas: Float[np.ndarray, " N"]
+    has_mask: Bool[np.ndarray, " N"]
+
+
+def suspicions(found: Boxes, where: str) -> Iterator[Problem]:
+    """What the boxes of a split make suspicious, one warning a kind; areas only where the boxes seem right."""
+    is_suspect = False
+    for kind, (count, what, remedy) in zip(KINDS, _findings(found) if len(found.boxes) else (), strict=False):
+        if count and not (is_suspect and kind == KINDS[-1]):
+            is_suspect = True
+            yield Problem.warning(kind, where, f"{count:,} of {len(found.boxes):,} {what}", remedy)
+
+
+def _findings(found: Boxes) -> Sequence[tuple[int, str, str]]:
+    """How many boxes are suspicious of each of the KINDS, 0 for no suspicion; the words and the remedy."""
+    boxes, sizes = found.boxes, found.sizes
+    ends = boxes[:, :2] + boxes[:, 2:]
+    is_fraction = (np.abs(boxes).max(axis=1) <= 1) & (boxes != np.round(boxes)).any(axis=1) & (sizes.min(axis=1) > 2)
+    unit, unit_name = _unit(ends, sizes)
+    return (
+        (
+            int(is_fraction.sum()),
+            "boxes have no number above 1",
+            "are they fractions of its sides? give pixels",
+        ),
+        (len(boxes) if unit else 0, f"boxes end at {unit} or before, in larger images", f"in {unit_name}? give pixels"),
+        (
+            _num_corners(boxes, ends, sizes),
+            "boxes leave their image, and all would fit as corners",
+            "are they [x1, y1, x2, y2]? give [x, y, width, height]",
+        ),
+        (
+            _num_swapped(ends, sizes),
+            "boxes leave their image, and all would fit with its sides swapped",
+            "is width the height? see that the json says both rightly",
+        ),
+        (
+            _num_areas(found),
+            "annotations have an area that their box contradicts",
+            "evaluation tells small from large objects by it: correct it, or leave it out for the box's",
+        ),
+    )
+
+
+def _unit(ends: np.ndarray, sizes: np.ndarray) -> tuple[int, str]:
+    """The unit that ends all boxes far before their images do, and is nearly reached in both directions."""
+    for limit, name in UNITS:
+        reach = ends.max(axis=0)
+        if len(ends) >= MANY and 0.9 * limit < reach.min() and reach.max() <= limit and sizes.min() > 1.5 * limit:
+            return limit, name
+    return 0, ""
+
+
+def _leave(ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return np.logical_or(*(ends > sizes + PIXEL).T)
+
+
+def _num_corners(boxes: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> int:
+    fit = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~_leave(boxes[:, 2:], sizes)
+    num_leaving = int(_leave(ends, sizes).sum())
+    return num_leaving if fit.mean() >= MOST and num_leaving >= FEW * len(boxes) else 0
+
+
+def _num_swapped(ends: np.ndarray, sizes: np.ndarray) -> int:
+    num_leaving = int(_leave(ends, sizes).sum())
+    fit = ~_leave(ends, sizes[:, ::-1])
+    return num_leaving if fit.mean() >= MOST and num_leaving >= FEW * len(ends) else 0
+
+
+def _num_areas(found: Boxes) -> int:
+    """Areas beyond their box, or, without a mask, of a hundredth of it; or all the same for boxes that differ."""
+    own = found.boxes[:, 2] * found.boxes[:, 3]
+    is_said = ~np.isnan(found.areas)
+    areas, own, has_mask = found.areas[is_said], own[is_said], found.has_mask[is_said]
+    if len(areas) > 1 and np.ptp(areas) == 0 and np.ptp(own) > PIXEL:
+        return int((np.abs(areas - own) > PIXEL).sum())
+    differ = (areas > LARGE * own + PIXEL) | ((areas < TINY * own) & ~has_mask)
+    return int(differ.sum()) if differ.sum() >= FEW * len(areas) else 0

@@ -1,0 +1,194 @@
+"""Boxes in another unit or order, areas of other boxes, fields that are passed over: told, and nothing else is."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from oracles.coco_folder import small_content, write_folder
+
+from freeanchor.data.coco import read_split
+from freeanchor.data.folder_check import check_folder
+from freeanchor.data.json_check import content_problems
+from freeanchor.data.suspicions import KINDS, Boxes, suspicions
+from freeanchor.errors import DataError
+
+Item = dict[str, Any]
+FRACTIONS, UNITS, CORNERS, SWAPPED, AREAS = KINDS
+SIZE = (640, 480)
+
+
+def corners(item: Item) -> None:
+    """Two corners in place of corner and sides; the area stays."""
+    x, y, width, height = item["bbox"]
+    item["bbox"] = [x, y, x + width, y + height]
+
+
+def scaled(factor: float) -> Callable[[Item], None]:
+    """Coordinates in parts of the image's sides, `factor` for the whole of it."""
+
+    def change(item: Item) -> None:
+        item["bbox"] = [round(factor * v / SIZE[i % 2], 4) for i, v in enumerate(item["bbox"])]
+        item["area"] = item["bbox"][2] * item["bbox"][3]
+
+    return change
+
+
+def area(value: Callable[[float], float], **more: Any) -> Callable[[Item], None]:
+    """Another area, of the box's."""
+    return lambda item: item.update(area=value(item["bbox"][2] * item["bbox"][3]), **more)
+
+
+CHANGES: dict[str, tuple[Callable[[Item], object], set[str]]] = {
+    "nothing": (lambda _: None, set()),
+    "fractions": (scaled(1), {FRACTIONS}),
+    "percent": (scaled(100), {UNITS}),
+    "corners": (corners, {CORNERS}),
+    "fractional corners": (lambda item: (scaled(1)(item), corners(item)), {FRACTIONS}),
+    "all areas 1": (area(lambda _: 1.0), {AREAS}),
+    "all areas 0": (area(lambda _: 0), {AREAS}),
+    "all areas 50,000": (area(lambda _: 50_000), {AREAS}),
+    "areas of the image scaled by four": (area(lambda value: 16 * value), {AREAS}),
+    "areas in fractions": (area(lambda value: value / (640 * 480)), {AREAS}),
+    "areas of masks": (area(lambda value: 0.3 * value, segmentation=[[0, 0, 1, 0, 1, 1]]), set()),
+    "areas of thin masks": (area(lambda value: 0.01 * value, segmentation=[[0, 0, 1, 0, 1, 1]]), set()),
+    "no areas": (lambda item: item.pop("area"), set()),
+}
+
+
+def content(change: Callable[[Item], object] = lambda _: None) -> dict[str, Any]:
+    """120 boxes all over images of 640 x 480, changed."""
+    generator, made = np.random.default_rng(0), small_content(6, size=SIZE, num_objects=20)
+    for item in made["annotations"]:
+        x1, x2 = sorted(generator.choice(640, 2, replace=False).tolist())
+        y1, y2 = sorted(generator.choice(480, 2, replace=False).tolist())
+        item.update(bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1))
+        change(item)
+    return made
+
+
+def kinds(made: dict[str, Any]) -> set[str]:
+    """Of the suspicions of a json."""
+    return {problem.kind for problem in content_problems(made, "val.json")} & set(KINDS)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_change_is_suspected(name: str) -> None:
+    """By its kind, and right boxes and masks of none."""
+    change, expected = CHANGES[name]
+    assert kinds(content(change)) == expected
+
+
+def test_swapped_sides() -> None:
+    """Boxes of landscape images whose json says portrait."""
+    made = content()
+    for image in made["images"]:
+        image.update(width=480, height=640)
+    assert kinds(made) == {SWAPPED}
+
+
+def test_oddities_here_and_there_are_no_suspicion() -> None:
+    """One box of another order, or one area in twenty, is no habit; nor is a single box at the edge."""
+    made = content()
+    corners(made["annotations"][3])
+    made["annotations"][7]["area"] = 1
+    assert kinds(made) == set()
+
+
+def test_boxes_that_happen_to_fit() -> None:
+    """Boxes in the left upper quarter of their image, larger than their corner is far, leave nothing: no suspicion."""
+    boxes = np.tile([10.0, 20.0, 200.0, 100.0], (30, 1)) + np.arange(30)[:, None]
+    found = Boxes(
+        boxes=boxes,
+        sizes=np.tile([640.0, 480.0], (30, 1)),
+        areas=boxes[:, 2] * boxes[:, 3],
+        has_mask=np.zeros(30, dtype=bool),
+    )
+    assert list(suspicions(found, "x")) == []
+    (problem,) = suspicions(
+        Boxes(boxes=boxes / 1000, sizes=found.sizes, areas=found.areas * 1e-6, has_mask=found.has_mask), "x"
+    )
+    assert problem.what.startswith("30 of 30 boxes have no number above 1")
+
+
+def folder(directory: Path, made: dict[str, Any]) -> Path:
+    """A val split with this json."""
+    write_folder(directory, "val", small_content(1))
+    (directory / "val.json").write_text(json.dumps(made))
+    return directory
+
+
+@pytest.mark.parametrize("flag", [1, True, "1"])
+def test_ignore_is_told(tmp_path: Path, flag: object) -> None:
+    """It is no crowd, as in pycocotools, which is said; with iscrowd it is one, and needs no word."""
+    made = content()
+    for item in made["annotations"][:5]:
+        item["ignore"] = flag
+    made["annotations"][0]["iscrowd"] = 1
+    (note,) = read_split(folder(tmp_path, made), "val").notes
+    assert "annotations with ignore and without iscrowd: 4 of 120" in note and "iscrowd 1" in note
+    made = content(lambda item: item.update(ignore=0))
+    assert read_split(folder(tmp_path, made), "val").notes == ()
+
+
+def test_whoever_trains_is_told(tmp_path: Path) -> None:
+    """The reader has the lines of the check, one each."""
+    made = content(scaled(1))
+    path = folder(tmp_path, made)
+    (told,) = read_split(path, "val").notes
+    checked = [str(problem) for problem in check_folder(path, splits=("val",)) if problem.kind in KINDS]
+    assert [told.replace(f"{path}/", "")] == checked
+    assert "120 of 120 boxes have no number above 1; are they fractions of its sides?" in told
+
+
+def test_ids_with_a_point_are_whole(tmp_path: Path) -> None:
+    """1.0 is 1, in every list; what is read is the same as without the points."""
+    plain = content()
+    pointed = copy.deepcopy(plain)
+    for item in (*pointed["images"], *pointed["annotations"], *pointed["categories"]):
+        item.update({key: float(item[key]) for key in ("id", "image_id", "category_id") if key in item})
+    right = read_split(folder(tmp_path / "plain", plain), "val")
+    found = read_split(folder(tmp_path / "points", pointed), "val")
+    assert found.category_ids == right.category_ids and all(type(i) is int for i in found.category_ids)
+    for one, other in zip(found.images, right.images, strict=True):
+        assert one.image_id == other.image_id and one.annotation_ids.equal(other.annotation_ids)
+        assert one.boxes.equal(other.boxes) and one.labels.equal(other.labels)
+    (problem,) = (p for p in check_folder(tmp_path / "points", splits=("val",)) if p.kind == "ids with a point")
+    assert problem.what == f"ids written with a point, as 1.0: {6 + 3 * 120 + 3}"
+
+
+@pytest.mark.parametrize("identity", [2**63, 14010892460211825993, -(2**63), 10**30])
+def test_ids_beyond_64_bits_are_one_error(tmp_path: Path, identity: int) -> None:
+    """With their number, the first of them and the limit; nothing else is held against the json for them."""
+    made = content()
+    made["images"][0]["id"] = identity
+    for item in made["annotations"]:
+        item["image_id"] = identity if item["image_id"] == 10 else item["image_id"]
+    errors = [
+        p for p in check_folder(folder(tmp_path, made), splits=("val",)) if p.kind.startswith(("ids", "anno", "bad"))
+    ]
+    assert [problem.kind for problem in errors] == ["ids beyond 64 bits"]
+    assert "64 bits: 21," in str(errors[0]) and str(2**63 - 1) in str(errors[0])
+    with pytest.raises(DataError, match="ids that do not fit 64 bits"):
+        read_split(tmp_path, "val")
+
+
+@pytest.mark.parametrize("identity", [1.5, 1e300, float("nan"), "10", 2.0**60])
+def test_ids_that_are_not_whole(tmp_path: Path, identity: object) -> None:
+    """Fractions, text, and floats too large to tell whole numbers apart are refused, not rounded."""
+    made = content()
+    made["images"][0]["id"] = identity
+    with pytest.raises(DataError, match="give it a whole number of its own"):
+        read_split(folder(tmp_path, made), "val")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_one_reader_of_every_encoding(tmp_path: Path, encoding: str) -> None:
+    """What the check calls fine is read."""
+    path = folder(tmp_path, content())
+    (path / "val.json").write_bytes(json.dumps(content(), ensure_ascii=False).encode(encoding))
+    assert not [problem for problem in check_folder(path, splits=("val",)) if problem.kind == "files that are not read"]
+    assert len(read_split(path, "val").images) == 6
