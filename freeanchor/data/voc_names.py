@@ -16,10 +16,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from freeanchor.data.image_names import folded
+from freeanchor.data.images import EXTENSIONS
 from freeanchor.errors import FileError, brief
 
-# The first wins where one image is there in several kinds.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 OURS = {"train.json", "val.json"}  # a folder with both was made by a conversion
 # How lists of names are written that are not UTF-8 and have no byte order mark: as the names that they hold say.
 CODE_PAGES = ("cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "gb18030", "cp932", "cp949", "cp950")
@@ -117,7 +116,10 @@ class ImageFolder:
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
-        """Names of the files by their folder: those of an image's extension first, as `EXTENSIONS` has them."""
+        """Names of the files by their folder: those of an image's extension first, in the order of `EXTENSIONS`.
+
+        The first wins where one image is there in several kinds.
+        """
         rank = {extension: place for place, extension in enumerate(EXTENSIONS)}
         found: dict[str, list[str]] = {"": []}
         for path in files_below(self.path):
