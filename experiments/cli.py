@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from experiments.commands.options import build_parser
-from freeanchor.errors import FreeAnchorError
+from freeanchor.errors import LINE, FreeAnchorError, shown
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (FreeAnchorError, OSError) as error:  # about what we were given: anything else is our bug
         rank = os.environ.get("RANK")
-        print(f"freeanchor{f' (process {rank})' if rank else ''}: {_in_one_line(error)}", file=sys.stderr)
+        print(f"freeanchor{f' (process {rank})' if rank else ''}: {shown(_in_one_line(error), LINE)}", file=sys.stderr)
         return 2
     return 0
 

@@ -8,17 +8,25 @@ print(*problem_lines([problem]), sep="\n")
 import reprlib
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, TypeGuard
 
 LARGEST = 2**63  # ids are stored in 64 bits; also keeps sizes and coordinates far from what floats can hold
 NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, surrogates and breaks
 SHOWN = 5  # problems of one kind that are printed
+NAME, LINE = 120, 1500  # characters of a foreign name, and of a line, that are printed
 
 
 class FreeAnchorError(ValueError):
-    """What we were given is wrong, not our code: one line that says what, where, and how to fix it."""
+    """What we were given is wrong, not our code: one line that says what, where, and how to fix it.
+
+    As text it is a line that any terminal takes, whatever the names in it hold.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class DataError(FreeAnchorError):
@@ -26,8 +34,8 @@ class DataError(FreeAnchorError):
 
     @classmethod
     def at(cls, where: object, what: str, remedy: str) -> "DataError":
-        """What is wrong, where and how to fix it, as a line that any terminal takes."""
-        return cls(printable(f"{where}: {what}; {remedy}"))
+        """What is wrong, where and how to fix it."""
+        return cls(f"{where}: {what}; {remedy}")
 
 
 class FileError(DataError):
@@ -89,6 +97,22 @@ class Problem:
 def printable(text: str) -> str:
     """Text as one line that any terminal takes: names of files hold what they like."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shown(text: object, limit: int = NAME) -> str:
+    """Foreign text as it may stand in a line: escaped, and its middle cut out beyond `limit` characters."""
+    return _cut(printable(_cut(str(text), limit)), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    head = limit // 2
+    return text if len(text) <= limit else f"{text[:head]}…{text[head + 1 - limit :]}"
+
+
+def listed(names: Collection[object], most: int = 3) -> str:
+    """Foreign names as they may stand in a line: the first of them, and how many more there are."""
+    first = ", ".join(shown(name) for name in islice(names, most))
+    return f"{first} and {len(names) - most:,} more" if len(names) > most else first
 
 
 def problem_lines(problems: Sequence[Problem], shown: int = SHOWN) -> list[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import analysis
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
 from analysis.evaluation.suppression import check_threshold, suppress, suppressions
-from freeanchor.errors import UsageError
+from freeanchor.errors import UsageError, printable
 from freeanchor.files import write_bytes, write_csv
 
 
@@ -94,7 +94,7 @@ def _as_a_command() -> Iterator[None]:
             shown(message, category, *where)  # type: ignore[arg-type]
         elif str(message) not in told:
             told.add(str(message))
-            print(f"freeanchor: {message}", file=sys.stderr)
+            print(f"freeanchor: {printable(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataNote)
