@@ -1,7 +1,7 @@
 """What is possible in the json of a split and most likely wrong: boxes in another unit or order, areas of other boxes.
 
-Nothing here is refused: a warning names the suspicion, and what was counted. `annotations_to_suspect` tells the same to
-whoever checks a folder and to whoever trains on it.
+Nothing here is refused: a warning names the suspicion, and what was counted. The check of a folder and
+the reader of a split tell the same.
 """
 
 from collections.abc import Iterator, Sequence

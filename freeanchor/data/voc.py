@@ -33,8 +33,9 @@ from freeanchor.data.images import TURNED, opened, orientation, size_difference
 from freeanchor.data.voc_files import Layout, SplitFiles, find_layout
 from freeanchor.data.voc_names import ImageFolder, last_part
 from freeanchor.data.voc_xml import Box, VocObject, VocXml, read_xml
-from freeanchor.errors import DataError, FileError, printable
+from freeanchor.errors import LINE, DataError, FileError, listed, shown
 
+MOST = 100  # categories whose names are said
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -88,7 +89,8 @@ class VocSummary:
     def lines(self) -> list[str]:
         """The summary to print: a line for each split, the categories, the notes."""
         splits = [f"{name}: {_in_words(split)}" for name, split in self.splits.items()]
-        return [*splits, f"{len(self.categories)} categories: {', '.join(self.categories)}", *self.notes]
+        names = f"{len(self.categories)} categories: {listed(self.categories, MOST)}"
+        return [shown(line, LINE) for line in (*splits, names, *self.notes)]
 
 
 def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = print) -> VocSummary:
@@ -112,7 +114,7 @@ def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = prin
     summary = VocSummary(
         splits=_counts(layout, records),
         categories=tuple(categories),
-        notes=tuple(printable(note) for note in (*layout.notes, *_notes(records, names))),
+        notes=(*layout.notes, *_notes(records, names)),
     )
     documents = {f"{split}.json": _as_coco(found, names, categories) for split, found in records.items()}
     _write(target.resolve(), documents, names)

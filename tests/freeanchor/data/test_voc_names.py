@@ -165,6 +165,25 @@ def test_lists_of_windows(tmp_path: Path, encoding: str, name: str) -> None:
     assert converted(tmp_path / "v", tmp_path / "out")[1] == (["a.jpg"], [f"{name}.jpg"])
 
 
+def test_names_are_shown_as_they_may_be(tmp_path: Path) -> None:
+    """Files and classes are called what they like; lines stay lines, say all of a name but its middle, and no more."""
+    odd = {"a\x1b[2Jb": "$x_1$", "c\u202egnp": "\u202ekcirt", "d" * 200: "e" * 300, "f\ng": "h", "i": "j"}
+    write_images(tmp_path / "v", tmp_path / "v", {name: [voc_object(label)] for name, label in odd.items()})
+    for name in odd:
+        (tmp_path / f"v/{name}.xml").write_text(voc_xml([voc_object(odd[name])], size=None))
+    summary, (train, val) = converted(tmp_path / "v", tmp_path / "out")
+    assert {f"{name}.jpg" for name in odd} == {*train, *val}
+    assert all(line.isprintable() and len(line) < 700 for line in summary.lines())
+    assert (
+        "$x_1$" in summary.lines()[2] and "\\u202ekcirt" in summary.lines()[2] and "e" * 121 not in summary.lines()[2]
+    )
+    for name in odd:
+        (tmp_path / f"v/{name}.jpg").unlink()
+        with pytest.raises(DataError) as caught:
+            converted(tmp_path / "v", tmp_path / "out2")
+        assert str(caught.value).isprintable()
+
+
 def test_names_in_no_encoding(tmp_path: Path) -> None:
     """A file whose name is bytes of some old system is found by a list with the same bytes."""
     raw = os.fsdecode(b"T\xfcr\x81")
