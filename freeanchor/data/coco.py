@@ -30,7 +30,7 @@ from freeanchor.data.resizing import resize_pixels
 from freeanchor.errors import DataError, Problem
 
 # Kinds of warnings that whoever trains is told; all others are left to `freeanchor data check`.
-TOLD = {*suspicions.KINDS, image_names.KIND, "annotations to ignore"}
+TOLD = {*suspicions.KINDS, suspicions.PASSED_OVER, image_names.KIND}
 
 
 @dataclass(frozen=True, kw_only=True)

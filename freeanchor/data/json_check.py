@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
-from freeanchor.data.suspicions import Boxes, suspicions
+from freeanchor.data.suspicions import Boxes, passed_over, suspicions
 from freeanchor.errors import LARGEST, FileError, Problem, brief, is_line, is_number, is_whole
 from freeanchor.files import load_json
 
@@ -91,6 +91,7 @@ def content_problems(content: Item, where: str) -> Iterator[Problem]:
     yield from _annotation_problems(lists["annotations"], images, set(categories), where)
     yield from _range_problems(lists, where)
     yield from suspicions(_boxes_of(lists["annotations"], images), where)
+    yield from passed_over(lists["images"], lists["annotations"], where)
 
 
 def _objects_of(content: Item) -> dict[str, list[Item]]:
@@ -389,7 +390,3 @@ def _missing_fields(annotations: Sequence[Item], where: str) -> Iterator[Problem
         if count:
             what = f"annotations without {key}: {count:,} of {len(annotations):,}"
             yield _warning(f"annotations without {key}", where, what, remedy)
-    if count := sum(bool(item.get("ignore")) and not item.get("iscrowd") for item in annotations):
-        what = f"annotations with ignore and without iscrowd: {count:,} of {len(annotations):,}"
-        remedy = "they are learned and counted as any, as in pycocotools: give them iscrowd 1 to have them ignored"
-        yield _warning("annotations to ignore", where, what, remedy)

@@ -1,11 +1,14 @@
 """What is possible in the json of a split and most likely wrong: boxes in another unit or order, areas of other boxes.
 
+So are fields that change what an annotation means where other programs read them, and that COCO's format has not.
+
 Nothing here is refused: a warning names the suspicion, and what was counted. The check of a folder and
 the reader of a split tell the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,7 +21,23 @@ FEW = 0.1  # of all boxes, for what would be an oddity here and there
 MANY = 20  # boxes before their common limit tells a unit
 UNITS = ((100, "percent"), (1000, "thousandths"))
 TINY, LARGE = 0.02, 1.2  # of the box's area, for an area that no mask in it has
-KINDS = ("boxes in fractions", "boxes in other units", "boxes by corners", "sides swapped", "areas of other boxes")
+KINDS = (
+    "boxes in fractions",
+    "boxes in other units",
+    "boxes by corners",
+    "boxes by centres",
+    "sides swapped",
+    "areas of other boxes",
+)
+PASSED_OVER = "fields that are passed over"
+NO: tuple[Any, ...] = (None, 0, "", "0", "false", "no", [])
+XYWH = (None, 1, "1", "xywh", "xywh_abs", "coco")
+AS_ANY = "it is learned and counted as any, as in pycocotools: give it iscrowd 1 to have it ignored"
+# Fields of annotations by what they mean elsewhere, where they are set; of images in LVIS's files.
+FLAGS = ("ignore", "ignored", "difficult", "is_crowd", "isCrowd", "crowd", "is_group_of", "isfake", "deleted")
+TURNS = ("rotation", "angle", "theta")
+ORDERS = ("bbox_mode", "bbox_format")
+FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +77,23 @@ def _findings(found: Boxes) -> Sequence[tuple[int, str, str]]:
         ),
         (len(boxes) if unit else 0, f"boxes end at {unit} or before, in larger images", f"in {unit_name}? give pixels"),
         (
-            _num_corners(boxes, ends, sizes),
+            _num_leaving(
+                ends,
+                sizes,
+                _fit(boxes[:, :2], boxes[:, 2:], sizes) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1),
+            ),
             "boxes leave their image, and all would fit as corners",
             "are they [x1, y1, x2, y2]? give [x, y, width, height]",
         ),
         (
-            _num_swapped(ends, sizes),
+            _num_leaving(ends, sizes, _fit(boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2, sizes)),
+            "boxes leave their image, and all would fit around their corner",
+            "are they [centre x, centre y, width, height]? give the left and upper edge",
+        ),
+        (
+            _num_leaving(ends, sizes, _fit(boxes[:, :2], ends, sizes[:, ::-1])),
             "boxes leave their image, and all would fit with its sides swapped",
-            "is width the height? see that the json says both rightly",
+            "are width and height swapped, or x and y? see that the json says them in their order",
         ),
         (
             _num_areas(found),
@@ -84,20 +112,15 @@ def _unit(ends: np.ndarray, sizes: np.ndarray) -> tuple[int, str]:
     return 0, ""
 
 
-def _leave(ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.logical_or(*(ends > sizes + PIXEL).T)
+def _fit(starts: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Which boxes, of these corners, lie inside images of these sizes."""
+    return np.logical_and(*((starts >= -PIXEL) & (ends <= sizes + PIXEL)).T)
 
 
-def _num_corners(boxes: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> int:
-    fit = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~_leave(boxes[:, 2:], sizes)
-    num_leaving = int(_leave(ends, sizes).sum())
-    return num_leaving if fit.mean() >= MOST and num_leaving >= FEW * len(boxes) else 0
-
-
-def _num_swapped(ends: np.ndarray, sizes: np.ndarray) -> int:
-    num_leaving = int(_leave(ends, sizes).sum())
-    fit = ~_leave(ends, sizes[:, ::-1])
-    return num_leaving if fit.mean() >= MOST and num_leaving >= FEW * len(ends) else 0
+def _num_leaving(ends: np.ndarray, sizes: np.ndarray, would_fit: np.ndarray) -> int:
+    """How many boxes leave their image, if these are many and all would fit if read otherwise."""
+    count = int((ends > sizes + PIXEL).any(axis=1).sum())
+    return count if would_fit.mean() >= MOST and count >= FEW * len(ends) else 0
 
 
 def _num_areas(found: Boxes) -> int:
@@ -109,3 +132,27 @@ def _num_areas(found: Boxes) -> int:
         return int((np.abs(areas - own) > PIXEL).sum())
     differ = (areas > LARGE * own + PIXEL) | ((areas < TINY * own) & ~has_mask)
     return int(differ.sum()) if differ.sum() >= FEW * len(areas) else 0
+
+
+def passed_over(
+    images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]], where: str
+) -> Iterator[Problem]:
+    """Fields that mean something to other programs and nothing here, one warning for each that is set somewhere."""
+    singles = [item for item in annotations if not item.get("iscrowd")]
+    for fields, items, name, remedy in (
+        (FLAGS, singles, "annotations", AS_ANY),
+        (TURNS, singles, "annotations", "boxes are upright here: give the box around the turned one"),
+        (ORDERS, annotations, "annotations", "boxes are read as [x, y, width, height] in pixels: give them so"),
+        (FEDERATED, images, "images", "what is not annotated counts as background, also where nobody looked for it"),
+    ):
+        for field in fields:
+            if count := sum(_is_set(item, field) for item in items):
+                yield Problem.warning(PASSED_OVER, where, f"{name} with {field}: {count:,} of {len(items):,}", remedy)
+
+
+def _is_set(item: Mapping[str, Any], field: str) -> bool:
+    """Whether a field, also one of CVAT's `attributes`, says what COCO's format does not."""
+    attributes = item.get("attributes")
+    value = item.get(field, attributes.get(field) if isinstance(attributes, dict) else None)
+    value = value.strip().lower() if isinstance(value, str) else value
+    return value not in (XYWH if field in ORDERS else NO)  # detectron2's mode 0 is that of corners

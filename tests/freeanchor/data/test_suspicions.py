@@ -13,11 +13,11 @@ from oracles.coco_folder import small_content, write_folder
 from freeanchor.data.coco import read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.data.json_check import content_problems
-from freeanchor.data.suspicions import KINDS, Boxes, suspicions
+from freeanchor.data.suspicions import KINDS, PASSED_OVER, Boxes, suspicions
 from freeanchor.errors import DataError
 
 Item = dict[str, Any]
-FRACTIONS, UNITS, CORNERS, SWAPPED, AREAS = KINDS
+FRACTIONS, UNITS, CORNERS, CENTRES, SWAPPED, AREAS = KINDS
 SIZE = (640, 480)
 
 
@@ -25,6 +25,18 @@ def corners(item: Item) -> None:
     """Two corners in place of corner and sides; the area stays."""
     x, y, width, height = item["bbox"]
     item["bbox"] = [x, y, x + width, y + height]
+
+
+def centre(item: Item) -> None:
+    """The centre in place of the corner."""
+    x, y, width, height = item["bbox"]
+    item["bbox"] = [x + width / 2, y + height / 2, width, height]
+
+
+def turned(item: Item) -> None:
+    """y before x, and height before width."""
+    x, y, width, height = item["bbox"]
+    item["bbox"] = [y, x, height, width]
 
 
 def scaled(factor: float) -> Callable[[Item], None]:
@@ -46,6 +58,9 @@ CHANGES: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "nothing": (lambda _: None, set()),
     "fractions": (scaled(1), {FRACTIONS}),
     "percent": (scaled(100), {UNITS}),
+    "thousandths": (scaled(1000), set()),  # of 480 px: they leave their image, which is told one by one
+    "centres": (centre, {CENTRES}),
+    "y before x": (turned, {SWAPPED}),
     "corners": (corners, {CORNERS}),
     "fractional corners": (lambda item: (scaled(1)(item), corners(item)), {FRACTIONS}),
     "all areas 1": (area(lambda _: 1.0), {AREAS}),
@@ -123,15 +138,49 @@ def folder(directory: Path, made: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("flag", [1, True, "1"])
 def test_ignore_is_told(tmp_path: Path, flag: object) -> None:
-    """It is no crowd, as in pycocotools, which is said; with iscrowd it is one, and needs no word."""
+    """The object is no crowd, as in pycocotools, which is said; with iscrowd it is one, and needs no word."""
     made = content()
     for item in made["annotations"][:5]:
         item["ignore"] = flag
     made["annotations"][0]["iscrowd"] = 1
     (note,) = read_split(folder(tmp_path, made), "val").notes
-    assert "annotations with ignore and without iscrowd: 4 of 120" in note and "iscrowd 1" in note
+    assert "annotations with ignore: 4 of 119" in note and "iscrowd 1" in note
     made = content(lambda item: item.update(ignore=0))
     assert read_split(folder(tmp_path, made), "val").notes == ()
+
+
+OTHER_FIELDS: dict[str, tuple[str, dict[str, Any], bool]] = {  # list, fields, whether they are told
+    "difficult": ("annotations", {"difficult": 1}, True),
+    "not difficult": ("annotations", {"difficult": "0"}, False),
+    "a crowd, misspelt": ("annotations", {"isCrowd": True}, True),
+    "fake": ("annotations", {"isfake": "true"}, True),
+    "turned": ("annotations", {"rotation": 30.5}, True),
+    "turned in CVAT's words": ("annotations", {"attributes": {"occluded": False, "rotation": 12.0}}, True),
+    "upright in CVAT's words": ("annotations", {"attributes": {"occluded": False, "rotation": 0.0}}, False),
+    "corners by detectron2": ("annotations", {"bbox_mode": 0}, True),
+    "corners by name": ("annotations", {"bbox_format": "xyxy"}, True),
+    "COCO's order": ("annotations", {"bbox_format": "XYWH", "bbox_mode": 1}, False),
+    "relative corners": ("annotations", {"bbox_mode": 2}, True),
+    "LVIS": ("images", {"neg_category_ids": [3], "not_exhaustive_category_ids": []}, True),
+    "LVIS without": ("images", {"neg_category_ids": [], "not_exhaustive_category_ids": []}, False),
+    "fields of no weight": (
+        "annotations",
+        {"segmentation": [], "score": 1, "keypoints": [1], "attributes": [1]},
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FIELDS)
+def test_fields_that_mean_something_elsewhere(name: str) -> None:
+    """They are told with their number where they are set, and only there."""
+    key, fields, is_told = OTHER_FIELDS[name]
+    made = content()
+    for item in made[key][:5]:
+        item.update(fields)
+    found = [problem.what for problem in content_problems(made, "val.json") if problem.kind == PASSED_OVER]
+    assert len(found) == is_told
+    assert all(f"{key} with " in what and ": 5 of " in what for what in found)
 
 
 def test_whoever_trains_is_told(tmp_path: Path) -> None:
