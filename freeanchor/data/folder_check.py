@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from freeanchor.data.image_names import matched, name_problem
+from freeanchor.data.image_names import ImageNames, name_problem
 from freeanchor.data.images import opened, orientation, size_difference, to_rgb
 from freeanchor.data.json_check import ImageEntry, JsonContent, check_json, split_paths
 from freeanchor.errors import FileError, Problem, problem_lines
@@ -78,12 +78,22 @@ def _split(directory: Path, name: str, decode: bool) -> _Split:
         problem = _error("missing files", f"{images.name}/", "no such folder", remedy)
         return _Split(name=name, content=content, images=None, problems=(*content.problems, problem))
     names = {entry.file_name for entry in content.entries}
-    files = matched(names, images)
+    known = ImageNames(images)
+    files = known.matched(names)
     spelt = [name_problem(files, len(names), content.where)] if files else []
     entries = tuple(replace(entry, file_name=files.get(entry.file_name, entry.file_name)) for entry in content.entries)
-    found = image_problems(entries, images, decode=decode, desc=name)
+    found = [_with_hint(problem, known) for problem in image_problems(entries, images, decode=decode, desc=name)]
     problems = (*content.problems, *spelt, *found)
     return _Split(name=name, content=replace(content, entries=entries), images=images, problems=problems)
+
+
+def _with_hint(problem: Problem, known: ImageNames) -> Problem:
+    """A missing image with the file that it may be, where one or more are called alike."""
+    if problem.kind != "missing images" or not (alike := known.alike(problem.where.partition("/")[2])):
+        return problem
+    others = f" and {len(alike) - 1:,} more" if alike[1:] else ""
+    what = f"{problem.what}, but there is {alike[0]!r}{others}"
+    return replace(problem, what=what, remedy="if that is it, write its name into the json, each into one entry")
 
 
 def _differences(found: Sequence[_Split]) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -29,17 +30,40 @@ def matched(names: Collection[str], folder: Path) -> dict[str, str]:
 
     Names that mean none, that several files could be meant by, or that share a file with another name are left out.
     """
-    files = _files(folder)
-    missing = [name for name in names if name not in files and not os.path.exists(folder / name)]  # noqa: PTH110
-    if not missing:
-        return {}
-    by_name = defaultdict(list)
-    for file in files:
-        parts = _parts(file)
-        by_name[parts[-1]].append((parts, file))
-    found = {name: _only(_parts(name), by_name) for name in missing}
-    claims = Counter(found.values())
-    return {name: file for name, file in found.items() if file and claims[file] == 1 and file not in names}
+    return ImageNames(folder).matched(names)
+
+
+class ImageNames:
+    """The files below an image folder by their names; looked up once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def _files(self) -> set[str]:
+        return _files(self.folder)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[tuple[Parts, str]]]:
+        found = defaultdict(list)
+        for file in sorted(self._files):
+            parts = _parts(file)
+            found[parts[-1]].append((parts, file))
+            found[f"{_stem(parts[-1])}/"].append((parts, file))  # no name has a slash
+        return dict(found)
+
+    def matched(self, names: Collection[str]) -> dict[str, str]:
+        """As `matched` has it."""
+        missing = [n for n in names if n not in self._files and not os.path.exists(self.folder / n)]  # noqa: PTH110
+        found = {name: _only(_parts(name), self._by_name) for name in missing}
+        claims = Counter(found.values())
+        return {name: file for name, file in found.items() if file and claims[file] == 1 and file not in names}
+
+    def alike(self, name: str) -> list[str]:
+        """Files of a missing image's name, in any folder and any spelling, else with another extension."""
+        last = _parts(name)[-1]
+        near = self._by_name.get(last) or self._by_name.get(f"{_stem(last)}/") or []
+        return [file for _, file in near]
 
 
 def _files(folder: Path) -> set[str]:
@@ -60,6 +84,10 @@ def _parts(name: str) -> Parts:
     """Folders and name, in the one spelling; `..` stays, and is no file's."""
     plain = folded(unquote(name, errors="surrogateescape").replace("\\", "/"))
     return tuple(part.strip() for part in plain.split("/") if part.strip() not in ("", ".")) or ("",)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _only(parts: Parts, by_name: Mapping[str, list[tuple[Parts, str]]]) -> str | None:

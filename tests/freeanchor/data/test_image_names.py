@@ -84,6 +84,27 @@ def test_checked_and_read(tmp_path: Path) -> None:
     assert load_sample(split.images[1], InputConfig(short_side=32)).image.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("name", "found", "words"),
+    [
+        ("p0.jpg", ["p0.jpeg"], "but there is 'p0.jpeg'; if that is it, write its name into the json"),
+        ("P0.PNG", ["p0.png", "P0.png"], "but there is 'P0.png' and 1 more"),
+        ("c/p0.png", ["a/p0.png"], "but there is 'a/p0.png'"),
+        ("p0.png", ["q0.png"], "no such image; put it there"),
+    ],
+)
+def test_what_differs_is_said(tmp_path: Path, name: str, found: list[str], words: str) -> None:
+    """Where no file is meant without doubt, the check names one that is called alike."""
+    content = small_content(1)
+    write_folder(tmp_path, "val", content)
+    (tmp_path / "images/p0.png").unlink()
+    files(tmp_path / "images", found)
+    content["images"][0]["file_name"] = name
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (problem,) = (p for p in check_folder(tmp_path, splits=("val",)) if p.kind == "missing images")
+    assert words in str(problem)
+
+
 def test_a_file_in_both_splits_by_two_names(tmp_path: Path) -> None:
     """What is tested on is what was learned from, whatever it is called."""
     for split, name in (("train", "p0.png"), ("val", "P0.png")):
