@@ -30,7 +30,8 @@ from freeanchor.data.resizing import resize_pixels
 from freeanchor.errors import DataError, Problem
 
 # Kinds of warnings that whoever trains is told; all others are left to `freeanchor data check`.
-TOLD = {*suspicions.KINDS, suspicions.PASSED_OVER, image_names.KIND}
+UNLISTED = "annotations of unknown images", "annotations of unknown categories"
+TOLD = {*suspicions.KINDS, suspicions.PASSED_OVER, image_names.KIND, *UNLISTED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,8 @@ def _read_lists(path: Path) -> tuple[Item, list[Problem]]:
 def read_split(directory: Path, split: str) -> Split:
     """The images and boxes of a split, checked; raises DataError with one clear line.
 
-    Crowd regions are left out and boxes clipped to the image; those without area are dropped (FACTS A3). Whether
+    Crowd regions are left out and boxes clipped to the image; those without area are dropped (FACTS A3), and
+    so are annotations of images and categories that are not listed. Whether
     the image files can be read shows when they are loaded; no file outside the image folder is named. What is most
     likely wrong, and files found under another spelling of their name (`image_names`), is in the split's `notes`.
     """
@@ -156,7 +158,7 @@ def read_split(directory: Path, split: str) -> Split:
     label_of = {category_id: label for label, category_id in enumerate(categories)}
     objects = defaultdict(list)
     for item in content["annotations"]:
-        if not item.get("iscrowd"):
+        if not item.get("iscrowd") and item["category_id"] in label_of:
             objects[item["image_id"]].append({**item, "label": label_of[item["category_id"]]})
     return Split(
         annotations=path,

@@ -68,7 +68,8 @@ def check_json(path: Path, where: str) -> JsonContent:
         return JsonContent(where=where, problems=problems)
     lists = _objects_of(content)
     images, categories = _listed(lists)
-    singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
+    known = [item for item in lists["annotations"] if is_listed(item, images, categories)]
+    singles = [item for item in known if not item.get("iscrowd")]
     num_objects = sum(_has_area(item, images) for item in singles)
     return JsonContent(
         where=where,
@@ -76,7 +77,7 @@ def check_json(path: Path, where: str) -> JsonContent:
         entries=tuple(_entries(lists["images"])),
         categories=categories,
         num_objects=num_objects,
-        num_crowds=len(lists["annotations"]) - len(singles),
+        num_crowds=len(known) - len(singles),
     )
 
 
@@ -280,13 +281,14 @@ def _annotation_problems(
         identity = annotation.get("id")
         findings = [
             *_id_findings(identity, seen),
-            *_link_findings(annotation, images, categories),
+            *_link_findings(annotation),
             *_box_findings(annotation, images),
             *_field_findings(annotation),
         ]
         for severity, kind, what, remedy in findings:
             here = f"{where}: annotation {brief(identity) if 'id' in annotation else f'[{position}]'}"
             yield Problem(severity=severity, kind=kind, where=here, what=what, remedy=remedy)
+    yield from _unlisted_problems(annotations, images, categories, where)
     yield from _missing_fields(annotations, where)
 
 
@@ -313,13 +315,32 @@ def _id_findings(identity: Any, seen: set[int]) -> Iterator[Finding]:
             yield "warning", "annotations with the id 0", "has the id 0", remedy
 
 
-def _link_findings(annotation: Item, images: Sizes, categories: Collection[int]) -> Iterator[Finding]:
-    """Which image and category an annotation is of, unless they are listed."""
-    for key, listed, kind in (("image_id", images, "images"), ("category_id", categories, "categories")):
-        identity = annotation.get(key)
-        if not _is_id(identity) or identity not in listed:
+def _link_findings(annotation: Item) -> Iterator[Finding]:
+    """What is no image, or no category, of an annotation."""
+    for key, kind in (("image_id", "images"), ("category_id", "categories")):
+        if not _is_id(identity := annotation.get(key)):
             what = f"is of {key} {brief(identity)}, which is not listed"
-            yield "error", f"annotations of unknown {kind}", what, "list it, or drop the annotation"
+            yield "error", f"annotations of no {kind}", what, "give the id of a listed one, or drop the annotation"
+
+
+def is_listed(annotation: Item, images: Collection[int], categories: Collection[int]) -> bool:
+    """Whether the image and the category of an annotation are among those listed, as in a json of some of its images.
+
+    Annotations of others are left out, as pycocotools leaves them out.
+    """
+    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+    return _is_id(image_id) and image_id in images and _is_id(category_id) and category_id in categories
+
+
+def _unlisted_problems(
+    annotations: Sequence[Item], images: Sizes, categories: Collection[int], where: str
+) -> Iterator[Problem]:
+    for key, listed, kind in (("image_id", images, "images"), ("category_id", categories, "categories")):
+        ids = [identity for item in annotations if _is_id(identity := item.get(key)) and identity not in listed]
+        if ids:
+            what = f"annotations of {kind} that are not listed: {len(ids):,} of {len(annotations):,}, {key} {ids[0]}"
+            remedy = f"they are left out: list the {kind} if they are meant"
+            yield _warning(f"annotations of unknown {kind}", where, f"{what} for one", remedy)
 
 
 def _is_box(box: Any) -> TypeGuard[list[float]]:

@@ -147,14 +147,14 @@ def test_files_that_are_not_listed(tmp_path: Path) -> None:
 def test_a_missing_image_folder(tmp_path: Path, layout: str, folder: str) -> None:
     """It is one error, not one per image; the json is checked all the same."""
     content = small_content(3)
-    content["annotations"][0]["image_id"] = 999
+    content["annotations"][0]["image_id"] = None
     write_folder(tmp_path, "val", small_content(3), layout=layout)
     path = next(tmp_path.rglob("*val*.json"))
     path.write_text(json.dumps(content))
     (tmp_path / folder).rename(tmp_path / "elsewhere")
     errors = [p for p in check_folder(tmp_path, splits=("val",)) if p.severity == "error"]
     assert [(p.kind, p.where) for p in errors if p.kind == "missing files"] == [("missing files", f"{folder}/")]
-    assert [p.kind for p in errors] == ["annotations of unknown images", "missing files"]
+    assert [p.kind for p in errors] == ["annotations of no images", "missing files"]
 
 
 @pytest.mark.parametrize("text", ["", '{"images": [', "[1, 2]", "3", "\xff\xfe", "[" * 100_000])

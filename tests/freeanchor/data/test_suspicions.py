@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from oracles.coco_folder import small_content, write_folder
 
 from freeanchor.data.coco import read_split
-from freeanchor.data.folder_check import check_folder
+from freeanchor.data.folder_check import check_folder, report_folder
 from freeanchor.data.json_check import content_problems
 from freeanchor.data.suspicions import KINDS, PASSED_OVER, Boxes, suspicions
 from freeanchor.errors import DataError
@@ -191,6 +192,35 @@ def test_whoever_trains_is_told(tmp_path: Path) -> None:
     checked = [str(problem) for problem in check_folder(path, splits=("val",)) if problem.kind in KINDS]
     assert [told.replace(f"{path}/", "")] == checked
     assert "120 of 120 boxes have no number above 1; are they fractions of its sides?" in told
+
+
+def test_a_json_of_some_images_and_categories(tmp_path: Path) -> None:
+    """Annotations of those that are not listed are left out, in one line for each; the others are as before."""
+    made = content()
+    right = read_split(folder(tmp_path / "whole", made), "val")
+    gone = made["categories"][0]["id"]
+    made["images"] = made["images"][:4]
+    made["categories"] = made["categories"][1:]
+    found = read_split(folder(tmp_path / "part", made), "val")
+    assert len(found.images) == 4 and gone not in found.category_ids
+    for one, other in zip(found.images, right.images, strict=False):
+        kept = torch.tensor([right.category_ids[label] != gone for label in other.labels.tolist()])
+        assert one.boxes.equal(other.boxes[kept]) and one.annotation_ids.equal(other.annotation_ids[kept])
+    assert [note.split(": ")[2] for note in found.notes] == [
+        "annotations of images that are not listed", "annotations of categories that are not listed"
+    ]  # fmt: skip
+    assert "40 of 120, image_id 50 for one; they are left out" in found.notes[0]
+    lines, _ = report_folder(tmp_path / "part", splits=("val",), decode=False)
+    assert f"val: 4 images, {sum(len(image.boxes) for image in found.images)} objects, 2 categories" in lines[-1]
+
+
+def test_a_json_of_other_images(tmp_path: Path) -> None:
+    """Where no annotation is of a listed image, nothing can be learned, and both are said."""
+    made = content()
+    for image in made["images"]:
+        image["id"] += 1000
+    problems = check_folder(folder(tmp_path, made), splits=("val",))
+    assert {"annotations of unknown images", "splits without objects"} <= {problem.kind for problem in problems}
 
 
 def test_ids_with_a_point_are_whole(tmp_path: Path) -> None:
