@@ -26,9 +26,13 @@ FLAG = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # VOC's lists of single classes have 
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files below a folder by their path, without hidden ones and what a conversion made; links are followed."""
+    """The files below a folder by their path, without hidden ones and what a conversion made; links are followed.
+
+    Raises OSError for a folder that cannot be listed. Links that lead nowhere are among the files: whoever reads one
+    is told.
+    """
     found, seen = list[Path](), set[tuple[int, int]]()
-    for base, folders, names in os.walk(folder, followlinks=True):
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         where = Path(base).stat()
         is_ours = set(names) >= OURS and Path(base) != folder
         if is_ours or (where.st_dev, where.st_ino) in seen:  # a link that leads up would not end
@@ -37,7 +41,11 @@ def files_below(folder: Path) -> list[Path]:
         seen.add((where.st_dev, where.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(base, name) for name in sorted(names) if not name.startswith(".")]
-    return [path for path in found if path.is_file()]
+    return [path for path in found if path.is_file() or (path.is_symlink() and not path.exists())]
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def is_xml(name: str) -> bool:

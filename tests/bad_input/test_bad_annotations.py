@@ -134,6 +134,24 @@ def test_training_refuses_a_bad_json(name: str, folder: Path, tmp_path: Path, sm
     refused(tmp_path, command, "train.json", *REFUSED_FOLDERS[name])
 
 
+def test_training_says_what_is_suspicious(folder: Path, tmp_path: Path, small_backbone: list[str]) -> None:
+    """One line for each suspicion of both splits, before the first step; here that ends at an image that is gone."""
+    for split in ("train", "val"):
+        content = json.loads((folder / f"{split}.json").read_text())
+        for item in content["annotations"]:
+            item.update(ignore=1, area=1)
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    for path in (folder / "images").glob("train-*"):
+        path.unlink()
+    places = [f"--{place}={tmp_path / place}" for place in ("runs", "drawn", "reports")]
+    outcome = run(["train", "retinanet-small-s0", "--profile", "photos", "--data", folder, *places, *small_backbone])
+    assert outcome.status == 2 and "no such image" in outcome.complaints[-1]
+    notes = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+    assert ["train.json" in note for note in notes] == [True, True, False, False]
+    for words in ("12 of 12 annotations have an area", "with ignore: 12 of 12", "8 of 8 annotations", "ignore: 8 of 8"):
+        assert sum(words in note for note in notes) == 1
+
+
 @pytest.mark.parametrize("name", REFUSED_FOLDERS)
 def test_the_check_of_a_folder_lists_a_bad_json(name: str, folder: Path) -> None:
     """`freeanchor data check` names the same fault in a line of its report, and ends with status 2."""

@@ -110,6 +110,25 @@ def test_a_link_that_leads_up_ends(tmp_path: Path) -> None:
     assert len(converted(source, tmp_path / "out")[1][0]) == 5
 
 
+def test_nothing_is_passed_over_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that leads nowhere, and a folder that cannot be listed, end the conversion."""
+    source = cameras(tmp_path / "voc", {})
+    (source / "Annotations/cam_a/p09.xml").symlink_to(tmp_path / "gone.xml")
+    with pytest.raises(FileNotFoundError, match="p09.xml"):
+        converted(source, tmp_path / "out")
+    (source / "Annotations/cam_a/p09.xml").unlink()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("cam_b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="cam_b"):
+        converted(source, tmp_path / "out")
+
+
 def test_a_result_inside_the_source_is_not_read(tmp_path: Path) -> None:
     """A second conversion finds the same images, and none without xml."""
     write_images(tmp_path / "set", tmp_path / "set", numbered(5))
