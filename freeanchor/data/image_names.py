@@ -63,7 +63,7 @@ class ImageNames:
         """Files of a missing image's name, in any folder and any spelling, else with another extension."""
         last = _parts(name)[-1]
         near = self._by_name.get(last) or self._by_name.get(f"{_stem(last)}/") or []
-        return [file for _, file in near]
+        return [file for _, file in near if file != name]  # itself, where it is a link that leads nowhere
 
 
 def _files(folder: Path) -> set[str]:
