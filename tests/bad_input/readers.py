@@ -26,7 +26,7 @@ import torch
 from oracles.coco_folder import small_content
 from oracles.mutations import json_bytes
 from oracles.odd_images import scene
-from oracles.voc_folder import numbered, voc_object, voc_xml, write_official
+from oracles.voc_folder import numbered, write_official
 from tiny import tiny_detector, tiny_model
 from world_columns import our_statistics
 
@@ -39,8 +39,7 @@ from freeanchor.data.coco import read_categories_file, read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.data.images import open_image
 from freeanchor.data.voc_files import find_layout
-from freeanchor.data.voc_xml import read_xml
-from freeanchor.errors import CheckpointError, DataError, is_line
+from freeanchor.errors import CheckpointError, DataError
 
 CONTENT = small_content(3)
 FOUND = [
@@ -201,18 +200,6 @@ def _image(path: Path) -> None:
     assert image.mode == "RGB" and min(image.size) >= 1
 
 
-def _xml(path: Path) -> None:
-    content = read_xml(path)
-    for item in content.objects:
-        assert is_line(item.name) and np.isfinite(item.box).all() and item.box[0] < item.box[2] + 1
-
-
-@cache
-def _good_xml() -> bytes:
-    objects = [voc_object("dog", more=voc_object("Käfer", (1, 2, 3, 4))), voc_object("cat", difficult=1)]
-    return f"<?xml version='1.0' encoding='utf8'?>\n{voc_xml(objects, filename='a.jpg')}".encode()
-
-
 def _voc_list(path: Path) -> None:
     """Every file that is read of it lies in the data set."""
     root = path.parents[2]
@@ -255,7 +242,6 @@ _ALL = [
     ),
     Reader(name="torch file", file="m.pth", read=_weights, error=CheckpointError, good=_torch_file),
     Reader(name="pickle", file="m.pkl", read=_weights, error=CheckpointError, good=_pickle),
-    Reader(name="voc xml", file="a.xml", read=_xml, error=DataError, good=_good_xml),
     Reader(
         name="voc list", file="voc/ImageSets/Main/val.txt", read=_voc_list, error=DataError,
         good=lambda: "p02\nJPEGImages/p03.jpg 1\r\n\"p04\" -1\nTür 5.png\n".encode("utf-8-sig"),
