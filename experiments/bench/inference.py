@@ -22,6 +22,7 @@ from freeanchor.checkpoints.code_bases import Origin
 from freeanchor.checkpoints.convert import convert_tensors
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import ImageRecord, collate, load_sample
+from freeanchor.data.images import open_image
 from freeanchor.detector.postprocess import InferenceConfig, select_candidates, suppress
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.inference.predict import predict
@@ -82,8 +83,7 @@ def _converted(model: nn.Module, scale: float) -> tuple[RetinaNet, DetectorConfi
 
 
 def _decoded(record: ImageRecord) -> Tensor:
-    with Image.open(record.path) as image:
-        return pil_to_tensor(image).float() / 255
+    return pil_to_tensor(open_image(record.path)).float() / 255
 
 
 def _images(folder: Path, scale: float) -> list[ImageRecord]:

@@ -11,16 +11,18 @@ them to the pixels as the file has them. A `model.onnx` is run by onnxruntime, w
 import argparse
 import colorsys
 import json
+import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from experiments.commands.compute import check_counts, runtime_of
-from freeanchor.data.images import open_image, upright
-from freeanchor.errors import DataError, UsageError, shown
+from freeanchor.data.images import EXTENSIONS, open_image, opened, upright
+from freeanchor.errors import DataError, FileError, UsageError, printable, shown
 from freeanchor.files import replacing, write_json
 from freeanchor.inference.onnx_detector import Found, OnnxDetector, load_onnx
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 
 ONNX = ".onnx"
+SOFTWARE = "freeanchor detect"  # marks the drawings, which are no images to detect on
 SHOWN_SIDE = 960  # px, the least long side of a drawn image
 DRAWN = 40  # characters of a name above its box
 
@@ -62,6 +65,42 @@ def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category
     return drawn
 
 
+def expanded(given: Sequence[Path]) -> list[Path]:
+    """Image files, in place of a folder those in it, in natural order: 2.jpg before 10.jpg.
+
+    Images are known by their extension; what is hidden, lies in folders inside, or was drawn by `detect` is left out,
+    and counted on stderr. Raises DataError where a folder holds no image.
+    """
+    return [image for path in given for image in (_images_of(path) if path.is_dir() else [path])]
+
+
+def _images_of(folder: Path) -> list[Path]:
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    images = [path for path in files if path.suffix.lower() in EXTENSIONS and not path.is_dir()]
+    drawn = {path for path in images if path.suffix.lower() == ".png" and _is_drawn(path)}
+    found = sorted((path for path in images if path not in drawn), key=lambda path: _natural(path.name))
+    if not found:
+        what = "holds nothing but drawings of detections" if drawn else "holds no image"
+        raise DataError.at(folder, what, f"give image files, or a folder that holds some ({', '.join(EXTENSIONS)})")
+    left = {"drawings of detections": len(drawn), "other files and folders": len(files) - len(images)}
+    if words := [f"{number:,} {what}" for what, number in left.items() if number]:
+        print(printable(f"{folder}: {len(found):,} images; left out: {', '.join(words)}"), file=sys.stderr)
+    return found
+
+
+def _is_drawn(path: Path) -> bool:
+    try:
+        with opened(path) as image:
+            return image.info.get("Software") == SOFTWARE
+    except FileError:  # is said when it is read
+        return False
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part) if part.isdecimal() else 0, part) for part in parts] + [(0, name)]
+
+
 def check_out(paths: Sequence[Path], out: Path) -> None:
     """Refuse an `out` that is no folder, and results that would replace an image, a folder or each other.
 
@@ -85,6 +124,12 @@ def check_out(paths: Sequence[Path], out: Path) -> None:
         for path in paths:
             if target.exists() and path.exists() and target.samefile(path):
                 raise UsageError(f"{path}: a drawing would overwrite it; give another --out")
+
+
+def _signed() -> PngImagePlugin.PngInfo:
+    signature = PngImagePlugin.PngInfo()
+    signature.add_text("Software", SOFTWARE)
+    return signature
 
 
 def _rows(
@@ -145,7 +190,7 @@ def detect(
     for path, (image, detections) in zip(paths, found, strict=True):
         own = list(_rows(path, detections, detector))
         with replacing(out / f"{path.stem}.png") as temporary:
-            draw_detections(image, own, detector.category_ids).save(temporary, format="PNG")
+            draw_detections(image, own, detector.category_ids).save(temporary, format="PNG", pnginfo=_signed())
         rows += own
     write_json(out / "detections.json", rows)
     return rows
@@ -162,15 +207,19 @@ def _check_onnx(arguments: argparse.Namespace) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    """`freeanchor detect IMAGE… --checkpoint C --out DIR`; boxes are in the images as viewers turn them (EXIF)."""
+    """`freeanchor detect IMAGE… --checkpoint C --out DIR`; boxes are in the images as viewers turn them (EXIF).
+
+    In place of images, folders of them.
+    """
     if not 0 <= arguments.min_score <= 1:
         raise UsageError(f"--min-score must lie in [0, 1], got {arguments.min_score}; it is a fraction")
     started = time.perf_counter()
     is_onnx = arguments.checkpoint.suffix.lower() == ONNX
     if is_onnx:
         _check_onnx(arguments)
+    images = expanded(arguments.images)
     rows = detect(
-        arguments.images,
+        images,
         arguments.checkpoint,
         arguments.out,
         min_score=arguments.min_score,
@@ -183,4 +232,4 @@ def command(arguments: argparse.Namespace) -> None:
     for row in rows:
         print(f"{shown(row['file'])}: {shown(row['category'])} {row['score']:.2f} at {row['bbox']}")
     seconds = time.perf_counter() - started
-    print(f"{len(rows)} detections in {len(arguments.images)} images, drawn in {arguments.out}, {seconds:.2f} s")
+    print(f"{len(rows)} detections in {len(images)} images, drawn in {arguments.out}, {seconds:.2f} s")

@@ -207,7 +207,7 @@ def _add_detect(commands: _Commands) -> None:
     detect = commands.add(
         "detect", "draw a model's boxes on images", "freeanchor detect a.jpg --checkpoint model.safetensors"
     )
-    detect.add_argument("images", nargs="+", type=Path, help="image files; turned as their EXIF orientation says")
+    detect.add_argument("images", nargs="+", type=Path, help="image files, or folders of them; turned as EXIF says")
     detect.add_argument(
         "--checkpoint", type=Path, required=True, help="a model.safetensors of ours, or a model.onnx made from it"
     )

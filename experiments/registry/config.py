@@ -267,7 +267,11 @@ def merged(content: Mapping[str, Any], classes: Classes, ids: Mapping[str, int] 
     return {
         **content,
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
-        "annotations": [{**item, "category_id": ids[names[item["category_id"]]]} for item in content["annotations"]],
+        "annotations": [
+            {**item, "category_id": ids[names[item["category_id"]]]}
+            for item in content["annotations"]
+            if item["category_id"] in names
+        ],
     }
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from analysis.tables.cells import Table
 from analysis.tables.markup import to_html
+from freeanchor.data.images import open_image
 from freeanchor.errors import FreeAnchorError
 from freeanchor.files import sibling, write_bytes
 
@@ -150,9 +151,9 @@ def _read_image(section: Section) -> ImageRecord | None:
     path = sibling(section.stem, "png")
     if not path.exists():
         return None
-    with Image.open(path) as image:
-        width, height = image.size
-        encoded = _webp(image.convert("RGB"))
+    image = open_image(path)
+    width, height = image.size
+    encoded = _webp(image)
     scale = _POINTS_AN_INCH / _PNG_DPI
     return ImageRecord(
         data_uri=f"data:image/webp;base64,{base64.b64encode(encoded).decode()}",

@@ -9,6 +9,7 @@ A stage writes its marker last, here `train.json`. What has its marker is whole,
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -113,7 +114,9 @@ def _train(training: Training, store: Store, runtime: Runtime, processes: Proces
         inference=training.inference,
         detector="FreeAnchor" if training.detector == "FreeAnchor" else "RetinaNet",
     )
-    validation_split(training, store, detector)  # a fault there should show before the training, not after it
+    validation = validation_split(training, store, detector)  # a fault there should show before, not after
+    for note in (*split.notes, *validation.notes) if processes.is_main else ():
+        print(note, file=sys.stderr)
     weights = backbone_file(training, store, processes)
     was_there = processes.from_main(directory.exists())
     # Emptied while the lock is held: otherwise it might be another process's.

@@ -9,7 +9,7 @@ A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,10 +22,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.anchors import SIZE_DIVISOR
+from freeanchor.data import image_names, suspicions
+from freeanchor.data.image_names import matched, name_problem
 from freeanchor.data.images import RESIZE_RULES, ResizeRule, open_image, orientation, resized_size, size_difference
-from freeanchor.data.json_check import Item, category_problems, content_problems, read_lists, split_paths
+from freeanchor.data.json_check import Item, category_problems, content_problems, normal_name, read_lists, split_paths
 from freeanchor.data.resizing import resize_pixels
 from freeanchor.errors import DataError, Problem
+
+# Kinds of warnings that whoever trains is told; all others are left to `freeanchor data check`.
+UNLISTED = "annotations of unknown images", "annotations of unknown categories"
+TOLD = {*suspicions.KINDS, suspicions.PASSED_OVER, image_names.KIND, *UNLISTED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +52,13 @@ class ImageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The images of a split with its categories, in the order of their ids."""
+    """The images of a split with its categories, in the order of their ids; `notes` are suspicions, one line each."""
 
     annotations: Path
     images: tuple[ImageRecord, ...]
     category_ids: tuple[int, ...]
     category_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,39 +126,46 @@ def locate_split(directory: Path, split: str) -> tuple[Path, Path]:
     return annotations, images
 
 
-def _refuse(problems: Iterable[Problem]) -> None:
-    """Raise the first error of a json; its warnings are told by `folder_check`."""
+def _refuse(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Raise the first error of a json; those of its warnings that whoever trains should know."""
     for problem in problems:
         if problem.severity == "error":
             raise DataError.at(problem.where, problem.what, problem.remedy)
+        if problem.kind in TOLD:
+            yield problem
 
 
-def _read_lists(path: Path) -> Item:
+def _read_lists(path: Path) -> tuple[Item, list[Problem]]:
     content, problems = read_lists(path, str(path))
-    _refuse(problems)
-    return content
+    return content, list(_refuse(problems))
 
 
 def read_split(directory: Path, split: str) -> Split:
     """The images and boxes of a split, checked; raises DataError with one clear line.
 
-    Crowd regions are left out and boxes clipped to the image; those without area are dropped (FACTS A3). Whether
-    the image files can be read shows when they are loaded; no file outside the image folder is named.
+    Crowd regions are left out and boxes clipped to the image; those without area are dropped (FACTS A3), and
+    so are annotations of images and categories that are not listed. Whether
+    the image files can be read shows when they are loaded; no file outside the image folder is named. What is most
+    likely wrong, and files found under another spelling of their name (`image_names`), is in the split's `notes`.
     """
     path, images_path = locate_split(directory, split)
-    content = _read_lists(path)
-    _refuse(content_problems(content, str(path)))
+    content, told = _read_lists(path)
+    told += _refuse(content_problems(content, str(path)))
+    names = {normal_name(image["file_name"]) for image in content["images"]}
+    files = matched(names, images_path)
+    told += [name_problem(files, len(names), str(path))] if files else []
     categories = _categories(content)
     label_of = {category_id: label for label, category_id in enumerate(categories)}
     objects = defaultdict(list)
     for item in content["annotations"]:
-        if not item.get("iscrowd"):
+        if not item.get("iscrowd") and item["category_id"] in label_of:
             objects[item["image_id"]].append({**item, "label": label_of[item["category_id"]]})
     return Split(
         annotations=path,
-        images=tuple(_image(image, objects.get(image["id"], []), images_path) for image in content["images"]),
+        images=tuple(_image(image, objects.get(image["id"], []), images_path, files) for image in content["images"]),
         category_ids=tuple(categories),
         category_names=tuple(categories.values()),
+        notes=tuple(map(str, told)),
     )
 
 
@@ -159,8 +173,8 @@ def _categories(content: Item) -> dict[int, str]:
     return {int(item["id"]): item["name"] for item in sorted(content["categories"], key=lambda item: item["id"])}
 
 
-def _image(image: Item, objects: Sequence[Item], images_path: Path) -> ImageRecord:
-    """One entry of the file's images, its boxes clipped and those without area dropped."""
+def _image(image: Item, objects: Sequence[Item], images_path: Path, files: Mapping[str, str]) -> ImageRecord:
+    """One entry of the file's images, its boxes clipped and those without area dropped; `files`: by other names."""
     width, height = int(image["width"]), int(image["height"])
     boxes = np.array([annotation["bbox"] for annotation in objects], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -168,7 +182,7 @@ def _image(image: Item, objects: Sequence[Item], images_path: Path) -> ImageReco
     keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return ImageRecord(
         image_id=int(image["id"]),
-        path=images_path / image["file_name"],
+        path=images_path / files.get(normal_name(image["file_name"]), image["file_name"]),
         width=width,
         height=height,
         boxes=torch.from_numpy(boxes[keep]),
@@ -241,8 +255,8 @@ def read_categories(directory: Path, split: str) -> dict[int, str]:
 
 def read_categories_file(path: Path) -> dict[int, str]:
     """Category ids and names of a COCO json, in the order of their labels; its other lists are not looked into."""
-    content = _read_lists(path)
-    _refuse(category_problems(content, str(path)))
+    content, _ = _read_lists(path)
+    list(_refuse(category_problems(content, str(path))))
     return _categories(content)
 
 

@@ -8,12 +8,13 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
 
+from freeanchor.data.image_names import ImageNames, name_problem
 from freeanchor.data.images import opened, orientation, size_difference, to_rgb
 from freeanchor.data.json_check import ImageEntry, JsonContent, check_json, split_paths
 from freeanchor.errors import FileError, Problem, problem_lines
@@ -76,8 +77,23 @@ def _split(directory: Path, name: str, decode: bool) -> _Split:
         remedy = f"the images of {path.name} belong there"
         problem = _error("missing files", f"{images.name}/", "no such folder", remedy)
         return _Split(name=name, content=content, images=None, problems=(*content.problems, problem))
-    found = image_problems(content.entries, images, decode=decode, desc=name)
-    return _Split(name=name, content=content, images=images, problems=(*content.problems, *found))
+    names = {entry.file_name for entry in content.entries}
+    known = ImageNames(images)
+    files = known.matched(names)
+    spelt = [name_problem(files, len(names), content.where)] if files else []
+    entries = tuple(replace(entry, file_name=files.get(entry.file_name, entry.file_name)) for entry in content.entries)
+    found = [_with_hint(problem, known) for problem in image_problems(entries, images, decode=decode, desc=name)]
+    problems = (*content.problems, *spelt, *found)
+    return _Split(name=name, content=replace(content, entries=entries), images=images, problems=problems)
+
+
+def _with_hint(problem: Problem, known: ImageNames) -> Problem:
+    """A missing image with the file that it may be, where one or more are called alike."""
+    if problem.kind != "missing images" or not (alike := known.alike(problem.where.partition("/")[2])):
+        return problem
+    others = f" and {len(alike) - 1:,} more" if alike[1:] else ""
+    what = f"{problem.what}, but there is {alike[0]!r}{others}"
+    return replace(problem, what=what, remedy="if that is it, write its name into the json, each into one entry")
 
 
 def _differences(found: Sequence[_Split]) -> Iterator[Problem]:

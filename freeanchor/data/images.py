@@ -1,9 +1,13 @@
 """One image file, without torch: read as RGB of 8 bits, or refused in one line; and the size a network sees it at.
 
-Pixels are taken as they are stored: a flag that makes viewers turn an image is told (`orientation`) and not obeyed, as
-in the authors' code. Transparency is left out, and of 16 bits the upper 8 count. An image of more pixels than Pillow
-takes for a decompression bomb, twice `Image.MAX_IMAGE_PIXELS` or 179 million, is refused by its header, so that memory
-stays bounded. Links are followed: whoever owns the folder made them, no json can.
+JPEG, PNG, WebP, BMP, GIF and TIFF are read, by their content: some of Pillow's other decoders start programs. Of
+several images in a file the first counts. Pixels are taken as they are stored: a flag that makes viewers turn an image
+is told (`orientation`) and not obeyed, as in the authors' code. Transparency is left out, and of 16 bits the upper 8
+count.
+
+Memory stays bounded: an image is refused by its header where it has more pixels than Pillow takes for a decompression
+bomb, twice `Image.MAX_IMAGE_PIXELS` or 179 million, or would need more than `MEMORY` and 20 times its file's own size.
+Links are followed: whoever owns the folder made them, no json can.
 
     image = read_image(Path("photo.jpg"))
 """
@@ -25,6 +29,10 @@ RESIZE_RULES: tuple[ResizeRule, ...] = ("pil", "maskrcnn-benchmark", "mmdetectio
 LARGEST_SIDE = 2**13  # px, of an image as a network sees it: beyond, its maps take tens of gigabytes
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 TURNED = (5, 6, 7, 8)  # its values that swap width and height
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow's names of what is decoded, and nothing else
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # of their files, most usual first
+MEMORY = 400_000_000  # bytes that any image may need; a larger one at most SWELLING times the size of its file
+SWELLING = 20
 UNKNOWN_WHITE = ("I", "F")  # Pillow's modes of 32 bits a pixel, which may mean anything
 
 
@@ -34,7 +42,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise FileError("is no file", "replace it")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_memory(image, path)
             yield image
     except FileError:
         raise
@@ -42,7 +51,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
         remedy = "put it there or take it out of the json"
         raise FileError("no such image", remedy, is_missing=True) from None
     except UnidentifiedImageError:
-        raise FileError("not an image that can be read", "replace the file") from None
+        what = "not an image of a kind that is read (JPEG, PNG, WebP, BMP, GIF, TIFF)"
+        raise FileError(what, "save it as one of these, or replace the file") from None
     except Image.DecompressionBombError as error:
         raise _too_large(error) from None
     except Exception as error:  # decoders of two dozen formats raise what they like at a damaged file
@@ -58,12 +68,28 @@ def _too_large(error: Image.DecompressionBombError) -> FileError:
     return FileError(f"has {pixels} pixels{limit}", "make it smaller, or cut it into tiles")
 
 
+def _check_memory(image: Image.Image, path: Path) -> None:
+    """Refuse an image whose header promises far more than its file can hold: a black one, or a lie."""
+    pixels, size = image.width * image.height, path.stat().st_size
+    stored = 1 if image.mode in ("1", "L", "P") else 4
+    if image.mode.startswith("I;16"):
+        stored = 6
+    each = stored if image.mode == "RGB" else stored + 4  # with its copy in RGB
+    if pixels * each > max(MEMORY, SWELLING * size):
+        what = f"has {pixels:,} pixels in {size:,} bytes, and would need {pixels * each / 1e6:,.0f} MB"
+        remedy = f"above {MEMORY / 1e6:,.0f} MB an image may need {SWELLING} times its file: make it smaller"
+        raise FileError(what, remedy)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """The pixels of an opened image in RGB of 8 bits; raises FileError where nobody knows what is white."""
     if image.mode in UNKNOWN_WHITE:
         raise FileError("has 32 bits a channel, whose white nobody knows", "save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255: all but black would be white
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "RGB":  # convert would copy it
+        image.load()
+        return image._new(image.im)
     return image.convert("RGB")
 
 
@@ -84,6 +110,8 @@ def size_difference(size: tuple[int, int], expected: tuple[int, int], flag: int 
     what = f"is {size[0]}x{size[1]} pixels, the json says {expected[0]}x{expected[1]}"
     if flag in TURNED and size[::-1] == expected:
         return f"{what}, as viewers turn it (EXIF orientation {flag})", "store it turned, without the flag"
+    if size[::-1] == expected:
+        return f"{what}, width and height swapped", "correct whichever is wrong"
     return what, "correct whichever is wrong"
 
 

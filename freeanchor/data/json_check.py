@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeGuard
 
-from freeanchor.errors import FileError, Problem, brief, is_line, is_number, is_whole
+import numpy as np
+
+from freeanchor.data.suspicions import Boxes, passed_over, suspicions
+from freeanchor.errors import LARGEST, FileError, Problem, brief, is_line, is_number, is_whole
 from freeanchor.files import load_json
 
 LISTS = ("images", "annotations", "categories")
+IDS = {"images": ("id",), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
 TOLERANCE = 1.0  # pixels that a box may leave its image by unnoticed: annotators and rescaling round
+EXACT = 2**53  # below it a float has a whole number for itself
 Item = Mapping[str, Any]
 Sizes = Mapping[int, tuple[int, int] | None]
 Finding = tuple[Literal["error", "warning"], str, str, str]  # severity, kind, what, remedy
@@ -59,19 +64,20 @@ class JsonContent:
 def check_json(path: Path, where: str) -> JsonContent:
     """Read a COCO file and list its problems, `where` being its name in them; never raises for what it holds."""
     content, problems = read_lists(path, where)
-    if problems:
+    if any(problem.severity == "error" for problem in problems):
         return JsonContent(where=where, problems=problems)
     lists = _objects_of(content)
     images, categories = _listed(lists)
-    singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
+    known = [item for item in lists["annotations"] if is_listed(item, images, categories)]
+    singles = [item for item in known if not item.get("iscrowd")]
     num_objects = sum(_has_area(item, images) for item in singles)
     return JsonContent(
         where=where,
-        problems=(*content_problems(content, where), *_absences(lists, categories, num_objects, where)),
+        problems=(*problems, *content_problems(content, where), *_absences(lists, categories, num_objects, where)),
         entries=tuple(_entries(lists["images"])),
         categories=categories,
         num_objects=num_objects,
-        num_crowds=len(lists["annotations"]) - len(singles),
+        num_crowds=len(known) - len(singles),
     )
 
 
@@ -84,6 +90,9 @@ def content_problems(content: Item, where: str) -> Iterator[Problem]:
     yield from category_problems(content, where)
     yield from _item_problems(content, "annotations", where)
     yield from _annotation_problems(lists["annotations"], images, set(categories), where)
+    yield from _range_problems(lists, where)
+    yield from suspicions(_boxes_of(lists["annotations"], images), where)
+    yield from passed_over(lists["images"], lists["annotations"], where)
 
 
 def _objects_of(content: Item) -> dict[str, list[Item]]:
@@ -92,13 +101,13 @@ def _objects_of(content: Item) -> dict[str, list[Item]]:
 
 def _listed(lists: Mapping[str, list[Item]]) -> tuple[dict[int, tuple[int, int] | None], dict[int, str]]:
     """Sizes of the images and names of the categories that are listed under a right id."""
-    images = {int(image["id"]): _size(image) for image in lists["images"] if is_whole(image.get("id"))}
-    categories = {int(item["id"]): str(item.get("name")) for item in lists["categories"] if is_whole(item.get("id"))}
+    images = {int(image["id"]): _size(image) for image in lists["images"] if _is_id(image.get("id"))}
+    categories = {int(item["id"]): str(item.get("name")) for item in lists["categories"] if _is_id(item.get("id"))}
     return images, categories
 
 
 def read_lists(path: Path, where: str) -> tuple[Item, tuple[Problem, ...]]:
-    """The file's object, and why its three lists cannot be looked into."""
+    """The file's object, with whole ids written as such, and why its three lists cannot be looked into."""
     kind = "files that are not read"
     try:
         content = load_json(path)
@@ -113,7 +122,36 @@ def read_lists(path: Path, where: str) -> tuple[Item, tuple[Problem, ...]]:
         if not isinstance(content.get(key), list)
     }
     kind, remedy = "missing lists", "give it images, annotations, categories"
-    return content, tuple(_error(kind, where, f"has {state} {key!r}", remedy) for key, state in states.items())
+    if states:
+        return content, tuple(_error(kind, where, f"has {state} {key!r}", remedy) for key, state in states.items())
+    num_points = sum(_write_whole(item, fields) for key, fields in IDS.items() for item in content[key])
+    if not num_points:
+        return content, ()
+    what, remedy = f"ids written with a point, as 1.0: {num_points:,}", "they are taken as whole numbers"
+    return content, (_warning("ids with a point", where, what, remedy),)
+
+
+def _write_whole(item: Any, fields: Sequence[str]) -> int:
+    """Turn an item's ids like 1.0 into whole numbers, where floats tell these apart; how many there were."""
+    if not isinstance(item, dict):
+        return 0
+    points = {key: value for key in fields if isinstance(value := item.get(key), float) and value.is_integer()}
+    whole = {key: int(value) for key, value in points.items() if abs(value) < EXACT}
+    item.update(whole)
+    return len(whole)
+
+
+def _is_id(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number, of any size; `_range_problems` has those that are too large."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _range_problems(lists: Mapping[str, list[Item]], where: str) -> Iterator[Problem]:
+    """Ids beyond 64 bits, as one problem: they come by the thousand, from hashes."""
+    values = (item.get(field) for key, fields in IDS.items() for item in lists[key] for field in fields)
+    if beyond := [value for value in values if _is_id(value) and not is_whole(value)]:
+        what = f"ids that do not fit 64 bits: {len(beyond):,}, {brief(beyond[0])} for one"
+        yield _error("ids beyond 64 bits", where, what, f"renumber them, from 1 up to at most {LARGEST - 1}")
 
 
 def _item_problems(content: Item, key: str, where: str) -> Iterator[Problem]:
@@ -129,7 +167,7 @@ def _item_problems(content: Item, key: str, where: str) -> Iterator[Problem]:
 def _id_problems(item: Item, kind: str, seen: set[int], where: str) -> Iterator[Problem]:
     """What is wrong with an item's id, those before it being `seen`."""
     identity = item.get("id")
-    if not is_whole(identity):
+    if not _is_id(identity):
         what = f"an entry in {kind} with the id {brief(identity)}" if "id" in item else f"no id in {brief(item)}"
         yield _error(f"bad ids of {kind}", where, f"has {what}", "give it a whole number of its own")
     elif identity in seen:
@@ -140,7 +178,7 @@ def _id_problems(item: Item, kind: str, seen: set[int], where: str) -> Iterator[
 
 def _image_problems(images: list[Item], where: str) -> Iterator[Problem]:
     seen: set[int] = set()
-    names = Counter(_normal(image["file_name"]) for image in images if _is_name(image.get("file_name")))
+    names = Counter(normal_name(image["file_name"]) for image in images if _is_name(image.get("file_name")))
     repeated = {name for name, count in names.items() if count > 1}
     for image in images:
         here = f"{where}: image {brief(image.get('id'))}"
@@ -158,7 +196,7 @@ def _name_problems(image: Item, repeated: set[str], here: str) -> Iterator[Probl
     elif _leaves(name):
         remedy = "give a name inside the image folder, without .. and leading slash"
         yield _error("file names that leave the folder", here, f"lies outside, at {brief(name)}", remedy)
-    elif _normal(name) in repeated:
+    elif normal_name(name) in repeated:
         remedy = "give it one entry with all its boxes, else those of the other count as background"
         yield _warning("images listed twice", here, f"shares its file {brief(name)} with another", remedy)
 
@@ -167,7 +205,8 @@ def _is_name(name: Any) -> TypeGuard[str]:
     return isinstance(name, str) and bool(PurePosixPath(name).parts) and "\0" not in name
 
 
-def _normal(name: str) -> str:
+def normal_name(name: str) -> str:
+    """A file name without `./` and doubled slashes."""
     return str(PurePosixPath(name))
 
 
@@ -190,10 +229,10 @@ def _entries(images: list[Item]) -> Iterator[ImageEntry]:
     seen = set()
     for image in images:
         name = image.get("file_name")
-        if not _is_name(name) or _leaves(name) or _normal(name) in seen or not is_whole(image.get("id")):
+        if not _is_name(name) or _leaves(name) or normal_name(name) in seen or not _is_id(image.get("id")):
             continue
-        seen.add(_normal(name))
-        yield ImageEntry(image_id=int(image["id"]), file_name=_normal(name), size=_size(image))
+        seen.add(normal_name(name))
+        yield ImageEntry(image_id=int(image["id"]), file_name=normal_name(name), size=_size(image))
 
 
 def category_problems(content: Item, where: str) -> Iterator[Problem]:
@@ -221,13 +260,13 @@ def _absences(
         yield _error("splits without objects", where, "holds no object", "nothing can be learned or measured without")
         return
     singles = [item for item in lists["annotations"] if not item.get("iscrowd")]
-    used = {item.get("category_id") for item in singles if is_whole(item.get("category_id"))}
+    used = {item.get("category_id") for item in singles if _is_id(item.get("category_id"))}
     for identity, name in categories.items():
         if identity not in used:
             what = f"has no object of category {identity} {name!r}"
             yield _warning("categories without objects", where, what, "fine if it is meant; its AP is left out")
-    with_objects = {item.get("image_id") for item in lists["annotations"] if is_whole(item.get("image_id"))}
-    listed = {image.get("id") for image in lists["images"] if is_whole(image.get("id"))}
+    with_objects = {item.get("image_id") for item in lists["annotations"] if _is_id(item.get("image_id"))}
+    listed = {image.get("id") for image in lists["images"] if _is_id(image.get("id"))}
     if empty := listed - with_objects:
         what = f"images without objects: {len(empty):,} of {len(listed):,}"
         yield _warning("images without objects", where, what, "fine if nothing is to be found there")
@@ -242,13 +281,14 @@ def _annotation_problems(
         identity = annotation.get("id")
         findings = [
             *_id_findings(identity, seen),
-            *_link_findings(annotation, images, categories),
+            *_link_findings(annotation),
             *_box_findings(annotation, images),
             *_field_findings(annotation),
         ]
         for severity, kind, what, remedy in findings:
             here = f"{where}: annotation {brief(identity) if 'id' in annotation else f'[{position}]'}"
             yield Problem(severity=severity, kind=kind, where=here, what=what, remedy=remedy)
+    yield from _unlisted_problems(annotations, images, categories, where)
     yield from _missing_fields(annotations, where)
 
 
@@ -260,11 +300,11 @@ def _has_area(annotation: Item, images: Sizes) -> bool:
 
 def _size_of_its_image(annotation: Item, images: Sizes) -> tuple[int, int] | None:
     image_id = annotation.get("image_id")
-    return images.get(image_id) if is_whole(image_id) else None
+    return images.get(image_id) if _is_id(image_id) else None
 
 
 def _id_findings(identity: Any, seen: set[int]) -> Iterator[Finding]:
-    if not is_whole(identity):
+    if not _is_id(identity):
         yield "error", "bad ids of annotations", f"has the id {brief(identity)}", "give it a whole number of its own"
     elif identity in seen:
         yield "error", "repeated ids of annotations", "shares its id with another", "give each its own"
@@ -275,13 +315,32 @@ def _id_findings(identity: Any, seen: set[int]) -> Iterator[Finding]:
             yield "warning", "annotations with the id 0", "has the id 0", remedy
 
 
-def _link_findings(annotation: Item, images: Sizes, categories: Collection[int]) -> Iterator[Finding]:
-    """Which image and category an annotation is of, unless they are listed."""
-    for key, listed, kind in (("image_id", images, "images"), ("category_id", categories, "categories")):
-        identity = annotation.get(key)
-        if not is_whole(identity) or identity not in listed:
+def _link_findings(annotation: Item) -> Iterator[Finding]:
+    """What is no image, or no category, of an annotation."""
+    for key, kind in (("image_id", "images"), ("category_id", "categories")):
+        if not _is_id(identity := annotation.get(key)):
             what = f"is of {key} {brief(identity)}, which is not listed"
-            yield "error", f"annotations of unknown {kind}", what, "list it, or drop the annotation"
+            yield "error", f"annotations of no {kind}", what, "give the id of a listed one, or drop the annotation"
+
+
+def is_listed(annotation: Item, images: Collection[int], categories: Collection[int]) -> bool:
+    """Whether the image and the category of an annotation are among those listed, as in a json of some of its images.
+
+    Annotations of others are left out, as pycocotools leaves them out.
+    """
+    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+    return _is_id(image_id) and image_id in images and _is_id(category_id) and category_id in categories
+
+
+def _unlisted_problems(
+    annotations: Sequence[Item], images: Sizes, categories: Collection[int], where: str
+) -> Iterator[Problem]:
+    for key, listed, kind in (("image_id", images, "images"), ("category_id", categories, "categories")):
+        ids = [identity for item in annotations if _is_id(identity := item.get(key)) and identity not in listed]
+        if ids:
+            what = f"annotations of {kind} that are not listed: {len(ids):,} of {len(annotations):,}, {key} {ids[0]}"
+            remedy = f"they are left out: list the {kind} if they are meant"
+            yield _warning(f"annotations of unknown {kind}", where, f"{what} for one", remedy)
 
 
 def _is_box(box: Any) -> TypeGuard[list[float]]:
@@ -327,6 +386,19 @@ def _field_findings(annotation: Item) -> Iterator[Finding]:
         yield "error", "bad areas", f"has the area {brief(area)}", "give square pixels"
     if crowd is not None and crowd not in (0, 1):
         yield "error", "bad crowd flags", f"has the iscrowd {brief(crowd)}", "give 0, or 1 for a crowd region"
+
+
+def _boxes_of(annotations: Sequence[Item], images: Sizes) -> Boxes:
+    """The single objects whose boxes and images can be looked at."""
+    items = [item for item in annotations if not item.get("iscrowd") and _is_box(item.get("bbox"))]
+    usable = [item for item in items if min(item["bbox"][2:]) > 0 and _size_of_its_image(item, images)]
+    areas = [area if is_number(area := item.get("area")) else np.nan for item in usable]
+    return Boxes(
+        boxes=np.array([item["bbox"] for item in usable], dtype=float).reshape(-1, 4),
+        sizes=np.array([images[item["image_id"]] for item in usable], dtype=float).reshape(-1, 2),
+        areas=np.array(areas, dtype=float),
+        has_mask=np.array([bool(item.get("segmentation")) for item in usable], dtype=bool),
+    )
 
 
 def _missing_fields(annotations: Sequence[Item], where: str) -> Iterator[Problem]:

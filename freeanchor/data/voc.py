@@ -19,48 +19,39 @@ import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path, PureWindowsPath
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
-from xml.parsers.expat import ErrorString
 
-from defusedxml import DTDForbidden
-from defusedxml.ElementTree import fromstring
 from tqdm import tqdm
 
-from freeanchor.data.voc_files import ImageFolder, Layout, SplitFiles, find_layout, folded, last_part, stored_size
-from freeanchor.errors import DataError, brief, is_line, printable
+from freeanchor.data.image_names import folded
+from freeanchor.data.images import TURNED, opened, orientation, size_difference
+from freeanchor.data.voc_files import Layout, SplitFiles, find_layout
+from freeanchor.data.voc_names import ImageFolder, last_part
+from freeanchor.data.voc_xml import Box, VocObject, VocXml, read_xml
+from freeanchor.errors import LINE, DataError, FileError, listed, shown
 
-Box = tuple[float, float, float, float]
-SIDES = ("xmin", "ymin", "xmax", "ymax")
-YES = ("1", "true", "yes")  # the development kit writes 1, some tools a word
+MOST = 100  # categories whose names are said
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocObject:
-    """One object: `box` is (x1, y1, x2, y2) in continuous pixels from 0."""
-
-    name: str
-    box: Box
-    is_difficult: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Record:
-    """One xml with its image, whose own `size` (width, height) counts; `said_size` is what the xml has.
+    """One xml with its image, whose own `size` (width, height) counts; `name` is the image's path in its folder.
 
     `objects` keep an area inside the image. `num_clipped` counts boxes cut at its edge, `num_outside` objects left
     out as they lie outside of it.
     """
 
     xml: Path
+    content: VocXml
     image: Path
+    name: str
     size: tuple[int, int]
-    said_size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
     num_clipped: int
     num_outside: int
@@ -98,7 +89,8 @@ class VocSummary:
     def lines(self) -> list[str]:
         """The summary to print: a line for each split, the categories, the notes."""
         splits = [f"{name}: {_in_words(split)}" for name, split in self.splits.items()]
-        return [*splits, f"{len(self.categories)} categories: {', '.join(self.categories)}", *self.notes]
+        names = f"{len(self.categories)} categories: {listed(self.categories, MOST)}"
+        return [shown(line, LINE) for line in (*splits, names, *self.notes)]
 
 
 def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = print) -> VocSummary:
@@ -106,9 +98,9 @@ def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = prin
 
     All is read and checked first, then written into a hidden folder beside `target` that is renamed at the very end:
     whatever happens, `target` is whole or not there. Images are hard links where the disk can have them, else copies
-    (an edit of a link in its place shows in both folders). They keep their names; of different ones of one name, the
-    later gets its split's name before it. Categories are those of both splits by name, with ids from 1. The same input
-    gives the same bytes.
+    (an edit of a link in its place shows in both folders). They keep their names, and the folders that they lie in
+    within that of all images; of different ones of one name, the later gets its split's name before it. Categories are
+    those of both splits by name, with ids from 1. The same input gives the same bytes.
 
     Raises DataError in one line where `target` is not empty, where `source` holds no data set, where any xml or image
     cannot be used, and where a split ends up without objects.
@@ -122,7 +114,7 @@ def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = prin
     summary = VocSummary(
         splits=_counts(layout, records),
         categories=tuple(categories),
-        notes=tuple(printable(note) for note in (*layout.notes, *_notes(records, names))),
+        notes=(*layout.notes, *_notes(records, names)),
     )
     documents = {f"{split}.json": _as_coco(found, names, categories) for split, found in records.items()}
     _write(target.resolve(), documents, names)
@@ -138,7 +130,7 @@ def read_records(split: str, files: SplitFiles) -> list[Record]:
     """
     folder, owners, records = ImageFolder(files.images), dict[Path, Path](), []
     for path in tqdm(files.xml_paths, desc=f"reading {split}", unit="file", disable=None):
-        record = _record(path, folder)
+        record = _record(path, files, folder)
         if owner := owners.get(record.image):
             what = f"is about {record.image.name}, as {owner.name} is"
             raise DataError.at(path, what, "correct the <filename> of one, or take it away")
@@ -147,104 +139,54 @@ def read_records(split: str, files: SplitFiles) -> list[Record]:
     return records
 
 
-def _record(path: Path, folder: ImageFolder) -> Record:
-    root = _parse(path)
-    filename, said_size = _text(root, "filename"), _said_size(root.find("size"))
-    # only the annotation's own children: a <part> of an object is none
-    objects = [_object(item, f"{path}: object {i}") for i, item in enumerate(root.findall("object"), start=1)]
-    image = folder.find(filename, path.stem)
+def _record(path: Path, files: SplitFiles, folder: ImageFolder) -> Record:
+    content = read_xml(path)
+    try:
+        image = folder.find(content.filename, path.stem, inside=_inside(path, files), said=content.folder)
+    except FileError as error:
+        raise DataError.at(path, error.what, error.remedy) from None
     if image is None:
-        names = " or ".join(repr(name) for name in (last_part(filename), f"{path.stem}.jpg") if name)
-        what = f"there is no image {names} in {folder.path}"
+        names = " or ".join(repr(name) for name in (last_part(content.filename), f"{path.stem}.jpg") if name)
+        what = f"there is no image {names} in {folder.path / _inside(path, files)}"
         raise DataError.at(path, what, "put its image there, or take the xml away")
-    size = stored_size(image, said_size)
-    kept = [(item, box) for item in objects if (box := clipped(item.box, size))]
+    size = stored_size(image, content.said_size)
+    kept = [(item, box) for item in content.objects if (box := clipped(item.box, size))]
     return Record(
         xml=path,
+        content=content,
         image=image,
+        name=image.relative_to(folder.path).as_posix(),
         size=size,
-        said_size=said_size,
         objects=tuple(replace(item, box=box) for item, box in kept),
         num_clipped=sum(item.box != box for item, box in kept),
-        num_outside=len(objects) - len(kept),
+        num_outside=len(content.objects) - len(kept),
     )
 
 
-def _parse(path: Path) -> Element:
-    """The <annotation> of an xml file.
+def _inside(path: Path, files: SplitFiles) -> str:
+    """The folder of an xml below that of its split's, "" where there is none between."""
+    inside = path.parent.relative_to(files.annotations).as_posix()
+    return "" if inside == "." else inside
 
-    Files come from strangers, so a DOCTYPE is refused before anything in it is read: without one there are no entities,
-    neither nested ones that grow to gigabytes nor external ones that fetch files. VOC's own files have none.
+
+def stored_size(path: Path, said: tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) in the header of an image, which is not decoded; `said` is what its xml has.
+
+    Raises DataError in one line where it is no image, or where `said` is its size as viewers turn it by an EXIF
+    flag: the boxes then lie on the turned image, while pixels are read here as they are stored.
     """
-    try:
-        root: Element = fromstring(path.read_bytes(), forbid_dtd=True)
-    except DTDForbidden:
-        raise DataError.at(path, "has a DOCTYPE, which VOC files have not", "remove that part of it") from None
-    except ParseError as error:
-        what = f"line {error.position[0]}: is broken xml ({ErrorString(error.code)})"
-        raise DataError.at(path, what, "fix it, or export it again") from None
-    except (LookupError, ValueError) as error:  # encodings that Python does not know, or not byte by byte
-        raise DataError.at(path, f"cannot be decoded ({error})", "save it as UTF-8") from None
-    if root.tag != "annotation":
-        remedy = "take it out of the folder, or export the data as Pascal VOC"
-        raise DataError.at(path, f"is a <{root.tag}> and no VOC <annotation>", remedy)
-    return root
-
-
-def _text(parent: Element, tag: str) -> str:
-    """The text of a child as one line, "" where there is none."""
-    return " ".join(parent.findtext(tag, "").split())
-
-
-def _number(text: str) -> float:
-    """NaN for what is not a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
-
-
-def _said_size(size: Element | None) -> tuple[int, int] | None:
-    """(width, height) where both are said and positive: some tools write 0 for "not known"."""
-    if size is None:
-        return None
-    width, height = (_number(_text(size, side)) for side in ("width", "height"))
-    return (int(width), int(height)) if width >= 1 and height >= 1 else None
-
-
-def _object(item: Element, where: str) -> VocObject:
-    name = _text(item, "name")
-    if not is_line(name):
-        raise DataError(printable(f"{where} has no name; name its class, or remove the object"))
-    box = _box(item, f"{where} ({brief(name)})")
-    return VocObject(name=name, box=shifted(box), is_difficult=_text(item, "difficult").lower() in YES)
-
-
-def _box(item: Element, where: str) -> Box:
-    """The `<bndbox>` of an object: four numbers, the right way round."""
-    box = item.find("bndbox")
-    if box is None:
-        raise DataError(printable(f"{where} has no bndbox; draw its box, or remove the object"))
-    texts = [_text(box, side) for side in SIDES]
-    xmin, ymin, xmax, ymax = map(_number, texts)
-    for side, text in zip(SIDES, texts, strict=True):
-        if math.isnan(_number(text)):
-            what = f"{side} {brief(text)}, which is not a number" if text else f"no {side}"
-            raise DataError(printable(f"{where} has {what}; give its bndbox four numbers in pixels"))
-    if xmax < xmin or ymax < ymin:
-        what = f"from ({texts[0]}, {texts[1]}) to ({texts[2]}, {texts[3]})"
-        raise DataError(printable(f"{where} has a box {what}; its right and lower edge come last: fix it"))
-    return xmin, ymin, xmax, ymax
-
-
-def shifted(box: Box) -> Box:
-    """Corners in continuous pixels, from 0, of VOC's: counted from 1, the last pixel of a side inside the box.
-
-    Source: VOC2007 development kit, whose VOCevaldet.m takes xmax - xmin + 1 for a width.
-    """
-    xmin, ymin, xmax, ymax = box
-    return xmin - 1, ymin - 1, xmax, ymax
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on large or odd files, which are read all the same
+        try:
+            with opened(path) as image:
+                size = image.size
+                flag = orientation(image) if said == size[::-1] and said != size else None
+        except FileError as error:
+            raise DataError.at(path, error.what, error.remedy) from None
+    if flag in TURNED and said is not None:
+        what = f"is stored {size[0]}x{size[1]}, its boxes were drawn as viewers turn it (EXIF orientation {flag})"
+        raise DataError.at(path, what, size_difference(size, said, flag)[1])
+    return size
 
 
 def clipped(corners: Box, size: tuple[int, int]) -> Box | None:
@@ -278,6 +220,8 @@ def _counts(layout: Layout, records: Records) -> dict[str, VocSplit]:
         num_difficult = sum(item.is_difficult for item in objects)
         if len(objects) == num_difficult:
             what = "no objects but difficult ones" if objects else "no objects"
+            if left := sum(record.content.num_parts + record.content.num_strays for record in records[split]):
+                what += f", and {left:,} boxes that are no <bndbox> of an <object>"
             remedy = "nothing can be learned or measured without: choose other images for it"
             raise DataError.at(files.images, f"{split} (from {files.said_by}) holds {what}", remedy)
         counts[split] = VocSplit(
@@ -305,16 +249,26 @@ def _num_skipped(layout: Layout, records: Records) -> dict[str, int]:
 def _notes(records: Records, names: Mapping[Path, str]) -> Iterator[str]:
     """What was repaired, and what may be wrong: one line each, with the first that it is about."""
     every = [record for found in records.values() for record in found]
-    if unsaid := [record for record in every if record.said_size is None]:
+    if unsaid := [record for record in every if record.content.said_size is None]:
         yield f"xml without the size of its image, which was looked up: {len(unsaid):,}, {unsaid[0].xml.name} for one"
-    if other := [record for record in every if record.said_size not in (None, record.size)]:
-        sizes = [f"{width}x{height}" for width, height in (other[0].said_size or (0, 0), other[0].size)]
+    if other := [record for record in every if record.content.said_size not in (None, record.size)]:
+        sizes = [f"{width}x{height}" for width, height in (other[0].content.said_size or (0, 0), other[0].size)]
         example = f"{other[0].xml.name} says {sizes[0]} of one of {sizes[1]}"
         remedy = "the image's size counts; see that the boxes lie on the objects"
         yield f"xml with another size than its image has: {len(other):,}, {example}; {remedy}"
-    if renamed := [path for path, name in names.items() if path.name != name]:
-        example = f"{renamed[0].name} is now {names[renamed[0]]}"
-        yield f"images that had the name of another, or an odd one: {len(renamed):,}, {example}"
+    for what, counts in (
+        ("further boxes of one object, each taken as an object", [record.content.num_further for record in every]),
+        ("objects within another element, taken as objects", [record.content.num_nested for record in every]),
+        ("boxes of parts, left out", [record.content.num_parts for record in every]),
+        ("boxes in no <bndbox> of an <object>, left out", [record.content.num_strays for record in every]),
+    ):
+        if any(counts):
+            first = next(record for record, number in zip(every, counts, strict=True) if number)
+            yield f"{what}: {sum(counts):,}, in {first.xml.name} for one"
+    if renamed := [record for record in every if record.name != names[record.image]]:
+        number = len({record.image for record in renamed})
+        example = f"{renamed[0].name} is now {names[renamed[0].image]}"
+        yield f"images that had the name of another, or an odd one: {number:,}, {example}"
     train, val = ({names[record.image] for record in records[split]} for split in ("train", "val"))
     if both := sorted(train & val):
         yield f"images in both splits: {len(both):,}, {both[0]} for one; what is measured there is what was learned"
@@ -328,8 +282,8 @@ def _file_names(records: Records) -> dict[Path, str]:
     names: dict[Path, str] = {}
     taken: dict[str, tuple[str, Path]] = {}
     for split, found in records.items():
-        for image in (record.image for record in found if record.image not in names):
-            name = _portable(image.name)
+        for image, relative in ((record.image, record.name) for record in found if record.image not in names):
+            name = "/".join(map(_portable, relative.split("/")))
             while (owner := taken.get(folded(name))) and not _is_same(owner, (split, image)):
                 name = f"{split}_{name}"
             taken.setdefault(folded(name), (split, image))
@@ -400,6 +354,7 @@ def _write(target: Path, documents: Mapping[str, Any], names: Mapping[Path, str]
 
 def _place(image: Path, path: Path) -> None:
     """An image under a second name: a hard link where the disk can have one, else a copy."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(image, path)
     except OSError:  # another disk, one without links, or somebody else's file

@@ -26,6 +26,7 @@ import torch
 from oracles.coco_folder import small_content
 from oracles.mutations import json_bytes
 from oracles.odd_images import scene
+from oracles.voc_folder import numbered, write_official
 from tiny import tiny_detector, tiny_model
 from world_columns import our_statistics
 
@@ -37,6 +38,7 @@ from freeanchor.checkpoints.native import FORMAT, describe, load_model
 from freeanchor.data.coco import read_categories_file, read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.data.images import open_image
+from freeanchor.data.voc_files import find_layout
 from freeanchor.errors import CheckpointError, DataError
 
 CONTENT = small_content(3)
@@ -198,6 +200,15 @@ def _image(path: Path) -> None:
     assert image.mode == "RGB" and min(image.size) >= 1
 
 
+def _voc_list(path: Path) -> None:
+    """Every file that is read of it lies in the data set."""
+    root = path.parents[2]
+    if not (root / "Annotations").exists():
+        write_official(root, numbered(5), {"train": ["p01"]})
+    layout = find_layout(root)
+    assert set(layout.splits["val"].xml_paths) <= set((root / "Annotations").iterdir())
+
+
 def _saved(form: str) -> Callable[[], bytes]:
     @cache
     def save() -> bytes:
@@ -231,6 +242,10 @@ _ALL = [
     ),
     Reader(name="torch file", file="m.pth", read=_weights, error=CheckpointError, good=_torch_file),
     Reader(name="pickle", file="m.pkl", read=_weights, error=CheckpointError, good=_pickle),
+    Reader(
+        name="voc list", file="voc/ImageSets/Main/val.txt", read=_voc_list, error=DataError,
+        good=lambda: "p02\nJPEGImages/p03.jpg 1\r\n\"p04\" -1\nTür 5.png\n".encode("utf-8-sig"),
+    ),
     *(
         Reader(name=f"{form.lower()} image", file=f"p.{form.lower()}", read=_image, error=DataError, good=_saved(form))
         for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")

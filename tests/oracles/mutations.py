@@ -16,6 +16,9 @@ JUNK: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+FIELDS = ("id", "x", "iscrowd", "area", "score", "ignore", "bbox_mode", "attributes", "segmentation", "file_name")
+
+
 def _nodes(value: Any) -> list[tuple[Any, Any]]:
     """Every place in a json value: (container, key)."""
     items = (
@@ -41,7 +44,7 @@ def mutate_json(value: Any, generator: random.Random) -> Any:
         elif kind < 0.85 and isinstance(container, list):
             container.insert(generator.randrange(len(container) + 1), copy.deepcopy(container[key]))
         elif kind < 0.92 and isinstance(container[key], dict):
-            container[key][generator.choice(["id", "x", "iscrowd", "area", "score"])] = generator.choice(JUNK)
+            container[key][generator.choice(FIELDS)] = generator.choice(JUNK)
         else:
             container[key] = [container[key]]
         if not holder:

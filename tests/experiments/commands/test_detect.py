@@ -1,5 +1,7 @@
 """`detect`: boxes drawn on copies of images, in the pixels of the file."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
 
 from experiments.cli import main
-from experiments.commands.detect import detect, draw_detections
+from experiments.commands.detect import detect, draw_detections, expanded
 from experiments.commands.objects import image_at
 from freeanchor.checkpoints.native import save_model
 from freeanchor.data.coco import InputConfig, load_sample
@@ -263,3 +265,38 @@ def test_an_export_never_replaces_its_source(
     assert "give" in line
     assert checkpoint.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def _detected(tmp_path: Path, *given: str) -> list[str]:
+    """The images that `freeanchor detect --json` reads, in its order."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        model = ["--checkpoint", str(tmp_path / "model.safetensors"), "--device", "cpu", "--min-score", "0.5", "--json"]
+        assert main(["detect", *given, *model, "--out", str(tmp_path / "pics")]) in (0, None)
+    return list(dict.fromkeys(row["file"] for row in json.loads(out.getvalue())))
+
+
+def test_a_folder_stands_for_its_images(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In natural order, hidden files, other files and folders inside left out; its own drawings are no images of it."""
+    assert checkpoint.exists()
+    (tmp_path / "pics" / "inside").mkdir(parents=True)
+    for name in ("10.jpg", "2.jpg", "B1.webp", "a 3.JPEG", "inside/x.jpg", ".hidden.jpg"):
+        _photo(tmp_path / "pics" / name)
+    (tmp_path / "pics" / "notes.txt").write_text("a")
+    expected = ["2.jpg", "10.jpg", "a 3.JPEG", "B1.webp"]
+    assert _detected(tmp_path, str(tmp_path / "pics")) == expected
+    assert "4 images; left out: 2 other files and folders" in capsys.readouterr().err
+    assert _detected(tmp_path, str(tmp_path / "pics")) == expected
+    assert "4 images; left out: 4 drawings of detections, 3 other files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("holds", ["nothing", "drawings"])
+def test_a_folder_without_images(tmp_path: Path, checkpoint: Path, holds: str) -> None:
+    """It is refused before anything is written, and says why."""
+    (tmp_path / "pics").mkdir()
+    if holds == "drawings":
+        detect([_photo(tmp_path / "a.jpg")], checkpoint, tmp_path / "pics", min_score=0.5, runtime=FLOAT32)
+        (tmp_path / "pics/detections.json").unlink()
+    words = "nothing but drawings" if holds == "drawings" else "holds no image"
+    with pytest.raises(DataError, match=words):
+        expanded([tmp_path / "pics"])

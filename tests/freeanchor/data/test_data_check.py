@@ -94,9 +94,9 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
     "two categories with one name": (set_in("categories", name="dot"), "warning", "repeated names of categories", "'dot'"),
     "a category without a name": (drop_in("categories", "name"), "error", "bad names of categories", "None"),
     "a category id of letters": (add_to("categories", {"id": "x", "name": "x"}), "error", "bad ids of categories", "'x'"),
-    "an unknown image": (set_in(BOX, image_id=999), "error", "annotations of unknown images", "999"),
-    "an image of null": (set_in(BOX, image_id=None), "error", "annotations of unknown images", "None"),
-    "an unknown category": (add_to(BOX, annotation(99, 10, 77, [1, 1, 5, 5], iscrowd=0)), "error", "annotations of unknown categories", "77"),
+    "an unknown image": (set_in(BOX, image_id=999), "warning", "annotations of unknown images", "999"),
+    "an image of null": (set_in(BOX, image_id=None), "error", "annotations of no images", "None"),
+    "an unknown category": (add_to(BOX, annotation(99, 10, 77, [1, 1, 5, 5], iscrowd=0)), "warning", "annotations of unknown categories", "77"),
     "no box": (drop_in(BOX, "bbox"), "error", "boxes that are none", "no bbox"),
     "a box of three": (set_in(BOX, bbox=[1, 2, 3]), "error", "boxes that are none", "[1, 2, 3]"),
     "a box of letters": (set_in(BOX, bbox=["1", 2, 3, 4]), "error", "boxes that are none", "'1'"),
@@ -120,8 +120,8 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
     ),
     "no objects": (drop_objects, "error", "splits without objects", "no object"),
     "nothing but crowds": (lambda c: [item.update(iscrowd=1) for item in c["annotations"]], "error", "splits without objects", "no object"),
-    "no image of an annotation": (drop_in(BOX, "image_id"), "error", "annotations of unknown images", "None"),
-    "no category of an annotation": (drop_in(BOX, "category_id"), "error", "annotations of unknown categories", "None"),
+    "no image of an annotation": (drop_in(BOX, "image_id"), "error", "annotations of no images", "None"),
+    "no category of an annotation": (drop_in(BOX, "category_id"), "error", "annotations of no categories", "None"),
     "no id of a category": (drop_in("categories", "id"), "error", "bad ids of categories", "no id"),
     "images that are names": (lambda c: c.update(images=["a.png"]), "error", "items that are no objects", "item 0 of images"),
     "no images": (lambda c: c.pop("images"), "error", "missing lists", "'images'"),
@@ -136,7 +136,7 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
 FOLLOWS = {  # what else a fault brings with it: images and objects that are not there any more
     "annotations of unknown images", "annotations of unknown categories", "missing images", "categories that differ",
     "images in two splits", "files that are not listed", "categories without objects", "splits without objects",
-    "empty lists",
+    "empty lists", "annotations of no images", "annotations of no categories",
 }  # fmt: skip
 
 

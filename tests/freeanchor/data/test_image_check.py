@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from oracles.coco_folder import small_content, write_folder
 from PIL import Image
 
+from freeanchor.data import images
 from freeanchor.data.folder_check import check_folder, image_problems, report_folder, unlisted_problems
+from freeanchor.data.images import open_image
 from freeanchor.data.json_check import ImageEntry
 from freeanchor.errors import Problem, problem_lines
 
@@ -85,6 +88,44 @@ def test_an_image_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.Monke
     assert _found(tmp_path) == [("error", "unreadable images")]
 
 
+@pytest.mark.parametrize("kind", ["eps", "ppm", "tga", "pcx", "ico", "jp2", "sgi", "dds", "pdf"])
+def test_only_six_kinds_are_decoded(tmp_path: Path, kind: str) -> None:
+    """By content, whatever Pillow could read and whatever the name says; the kinds are named."""
+    path = _saved(tmp_path, f"a.{kind}")
+    path.rename(tmp_path / "a.jpg")
+    (problem,) = image_problems([ENTRY], tmp_path)
+    assert problem.kind == "unreadable images"
+    assert "(JPEG, PNG, WebP, BMP, GIF, TIFF); save it as one of these" in str(problem)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "gif", "tiff"])
+def test_the_content_says_the_kind(tmp_path: Path, kind: str) -> None:
+    """An image under another kind's name is read; of several in a file the first counts."""
+    image = Image.new("RGB", (40, 30), (200, 10, 10))
+    options = (
+        {"save_all": True, "append_images": [Image.new("RGB", (40, 30))]} if kind in ("gif", "webp", "tiff") else {}
+    )
+    image.save(tmp_path / "a.jpg", format=kind, **options)
+    assert _found(tmp_path) == []
+    assert np.abs(np.asarray(open_image(tmp_path / "a.jpg")).astype(int) - (200, 10, 10)).max() <= 12
+
+
+@pytest.mark.parametrize(("mode", "is_read"), [("RGB", True), ("L", False), ("RGBA", False), ("I;16", False)])
+def test_an_image_that_swells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, is_read: bool) -> None:
+    """One colour, tiny as a file, is refused by its header where its pixels would take 20 times its file and more.
+
+    An image that needs less than the limit is read whatever its file's size, and one whose file is large as well.
+    """
+    monkeypatch.setattr(images, "MEMORY", 4 * 400 * 300)
+    Image.new(mode, (400, 300)).save(tmp_path / "a.jpg", format="PNG")
+    problems = image_problems([ImageEntry(image_id=1, file_name="a.jpg", size=None)], tmp_path, decode=False)
+    assert [problem.kind for problem in problems] == ([] if is_read else ["unreadable images"])
+    assert is_read or "has 120,000 pixels in" in str(problems[0])
+    _saved(tmp_path, size=(400, 300))
+    monkeypatch.setattr(images, "MEMORY", 0)
+    assert _found(tmp_path, ImageEntry(image_id=1, file_name="a.jpg", size=None)) == []
+
+
 def test_images_keep_their_order(tmp_path: Path) -> None:
     """However many are read side by side."""
     entries = [ImageEntry(image_id=i, file_name=f"{i}.jpg", size=None) for i in range(50)]
@@ -106,14 +147,14 @@ def test_files_that_are_not_listed(tmp_path: Path) -> None:
 def test_a_missing_image_folder(tmp_path: Path, layout: str, folder: str) -> None:
     """It is one error, not one per image; the json is checked all the same."""
     content = small_content(3)
-    content["annotations"][0]["image_id"] = 999
+    content["annotations"][0]["image_id"] = None
     write_folder(tmp_path, "val", small_content(3), layout=layout)
     path = next(tmp_path.rglob("*val*.json"))
     path.write_text(json.dumps(content))
     (tmp_path / folder).rename(tmp_path / "elsewhere")
     errors = [p for p in check_folder(tmp_path, splits=("val",)) if p.severity == "error"]
     assert [(p.kind, p.where) for p in errors if p.kind == "missing files"] == [("missing files", f"{folder}/")]
-    assert [p.kind for p in errors] == ["annotations of unknown images", "missing files"]
+    assert [p.kind for p in errors] == ["annotations of no images", "missing files"]
 
 
 @pytest.mark.parametrize("text", ["", '{"images": [', "[1, 2]", "3", "\xff\xfe", "[" * 100_000])

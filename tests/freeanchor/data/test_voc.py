@@ -26,7 +26,8 @@ from pycocotools.coco import COCO
 
 from freeanchor.data.coco import InputConfig, load_sample, read_split
 from freeanchor.data.folder_check import report_folder
-from freeanchor.data.voc import VocSummary, clipped, convert_voc, shifted, to_xywh
+from freeanchor.data.voc import VocSummary, clipped, convert_voc, to_xywh
+from freeanchor.data.voc_xml import shifted
 
 Split = dict[str, Any]
 
