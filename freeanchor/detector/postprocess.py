@@ -156,8 +156,8 @@ def nms_by_class(
     if (counts * (counts - 1)).sum() // 2 < pairs_per_call * (len(counts) - FEW_CALLS):
         kept = order[_best_of_pairs(boxes[order], counts, nms_iou)]
     else:
-        kept = [own[nms(boxes[own], scores[own], nms_iou)] for own in order.split(counts.tolist())]
-        kept = torch.cat([order[:0], *kept])
+        parts = [own[nms(boxes[own], scores[own], nms_iou)] for own in order.split(counts.tolist())]
+        kept = torch.cat([order[:0], *parts])
     kept = kept.sort().values
     return kept[scores[kept].argsort(descending=True, stable=True)]
 

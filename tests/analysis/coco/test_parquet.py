@@ -113,8 +113,8 @@ def test_files_that_are_no_table(tmp_path):
         ("bbox", {"bbox": [list("abcd"), [0, 0, 1, 1]]}, "something that is not a number"),
         ("bbox", {"bbox": [[0, 0, 1, 1], [0, 0, -1, 1]]}, "detection 1 has bbox"),
         ("four columns", {"height": [1.0, np.inf]}, "detection 1 has bbox"),
-        ("bbox", {"image_id": [1, 5]}, "image id 5 .row 1. is not an image"),
-        ("bbox", {"category_id": [1, 9]}, "category id 1 .row 0. is not a category"),
+        ("bbox", {"image_id": [6, 5]}, "image id 6 .row 0. is not an image"),
+        ("bbox", {"category_id": [1, 1]}, "category id 1 .row 0. is not a category"),
     ],
 )
 def test_bad_tables_are_refused(table, ground_truth, layout, change, message):
