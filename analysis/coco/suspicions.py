@@ -60,7 +60,7 @@ def _of_boxes(rows: GroundTruth | Detections, image_sizes: Float[np.ndarray, "M 
         yield f"boxes reach from {bbox.min():.3g} to {bbox.max():.3g}: are they fractions? COCO's are in pixels"
         return
     leaves = ~_fits(rows.boxes, image_sizes)
-    if leaves.mean() < MANY:
+    if leaves.sum() < 2 or leaves.mean() < MANY:
         return
     what = f"{int(leaves.sum()):,} of {len(bbox):,} boxes leave their image"
     for reading, boxes in _other_readings(bbox):

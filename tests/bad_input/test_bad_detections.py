@@ -64,9 +64,9 @@ REFUSED: dict[str, tuple[Callable[[Rows], Any], str, str]] = {
     "image ids of letters": (_every(image_id=str), "'10'", "renumber them"),
     "image ids with fractions": (_every(image_id=lambda i: i + 0.5), "10.5", "renumber them"),
     "an id of infinity": (_first(image_id=INFINITE), "row 0", "renumber them"),
-    "an id beyond 64 bits": (_first(image_id=2**70), "to 2^63 - 1", "renumber them"),
-    "a hash of 64 bits without a sign": (_first(category_id=14010892460211825993), "to 2^63 - 1", "renumber them"),
-    "a whole number written beyond 64 bits": (_first(image_id=1e19), "to 2^63 - 1", "renumber them"),
+    "an id beyond 64 bits": (_first(image_id=2**70), "row 0", "to 2^63 - 1"),
+    "a hash of 64 bits without a sign": (_first(category_id=14010892460211825993), "row 0", "to 2^63 - 1"),
+    "a whole number written beyond 64 bits": (_first(image_id=1e19), "row 0", "to 2^63 - 1"),
     "a negative width": (_first(bbox=[10, 10, -5, 5]), "detection 0", BOX),
     "a box of nan": (_first(bbox=[10, NAN, 5, 5]), "detection 0", BOX),
     "a box of infinity": (_first(bbox=[-INFINITE, 0, INFINITE, 5]), "detection 0", BOX),
@@ -83,11 +83,17 @@ HANDLED: dict[str, tuple[Callable[[Rows], Any], tuple[str, ...]]] = {
     "scores in per cent": (_every(score=lambda score: 100 * score), ("scores reach from 90 to 90",)),
     "every detection twice": (lambda rows: rows + rows, ()),
     "boxes without area": (_every(bbox=lambda box: [*box[:2], 0, 0]), ()),
-    "boxes outside their images": (_every(bbox=lambda box: [-500.0, -500.0, *box[2:]]), ()),
+    "boxes outside their images": (_every(bbox=lambda box: [-500.0, -500.0, *box[2:]]), ("boxes leave their image",)),
     "more fields than needed": (_every(score=lambda score: score, image_id=lambda i: i), ()),
     "tied scores": (_every(score=lambda _: 0.5), ()),
-    "an unknown image": (_first(image_id=999), ("detections are of images", "image id 999 for one: left out")),
-    "an unknown category": (_first(category_id=999), ("detections are of categories", "id 999 for one: left out")),
+    "an unknown image": (
+        _first(image_id=999),
+        ("detections are of images that the ground truth does not list, image id 999 for one",),
+    ),
+    "an unknown category": (
+        _first(category_id=999),
+        ("detections are of categories that the ground truth does not list, category id 999",),
+    ),
     "categories counted from 0": (
         lambda rows: [{**row, "category_id": (0, 2)[i % 2]} for i, row in enumerate(rows)],
         ("category id 0 for one: left out, are they counted from 0?",),
@@ -97,7 +103,10 @@ HANDLED: dict[str, tuple[Callable[[Rows], Any], tuple[str, ...]]] = {
         _every(bbox=lambda box: [round(side / 1000, 4) for side in box]),
         ("are they fractions? COCO's are in pixels",),
     ),
-    "huge boxes": (_every(bbox=lambda box: [*box[:2], 2e5, 2e5]), ("larger than 1e+10 square pixels",)),
+    "huge boxes": (
+        _every(bbox=lambda box: [*box[:2], 2e5, 2e5]),
+        ("boxes leave their image", "larger than 1e+10 square pixels"),
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from world_columns import objects
 
+from analysis.coco import parquet
 from analysis.coco.columns import GroundTruth
 from analysis.coco.reading import read_detections
 from freeanchor.errors import DataError
@@ -37,12 +38,12 @@ def ground_truth() -> GroundTruth:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A function that makes pandas find a frame in a parquet file, so that no pyarrow is needed."""
+    """A function that makes us find a frame in a parquet file, so that no pyarrow is needed."""
 
     def place(frame: pd.DataFrame) -> Path:
         path = tmp_path / "d.parquet"
         path.write_bytes(b"PAR1")
-        monkeypatch.setattr(pd, "read_parquet", lambda *_arguments, **_options: frame)
+        monkeypatch.setattr(parquet, "_table", lambda _: frame)
         return path
 
     return place
@@ -71,6 +72,33 @@ def test_a_real_table_is_read_like_json(tmp_path, ground_truth, layout):
     as_table(ROWS, layout).iloc[:0].to_parquet(path)
     with pytest.warns(UserWarning, match="holds no detections"):
         assert len(read_detections(path, ground_truth)) == 0
+
+
+def test_ids_written_as_floats_are_ids(table, ground_truth):
+    """pandas makes 1.0 of 1 as soon as a table has had gaps."""
+    frame = as_table(ROWS, "bbox").astype({"image_id": np.float64, "category_id": np.float32})
+    assert read_detections(table(frame), ground_truth).image_id.tolist() == [2, 1]
+    with pytest.raises(DataError, match=r'column "image_id" is of type float64; ids must be whole numbers'):
+        read_detections(table(frame.assign(image_id=[1e19, 1.0])), ground_truth)
+
+
+@pytest.mark.parametrize("layout", ["bbox", "four columns"])
+def test_more_rows_than_a_file_can_hold_are_refused(tmp_path, monkeypatch, layout):
+    """Run lengths and dictionaries pack any number of equal rows into some kB; what is usual passes, whatever its size."""
+    pytest.importorskip("pyarrow")
+    frame = as_table(ROWS, layout)
+    path = tmp_path / "d.parquet"
+    many = pd.concat([frame.iloc[:1]] * 30_000, ignore_index=True)
+    many.to_parquet(path)
+    assert path.stat().st_size < 30_000
+    assert len(read_detections(path)) == 30_000
+    monkeypatch.setattr(parquet, "_FEW", 20_000)
+    with pytest.raises(DataError, match="values of a column in .* bytes, which no detections do") as caught:
+        read_detections(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    many["score"] = np.random.default_rng(0).random(len(many))
+    many.to_parquet(path)
+    assert len(read_detections(path)) == 30_000
 
 
 def test_without_pyarrow_one_line_says_what_to_install(tmp_path, monkeypatch):
