@@ -95,9 +95,11 @@ def _fits(boxes: np.ndarray, image_sizes: np.ndarray) -> Bool[np.ndarray, " M"]:
 
 def _of_areas(area: np.ndarray, box_area: np.ndarray) -> Iterator[str]:
     """Areas larger than the box, or next to nothing of nearly all boxes; a mask fills a part of its box."""
+    if not len(area):
+        return
     is_beyond, is_nothing = area > 1.1 * box_area + 1, area < 0.02 * box_area
     for contradicts, share in ((is_beyond, MANY), (is_nothing, NEARLY_ALL)):
-        if contradicts.any() and contradicts.mean() >= share:
+        if contradicts.sum() >= min(2, len(area)) and contradicts.mean() >= share:
             row = np.flatnonzero(contradicts)[0]
             yield (
                 f'{int(contradicts.sum()):,} of {len(area):,} annotations have an "area" that their box contradicts, '
