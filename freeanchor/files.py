@@ -9,7 +9,6 @@ with alone_at(directory):         # refuses at once where another process holds 
 
 import contextlib
 import gc
-import gzip
 import hashlib
 import json
 import os
@@ -24,13 +23,29 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from freeanchor.errors import BusyError, DataError, FileError, printable
+from freeanchor.errors import BusyError, DataError, FileError, brief, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # What a packed file may unpack to: the larger of so many times its size, and this. Real files reach 3 to 30 times.
 UNPACKED_TIMES, UNPACKED_BYTES = 50, 20 * 10**6
+FOREIGN = {
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(lp", b"(dp"), "a pickle, which is not opened"
+    ),
+    b"PK\x03\x04": "a zip archive, as torch and numpy write",
+    b"\x93NUMPY": "a numpy array",
+    b"PAR1": "a parquet table, which should be called .parquet",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite format 3": "a SQLite database",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"%PDF": "a PDF",
+}  # first bytes of files that were taken for json
 
 
 @contextmanager
@@ -125,31 +140,137 @@ def sibling(stem: Path, suffix: str) -> Path:
     return stem.with_name(f"{stem.name}.{suffix}")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, lines: bool = False) -> Any:
     """The value in a json file, as `load_json` reads it; raises DataError in one line that names the file."""
     try:
-        return load_json(path)
+        return load_json(path, lines=lines)
     except FileError as error:
         raise DataError(printable(f"{path}: {error}")) from None
 
 
-def load_json(path: Path) -> Any:
+def load_json(path: Path, *, lines: bool = False) -> Any:
     """The value in a json file, gzipped or not, in UTF-8, 16 or 32, with or without a byte order mark.
 
-    The first bytes tell which, whatever the file's name. Raises FileError, which does not name the file.
+    The first bytes tell which, whatever the file's name. `lines` takes json lines too, as the list of their objects.
+    Raises FileError, which does not name the file, for what is no json (and says what it is, where the content shows
+    it), for an object with two values of one key, and for gzip that unpacks to more than `UNPACKED_TIMES` its size and
+    `UNPACKED_BYTES`.
     """
-    check_file(path, "json")
+    content = b""
     try:
+        check_file(path, "json")
         content = path.read_bytes()
         with collector_paused():
-            return json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+            content = _unpacked(content)
+            text = content.decode(json.detect_encoding(content), "surrogatepass")
+            value = _value(text, lines=lines)
+            return [value] if lines and isinstance(value, dict) and _is_named_lines(path) else value
+    except FileError:
+        raise
     except (ValueError, RecursionError) as error:  # of json: its own, of encodings, of numbers and nesting without end
-        reason = " ".join(str(error).split())
-        raise FileError(f"not valid json ({reason})", "it may be cut short: fetch or write it again") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = _kind_of(content) or _reason(error)
+        raise FileError(f"not valid json ({reason})", "fetch or write it again, as json in UTF-8") from None
+    except (EOFError, zlib.error) as error:
         raise FileError(f"damaged gzip ({error})", "fetch or write it again") from None
+    except MemoryError:
+        raise FileError("takes more memory than there is", "split it, or use a machine with more") from None
     except OSError as error:
-        raise FileError(f"cannot be read ({error.strerror})", "check its permissions") from None
+        raise FileError(f"cannot be read ({error.strerror})", "check the path and its permissions") from None
+
+
+def _unpacked(content: bytes) -> bytes:
+    """The content of gzip, else `content` itself; what is declared about its size is not trusted but measured."""
+    if content[:2] != b"\x1f\x8b":
+        return content
+    limit = unpacked_limit(len(content))
+    parts, size = [], 0
+    while content:  # one part after the other, as gzip files may be joined
+        reader = zlib.decompressobj(wbits=31)
+        parts.append(reader.decompress(content, limit - size + 1))
+        size += len(parts[-1])
+        if size > limit:
+            what = f"unpacks to more than {limit / 1e6:,.0f} MB, which json of its size does not"
+            raise FileError(what, "unpack it with gunzip and give the json, if it is meant")
+        if not reader.eof:
+            raise EOFError("it ends early")
+        content = reader.unused_data.lstrip(b"\0")  # padding
+    return b"".join(parts)
+
+
+def _value(text: str, *, lines: bool) -> Any:
+    try:
+        return _checked_value(text)
+    except json.JSONDecodeError as error:
+        rows = [line for line in text.split("\n") if line.strip()]
+        if error.msg != "Extra data" or len(rows) < 2 or not all(line.lstrip()[0] == "{" for line in rows):
+            raise
+        if not lines:
+            raise FileError(
+                "holds json lines, a value on each", "write them as the one json value that is meant"
+            ) from None
+    return [_checked_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
+def _checked_line(number: int, line: str) -> Any:
+    try:
+        return _checked_value(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number:,}: {error.msg}") from None
+
+
+def _checked_value(text: str) -> Any:
+    """The value in the text; objects with two values of one key are refused, for one of them would be lost."""
+    if not text.startswith("["):
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    # Results are long lists of flat objects, which need no look at each where the numbers of keys agree.
+    value = json.loads(text)
+    num_keys = sum(len(item) for item in value if isinstance(item, dict))
+    if text.count('":') + text.count('" :') != num_keys:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        for key, own in pairs:
+            if value[key] != own and own == own:  # NaN is not even equal to itself
+                raise FileError(f"has two values for the key {brief(key)} in one object", "keep the one that is meant")
+    return value
+
+
+def _is_named_lines(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+
+
+def _reason(error: Exception) -> str:
+    """What Python's reader says, in words that help where they do not."""
+    if isinstance(error, RecursionError):
+        return "nested without end"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.object[error.start]:#x} at {error.start:,} is not {error.encoding}: in Windows' encoding?"
+    if isinstance(error, json.JSONDecodeError):
+        if not error.doc.strip():
+            return "it is empty"
+        if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
+            return f"it ends early, at line {error.lineno:,}"
+    return " ".join(str(error).split())
+
+
+def _kind_of(content: bytes) -> str | None:
+    """What content that is no json is instead, as far as its first bytes tell."""
+    for sign, kind in FOREIGN.items():
+        if content.startswith(sign):
+            return f"it is {kind}"
+    head = content[:1000].lstrip()
+    first = head.splitlines()[0] if head else b""
+    if head.startswith(b"<"):
+        return "it is xml or a web page"
+    if head[:2] in (b"{'", b"['") or head.startswith(b"[{'"):
+        return "it has single quotes, as Python prints: write it with json.dump"
+    if head[:1] not in b'[{"' and any(first.count(sign) > 1 for sign in (b",", b";", b"\t")):
+        return f"it is a table, as csv: {brief(first.decode(errors='replace'))}"
+    return None
 
 
 def unpacked_limit(size: int) -> int:
@@ -165,11 +286,13 @@ def check_unpacked(held: int, size: int) -> None:
 
 
 def check_file(path: Path, kind: str) -> None:
-    """Raises FileError for a folder, or where nothing lies; `kind` is what should have lain there (`json`)."""
+    """Raises FileError for folders, devices, and where nothing lies; `kind` is what should be there (`json`)."""
     if path.is_dir():
         raise FileError("is a folder", f"give the {kind} file in it")
     if not path.exists():
         raise FileError("no such file", "check the path")
+    if path.is_char_device() or path.is_block_device():
+        raise FileError("is a device, which may have no end", f"give a {kind} file")
 
 
 @contextmanager

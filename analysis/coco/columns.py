@@ -19,12 +19,13 @@ from jaxtyping import Bool, Float, Int
 from freeanchor.errors import DataError
 
 LARGEST = 2.0**63  # of a coordinate in pixels; areas and their sums stay far from what floats can hold
+COUNTED_AREA = 1e10  # square pixels; beyond it pycocotools counts neither objects nor false positives
 _DTYPES = {
     "image_ids": np.int64, "category_ids": np.int64, "image_id": np.int64, "annotation_id": np.int64,
     "category_id": np.int64, "boxes": np.float64, "area": np.float64, "iscrowd": np.bool_, "scores": np.float64,
     "sizes": np.float64,
 }  # fmt: skip
-_PER_DATA_SET = ("image_ids", "category_ids", "category_names")
+_PER_DATA_SET = ("image_ids", "image_sizes", "category_ids", "category_names")
 
 
 def _no_sizes() -> np.ndarray:
@@ -51,8 +52,11 @@ class GroundTruth:
     area: Float[np.ndarray, " G"]  # the mask's where the file has one; decides small, medium, large
     iscrowd: Bool[np.ndarray, " G"]
     sizes: Float[np.ndarray, "G 2"] = field(default_factory=_no_sizes)  # width, height; from the boxes if left out
+    image_sizes: Float[np.ndarray, "N 2"] = field(default_factory=_no_sizes)  # width, height; nan where unknown
 
     def __post_init__(self) -> None:
+        if not len(self.image_sizes):
+            object.__setattr__(self, "image_sizes", np.full((len(self.image_ids), 2), np.nan))
         if len(self.category_names) != len(self.category_ids):
             raise DataError(
                 f"ground truth: {len(self.category_ids)} category ids but {len(self.category_names)} names; name each"
@@ -61,7 +65,11 @@ class GroundTruth:
         order = np.argsort(self.category_ids, kind="stable")
         object.__setattr__(self, "category_names", tuple(self.category_names[i] for i in order))
         object.__setattr__(self, "category_ids", self.category_ids[order])
-        object.__setattr__(self, "image_ids", np.sort(self.image_ids))
+        if len(self.image_sizes) != len(self.image_ids):
+            raise DataError(f"ground truth: {len(self.image_ids)} images but {len(self.image_sizes)} sizes; size each")
+        order = np.argsort(self.image_ids, kind="stable")
+        object.__setattr__(self, "image_ids", self.image_ids[order])
+        object.__setattr__(self, "image_sizes", np.asarray(self.image_sizes, dtype=np.float64)[order])
         _refuse_duplicates("image", self.image_ids)
         _refuse_duplicates("category", self.category_ids)
         _refuse_duplicates("annotation", self.annotation_id)

@@ -14,29 +14,28 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.coco.columns import Detections, corners
-from freeanchor.errors import DataError, FileError
-from freeanchor.files import check_unpacked
+from freeanchor.errors import DataError
 
-ROW = 56  # bytes of a detection in memory: two ids, a score and a box of 8 bytes each number
 _SIDES = ("x", "y", "width", "height")
+_COLUMNS = ("image_id", "category_id", "score", "bbox", *_SIDES)
+_FEW = 10**6  # values of a column; run lengths and dictionaries pack more into a small file than detections ever do
 
 
 def read_parquet(path: Path) -> Detections:
-    """The detections or candidates in a parquet table; other columns are not looked at.
+    """The detections or candidates in a parquet table; other columns are not read.
 
-    Raises `DataError` where pyarrow is not installed, the file is damaged or unpacks to more than
-    `freeanchor.files.unpacked_limit`, a column is missing or empty in places, ids are not whole numbers, boxes are not
-    four finite numbers with sides of 0 or more, or scores are not finite.
+    Raises `DataError` where pyarrow is not installed, the file is damaged, a column is missing or empty in places, ids
+    are not whole numbers, boxes are not four finite numbers with sides of 0 or more, or scores are not finite; where a
+    column has more values than the file has bytes, too, unless it has a million at most.
     """
     try:
-        _check_size(path)
-        frame = pd.read_parquet(path, engine="pyarrow")
-    except FileError:
-        raise
+        frame = _table(path)
     except ImportError:
         raise DataError(
             "reading parquet needs pyarrow; pip install pyarrow (the extra freeanchor[parquet]), or give json"
         ) from None
+    except DataError:
+        raise
     except Exception as error:  # pyarrow's errors are of every kind that Python has
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"not a readable parquet file ({reason}); fetch or write it again") from None
@@ -50,14 +49,19 @@ def read_parquet(path: Path) -> Detections:
     )
 
 
-def _check_size(path: Path) -> None:
-    # By the header: run lengths may stand for any number of rows, whatever the header says of their bytes.
-    import pyarrow.parquet
+def _table(path: Path) -> pd.DataFrame:
+    from pyarrow import parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    taken = sum(max(group.num_rows * ROW, group.total_byte_size) for group in groups)
-    check_unpacked(taken, path.stat().st_size)
+        columns = [[group.column(place) for group in groups] for place in range(file.metadata.num_columns)]
+        most = max((sum(chunk.num_values for chunk in column) for column in columns), default=0)
+        if most > max(_FEW, path.stat().st_size):
+            raise DataError(
+                f"holds {most:,} values of a column in {path.stat().st_size:,} bytes, which no detections do; write "
+                "the detections anew, or give json"
+            )
+        return file.read([name for name in file.schema_arrow.names if name in _COLUMNS]).to_pandas()
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -73,6 +77,8 @@ def _ids(frame: pd.DataFrame, name: str) -> np.ndarray:
     column = _column(frame, name)
     if not len(column):
         return np.empty(0, dtype=np.int64)
+    if pd.api.types.is_float_dtype(column.dtype) and (column % 1 == 0).all() and column.abs().max() < 2**63:
+        return column.to_numpy(dtype=np.float64).astype(np.int64)  # 1.0 is 1
     if not pd.api.types.is_integer_dtype(column.dtype) or column.isna().any() or column.max() >= 2**63:
         raise DataError(
             f'column "{name}" is of type {column.dtype}; ids must be whole numbers of 63 bits, none of them missing'

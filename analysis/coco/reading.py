@@ -9,6 +9,8 @@ in a `DataNote`, a warning of one line. Where pycocotools alone has traps:
 - it takes a match with annotation id 0 for no match: ids are renumbered in `analysis.coco.record`;
 - it stops at an empty list of detections: here they score 0 everywhere;
 - it needs `area` and `iscrowd`: a missing area is the box's, a missing flag 0;
+- it stops at detections of images that the ground truth lacks: here they are left out, as those of unknown categories
+  and annotations of unknown images and categories are in both;
 - its `summarize` says AP -1 where `maxDets` is without 100: here the cap is an argument (`analysis.evaluation`), and
   the statistics of record are always taken at 1, 10 and 100;
 - objects are small, medium or large by their `area` (the mask's, in COCO's own files) but detections by their box:
@@ -18,17 +20,18 @@ in a `DataNote`, a warning of one line. Where pycocotools alone has traps:
 import contextlib
 import unicodedata
 import warnings
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, compress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, bbox_of, corners, positions
-from freeanchor.errors import NO_TEXT, DataError, brief
+from analysis.coco.suspicions import detection_suspicions, ground_truth_suspicions
+from freeanchor.errors import NO_TEXT, DataError, brief, is_number
 from freeanchor.files import check_file, collector_paused, read_json
 
 Area = Literal["annotation", "box"]
@@ -45,8 +48,9 @@ def read_ground_truth(source: GroundTruthSource, *, area: Area = "annotation") -
     """The ground truth in a COCO instances file (`.json` or `.json.gz`), or in such a file's content.
 
     `area` says what decides small, medium and large: the file's own `area`, as COCO does, or the box's. A missing
-    `area` is the box's, a missing `iscrowd` is 0, with a `DataNote`. Annotation id 0 is read like any other. Raises
-    `DataError` for anything that cannot be evaluated, files without objects (COCO's test sets) included.
+    `area` is the box's, a missing `iscrowd` is 0, annotations of images and categories that are not listed are left
+    out, each with a `DataNote`, and so is what the boxes are suspected of. Annotation id 0 is read like any other.
+    Raises `DataError` for anything that cannot be evaluated, files without objects (COCO's test sets) included.
     """
     name, content = _content(source, "ground truth")
     with _named(name):
@@ -61,21 +65,27 @@ def read_ground_truth(source: GroundTruthSource, *, area: Area = "annotation") -
             )
         annotations = _list_of(content, "annotations", "list every object")
         bbox = _boxes(annotations, "annotation")
-        category_ids = _integers(categories, "id", "category")
+        image_ids, category_ids = _integers(images, "id", "image"), _integers(categories, "id", "category")
         names = tuple(_text(item.get("name", i)) for item, i in zip(categories, category_ids.tolist(), strict=True))
+        columns = {
+            "image_id": _integers(annotations, "image_id", "annotation"),
+            "annotation_id": _integers(annotations, "id", "annotation"),
+            "category_id": _integers(annotations, "category_id", "annotation"),
+            "boxes": corners(bbox),
+            "area": _areas(annotations, bbox) if area == "annotation" else _box_areas(bbox),
+            "iscrowd": _crowd_flags(annotations),
+            "sizes": bbox[:, 2:],
+        }
+        known, notes = _known(columns, image_ids, category_ids, "annotations")
         ground_truth = GroundTruth(
-            image_ids=_integers(images, "id", "image"),
+            image_ids=image_ids,
             category_ids=category_ids,
             category_names=names,
-            image_id=_integers(annotations, "image_id", "annotation"),
-            annotation_id=_integers(annotations, "id", "annotation"),
-            category_id=_integers(annotations, "category_id", "annotation"),
-            boxes=corners(bbox),
-            area=_areas(annotations, bbox) if area == "annotation" else _box_areas(bbox),
-            iscrowd=_crowd_flags(annotations),
-            sizes=bbox[:, 2:],
+            image_sizes=_image_sizes(images),
+            **{key: column[known] for key, column in columns.items()},
         )
-    _note_repairs(name, annotations, area)
+    annotations = list(compress(annotations, known.tolist()))
+    _say(name, [*notes, *_repairs(annotations, area), *ground_truth_suspicions(ground_truth, annotations, area)])
     return ground_truth
 
 
@@ -85,23 +95,27 @@ def read_detections(
     """The detections or candidates in a COCO results file: a list of image_id, category_id, bbox, score.
 
     `.json`, `.json.gz`, a `.parquet` table of these columns (`analysis.coco.parquet`), or such a list itself, which
-    messages call `name`. An empty list is no detections, with a `DataNote`. Raises `DataError` for image or category
-    ids that `ground_truth` does not have (None: any will do), boxes that are not finite, negative widths and heights,
-    and scores that are not finite. Scores outside 0 to 1 are taken as they are, with a `DataNote`: COCO asks for their
-    order alone, score thresholds for more.
+    messages call `name`; `.jsonl` has one on each line. Detections of images and categories that `ground_truth` does
+    not have (None: any will do) are left out. A `DataNote` tells of those, of an empty list, of scores outside 0 to 1
+    (COCO asks for their order alone, score thresholds for more), and of boxes that hardly are in pixels as COCO's.
+    Raises `DataError` where all detections are left out, for boxes that are not finite, negative widths and heights,
+    and scores that are not finite.
     """
+    notes: list[str] = []
     if isinstance(source, Path | str) and Path(source).suffix == ".parquet":
         name = str(source)
         detections = _parquet_detections(Path(source))
     else:
         name, detections = _json_detections(source, name)
-    if ground_truth is not None:
-        with _named(name):
-            check_ids(detections, ground_truth)
     if not len(detections):
-        _note(f"{name}: holds no detections: AP and AR are 0 (pycocotools alone stops at such a file)")
-    elif min(scores := (detections.scores.min(), detections.scores.max())) < 0 or max(scores) > 1:
-        _note(f"{name}: scores reach from {scores[0]:g} to {scores[1]:g}, not from 0 to 1; AP takes their order alone")
+        notes = ["holds no detections: AP and AR are 0 (pycocotools alone stops at such a file)"]
+    elif ground_truth is not None:
+        with _named(name):
+            columns = vars(detections)
+            known, notes = _known(columns, ground_truth.image_ids, ground_truth.category_ids, "detections")
+            if notes:
+                detections = Detections(**{key: column[known] for key, column in columns.items()})
+    _say(name, [*notes, *detection_suspicions(detections, ground_truth)])
     return detections
 
 
@@ -115,11 +129,12 @@ def _parquet_detections(path: Path) -> Detections:
 
 @collector_paused()
 def _json_detections(source: DetectionSource, name: str) -> tuple[str, Detections]:
-    name, content = _content(source, name)
+    name, content = _content(source, name, lines=True)
     with _named(name):
         if not isinstance(content, list):
+            what = "ground truth" if isinstance(content, dict) and "images" in content else _json_name(content)
             raise DataError(
-                f"holds a {_json_name(content)}, not a list; give COCO results: "
+                f"holds a {what}, not a list; give COCO results: "
                 '[{"image_id": …, "category_id": …, "bbox": [x, y, width, height], "score": …}, …]'
             )
         _refuse_non_objects(content, "detection")
@@ -146,9 +161,35 @@ def results_json(detections: Detections) -> list[dict[str, float | list[float]]]
     return [dict(zip(("image_id", "category_id", "bbox", "score"), row, strict=True)) for row in rows]
 
 
-def _content(source: object, name: str) -> tuple[str, Any]:
+def _content(source: object, name: str, *, lines: bool = False) -> tuple[str, Any]:
     """What messages call a source, and its content."""
-    return (str(source), read_json(Path(source))) if isinstance(source, Path | str) else (name, source)
+    return (str(source), read_json(Path(source), lines=lines)) if isinstance(source, Path | str) else (name, source)
+
+
+def _known(
+    columns: Mapping[str, np.ndarray], image_ids: np.ndarray, category_ids: np.ndarray, what: str
+) -> tuple[Bool[np.ndarray, " M"], list[str]]:
+    """Which rows are of images and categories that are listed, and what is to be said of the others.
+
+    Raises `DataError` where no row is.
+    """
+    known, notes = np.ones(len(columns["image_id"]), dtype=bool), []
+    for kind, listed in (("image", image_ids), ("category", category_ids)):
+        ids = columns[f"{kind}_id"]
+        is_listed = np.isin(ids, listed)
+        if not is_listed.all():
+            known &= is_listed
+            kinds = "images" if kind == "image" else "categories"
+            unlisted = ids[~is_listed]
+            notes.append(
+                f"{len(unlisted):,} of {len(ids):,} {what} are of {kinds} that the ground truth does not list, "
+                f"{kind} id {unlisted[0]} for one: left out"
+                + (", are they counted from 0?" if not unlisted.all() and ids.max() < len(listed) else "")
+            )
+    if len(known) and not known.any():
+        for kind, listed in (("image", image_ids), ("category", category_ids)):
+            positions(columns[f"{kind}_id"], np.sort(listed), what=what, kind=kind)
+    return known, notes
 
 
 @contextlib.contextmanager
@@ -160,20 +201,21 @@ def _named(name: object) -> Iterator[None]:
         raise DataError(f"{name}: {error}") from None
 
 
-def _note(text: str) -> None:
-    warnings.warn(text, DataNote, stacklevel=3)
+def _say(name: str, notes: Iterable[str]) -> None:
+    for note in notes:
+        warnings.warn(f"{name}: {note}", DataNote, stacklevel=3)
 
 
-def _note_repairs(name: str, annotations: list[dict], area: Area) -> None:
+def _repairs(annotations: list[dict], area: Area) -> Iterator[str]:
     remedies = {"area": "the box's area is taken"} if area == "annotation" else {}
     for key, remedy in (remedies | {"iscrowd": "0 is taken"}).items():
         missing = sum(item.get(key) is None for item in annotations)
         if missing:
-            _note(f'{name}: {missing} of {len(annotations)} annotations have no "{key}"; {remedy}')
+            yield f'{missing} of {len(annotations)} annotations have no "{key}"; {remedy}'
     if all(item.get("iscrowd") for item in annotations):
-        _note(f"{name}: all annotations are crowd regions, which no detection can find: AP and AR are not defined")
+        yield "all annotations are crowd regions, which no detection can find: AP and AR are not defined"
     if any(item["id"] == 0 for item in annotations):
-        _note(f"{name}: has annotation id 0, which pycocotools alone counts as missed even when found; here it is not")
+        yield "has annotation id 0, which pycocotools alone counts as missed even when found; here it is not"
 
 
 def _text(name: object) -> str:
@@ -238,20 +280,33 @@ def _fields(items: list[dict], key: str, what: str) -> list:
 
 
 def _integers(items: list[dict], key: str, what: str) -> Int[np.ndarray, " M"]:
-    """A column of ids; whole numbers that fit 64 bits."""
+    """A column of ids: whole numbers that fit 64 bits, also where they are written 1.0."""
     values = _fields(items, key, what)
-    bad = [
-        (row, value)
-        for row, value in _those_of_other_types(values, {int})
-        if not isinstance(value, Integral) or isinstance(value, bool)
-    ]
+    others = _those_of_other_types(values, {int})
+    for row, value in others:
+        if not _is_whole(value):
+            remedy = "ids must be whole numbers, renumber them"
+            raise DataError(f'{what} in row {row} has "{key}" {brief(value)}; {remedy}')
+    if others:
+        values = [int(value) for value in values]
     try:
-        if not bad:
-            return np.array(values, dtype=np.int64)
+        return np.array(values, dtype=np.int64)
     except OverflowError:
-        bad = [(row, value) for row, value in enumerate(values) if not -(2**63) <= value < 2**63]
-    row, value = bad[0]
-    raise DataError(f'{what} in row {row} has "{key}" {brief(value)}; ids must be whole numbers, renumber them')
+        row = next(row for row, value in enumerate(values) if not -(2**63) <= value < 2**63)
+        remedy = "ids must be whole numbers from -2^63 to 2^63 - 1 (64 bits with a sign), renumber them"
+        raise DataError(f'{what} in row {row} has "{key}" {brief(values[row])}; {remedy}') from None
+
+
+def _is_whole(value: object) -> bool:
+    if isinstance(value, Integral):
+        return not isinstance(value, bool)
+    return isinstance(value, float | np.floating) and float(value).is_integer()
+
+
+def _image_sizes(images: list[dict]) -> Float[np.ndarray, "N 2"]:
+    """Width and height of each image; nan where they are not given as such, for nothing rests on them."""
+    sides = [(image.get("width"), image.get("height")) for image in images]
+    return np.array([[side if is_number(side) and side > 0 else np.nan for side in pair] for pair in sides])
 
 
 def _numbers(values: list, name: str) -> Float[np.ndarray, " M"]:

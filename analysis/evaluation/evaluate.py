@@ -33,7 +33,7 @@ from analysis.evaluation.metrics import (
     metrics_of,
     recall_metrics,
 )
-from analysis.evaluation.precision import AREA_RANGES
+from analysis.evaluation.precision import ALL_AREAS, AREA_RANGES
 from analysis.evaluation.processes import usable_processors
 from analysis.evaluation.statistics import bootstrap, paired_bootstrap
 
@@ -197,7 +197,7 @@ def _counts(ground_truth: GroundTruth) -> pd.DataFrame:
         own = counting & (measure >= low) & (measure <= high)
         return int(own.sum()), len(np.unique(ground_truth.image_id[own]))
 
-    whole = int(counting.sum()), len(ground_truth.image_ids)
+    whole = within(ground_truth.area, *ALL_AREAS)[0], len(ground_truth.image_ids)
     rows = dict.fromkeys(STATISTICS, whole)
     rows |= {
         f"{of}_{size}": within(ground_truth.area, *AREA_RANGES[size]) for of in ("ap", "ar") for size in AREA_RANGES

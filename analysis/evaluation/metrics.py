@@ -74,17 +74,14 @@ class DetectionCurves:
     crowded: dict[str, ap.PrecisionCurves]  # of the images of each bin alone
 
     def twelve(self) -> dict[str, float]:
-        """COCO's twelve statistics by name, equal to the bit to those of `analysis.coco.record`, and faster.
-
-        Except for objects of an `area` beyond 1e10, which pycocotools ignores in "all" too and which count here.
-        """
+        """COCO's twelve statistics by name, equal to the bit to those of `analysis.coco.record`, and faster."""
         return ap.twelve_statistics(overall=self.overall, limited=self.limited, sized=self.sized)
 
 
 def detection_curves(ground_truth: GroundTruth, detections: Detections) -> DetectionCurves:
     """Finds overlaps once, matches once per part, and boils the matches down."""
     overlaps = find_overlaps(ground_truth, detections)
-    table = match(overlaps)
+    table = match(overlaps, ap.area_subset(ground_truth, detections, "all"))
 
     def of(subset: Subset) -> ap.PrecisionCurves:
         return ap.precision_curves(match(overlaps, subset))

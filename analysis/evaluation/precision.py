@@ -20,11 +20,13 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
-from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth
 from analysis.coco.record import STATISTICS
 from analysis.evaluation.matching import MatchTable, Subset
 
-AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # both ends included
+ALL_AREAS = (0.0, COUNTED_AREA)
+# Both ends included.
+AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, COUNTED_AREA)}
 DETECTION_LIMITS = (1, 10, 100)  # of an image and category, for AR
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # pycocotools' floats
 _VALUES_AT_ONCE = 4_000_000  # of a class's objects times resamplings: 32 MB an array
@@ -175,11 +177,11 @@ def _mean(values: np.ndarray) -> float:
 
 
 def area_subset(ground_truth: GroundTruth, detections: Detections, size: str) -> Subset:
-    """COCO's small, medium or large: objects by their `area` (the mask's, where there is one), detections by their box.
+    """COCO's small, medium, large or all: objects by their `area`, the mask's if there is one, detections by their box.
 
     Both ends of a range belong to it, so an object of exactly 32 x 32 is small and medium.
     """
-    low, high = AREA_RANGES[size]
+    low, high = ALL_AREAS if size == "all" else AREA_RANGES[size]
     box_area = detections.sizes.prod(axis=1)
     return Subset(
         objects=(ground_truth.area >= low) & (ground_truth.area <= high),

@@ -14,21 +14,24 @@ from contextlib import contextmanager
 import analysis
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
 from analysis.evaluation.suppression import check_threshold, suppress, suppressions
-from freeanchor.errors import UsageError, printable
+from freeanchor.errors import FreeAnchorError, UsageError, printable
 from freeanchor.files import write_bytes, write_csv
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`freeanchor evaluate --gt G --detections D`."""
     with _as_a_command():
-        result = analysis.evaluate(
-            arguments.gt,
-            arguments.detections,
-            per_category=arguments.per_category,
-            area=arguments.area,
-            resamples=arguments.resamples,
-            check=arguments.check,
-        )
+        try:
+            result = analysis.evaluate(
+                arguments.gt,
+                arguments.detections,
+                per_category=arguments.per_category,
+                area=arguments.area,
+                resamples=arguments.resamples,
+                check=arguments.check,
+            )
+        except ArithmeticError as error:
+            raise FreeAnchorError(f"--check: {error}") from None
     _answer(result, arguments)
 
 

@@ -31,6 +31,7 @@ from freeanchor.errors import UsageError
 from freeanchor.files import read_json
 from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
+from freeanchor.shapes.dataset import recorded_parts
 
 Part = tuple[float, float]
 EDGE = 1.0  # px that a given box may reach beyond the image, as rounded ones do
@@ -75,7 +76,7 @@ def annotated_objects(path: Path, annotations: Path) -> ImageObjects:
     if not len(own):
         raise UsageError(f"{annotations}: has no object in {path.name}; name one with --box and --category")
     ids = ground_truth.annotation_id[own].tolist()
-    known = {item["id"]: tuple(item["part"]) for item in content["annotations"] if _is_point(item.get("part"))}
+    known = recorded_parts(content)
     return ImageObjects(
         image=replace(image, image_id=int(entry["id"])),
         boxes=torch.tensor(boxes[own], dtype=torch.float32),
@@ -84,11 +85,6 @@ def annotated_objects(path: Path, annotations: Path) -> ImageObjects:
         numbers=tuple(range(1, len(ids) + 1)),
         parts={number: known[number] for number in ids if number in known},
     )
-
-
-def _is_point(part: object) -> bool:
-    """Whether an annotation's `part`, which only synthetic data have, is a place (x, y)."""
-    return isinstance(part, list) and len(part) == 2 and all(isinstance(it, int | float) for it in part)
 
 
 def boxed_object(path: Path, box: tuple[float, float, float, float], category: str) -> ImageObjects:

@@ -166,7 +166,9 @@ def _add_nms(commands: _Commands) -> None:
     )
     nms.add_argument("--candidates", type=Path, required=True, help=_CANDIDATES)
     nms.add_argument("--out", type=Path, required=True, help="COCO results to write, .json or .json.gz")
-    nms.add_argument("--gt", type=Path, help="check image and category ids against this ground truth")
+    nms.add_argument(
+        "--gt", type=Path, help="leave out candidates of images and categories that this ground truth does not list"
+    )
     nms.add_argument(
         "--nms", type=float, nargs=1, default=[0.5], metavar="IOU", help="IoU above which NMS suppresses (default: 0.5)"
     )

@@ -29,6 +29,7 @@ from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.files import read_json, write_csv
 from freeanchor.inference.bags import ObjectBags, bag_rows, object_bags
 from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.shapes.dataset import recorded_parts
 
 MAX_OBJECTS = 6  # an image with more is hard to read
 NUM_OBJECTS = 4
@@ -39,10 +40,6 @@ BAG_COLUMNS = [*STAGE_COLUMNS, *arrays.BAG_TABLE_COLUMNS]
 STAGE_POSITION_COLUMNS = [*STAGE_COLUMNS[:3], *POSITION_COLUMNS]
 Parts = dict[int, tuple[float, float]]  # where each annotation's discriminative part lies, for data that records it
 UNKNOWN = (math.nan, math.nan)
-
-
-def _parts(annotations: Path) -> Parts:
-    return {item["id"]: tuple(item["part"]) for item in read_json(annotations)["annotations"] if "part" in item}
 
 
 def choose_objects(split: Split, parts: Parts, count: int = NUM_OBJECTS) -> list[tuple[ImageRecord, int]]:
@@ -94,7 +91,7 @@ def _stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, An
 def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     """The bags of the chosen objects at each snapshot of a training; one row per anchor, columns MATCH_COLUMNS."""
     directory = store.data(evaluation.training)
-    parts = _parts(locate_split(directory, "val")[0])
+    parts = recorded_parts(read_json(locate_split(directory, "val")[0]))
     chosen = choose_objects(read_split(directory, "val"), parts)
     rows = []
     for head, path in _stages(evaluation, store):
@@ -113,7 +110,7 @@ def bag_frames(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS
     Objects of the validation split, in whole images by its order while they hold at most `max_objects`.
     """
     directory = store.data(evaluation.training)
-    parts = _parts(locate_split(directory, "val")[0])
+    parts = recorded_parts(read_json(locate_split(directory, "val")[0]))
     images = first_images(read_split(directory, "val"), max_objects)
     tables, positions = [pd.DataFrame(columns=BAG_COLUMNS)], [pd.DataFrame(columns=STAGE_POSITION_COLUMNS)]
     for head, path in _stages(evaluation, store):

@@ -16,17 +16,17 @@ import warnings
 from collections import OrderedDict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import nms
 
 from freeanchor.anchors import SIZE_DIVISOR, cell_anchors
 from freeanchor.boxes import decode_boxes
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import InputConfig
-from freeanchor.detector.postprocess import InferenceConfig
+from freeanchor.detector.postprocess import InferenceConfig, nms_by_class
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import CheckpointError
 from freeanchor.files import write_bytes
@@ -35,6 +35,40 @@ from freeanchor.inference.onnx_detector import INPUTS, METADATA, OUTPUTS, RunErr
 OPSET = 17  # of 2022: every runtime since knows it
 TRACED_SIZE = (160, 224)  # px, height and width; the graph takes any
 TRIED_SIZES = ((64, 96), (130, 301))  # px; a written graph is tried at these
+
+
+class NmsByClass(torch.autograd.Function):
+    """`nms_by_class` as a single operation of ONNX, which takes each class by itself and shifts nothing."""
+
+    @staticmethod
+    def forward(_: Any, boxes: Tensor, scores: Tensor, labels: Tensor, nms_iou: float, num_classes: int) -> Tensor:
+        """Positions kept, best first; the graph says the number of classes, which torch finds in the labels."""
+        return nms_by_class(boxes, scores, labels, nms_iou)
+
+    @staticmethod
+    def symbolic(
+        g: Any, boxes: torch.Value, scores: torch.Value, labels: torch.Value, nms_iou: float, num_classes: int
+    ) -> torch.Value:
+        """The same as nodes of the graph `g`."""
+
+        def constant(value: Any, dtype: torch.dtype) -> torch.Value:
+            return g.op("Constant", value_t=torch.tensor(value, dtype=dtype))
+
+        def at(*axes: int) -> torch.Value:
+            return constant(axes, torch.int64)
+
+        # Each box has its score in its own class, and less than the threshold in the others.
+        classes = constant([[label] for label in range(num_classes)], torch.int64)
+        is_own = g.op("Equal", classes, labels)  # [K, D]
+        by_class = g.op("Where", is_own, scores, constant(-1.0, torch.float32))
+        every, least = constant([2**31 - 1], torch.int64), constant([-0.5], torch.float32)
+        boxes, by_class = (g.op("Unsqueeze", it, at(0)) for it in (boxes, by_class))
+        chosen = g.op("NonMaxSuppression", boxes, by_class, every, constant([nms_iou], torch.float32), least)
+        kept = g.op("Squeeze", g.op("Slice", chosen, at(2), at(3), at(1)), at(1))
+        # They come by class; sorted, the best first, and ties by position.
+        kept, _ = g.op("TopK", kept, g.op("Shape", kept), largest_i=0, outputs=2)
+        _, order = g.op("TopK", g.op("Gather", scores, kept), g.op("Shape", kept), outputs=2)
+        return g.op("Gather", kept, order)
 
 
 class DetectionGraph(nn.Module):
@@ -61,10 +95,8 @@ class DetectionGraph(nn.Module):
         # `clip_boxes` would make constants of the traced image's sides.
         limit = torch.stack([torch.as_tensor(side) for side in (width, height, width, height)])
         boxes = torch.minimum(boxes.clamp(min=0), limit.to(boxes))
-        # Classes are moved apart so that none overlaps another; the 0 is for images without candidates.
-        apart = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
-        kept = nms(boxes + (labels * apart)[:, None], scores, self.detector.inference.nms_iou)
-        kept = kept[: self.detector.inference.max_detections]
+        inference, num_classes = self.detector.inference, self.detector.model.num_classes
+        kept = NmsByClass.apply(boxes, scores, labels, inference.nms_iou, num_classes)[: inference.max_detections]
         return boxes[kept], scores[kept], labels[kept]
 
     def _of_level(self, level: Tensor, cell: Tensor, stride: int, min_score: Tensor) -> tuple[Tensor, Tensor, Tensor]:

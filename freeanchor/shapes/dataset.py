@@ -12,20 +12,21 @@ later objects hide).
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from PIL import Image
 from tqdm import tqdm
 
-from freeanchor.errors import DataError
+from freeanchor.errors import DataError, is_number
 from freeanchor.files import read_json
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
 from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
+DESCRIPTION = "freeanchor shapes"  # by which a json shows that it was written here
 VERSION = "2"  # of the drawing; raise it with every change that moves a byte
 
 
@@ -52,7 +53,23 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
 
 
 def _info(config: ShapesConfig) -> dict[str, Any]:
-    return {"config": asdict(config), "description": "freeanchor shapes", "version": VERSION}
+    return {"config": asdict(config), "description": DESCRIPTION, "version": VERSION}
+
+
+def recorded_parts(content: Mapping[str, Any]) -> dict[int, tuple[float, float]]:
+    """Where the discriminative part of each object lies (x, y), by annotation id, in a json that was written here.
+
+    Empty for any other json: what a `part` is there, only its authors know.
+    """
+    info = content.get("info")
+    if not isinstance(info, dict) or info.get("description") != DESCRIPTION:
+        return {}
+    parts = ((item["id"], item.get("part")) for item in content["annotations"])
+    return {number: (part[0], part[1]) for number, part in parts if _is_point(part)}
+
+
+def _is_point(part: Any) -> TypeGuard[list[float]]:
+    return isinstance(part, list) and len(part) == 2 and all(map(is_number, part))
 
 
 def _check_existing(config: ShapesConfig, directory: Path) -> None:

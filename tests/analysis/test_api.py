@@ -103,7 +103,7 @@ def test_gzip_is_read_and_numpy_is_taken_for_numbers(tmp_path, files, contents):
 def test_bad_data_is_one_line(tmp_path, files, contents):
     """`DataError`, as of the commands: it names the file or what was given, the item, and the remedy."""
     gt, found = contents
-    bad = [{**found[0], "image_id": 999}]
+    bad = [{**found[0], "image_id": 999}, {**found[0], "image_id": 998}]
     for call, message in (
         (lambda: evaluate(tmp_path / "none.json", found), f"^{tmp_path}/none.json: no such file; "),
         (lambda: evaluate(gt, bad), "^detections: detections: image id 999 .row 0. is not an image of the ground"),

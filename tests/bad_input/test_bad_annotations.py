@@ -59,8 +59,6 @@ REFUSED = {
     "annotation ids of letters": _both("'1'", WHOLE, other_remedy="renumber them"),
     "a truth value for an id": _both("True", WHOLE, other_remedy="renumber them"),
     "an id of a hundred digits": _both("10000000", "renumber them, from 1", other_remedy="renumber them"),
-    "an unknown image": Refusal(folder=None, evaluate=("999", "use the ground truth's own image ids")),
-    "an unknown category": Refusal(folder=None, evaluate=("999", "use the ground truth's own category ids")),
     "no id": _both("annotation [0]", WHOLE, "row 0", "add it"),
     "a negative width": _both(*BOX),
     "a box of nan": _both(*BOX),
@@ -91,6 +89,8 @@ REFUSED = {
 NOTES = {  # of evaluation, beside those on ids, areas and crowds
     "only crowds": ("all annotations are crowd regions",),
     "id 0 everywhere": ("annotation id 0",),
+    "an unknown image": ("annotations are of images", "detections are of images"),
+    "an unknown category": ("annotations are of categories", "detections are of categories"),
     "no area and no crowd flag": ('no "area"', 'no "iscrowd"'),
 }
 CROWD = "5,000 objects in an image"

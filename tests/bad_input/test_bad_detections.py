@@ -43,7 +43,7 @@ BOX = "fix or remove it"
 # content of the file -> item and remedy
 REFUSED: dict[str, tuple[Callable[[Rows], Any], str, str]] = {
     "an object in place of the list": (lambda rows: {"annotations": rows}, "json object", "give COCO results"),
-    "a ground truth": (lambda rows: CONTENT, "json object", "give COCO results"),
+    "a ground truth": (lambda rows: CONTENT, "holds a ground truth", "give COCO results"),
     "null": (lambda rows: None, "bare value", "give COCO results"),
     "a row that is a list": (lambda rows: [[1, 2, 3], *rows], "item 0", BOX),
     "no score": (_without("score"), 'row 0 has no "score"', "add it"),
@@ -54,12 +54,19 @@ REFUSED: dict[str, tuple[Callable[[Rows], Any], str, str]] = {
     "a score of letters": (_first(score="0.9"), "row 0 has score '0.9'", "it must be a number"),
     "a score of null": (_first(score=None), "row 0 has score None", "it must be a number"),
     "a score that is true": (_first(score=True), "row 0 has score True", "it must be a number"),
-    "an unknown image": (_first(image_id=999), "image id 999 (row 0)", IMAGE),
-    "an unknown category": (_first(category_id=999), "category id 999 (row 0)", CATEGORY),
-    "categories numbered as labels": (_every(category_id=lambda i: i % 3), "category id", CATEGORY),
+    "the images of another split": (_every(image_id=lambda i: i + 500), "image id 510 (row 0)", IMAGE),
+    "no category that is known": (_every(category_id=lambda i: i + 90), "(row 0) is not a category", CATEGORY),
+    "nothing of both a known image and category": (
+        lambda rows: [{**row, ("image_id", "category_id")[i % 2]: 999} for i, row in enumerate(rows)],
+        "image id 999 (row 0)",
+        IMAGE,
+    ),
     "image ids of letters": (_every(image_id=str), "'10'", "renumber them"),
-    "image ids with fractions": (_every(image_id=float), "10.0", "renumber them"),
-    "an id beyond 64 bits": (_first(image_id=2**70), "row 0", "renumber them"),
+    "image ids with fractions": (_every(image_id=lambda i: i + 0.5), "10.5", "renumber them"),
+    "an id of infinity": (_first(image_id=INFINITE), "row 0", "renumber them"),
+    "an id beyond 64 bits": (_first(image_id=2**70), "row 0", "to 2^63 - 1"),
+    "a hash of 64 bits without a sign": (_first(category_id=14010892460211825993), "row 0", "to 2^63 - 1"),
+    "a whole number written beyond 64 bits": (_first(image_id=1e19), "row 0", "to 2^63 - 1"),
     "a negative width": (_first(bbox=[10, 10, -5, 5]), "detection 0", BOX),
     "a box of nan": (_first(bbox=[10, NAN, 5, 5]), "detection 0", BOX),
     "a box of infinity": (_first(bbox=[-INFINITE, 0, INFINITE, 5]), "detection 0", BOX),
@@ -76,9 +83,30 @@ HANDLED: dict[str, tuple[Callable[[Rows], Any], tuple[str, ...]]] = {
     "scores in per cent": (_every(score=lambda score: 100 * score), ("scores reach from 90 to 90",)),
     "every detection twice": (lambda rows: rows + rows, ()),
     "boxes without area": (_every(bbox=lambda box: [*box[:2], 0, 0]), ()),
-    "boxes outside their images": (_every(bbox=lambda box: [-500.0, -500.0, *box[2:]]), ()),
+    "boxes outside their images": (_every(bbox=lambda box: [-500.0, -500.0, *box[2:]]), ("boxes leave their image",)),
     "more fields than needed": (_every(score=lambda score: score, image_id=lambda i: i), ()),
     "tied scores": (_every(score=lambda _: 0.5), ()),
+    "an unknown image": (
+        _first(image_id=999),
+        ("detections are of images that the ground truth does not list, image id 999 for one",),
+    ),
+    "an unknown category": (
+        _first(category_id=999),
+        ("detections are of categories that the ground truth does not list, category id 999",),
+    ),
+    "categories counted from 0": (
+        lambda rows: [{**row, "category_id": (0, 2)[i % 2]} for i, row in enumerate(rows)],
+        ("category id 0 for one: left out, are they counted from 0?",),
+    ),
+    "ids written as 1.0": (_every(image_id=float, category_id=float), ()),
+    "boxes in fractions": (
+        _every(bbox=lambda box: [round(side / 1000, 4) for side in box]),
+        ("are they fractions? COCO's are in pixels",),
+    ),
+    "huge boxes": (
+        _every(bbox=lambda box: [*box[:2], 2e5, 2e5]),
+        ("boxes leave their image", "larger than 1e+10 square pixels"),
+    ),
 }
 
 

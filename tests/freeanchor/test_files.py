@@ -1,19 +1,23 @@
 """`freeanchor.files`: whole files or none, leftovers of the dead removed, errors that name the file, and json."""
 
+import bz2
 import errno
 import gzip
 import json
+import lzma
 import os
+import pickle
 import platform
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
 from freeanchor import files
-from freeanchor.errors import FileError
+from freeanchor.errors import DataError, FileError
 from freeanchor.files import check_unpacked, read_json, replacing, write_bytes
 
 
@@ -135,3 +139,117 @@ def test_packed_files_have_a_stated_limit(size: int, limit: int) -> None:
     check_unpacked(limit, size)
     with pytest.raises(FileError, match=f"to more than {limit:,}, the limit"):
         check_unpacked(limit + 1, size)
+
+
+ROW = {"image_id": 1, "category_id": 2, "bbox": [0, 0, 3, 4], "score": 0.5}
+NAMES = '{"categories": [{"id": 1, "name": "café"}]}'
+REFUSED = {
+    "nothing": (b"", "it is empty"),
+    "blanks": (b" \n\t ", "it is empty"),
+    "cut short": (json.dumps([ROW])[:-9].encode(), "it ends early, at line 1"),
+    "cut within a word": (json.dumps([ROW])[:12].encode(), "it ends early, at line 1"),
+    "a pickle": (pickle.dumps([ROW]), "it is a pickle"),
+    "an old pickle": (pickle.dumps([ROW], protocol=0), "it is a pickle"),
+    "a pickle in gzip": (gzip.compress(pickle.dumps([ROW])), "it is a pickle"),
+    "numpy": (b"\x93NUMPY\x01\x00v\x00", "it is a numpy array"),
+    "torch": (b"PK\x03\x04\x00\x00", "it is a zip archive"),
+    "bzip2": (bz2.compress(b"[]"), "packed by bzip2"),
+    "xz": (lzma.compress(b"[]"), "packed by xz"),
+    "csv": (b"image_id,category_id,x,y,w,h,score\n1,1,1,2,3,4,0.9\n", "it is a table, as csv: 'image_id"),
+    "tabs": (b"id\tx\ty\n1\t2\t3\n", "it is a table"),
+    "words": (b"p101 0 0.9 0.5\n", "Expecting value"),
+    "xml": (b"<annotation></annotation>", "it is xml or a web page"),
+    "Python": (repr([ROW]).encode(), "it has single quotes"),
+    "Python's dict": (repr(ROW).encode(), "it has single quotes"),
+    "cp1252": (NAMES.encode("cp1252"), "byte 0xe9 at 38 is not utf-8: in Windows' encoding?"),
+    "latin-1 in a list": ('["Zürich"]'.encode("latin-1"), "byte 0xfc at 3"),
+    "brackets": (b"[" * 100_000, "nested without end"),
+    "objects": (b'{"a":' * 100_000, "nested without end"),
+    "digits": (b"[" + b"1" * 5000 + b"]", "limit"),
+    "json lines": (b'{"a": 1}\n{"a": 2}\n', "holds json lines"),
+    "two lists": (b"[1]\n[2]", "Extra data"),
+    "a repeated key": (b'{"images": [1], "images": [2]}', "two values for the key 'images'"),
+    "a repeated key in a list": (b'[{"score": 1, "score": 2}]', "two values for the key 'score'"),
+    "a repeated key below": (b'{"a": [{"b": {"c": 1, "c": null}}]}', "two values for the key 'c'"),
+    "a gzip cut short": (gzip.compress(bytes(range(256)))[:-9], "damaged gzip (it ends early)"),
+    "a gzip with something after it": (gzip.compress(b"[]") + b"more", "damaged gzip"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_json_is_refused_in_one_line_that_says_what_it_is(tmp_path: Path, name: str) -> None:
+    """Whatever was taken for json is named where its bytes tell, and never opened; the file and the remedy are said."""
+    content, words = REFUSED[name]
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_json(tmp_path / "a.json")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'a.json'}: ") and words in message
+    assert message.isprintable() and len(message) < 400
+
+
+def test_no_file_at_all_is_refused(tmp_path: Path) -> None:
+    """A device without end, a name that is too long for any file, and a folder; a pipe is read."""
+    for path, words in (
+        (Path("/dev/zero"), "is a device"),
+        (tmp_path / ("a" * 300), "File name too long"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "a\0b", "no such file"),
+    ):
+        with pytest.raises(DataError, match=words):
+            read_json(path)
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["sh", "-c", f"echo '[1]' > {tmp_path / 'pipe'}"]):
+        assert read_json(tmp_path / "pipe") == [1]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson.gz"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_json_lines_are_a_list_where_asked(tmp_path: Path, name: str, count: int) -> None:
+    """Blank lines and Windows' line ends count for nothing; what is wrong in a line is said with its number."""
+    rows = [{**ROW, "image_id": number} for number in range(count)]
+    (tmp_path / name).write_bytes("\r\n\r\n".join(json.dumps(row) for row in rows).encode("utf-8-sig"))
+    is_one = count == 1 and name == "a.json"  # which may be json, too
+    assert read_json(tmp_path / name, lines=True) == (rows[0] if is_one else rows)
+    (tmp_path / name).write_bytes(b'{"a": 1}\n\n{"a": 2,}')
+    with pytest.raises(DataError, match="line 3: Expecting property name"):
+        read_json(tmp_path / name, lines=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 1}',
+        '[{"a": NaN, "a": NaN}]',
+        '[{"a": "\\":", "b": {"c": 1}}, {"a" : []}, 3]',
+        '[{"a":1},\n {"a"\t:2}]',
+    ],
+)
+def test_keys_that_agree_are_no_repeats(tmp_path: Path, text: str) -> None:
+    """A key that is written twice with one value loses nothing, and colons in text are no keys."""
+    (tmp_path / "a.json").write_text(text)
+    assert repr(read_json(tmp_path / "a.json")) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("form", ["[{}]", '{{"a": {}0}}', "[{}[]]"], ids=["blanks", "zeros", "lists"])
+def test_gzip_without_measure_is_refused_before_it_is_unpacked(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing near its unpacked size is held in memory, whatever size it declares, joined gzips included."""
+    assert files.UNPACKED_BYTES == 20 * 10**6
+    monkeypatch.setattr(files, "UNPACKED_BYTES", 10**6)
+    fill = {"[{}]": " ", '{{"a": {}0}}': "-", "[{}[]]": "[],"}[form]
+    content = gzip.compress(form.format(fill * (9 * files.UNPACKED_BYTES // len(fill))).encode(), mtime=0)
+    for number, packed in enumerate((content, content[:-4] + b"\x02\0\0\0", gzip.compress(b" ") + content)):
+        (tmp_path / f"{number}.json.gz").write_bytes(packed)
+        tracemalloc.start()
+        with pytest.raises(DataError, match="unpacks to more than 1 MB.*gunzip"):
+            read_json(tmp_path / f"{number}.json.gz")
+        assert tracemalloc.get_traced_memory()[1] < 3 * files.UNPACKED_BYTES
+        tracemalloc.stop()
+
+
+def test_joined_and_padded_gzip_is_read(tmp_path: Path) -> None:
+    """As gzip itself does: the parts follow each other, and zeros at the end are padding."""
+    (tmp_path / "a.json").write_bytes(gzip.compress(b"[1,") + gzip.compress(b"2]") + b"\0" * 512)
+    assert read_json(tmp_path / "a.json") == [1, 2]

@@ -16,10 +16,14 @@ from oracles.detection_metrics import iou
 SMALL, MEDIUM = 32.0**2, 96.0**2  # the size borders
 EXTENTS = [
     (20.0, 20.0), (40.0, 10.0), (32.0, 32.0), (16.0, 64.0), (96.0, 96.0), (64.0, 144.0), (31.9, 32.1), (100.1, 33.3),
-    (7 / 3, 41.7), (math.nextafter(96, 97), 96.0), (0.0, 10.0), (10.0, 0.0), (0.0, 0.0), (1e-3, 5.0), (700.0, 300.0),
+    (7 / 3, 41.7), (math.nextafter(96, 97), 96.0), (1e5, 1e5), (2e5, 7e4),
+    (0.0, 10.0), (10.0, 0.0), (0.0, 0.0), (1e-3, 5.0), (700.0, 300.0),
 ]  # fmt: skip
 CORNERS = [(0.0, 0.0), (10.0, 0.0), (1 / 3, 17.7), (-5.5, 4.1), (250.25, 8.0)]
-AREAS = [SMALL, math.nextafter(SMALL, 0), math.nextafter(SMALL, 2e3), MEDIUM, math.nextafter(MEDIUM, 1e5), 0.0, 1e10]
+AREAS = [
+    SMALL, math.nextafter(SMALL, 0), math.nextafter(SMALL, 2e3), MEDIUM, math.nextafter(MEDIUM, 1e5), 0.0, 1e10,
+    math.nextafter(1e10, 2e10),
+]  # fmt: skip
 LEVELS = [0.9, 0.5, 0.3, 0.1 + 0.2, 0.1, 0.0, 1.0, -0.5]  # few, so that most detections are tied
 FLOODS = {
     "tied": lambda i: 0.5,

@@ -69,7 +69,7 @@ def hard_case(seed: int) -> Detections:
     """
     generator = np.random.default_rng(seed)
     count = int(generator.choice([1, 5, 40, 64, 65, 260]))
-    shift = generator.choice([0.0, -700.0, 2.0**20 + 0.1, 2.0**40])
+    shift = generator.choice([0.0, -700.0, 2.0**20 + 0.1, 2.0**40, -(1e12 / 3)])
     scale = generator.choice([1.0, 0.1, 2.0**30 / 3])
     corner = generator.integers(0, 12, (count, 2)) * scale + shift
     ids = generator.choice([0, 1, 7, -3, 2**62, 2**62 - 1], size=int(generator.integers(1, 5)), replace=False)
@@ -87,7 +87,17 @@ def test_nms_keeps_the_rows_of_loops_and_of_torchvision(nms_iou, block, monkeypa
     """The very rows, best first, ties by row: as a plain loop keeps them, and torchvision's kernel on each class."""
     monkeypatch.setattr(module, "_BLOCK", block)
     monkeypatch.setattr(module, "_CHUNK", 2 * block)
-    for seed in range(40):
+    _assert_kept_as_loops_keep(range(40), nms_iou)
+
+
+@pytest.mark.slow
+def test_two_thousand_cases_are_suppressed_as_loops_do():
+    """The same as the test above, of 2,000 cases, at the usual IoU."""
+    _assert_kept_as_loops_keep(range(40, 2040), 0.5)
+
+
+def _assert_kept_as_loops_keep(seeds, nms_iou):
+    for seed in seeds:
         candidates = hard_case(seed)
         every = np.arange(len(candidates))
         kept, scores = survivors(candidates, every, HardNms(nms_iou=nms_iou), score_threshold=0.0)

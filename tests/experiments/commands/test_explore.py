@@ -45,6 +45,7 @@ def _write_gt(path: Path, **image: Any) -> None:
     ]
     annotations[0]["part"] = [15.0, 25.0]
     content = {
+        "info": {"description": "freeanchor shapes"},
         "images": [{"id": 7, "file_name": "sub/photo.png", **image}, {"id": 8, "file_name": "other.png"}],
         "categories": [{"id": 1, "name": "bar"}, {"id": 2, "name": "dot"}],
         "annotations": annotations,

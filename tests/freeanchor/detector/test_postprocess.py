@@ -1,5 +1,6 @@
 """Candidates and detections: oracle in loops, torchvision's NMS, thresholds, caps and ties (FACTS A9, A10)."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -9,6 +10,7 @@ from oracles import postprocess as oracle
 from oracles.inputs import random_inputs
 from torch import Tensor
 
+from freeanchor.detector import postprocess
 from freeanchor.detector.postprocess import Candidates, InferenceConfig, merge_scales, select_candidates, suppress
 
 LEVEL_SIZES = (12, 8, 4)
@@ -182,3 +184,66 @@ def test_raising_the_nms_threshold_to_one_suppresses_nothing() -> None:
     """At nms_iou 1 every candidate is a detection."""
     candidates = _select(2)
     assert _rows(suppress(candidates, nms_iou=1.0, max_detections=None)) == _rows(candidates)
+
+
+def _hard_case(seed: int, dtype: torch.dtype = torch.float32) -> Candidates:
+    """Candidates of one image that NMS gets wrong where classes are told apart by shifting coordinates.
+
+    Corners on a grid, so that IoUs lie on thresholds; beside them a far outlier; coordinates up to 1e12, or negative;
+    tied scores; labels up to 2^62.
+    """
+    generator = np.random.default_rng(seed)
+    count, num_classes = (int(generator.choice(sizes)) for sizes in ([0, 1, 5, 40, 130], [1, 3, 30, 200]))
+    scale, shift = generator.choice([1.0, 0.1, 1e12 / 21]), generator.choice([0.0, -300.0, 1e5 + 0.1, -1e12])
+    corner = generator.integers(0, 12, (count, 2)) * scale + shift
+    boxes = np.hstack([corner, corner + generator.integers(0, 9, (count, 2)) * scale])
+    boxes[: count // 20] = generator.choice([-1e12, 1e12]) + np.array([0, 0, 5e9, 7e9])
+    labels = generator.integers(2 ** generator.choice([3, 30, 62]), size=num_classes)
+    return Candidates(
+        boxes=torch.tensor(boxes, dtype=dtype),
+        scores=torch.tensor(generator.integers(1, 12 if seed % 2 else 2**20, count) / 2**20, dtype=dtype),
+        labels=torch.tensor(generator.choice(labels, count), dtype=torch.int64),
+    )
+
+
+def _class_after_class(candidates: Candidates, nms_iou: float) -> list[int]:
+    """Positions that torchvision's kernel keeps of each class alone, best first, ties by position."""
+    kept = []
+    for label in set(candidates.labels.tolist()):
+        own = (candidates.labels == label).nonzero()[:, 0]
+        kept += own[torchvision.ops.nms(candidates.boxes[own], candidates.scores[own], nms_iou)].tolist()
+    return sorted(kept, key=lambda row: (-candidates.scores[row].item(), row))
+
+
+def _assert_kept_as_class_after_class(seeds: range) -> None:
+    for seed in seeds:
+        nms_iou = (0.0, 0.3, 0.5, 0.6, 1.0)[seed % 5]
+        candidates = _hard_case(seed)
+        kept = postprocess.nms_by_class(candidates.boxes, candidates.scores, candidates.labels, nms_iou)
+        assert kept.tolist() == _class_after_class(candidates, nms_iou), seed
+        assert torch.equal(suppress(candidates, nms_iou=nms_iou).boxes, candidates.boxes[kept[:100]])
+        doubles = _hard_case(seed, torch.float64)
+        loops = oracle.suppress(_rows(doubles), nms_iou, None)
+        _assert_same(suppress(doubles, nms_iou=nms_iou, max_detections=None), loops)
+
+
+@pytest.mark.parametrize("pairs_per_call", [postprocess.PAIRS_PER_CALL, 0, 10**9], ids=["as it is", "calls", "pairs"])
+def test_any_labels_and_coordinates_are_suppressed_class_after_class(
+    pairs_per_call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same boxes as of each class alone, in float32 to the bit and in float64 as plain loops, in both ways."""
+    monkeypatch.setattr(postprocess, "PAIRS_PER_CALL", pairs_per_call)
+    _assert_kept_as_class_after_class(range(25))
+
+
+@pytest.mark.slow
+def test_two_thousand_cases_are_suppressed_class_after_class() -> None:
+    """The same as the test above, of 2,000 cases."""
+    _assert_kept_as_class_after_class(range(2000))
+
+
+def test_a_far_outlier_leaves_the_duplicates_of_other_classes_to_nms() -> None:
+    """Where one box lies at 1e12 px, boxes of other classes that repeat each other still go."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [1e12, 0, 1.1e12, 10], [0, 0, 10, 8], [0, 0, 10, 10]])
+    candidates = Candidates(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), torch.tensor([70, 70, 3, 2**53, 2**53 + 1]))
+    assert suppress(candidates).scores.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.5])

@@ -1,7 +1,9 @@
 """ONNX: the graph finds what torch finds, in images of any size, and says what it cannot do."""
 
 import importlib.util
+import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
+from torch import Tensor
+from torchvision.ops import nms
 
 from experiments.commands.objects import found_by_torch
 from freeanchor.anchors import AnchorConfig
@@ -94,6 +99,64 @@ def test_the_graph_finds_what_torch_finds(tmp_path: Path, detector: DetectorConf
             num_found.append(len(ours.scores))
     assert min(num_found[:5]) > 3
     assert num_found[-5:] == [0] * 5
+
+
+class _Nms(torch.nn.Module):
+    """The graph's NMS alone."""
+
+    def __init__(self, nms_iou: float, num_classes: int) -> None:
+        super().__init__()
+        self.settings = nms_iou, num_classes
+
+    def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        return onnx_graph.NmsByClass.apply(boxes, scores, labels, *self.settings)
+
+
+def _nms_session(nms_iou: float, num_classes: int) -> onnxruntime.InferenceSession:
+    names, content = ["boxes", "scores", "labels"], io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on the older exporter
+        torch.onnx.export(
+            _Nms(nms_iou, num_classes),
+            (torch.rand(2, 4), torch.rand(2), torch.tensor([0, 1])),
+            content,
+            dynamo=False,
+            opset_version=onnx_graph.OPSET,
+            input_names=names,
+            dynamic_axes={name: {0: "candidates"} for name in names},
+        )
+    return onnxruntime.InferenceSession(content.getvalue(), providers=["CPUExecutionProvider"])
+
+
+def _assert_graph_suppresses_class_after_class(count: int) -> None:
+    for setting, (nms_iou, num_classes) in enumerate([(0.5, 3), (0.25, 1), (0.5, 300), (1.0, 2)]):
+        session = _nms_session(nms_iou, num_classes)
+        for seed in range(setting, count, 4):
+            generator = torch.Generator().manual_seed(seed)
+            size = seed * 7 % 120
+            scale = (1.0, 0.1, 1e5, 1e12 / 16)[seed // 4 % 4]
+            corner = torch.randint(-3, 12, (size, 2), generator=generator) * scale
+            boxes = torch.cat([corner, corner + torch.randint(0, 5, (size, 2), generator=generator) * scale], dim=1)
+            boxes[: size // 30] = torch.tensor([-1e12, 0, 1e12, 1])
+            scores = torch.randint(1, 40, (size,), generator=generator) / 40
+            labels = torch.randint(num_classes, (size,), generator=generator)
+            kept = session.run(None, {"boxes": boxes.numpy(), "scores": scores.numpy(), "labels": labels.numpy()})[0]
+            expected = []
+            for label in range(num_classes):
+                own = (labels == label).nonzero()[:, 0]
+                expected += own[nms(boxes[own], scores[own], nms_iou)].tolist()
+            assert kept.tolist() == sorted(expected, key=lambda row: (-scores[row].item(), row)), seed
+
+
+def test_the_graph_suppresses_class_after_class() -> None:
+    """The boxes that torchvision's kernel keeps of each class alone, far and tied ones too; none of none."""
+    _assert_graph_suppresses_class_after_class(80)
+
+
+@pytest.mark.slow
+def test_the_graph_suppresses_two_thousand_cases_class_after_class() -> None:
+    """The same as the test above, of 2,000 cases."""
+    _assert_graph_suppresses_class_after_class(2000)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from freeanchor.shapes import dataset as shapes
-from freeanchor.shapes.dataset import write_shapes
+from freeanchor.shapes.dataset import recorded_parts, write_shapes
 from freeanchor.shapes.objects import CATEGORIES
 from freeanchor.shapes.scene import Scene, ShapesConfig, draw_scene
 
@@ -100,6 +100,18 @@ def test_annotations_are_valid(folder: str, request: pytest.FixtureRequest) -> N
         assert x < annotation["part"][0] < x + width and y < annotation["part"][1] < y + height
         assert 0 <= annotation["angle"] < 360 and 1 <= annotation["elongation"] <= SMALL.max_aspect
         assert 1 <= annotation["category_id"] <= len(CATEGORIES) and 0 <= annotation["hidden"] <= SMALL.max_hidden
+
+
+def test_parts_are_recorded_in_our_own_json_alone(written: Path) -> None:
+    """What other tools' objects call `part`, a name or a point, is theirs; no damaged part of ours is read either."""
+    document = json.loads((written / "val.json").read_bytes())
+    found = document["annotations"]
+    assert recorded_parts(document) == {annotation["id"]: tuple(annotation["part"]) for annotation in found}
+    for info in ({}, [], "freeanchor shapes", {"description": "another"}, {"description": ["freeanchor shapes"]}):
+        assert recorded_parts({**document, "info": info}) == {}
+    for part in ("ab", "wheel", 3, None, [1, 2, 3], [1, "2"], [True, 1], [float("nan"), 1], {"0": 1, "1": 2}):
+        damaged = [{**found[0], "part": part}, *found[1:]]
+        assert set(recorded_parts({**document, "annotations": damaged})) == {item["id"] for item in found[1:]}
 
 
 def test_crowds_are_one_region_that_nothing_covers(crowded: Path) -> None:
