@@ -1,7 +1,7 @@
 """torchvision's loss under our signature: torchvision's numbers to rounding, and where ours are known to differ."""
 
 from collections import OrderedDict
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
 from typing import Literal
 
 import pytest
