@@ -26,8 +26,8 @@ class RetinaNetLoss:
     """Focal loss and smooth-L1 on anchors assigned by IoU: Eq. 1 as RetinaNet has it.
 
     `convention="authors"`: classification is divided by matched anchors plus images, box terms by four times the
-    matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, at least
-    one per image, box terms are of plain deltas, not of coded ones, and a low-quality match goes to the
+    matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, at
+    least one per image; box terms are of plain deltas, not of coded ones; and a low-quality match goes to the
     object that the anchor is best for (FACTS F); its own transition is `smooth_l1_beta=0`.
     """
 
