@@ -138,7 +138,7 @@ def _scale_gradients(model: RetinaNet, _: object = None) -> None:
     loss, output = vars(model).get("compute_loss"), model.head.regression_head.bbox_reg
     if isinstance(loss, TorchvisionLoss) and type(output) is nn.Conv2d:
         output.__class__ = BoxOutput  # the same parameters, hooks and names; a new module would need them all moved
-        output.delta_scale = loss.delta_scale
+        output.delta_scale = loss.delta_scale  # type: ignore[assignment]  # it is a BoxOutput now
 
 
 def _refuse_script() -> None:

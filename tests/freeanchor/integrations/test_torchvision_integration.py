@@ -11,6 +11,7 @@ from oracles.boxes import encode
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet, fcos_resnet50_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
 
 from freeanchor.integrations.torchvision import BoxOutput, TorchvisionLoss, use_focal_loss, use_free_anchor
 from freeanchor.losses.free_anchor import FreeAnchorLoss
