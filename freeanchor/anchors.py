@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -114,6 +114,24 @@ def grid_anchors(
         centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
         levels.append((centres[:, :, None] + cell).reshape(-1, 4))
     return torch.cat(levels).float()
+
+
+def valid_anchors(
+    config: AnchorConfig, grid_sizes: Sequence[tuple[int, int]], padded_sizes: Sequence[tuple[int, int]]
+) -> Bool[Tensor, "B A"]:
+    """For each image, the anchors of `grid_anchors` whose cell begins inside the image's own padded (height, width).
+
+    In a batch, images are padded to the largest; mmdetection trains on the others' anchors alone
+    (`AnchorGenerator.valid_flags`).
+    """
+    rows = []
+    for height, width in padded_sizes:
+        levels = []
+        for stride, (num_rows, num_columns) in zip(config.strides, grid_sizes, strict=True):
+            inside = (torch.arange(num_rows) * stride < height)[:, None] & (torch.arange(num_columns) * stride < width)
+            levels.append(inside.flatten().repeat_interleave(config.num_per_cell))
+        rows.append(torch.cat(levels))
+    return torch.stack(rows)
 
 
 SIZE_DIVISOR = 32  # images are padded to a multiple of it, so that the pyramid's upsampling meets its laterals

@@ -47,15 +47,18 @@ class TorchvisionLoss:
     ) -> Terms:
         """Terms `positive` and `negative` of a batch, float32; targets hold `boxes` [G, 4] and `labels` [G].
 
-        Raises ValueError where a label is no slot of the head, or where the images differ in their anchors.
+        An image without boxes has no objects, whatever labels it comes with, as in torchvision. Raises ValueError where
+        a label is no slot of the head, or where the images differ in their anchors.
         """
+        boxes = [target["boxes"] for target in targets]
+        labels = [target["labels"][: None if len(own) else 0] for target, own in zip(targets, boxes, strict=True)]
         deltas = widen(head_outputs["bbox_regression"])
         return self.loss(
             head_outputs["cls_logits"],
             deltas * deltas.new_tensor(self.delta_scale),
             _shared_anchors(anchors),
-            [target["boxes"] for target in targets],
-            [target["labels"] for target in targets],
+            boxes,
+            labels,
         )
 
 
@@ -130,6 +133,21 @@ def _check_model(model: object) -> None:
         )
 
 
+def _scale_gradients(model: RetinaNet, _: object = None) -> None:
+    """Make the box output a `BoxOutput`; before every forward, since a head may be replaced after `use_free_anchor`."""
+    loss, output = vars(model).get("compute_loss"), model.head.regression_head.bbox_reg
+    if isinstance(loss, TorchvisionLoss) and type(output) is nn.Conv2d:
+        output.__class__ = BoxOutput  # the same parameters, hooks and names; a new module would need them all moved
+        output.delta_scale = loss.delta_scale  # type: ignore[assignment]  # it is a BoxOutput now
+
+
+def _refuse_script() -> None:
+    raise RuntimeError(
+        "TorchScript cannot hold FreeAnchor's loss; call use_focal_loss(model) first: the weights stay, and the script "
+        "is torchvision's own"
+    )
+
+
 def _start_at_prior(bias: Tensor, prior_prob: float) -> None:
     """Set a classification bias to a prior probability, if it is still where torchvision starts it."""
     untrained = torch.full_like(bias, -math.log((1 - TORCHVISION_PRIOR) / TORCHVISION_PRIOR))
@@ -149,6 +167,7 @@ def use_free_anchor(
     left alone, and None leaves every bias alone. No other number in the state dict is touched, and the tensors stay
     the same objects, so an optimiser may have been built before. Under autocast, anchors stay in float32
     (`AutocastAnchorGenerator`); a generator, or a box output, of another class than torchvision's own is kept as it is.
+    A head that is replaced later is taken in at the next forward.
 
     Raises TypeError for any other model, ValueError for a prior that is no probability.
     """
@@ -157,14 +176,15 @@ def use_free_anchor(
         raise ValueError(f"prior_prob must lie in (0, 1), got {prior_prob}; pass None to leave the bias alone")
     if prior_prob is not None:
         _start_at_prior(model.head.classification_head.cls_logits.bias, prior_prob)
-    generator, output = model.anchor_generator, model.head.regression_head.bbox_reg
+    use_focal_loss(model)  # an earlier loss leaves nothing behind
+    generator = model.anchor_generator
     if type(generator) is AnchorGenerator:
         generator.__class__ = AutocastAnchorGenerator  # keeps cells that were set by hand
     delta_scale = tuple(ours / theirs for ours, theirs in zip(DELTA_WEIGHTS, model.box_coder.weights, strict=True))
-    if type(output) in (nn.Conv2d, BoxOutput):
-        output.__class__ = BoxOutput  # the same parameters, hooks and names; a new module would need them all moved
-        output.delta_scale = delta_scale
     model.compute_loss = TorchvisionLoss(loss=loss or FreeAnchorLoss(), delta_scale=delta_scale)
+    model.__prepare_scriptable__ = _refuse_script  # asked by torch.jit.script
+    _scale_gradients(model)
+    model.register_forward_pre_hook(_scale_gradients)
     return model
 
 
@@ -172,6 +192,9 @@ def use_focal_loss(model: RetinaNet) -> RetinaNet:
     """Make `model` torchvision's own again, losses included, in place; the same model is returned, its weights kept."""
     _check_model(model)
     vars(model).pop("compute_loss", None)
+    vars(model).pop("__prepare_scriptable__", None)
+    for key in [key for key, hook in model._forward_pre_hooks.items() if hook is _scale_gradients]:
+        del model._forward_pre_hooks[key]
     generator, output = model.anchor_generator, model.head.regression_head.bbox_reg
     if type(generator) is AutocastAnchorGenerator:
         generator.__class__ = AnchorGenerator

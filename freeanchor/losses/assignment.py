@@ -7,7 +7,7 @@ An assigner is a frozen dataclass with one method, so that methods can be compar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -49,12 +49,15 @@ class IoUThresholds:
 
     An anchor takes the object it overlaps most if their IoU reaches `foreground_iou`, is background below
     `background_iou`, and ignored between. With `low_quality_matches` the anchors that tie for an object's best IoU
-    are matched too, each with the object it overlaps most itself (authors' code: modeling/matcher.py).
+    are matched too, each with the object it overlaps most itself (authors' code: modeling/matcher.py); with
+    `low_quality_owner="object"` each with the last object that it is best for, and an object that meets no anchor
+    takes those at IoU 0, as mmdetection's MaxIoUAssigner has it.
     """
 
     foreground_iou: float = 0.5
     background_iou: float = 0.4
     low_quality_matches: bool = True
+    low_quality_owner: Literal["anchor", "object"] = "anchor"
 
     def __post_init__(self) -> None:
         if not 0 <= self.background_iou <= self.foreground_iou <= 1:
@@ -79,13 +82,24 @@ class IoUThresholds:
         best_iou = anchors.new_full((len(anchors),), -1.0)
         best_object = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
         is_best = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        owner = torch.full_like(best_object, BACKGROUND)
         for first, iou in ious_by_objects(gt_boxes, anchors):
             best_here, object_here = iou.max(dim=0)
             best_object = torch.where(best_here > best_iou, first + object_here, best_object)
             best_iou = torch.maximum(best_iou, best_here)
             best_of_object = iou.amax(dim=1, keepdim=True)
+            ties = iou == best_of_object
+            if self.low_quality_owner == "object":
+                numbers = torch.arange(first, first + len(iou), device=anchors.device)[:, None]
+                last = torch.where(ties, numbers, BACKGROUND).amax(dim=0)
+                owner = torch.where(last >= 0, last, owner)
+                continue
             # DEVIATION(D14): an object that meets no anchor ties with every anchor at IoU 0; those ties are no matches.
-            is_best |= ((iou == best_of_object) & (best_of_object > 0)).any(dim=0)
+            is_best |= (ties & (best_of_object > 0)).any(dim=0)
         assignment = torch.where(best_iou < self.background_iou, BACKGROUND, IGNORED)
         assignment = torch.where(best_iou >= self.foreground_iou, best_object, assignment)
-        return torch.where(is_best, best_object, assignment) if self.low_quality_matches else assignment
+        if not self.low_quality_matches:
+            return assignment
+        if self.low_quality_owner == "object":
+            return torch.where(owner >= 0, owner, assignment)
+        return torch.where(is_best, best_object, assignment)

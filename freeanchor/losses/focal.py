@@ -9,7 +9,7 @@ short vector with its gradient, for the losses to do with as they like.
     loss = background + some_function(few)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -110,23 +110,3 @@ def check_settings(alpha: float, gamma: float, smooth_l1_beta: float, box_weight
         raise ValueError(f"gamma must be 0 or at least 1, got {gamma}; between, the gradient at score 0 is infinite")
     if smooth_l1_beta < 0 or box_weight < 0:
         raise ValueError(f"smooth_l1_beta and box_weight must not be negative, got {smooth_l1_beta} and {box_weight}")
-
-
-def check_pairing(logits: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]) -> None:
-    """Refuse ground truth that does not pair with the batch, with itself, or with the classes: ValueError."""
-    if not len(logits) == len(gt_boxes) == len(gt_labels):
-        raise ValueError(
-            f"{len(logits)} images, {len(gt_boxes)} gt_boxes and {len(gt_labels)} gt_labels do not pair up"
-        )
-    num_classes = logits.shape[2]
-    for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
-        if len(boxes) != len(labels):
-            raise ValueError(
-                f"image {image} has {len(boxes)} gt_boxes and {len(labels)} gt_labels; give one label per box"
-            )
-        if len(labels) == 0:
-            continue
-        # The label farthest from the middle of the classes: if any is out of range, this one is. One transfer of a GPU.
-        farthest = int(labels[(2 * labels - num_classes + 1).abs().argmax()])
-        if not 0 <= farthest < num_classes:
-            raise ValueError(f"image {image} has label {farthest}; labels are 0 to {num_classes - 1}, not category ids")

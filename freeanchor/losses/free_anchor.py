@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.boxes import decode_boxes, encode_boxes, ious_by_objects
-from freeanchor.losses import focal
+from freeanchor.losses import focal, targets
 from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
+from freeanchor.losses.targets import Ragged
 
 LIKELIHOODS = ("mean-max", "detached", "max")
 EXCUSES = ("per-class", "per-anchor", "none")
@@ -61,28 +62,30 @@ class FreeAnchorLoss:
 
     def __call__(
         self,
-        logits: Float[Tensor, "B A K"],
-        deltas: Float[Tensor, "B A 4"],
-        anchors: Float[Tensor, "A 4"],
-        gt_boxes: Sequence[Float[Tensor, "_ 4"]],
-        gt_labels: Sequence[Int[Tensor, "_"]],
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        gt_boxes: Ragged,
+        gt_labels: Ragged | None = None,
         total_count: TotalCount = int,
     ) -> Terms:
         """Terms `positive` (first sum) and `negative` (second sum), scalars, weighted by w1 and w2.
 
-        Deltas are coded with weights (10, 10, 5, 5); boxes are xyxy, one tensor per image; labels are 0 to K - 1.
+        Logits are [B, A, K], deltas [B, A, 4] coded with weights (10, 10, 5, 5), anchors [A, 4] or [1, A, 4]. Boxes are
+        xyxy, [G, 4] per image, labels [G] of 0 to K - 1; or `gt_boxes` holds both, padded (`losses/targets.py`).
         `total_count` sums a count over the processes that share a batch: the default is a batch of this process's own.
+        Raises ValueError where any of them does not fit.
         """
-        focal.check_pairing(logits, gt_boxes, gt_labels)
+        anchors, own_boxes, gt_labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             deltas, anchors = widen(deltas), widen(anchors)
-            boxes = [own.to(anchors) for own in gt_boxes]
+            boxes = [own.to(anchors) for own in own_boxes]
 
             # A_i, Algorithm 1, line 4. Places count anchors through the batch, [B * A], and scores, [B * A * K].
             bags = torch.cat([anchor_bags(anchors, own, self.bag_size) for own in boxes])
             firsts = [image * len(anchors) for image, own in enumerate(boxes) for _ in own]
             places = bags + torch.tensor(firsts, dtype=torch.int64, device=bags.device)[:, None]
-            in_bags = places * logits.shape[2] + torch.cat(list(gt_labels))[:, None]
+            in_bags = places * logits.shape[2] + torch.cat(gt_labels)[:, None]
 
             # max_i P{a_j -> b_i}, Eq. 4, of the few scores where it is not 0.
             matched, match_prob = self._matched_scores(logits, deltas, anchors, boxes, gt_labels)
@@ -96,17 +99,17 @@ class FreeAnchorLoss:
             confidence = self._confidence(score, deltas.flatten(0, 1)[places], anchors[bags], torch.cat(boxes))
             likelihood = self._likelihood(confidence)
             positive = -torch.log(likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny)).sum()
-            positive = positive + deltas.sum() * 0  # a gradient, of zeros, where no image has an object
+            positive = positive + deltas[:, :0].sum()  # a gradient, of zeros, where no image has an object
 
             # Second sum: P{a_j in A-} = 1 - max_i P{a_j -> b_i}.
             match_prob_of_few = few.new_zeros(len(few))
             match_prob_of_few[torch.searchsorted(exceptions, matched)] = match_prob.to(few)
             negative = background + _unmatched_focal_loss(few, match_prob_of_few, self.gamma).sum()
 
-            num_objects = max(1, total_count(len(bags)))  # ||B||; DEVIATION(D8): of the batch
+            num_objects = total_count(len(bags))  # ||B||; DEVIATION(D8): of the batch, and each divisor at least 1
             return {
-                "positive": self.alpha * positive / num_objects,  # w1 = alpha / ||B||
-                "negative": (1 - self.alpha) * negative / (self.bag_size * num_objects),  # w2 = (1 - alpha) / (n ||B||)
+                "positive": self.alpha * positive / max(1, num_objects),  # w1 = alpha / ||B||
+                "negative": (1 - self.alpha) * negative / max(1, self.bag_size * num_objects),  # w2: n ||B||
             }
 
     def confidence(

@@ -44,9 +44,9 @@ def dense_loss(
         missed = prob * (1 - _match_prob(loss, prob, offsets, anchors, boxes, labels))
         surprise = functional.binary_cross_entropy(missed, torch.zeros_like(missed), reduction="none")
         negatives.append((missed**loss.gamma * surprise).sum())
-    num_objects = max(1, sum(map(len, gt_boxes)))
-    positive = torch.cat(positives).sum() / num_objects
-    negative = torch.stack(negatives).sum() / (num_objects * loss.bag_size)
+    num_objects = sum(map(len, gt_boxes))
+    positive = torch.cat(positives).sum() / max(1, num_objects)
+    negative = torch.stack(negatives).sum() / max(1, num_objects * loss.bag_size)
     return loss.alpha * positive, (1 - loss.alpha) * negative
 
 

@@ -4,19 +4,21 @@ terms = RetinaNetLoss()(logits, deltas, anchors, gt_boxes, gt_labels)
 sum(terms.values()).backward()
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.boxes import DELTA_WEIGHTS, encode_boxes
-from freeanchor.losses import focal
+from freeanchor.losses import focal, targets
 from freeanchor.losses.assignment import IGNORED, IoUThresholds
 from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
+from freeanchor.losses.targets import Ragged
+
+MMDETECTION_EPS = 2.0**-23  # it adds float32's epsilon to what losses are divided by (models/losses/utils.py)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,9 @@ class RetinaNetLoss:
     """Focal loss and smooth-L1 on anchors assigned by IoU: Eq. 1 as RetinaNet has it.
 
     `convention="authors"`: classification is divided by matched anchors plus images, box terms by four times the
-    matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, and box
-    terms are of plain deltas, not of coded ones (FACTS F); its own transition is `smooth_l1_beta=0`.
+    matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, at
+    least one per image; box terms are of plain deltas, not of coded ones; and a low-quality match goes to the
+    object that the anchor is best for (FACTS F); its own transition is `smooth_l1_beta=0`.
     """
 
     foreground_iou: float = 0.5
@@ -48,36 +51,57 @@ class RetinaNetLoss:
             foreground_iou=self.foreground_iou,
             background_iou=self.background_iou,
             low_quality_matches=self.low_quality_matches,
+            low_quality_owner="object" if self.convention == "mmdetection" else "anchor",
         )
 
     def __call__(
         self,
-        logits: Float[Tensor, "B A K"],
-        deltas: Float[Tensor, "B A 4"],
-        anchors: Float[Tensor, "A 4"],
-        gt_boxes: Sequence[Float[Tensor, "_ 4"]],
-        gt_labels: Sequence[Int[Tensor, "_"]],
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        gt_boxes: Ragged,
+        gt_labels: Ragged | None = None,
         total_count: TotalCount = int,
+        valid_anchors: Bool[Tensor, "B A"] | None = None,
     ) -> Terms:
-        """Terms `classification` and `box`, scalars; `total_count` sums counts over processes that share a batch."""
-        focal.check_pairing(logits, gt_boxes, gt_labels)
+        """Terms `classification` and `box`, scalars; arguments and errors are those of `FreeAnchorLoss`.
+
+        `valid_anchors` are those that take part, by image, all without it; mmdetection leaves out those whose cell
+        begins beyond the image's own padded shape (`anchors.valid_anchors`).
+        """
+        anchors, own_boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             deltas, anchors = widen(deltas), widen(anchors)
-            boxes = [own.to(anchors) for own in gt_boxes]
-            assignments = torch.cat([self.assigner.assign(anchors, own) for own in boxes])
+            boxes = [own.to(anchors) for own in own_boxes]
+            assignments = self._assign(anchors, boxes, valid_anchors)
             # Objects and anchors are counted through the batch: image i's anchors begin at i * A.
             firsts = torch.tensor([0, *map(len, boxes)], device=anchors.device).cumsum(0)[:-1]
             matched = (assignments >= 0).nonzero()[:, 0]
             objects = assignments[matched] + firsts[matched // len(anchors)]
-            targets = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
-            box = deltas.sum() * 0 + self._distance(deltas.flatten(0, 1)[matched], targets)
-            classification = self._focal_loss(logits, assignments, matched, torch.cat(list(gt_labels))[objects])
+            coded = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
+            box = deltas[:, :0].sum() + self._distance(deltas.flatten(0, 1)[matched], coded)
+            classification = self._focal_loss(logits, assignments, matched, torch.cat(labels)[objects])
+            if self.convention == "mmdetection":
+                # Its samplers count at least one matched anchor for each image.
+                counts = (matched // len(anchors)).bincount(minlength=len(logits)).clamp(min=1)
+                divisor = total_count(int(counts.sum())) + MMDETECTION_EPS
+                return {"classification": classification / divisor, "box": self.box_weight * box / divisor}
             num_matched = total_count(len(matched))
             # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
             over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
-            if self.convention == "mmdetection":
-                over_all = over_boxes = max(1, num_matched)
             return {"classification": classification / over_all, "box": self.box_weight * box / over_boxes}
+
+    def _assign(self, anchors: Tensor, boxes: list[Tensor], valid_anchors: Tensor | None) -> Tensor:
+        """Object, BACKGROUND or IGNORED of all anchors [B * A]; those that take no part are ignored."""
+        if valid_anchors is None:
+            return torch.cat([self.assigner.assign(anchors, own) for own in boxes])
+        if valid_anchors.shape != (len(boxes), len(anchors)):
+            shape = list(valid_anchors.shape)
+            raise ValueError(f"valid_anchors are {shape}; give [{len(boxes)}, {len(anchors)}], a row per image")
+        assignments = torch.full(valid_anchors.shape, IGNORED, device=anchors.device)
+        for own, takes_part, row in zip(boxes, valid_anchors, assignments, strict=True):
+            row[takes_part] = self.assigner.assign(anchors[takes_part], own)
+        return assignments.flatten()
 
     def _focal_loss(self, logits: Tensor, assignments: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
         """Focal loss (Lin et al. 2017, Eq. 5) summed over the scores of all anchors [B * A] but the ignored ones."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
 from freeanchor.boxes import DELTA_WEIGHTS
-from freeanchor.losses.focal import Terms, TotalCount, check_pairing, widen
+from freeanchor.losses.focal import Terms, TotalCount, widen
+from freeanchor.losses.targets import Ragged, checked
 
 
 class _NoBackbone(nn.Identity):
@@ -45,7 +45,8 @@ class TorchvisionRetinaNetLoss:
     Against `RetinaNetLoss`: both terms are divided by an image's own matched anchors and averaged over images, not
     divided by those of the batch; the box term is L1 of plain deltas, without transition and without the 4; where an
     object meets no anchor, all anchors of the image are matched, each with the object it overlaps most. On one
-    image without such an object it equals `RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0)`.
+    image without such an object it equals `RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0)`, but for anchors
+    that are best for another object than the one that they overlap most: torchvision leaves them to the latter.
 
     The loss divides the deltas by our weights. To learn at the rate of torchvision's detector, a network needs
     `ModelConfig.plain_deltas`: without it the box head's last layer learns 100 and 25 times more slowly under SGD.
@@ -53,11 +54,11 @@ class TorchvisionRetinaNetLoss:
 
     def __call__(
         self,
-        logits: Float[Tensor, "B A K"],
-        deltas: Float[Tensor, "B A 4"],
-        anchors: Float[Tensor, "A 4"],
-        gt_boxes: Sequence[Float[Tensor, "_ 4"]],
-        gt_labels: Sequence[Int[Tensor, "_"]],
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        gt_boxes: Ragged,
+        gt_labels: Ragged | None = None,
         total_count: TotalCount = int,
     ) -> Terms:
         """Terms `classification` and `box`, scalars in float32 or wider; deltas are coded with weights (10, 10, 5, 5).
@@ -65,14 +66,14 @@ class TorchvisionRetinaNetLoss:
         `total_count` sums a count over the processes that share a batch, here that of images: nothing else is shared.
         Raises ValueError where the ground truth does not pair with the batch or a box has no area.
         """
-        check_pairing(logits, gt_boxes, gt_labels)
-        _check_areas(gt_boxes)
+        anchors, boxes, labels = checked(logits, deltas, anchors, gt_boxes, gt_labels)
+        _check_areas(boxes)
         with torch.autocast(logits.device.type, enabled=False):
             deltas, anchors = widen(deltas), widen(anchors)
             plain = deltas / deltas.new_tensor(DELTA_WEIGHTS)
             predictions = {"cls_logits": widen(logits), "bbox_regression": plain}
-            pairs = zip(gt_boxes, gt_labels, strict=True)
-            targets = [{"boxes": boxes.to(anchors), "labels": labels} for boxes, labels in pairs]
+            pairs = zip(boxes, labels, strict=True)
+            targets = [{"boxes": own.to(anchors), "labels": own_labels} for own, own_labels in pairs]
             terms = _detector().compute_loss(targets, predictions, [anchors] * len(targets))
             share = len(targets) / total_count(len(targets))  # torchvision's mean is over this process's images
             return {"classification": terms["classification"] * share, "box": terms["bbox_regression"] * share}

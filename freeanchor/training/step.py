@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, valid_anchors
 from freeanchor.data.coco import Batch, collate
 from freeanchor.detector.retinanet import ModelOutput
 from freeanchor.losses.focal import Terms
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 from freeanchor.training.divergence import DivergedError, Divergence
 from freeanchor.training.processes import ALONE, Processes
@@ -76,7 +78,26 @@ def _forward(
     gt_boxes = [boxes.to(images.device) for boxes in batch.gt_boxes]
     gt_labels = [labels.to(images.device) for labels in batch.gt_labels]
     total_count = processes.total_count if _shares_batch(config, processes) else int
-    return config.loss(output.logits, output.deltas, output.anchors, gt_boxes, gt_labels, total_count), output
+    arguments = output.logits, output.deltas, output.anchors, gt_boxes, gt_labels, total_count
+    if isinstance(config.loss, RetinaNetLoss) and config.loss.convention == "mmdetection":
+        valid = _valid_anchors(state.model.config.anchors, batch, images)
+        return config.loss(*arguments, valid_anchors=valid), output
+    return config.loss(*arguments), output
+
+
+def _padded(side: int) -> int:
+    return -(-side // SIZE_DIVISOR) * SIZE_DIVISOR
+
+
+def _valid_anchors(anchors: AnchorConfig, batch: Batch, images: Tensor) -> Tensor | None:
+    """Of a batch whose images are padded to different sizes, the anchors in each image's own; else None."""
+    sizes = [(int(sample.image.shape[1]), int(sample.image.shape[2])) for sample in batch.samples]
+    own = [(_padded(height), _padded(width)) for height, width in sizes]
+    height, width = images.shape[2:]
+    if set(own) == {(height, width)}:
+        return None
+    grids = [(-(-height // stride), -(-width // stride)) for stride in anchors.strides]
+    return valid_anchors(anchors, grids, own).to(images.device)
 
 
 def _update(state: TrainingState, config: TrainConfig) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from oracles.boxes import encode
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet, fcos_resnet50_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
 
 from freeanchor.integrations.torchvision import BoxOutput, TorchvisionLoss, use_focal_loss, use_free_anchor
 from freeanchor.losses.free_anchor import FreeAnchorLoss
@@ -296,3 +298,39 @@ def test_images_with_anchors_of_their_own_are_refused() -> None:
     outputs = {"cls_logits": torch.zeros(2, 6, 3), "bbox_regression": torch.zeros(2, 6, 4)}
     with pytest.raises(ValueError, match="image 1 has other anchors"):
         TorchvisionLoss(loss=LOSS)([NO_OBJECTS] * 2, outputs, anchors)
+
+
+def test_a_head_that_is_replaced_later_has_its_gradient_scaled() -> None:
+    """Its box output learns at the rate of the first one's; its class output keeps the bias that it came with."""
+    gradients = []
+    for replaces in (False, True):
+        model = use_free_anchor(_lively(_model()), LOSS).train()
+        if replaces:
+            head = RetinaNetHead(8, 6, 4)
+            head.load_state_dict(model.head.state_dict())
+            model.head = head
+        sum(model(_images(), _targets()).values()).backward()
+        gradients.append(model.head.regression_head.bbox_reg.weight.grad)
+        assert type(model.head.regression_head.bbox_reg) is BoxOutput
+    torch.testing.assert_close(*gradients)
+
+
+def test_torchscript_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """The line names `use_focal_loss`; after it the model scripts as torchvision's own does, and has no hook left."""
+    model = use_free_anchor(use_free_anchor(_model()))
+    assert len(model._forward_pre_hooks) == 1
+    with pytest.raises(RuntimeError, match=r"use_focal_loss\(model\) first"):
+        torch.jit.script(model)
+    use_focal_loss(model)
+    assert not model._forward_pre_hooks and "__prepare_scriptable__" not in vars(model)
+
+
+def test_an_image_without_boxes_may_come_with_a_label() -> None:
+    """As torchvision trains on it: zeros(0, 4) beside zeros(1), which some data sets give, is an image of background."""
+    model = use_free_anchor(_lively(_model()), LOSS).train()
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    terms = [
+        model(_images(), [_targets()[0], {**empty, "labels": labels}])
+        for labels in (torch.zeros(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    ]
+    assert {name: term.item() for name, term in terms[0].items()} == {name: it.item() for name, it in terms[1].items()}

@@ -1,7 +1,8 @@
 """torchvision's loss under our signature: torchvision's numbers to rounding, and where ours are known to differ."""
 
 from collections import OrderedDict
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
+from typing import Literal
 
 import pytest
 import torch
@@ -21,7 +22,23 @@ from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 
 LOSS = TorchvisionRetinaNetLoss()
 WEIGHTS = torch.tensor([10.0, 10.0, 5.0, 5.0], dtype=torch.float64)
-LIKE_TORCHVISION = RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0.0)  # but for its division by the batch's
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LikeTorchvision(RetinaNetLoss):
+    """Our loss by mmdetection's convention, its low-quality matches as torchvision has them."""
+
+    convention: Literal["authors", "mmdetection"] = "mmdetection"
+    smooth_l1_beta: float = 0.0
+
+    @property
+    def assigner(self) -> IoUThresholds:
+        """Each low-quality anchor goes to the object that it overlaps most."""
+        return replace(super().assigner, low_quality_owner="anchor")
+
+
+LIKE_TORCHVISION = _LikeTorchvision()  # but for its division by the batch's anchors, to which mmdetection adds 1.2e-7
+CLOSE = 2e-7
 
 
 class Backbone(nn.Module):
@@ -136,7 +153,7 @@ def test_one_image_is_our_loss_in_other_units() -> None:
     images = [_part(inputs, image, image + 1) for image in range(3)]
     expected = [LIKE_TORCHVISION(*image.arguments()) for image in images]
     for name, value in LOSS(*inputs.arguments()).items():
-        assert value.item() == pytest.approx(sum(terms[name].item() for terms in expected) / 3, rel=1e-9)
+        assert value.item() == pytest.approx(sum(terms[name].item() for terms in expected) / 3, rel=CLOSE)
 
 
 def test_images_weigh_alike_however_many_anchors_they_have_matched() -> None:
@@ -149,7 +166,7 @@ def test_images_weigh_alike_however_many_anchors_they_have_matched() -> None:
     for name in terms:
         first, second = one[name].item(), other[name].item()
         assert terms[name].item() == pytest.approx((first + second) / 2, rel=1e-9)
-        assert ours[name].item() == pytest.approx((few * first + many * second) / (few + many), rel=1e-9)
+        assert ours[name].item() == pytest.approx((few * first + many * second) / (few + many), rel=CLOSE)
         assert ours[name].item() != pytest.approx(terms[name].item(), rel=1e-2)
 
 
@@ -182,7 +199,7 @@ def test_an_object_that_meets_no_anchor_matches_them_all() -> None:
     assert LIKE_TORCHVISION(*far.arguments()) == LIKE_TORCHVISION(*inputs.arguments())
     all_matched = replace(LIKE_TORCHVISION, foreground_iou=0.0, background_iou=0.0)(*far.arguments())
     for name, value in LOSS(*far.arguments()).items():
-        assert value.item() == pytest.approx(all_matched[name].item(), rel=1e-9)
+        assert value.item() == pytest.approx(all_matched[name].item(), rel=CLOSE)
         assert value.item() != pytest.approx(LOSS(*inputs.arguments())[name].item(), rel=0.1)
 
 
