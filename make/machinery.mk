@@ -110,21 +110,22 @@ BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
 PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(QUOTED_DATA),-$(shell printf '%s' $(call quoted,$(QUOTED_DATA)$(OWN_IMAGES)) | cksum | cut -d ' ' -f 1)).mk
 SOURCES := $(shell find freeanchor analysis experiments -name '*.py' -o -name '*.csv')
-# A user's files may have names that no rule can spell: find says whether they are younger than the plan, once a make.
-YOUNGER := $(if $(MAKE_RESTARTS),,$(if $(QUOTED_DATA),$(shell find -L $(QUOTED_DATA)/ -maxdepth 2 -name '*.json' -newer $(PLAN) 2>/dev/null))$(if \
-	$(QUOTED_WEIGHTS),$(shell find -L $(QUOTED_WEIGHTS) -newer $(PLAN) 2>/dev/null)))
-# What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
+# What the profile's reports were last written for: other seeds, another folder or other annotations in it, and back
+# again must rewrite them. A user's files count by their content, whose date may be of any time; their names may be such
+# that no rule can spell.
+SEEN = $(if $(filter photos,$(PROFILE)),$(if $(QUOTED_DATA), $(shell { find -L $(QUOTED_DATA)/ -maxdepth 2 -type f -name '*.json' \
+	-exec cksum {} +; $(if $(QUOTED_WEIGHTS),cksum $(QUOTED_WEIGHTS)); } 2>/dev/null | sort | cksum)))
 ASKED := .make/$(strip $(PROFILE)).asked
 REPORT_NEEDS := $(PLAN) $(ASKED) $(shell find experiments -name '*.html')
 
 ifneq ($(filter demo paper zoo report $(REPORTS) reports/% runs/%,$(MAKECMDGOALS)),)
-$(shell mkdir -p .make; printf '%s\n' $(call quoted,$(WHERE)) | cmp -s - $(ASKED) || printf '%s\n' $(call quoted,$(WHERE)) > $(ASKED))
+NOW := $(call quoted,$(WHERE)$(SEEN))
+$(shell mkdir -p .make; printf '%s\n' $(NOW) | cmp -s - $(ASKED) || printf '%s\n' $(NOW) > $(ASKED))
 include $(PLAN)
 endif
 
 # Reports depend on the plan: a parameter changed and changed back gives the first table again.
-.PHONY: younger
-$(PLAN): $(SOURCES) $(if $(YOUNGER),younger) | $(READY)
+$(PLAN): $(SOURCES) $(ASKED) | $(READY)
 	@mkdir -p .make
 	@$(FREEANCHOR) plan $(WHERE)$(if $(filter zoo,$(CHOSEN)),, --chosen $(CHOSEN)) > $@.$$$$ && mv $@.$$$$ $@ || \
 		{ rm -f $@.$$$$; exit 2; }

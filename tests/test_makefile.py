@@ -226,20 +226,27 @@ def test_a_path_that_no_rule_can_hold_is_refused(tmp_path: Path) -> None:
             escape(tmp_path / name)
 
 
-def test_a_changed_json_or_weights_ask_for_another_plan(tmp_path: Path, desk: Path) -> None:
-    """Whatever their names: the plan, and with it the reports, are made again, once."""
+def test_changed_annotations_or_weights_ask_for_another_plan(tmp_path: Path, desk: Path) -> None:
+    """By their content, whatever their names and dates: the plan, and with it the reports, are made again, once."""
     data, weights = tmp_path / "R&D (1)", tmp_path / "w (1);.pth"
     (data / "annotations #1").mkdir(parents=True)
     changed = [data / "train.json", data / "annotations #1" / "a:b = c.json", weights]
     for path in changed:
-        path.touch()
-        os.utime(path, (1_500_000_000, 1_500_000_000))
+        _write_as_of(path, "[]", 1_500_000_000)
     assert _asked(desk, data, f"BACKBONE_WEIGHTS={weights}").returncode == 0
     for path in changed:
+        for content, date in (("[1]", 1_400_000_000), ("[]", 1_500_000_000)):
+            _write_as_of(path, content, date)
+            answer = _asked(desk, data, f"BACKBONE_WEIGHTS={weights}")
+            assert "demo: done" in answer.stdout and set(_given(desk)) == {"plan", "report"}, (path, content)
         path.touch()
-        answer = _asked(desk, data, f"BACKBONE_WEIGHTS={weights}")
-        assert "demo: done" in answer.stdout and set(_given(desk)) == {"plan", "report"}, path
-        assert "nothing to do" in _asked(desk, data, f"BACKBONE_WEIGHTS={weights}").stdout
+    assert "nothing to do" in _asked(desk, data, f"BACKBONE_WEIGHTS={weights}").stdout
+
+
+def _write_as_of(path: Path, content: str, date: int) -> None:
+    """Write a file as a copy that keeps dates leaves it (`cp -p`, `unzip`, `rsync -t`)."""
+    path.write_text(content)
+    os.utime(path, (date, date))
 
 
 def test_a_home_is_found_behind_its_tilde(tmp_path: Path, desk: Path) -> None:
