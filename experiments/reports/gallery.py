@@ -31,7 +31,7 @@ from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET, write_figur
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
 from experiments.reports.report import Report
-from experiments.runs.store import Store
+from experiments.runs.store import Store, stored_frame
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.data.images import open_image, resized_size
@@ -371,13 +371,14 @@ def _bags(compared: _Compared, detector: str, name: str, frame: pd.DataFrame) ->
     """
     run, store = compared.runs[detector], compared.store
     path = run.directory(store.runs) / f"gallery_{name}.csv"
-    is_known = path.exists() and set(frame["annotation_id"]) <= set(pd.read_csv(path)["annotation_id"])
+    known = stored_frame(path, ["annotation_id"])["annotation_id"] if path.exists() else ()
+    is_known = path.exists() and set(frame["annotation_id"]) <= set(known)
     if not is_known and store.network(run.training).exists():
         write_csv(path, _asked(compared, run, frame))
     if not path.exists():
         return {}
     unknown = dict.fromkeys(("step", "num_steps", "part_x", "part_y"), np.nan)
-    rows = pd.read_csv(path).assign(run=run.name, detector=detector, **unknown)
+    rows = stored_frame(path).assign(run=run.name, detector=detector, **unknown)
     return {number: rows[rows["annotation_id"] == number] for number in rows["annotation_id"].unique().tolist()}
 
 
