@@ -23,7 +23,7 @@ from experiments.runs.measured import measure_stage
 from experiments.runs.store import Store, is_measured, is_trained
 from experiments.runs.testing import curve_stage, predict_stage
 from experiments.runs.training import COCO_IMAGES, data_stage, is_at_hand, train_stage
-from freeanchor.errors import CheckpointError, DataError, TimmError, UsageError
+from freeanchor.errors import FreeAnchorError, UsageError
 from freeanchor.training.processes import process_group
 
 
@@ -46,7 +46,7 @@ def _profile(arguments: argparse.Namespace) -> Profile:
             chosen=arguments.chosen,
             photographs=_photographs(arguments),
         )
-    except (CheckpointError, DataError, TimmError):
+    except FreeAnchorError:
         raise
     except ValueError as error:  # of a batch size that makes no recipe
         if arguments.batch_size is None:

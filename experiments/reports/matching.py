@@ -38,6 +38,7 @@ from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
 from freeanchor.boxes import pairwise_iou
 from freeanchor.data.coco import InputConfig, read_split
 from freeanchor.data.images import open_image, resized_size
+from freeanchor.errors import DataError
 from freeanchor.files import read_json, write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max, saturated_linear
 
@@ -230,7 +231,7 @@ def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """The second run's means minus the first's, for the images and anchors that both have."""
     first, second = (one[one["image_id"].isin(other["image_id"])] for one, other in ((first, second), (second, first)))
     if first.empty:
-        raise ValueError("two runs to compare were asked about no common image; both need one validation split")
+        raise DataError("two runs to compare were asked about no common image; both need one validation split")
     common = [anchor for anchor in first["anchor"].unique() if anchor in set(second["anchor"])]
     return _rows([BagBoxes.of(frame, common) for frame in (first, second)])
 

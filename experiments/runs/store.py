@@ -50,7 +50,7 @@ class Store:
         if self.folder is None and isinstance(training.data, CocoData):
             return self.drawn / "coco"
         if self.folder is None:
-            raise ValueError(f"{training.name} needs its data folder; give it with DATA=DIR (or --data DIR)")
+            raise DataError(f"{training.name} needs its data folder; give it with DATA=DIR (or --data DIR)")
         return self.folder
 
     def network(self, training: Training | PublishedCheckpoint) -> Path:

@@ -121,6 +121,13 @@ def _batches(
     except DataError as error:  # a loading process's comes wrapped in its traceback, whose last line is the message
         line = str(error).strip().splitlines()[-1]
         raise DataError(line.partition("DataError: ")[2] or line) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            "a process that loads images was killed, maybe for want of memory; with fewer of them, or with none "
+            "(--workers 0), the same command goes on from the last checkpoint"
+        ) from None
 
 
 def _collate_groups(size: int, samples: Sequence[Sample]) -> tuple[Batch, ...]:
