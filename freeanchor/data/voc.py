@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from freeanchor.data.voc_files import ImageFolder, Layout, SplitFiles, find_layout, folded, last_part, stored_size
 from freeanchor.errors import DataError, brief, is_line, printable
+from freeanchor.files import hidden_beside, settle
 
 Box = tuple[float, float, float, float]
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -379,7 +380,7 @@ def _short(value: float) -> float:
 
 def _write(target: Path, documents: Mapping[str, Any], names: Mapping[Path, str]) -> None:
     """All files under a hidden name beside `target`, renamed when whole and removed when anything comes between."""
-    partial = target.with_name(f".{target.name}.partial")
+    partial = hidden_beside(target, "partial")
     if partial.exists():  # of a run that was killed
         shutil.rmtree(partial)
     try:
@@ -389,7 +390,7 @@ def _write(target: Path, documents: Mapping[str, Any], names: Mapping[Path, str]
         files = {name: path for path, name in names.items()}  # a name is shared by files that hold the same
         for name, path in tqdm(files.items(), desc="images", unit="file", disable=None):
             _place(path.resolve(), partial / "images" / name)
-        partial.rename(target)
+        settle(partial, target)
     except OSError as error:
         if error.errno not in FULL:
             raise
