@@ -27,6 +27,7 @@ from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.evaluation.breakdowns import aspect_ratio, objects_per_image
 from analysis.evaluation.matching import MatchTable, find_overlaps, match
 from analysis.figures.gallery import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
+from analysis.figures.lettering import shortened
 from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET, write_figure
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
@@ -309,7 +310,7 @@ def _object_exhibit(compared: _Compared, row: dict[Any, Any], bags: dict[str, di
     """An object that one detector alone finds."""
     return Exhibit(
         image=np.array(open_image(compared.image(row["image_id"]).path)),
-        title=f"{row['category']}, {row['aspect']:.1f}:1, {_count(row['num_objects'])} in the image",
+        title=f"{shortened(row['category'])}, {row['aspect']:.1f}:1, {_count(row['num_objects'])} in the image",
         subtitle=_finding(row),
         credit=row["credit"],
         shown={detector: _shown(compared, detector, row["image_id"]) for detector in DETECTORS},
@@ -323,10 +324,10 @@ def _drawn_exhibit(compared: _Compared, rows: pd.DataFrame) -> Exhibit:
     image_id, counts = int(rows["image_id"].iloc[0]), rows["found_by"].value_counts()
     retinanet, freeanchor = (int(counts.get(ALONE[name], 0) + counts.get(BOTH, 0)) for name in DETECTORS)
     names = rows["category"].value_counts()
+    commonest = ", ".join(f"{count} {shortened(str(name))}" for name, count in names.head(3).items())
     return Exhibit(
         image=np.array(open_image(compared.image(image_id).path)),
-        title=f"{_count(len(rows))}: {', '.join(f'{count} {name}' for name, count in names.head(3).items())}"
-        + (" …" if len(names) > 3 else ""),
+        title=f"{_count(len(rows))}: {commonest}{' …' if len(names) > 3 else ''}",
         subtitle=f"RetinaNet finds {retinanet}, FreeAnchor {freeanchor}",
         credit=rows["credit"].iloc[0],
         shown={detector: _shown(compared, detector, image_id, with_missed=True) for detector in DETECTORS},
