@@ -5,6 +5,7 @@ problem = Problem.error("boxes of no size", "val.json", "annotation 3 has the bo
 print(*problem_lines([problem]), sep="\n")
 """
 
+import re
 import reprlib
 import unicodedata
 from collections import defaultdict
@@ -17,8 +18,19 @@ NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, s
 SHOWN = 5  # problems of one kind that are printed
 
 
+LONG_WORD = re.compile(r"[^\s/]{256,}")  # no part of a path is so long, but names in foreign files may be
+
+
 class FreeAnchorError(ValueError):
-    """What we were given is wrong, not our code: one line that says what, where, and how to fix it."""
+    """What we were given is wrong, not our code: one line that says what, where, and how to fix it.
+
+    Whatever names of files and in them stand in it, any terminal takes the line: no control characters, no word without
+    end.
+    """
+
+    def __str__(self) -> str:
+        text = printable(super().__str__())
+        return LONG_WORD.sub(lambda word: f"{word[0][:60]}…{word[0][-60:]}", text)
 
 
 class DataError(FreeAnchorError):
