@@ -18,7 +18,7 @@ NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's classes of control characters, s
 SHOWN = 5  # problems of one kind that are printed
 
 
-LONG_WORD = re.compile(r"[^\s/]{256,}")  # no part of a path is so long, but names in foreign files may be
+LONG_WORD = re.compile(r"[^\s/]{320,}")  # no part of a path is so long, but names in foreign files may be
 
 
 class FreeAnchorError(ValueError):
