@@ -21,9 +21,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype
 
 from experiments.registry.config import CocoData, Evaluation, PublishedCheckpoint, Training
-from freeanchor.errors import CheckpointError, DataError, FileError
+from freeanchor.errors import CheckpointError, DataError, FileError, brief, is_number
 from freeanchor.files import load_json
 from freeanchor.runtime import processor_name
 
@@ -75,6 +76,7 @@ class Store:
 TRAINED = ("seconds", "images_per_second", "precision", "fingerprint", "provenance")  # of train.json
 TESTED = ("num_pictures", "num_candidates")  # of predict.json
 MEASURED = ("metric", "value", "low", "high")  # of measurements.csv
+NUMBERS = {"seconds", "images_per_second", *TESTED, "value", "low", "high", "step", "round"}  # in whichever they are
 
 
 def _damaged(path: Path, what: str) -> DataError:
@@ -93,6 +95,8 @@ def stored_record(path: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
     missing = [name for name in needed if not isinstance(content, dict) or name not in content]
     if missing or not isinstance(content, dict):
         raise _damaged(path, f"it has no {', '.join(missing) or 'fields'}")
+    if odd := [name for name in NUMBERS & content.keys() if not (content[name] is None or is_number(content[name]))]:
+        raise _damaged(path, f"{odd[0]} is {brief(content[odd[0]])}")
     return content
 
 
@@ -107,6 +111,8 @@ def stored_frame(path: Path, needed: Iterable[str] = (), **options: Any) -> pd.D
         raise _damaged(path, str(error)) from None
     if missing := [name for name in needed if name not in frame.columns]:
         raise _damaged(path, f"it has no column {', '.join(missing)}")
+    if odd := [name for name in NUMBERS & set(frame.columns) if len(frame) and not is_numeric_dtype(frame[name])]:
+        raise _damaged(path, f"its column {odd[0]} holds more than numbers")
     return frame
 
 
@@ -134,6 +140,9 @@ def trained_record(training: Training | PublishedCheckpoint, store: Store) -> di
     """What a training left of itself; raises DataError where that is damaged, or of another run."""
     path = training.directory(store.runs) / "train.json"
     record = stored_record(path, TRAINED)
+    origin = record["provenance"]
+    if not isinstance(origin, dict) or not {"commit", "date", "hardware"} <= origin.keys():
+        raise _damaged(path, "it does not say where it comes from")
     if record["fingerprint"] != training.fingerprint:
         raise _damaged(path, f"it is of another run than {training.name}-{training.fingerprint}")
     return record
@@ -147,7 +156,12 @@ def is_trained(training: Training | PublishedCheckpoint, store: Store, *, touche
 
 def is_measured(evaluation: Evaluation, store: Store) -> bool:
     """Whether the run has been trained, tested and measured; raises DataError where its measurements are damaged."""
-    return is_done(evaluation.directory(store.runs) / "measurements.csv", MEASURED)
+    path = evaluation.directory(store.runs) / "measurements.csv"
+    if not path.exists():
+        return False
+    if stored_frame(path, MEASURED).empty:
+        raise _damaged(path, "it has no rows")
+    return True
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -251,6 +251,28 @@ def test_a_damaged_marker_is_no_finished_stage(own: Mini, run: Evaluation, damag
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("train.json", r'"seconds": [\d.]+', '"seconds": "1"', "seconds is '1'"),
+        ("train.json", r'"commit"', '"commits"', "it does not say where it comes from"),
+        ("predict.json", r'"num_pictures": \d+', '"num_pictures": []', r"num_pictures is \[\]"),
+        ("measurements.csv", r"(?m)^ap,[\d.]+", "ap,x", "its column value holds more than numbers"),
+        ("measurements.csv", r"(?s)\n.*", "\n", "it has no rows"),
+    ],
+)
+def test_a_marker_of_other_values_is_damaged(
+    own: Mini, run: Evaluation, name: str, old: str, new: str, said: str
+) -> None:
+    """Its fields are there, and would end a report in the middle."""
+    folder = (run.training if name == "train.json" else run).directory(own.store.runs)
+    text = (folder / name).read_text()
+    assert re.sub(old, new, text) != text
+    (folder / name).write_text(re.sub(old, new, text))
+    with pytest.raises(DataError, match=rf"{name}: damaged \({said}\); remove "):
+        _stages(own, run)
+
+
 def test_a_marker_of_another_run_is_refused(own: Mini, run: Evaluation) -> None:
     """A record copied beside another run's weights would make them its own."""
     path = run.training.directory(own.store.runs) / "train.json"
