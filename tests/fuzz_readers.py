@@ -4,7 +4,7 @@
     python -m tests.fuzz_readers --minutes 5 --readers "ground truth" checkpoint --seed 7 --out failures
 
 Each round takes a reader of `bad_input/readers.py` in turn, spoils a good file of its kind (junk in places of its json,
-bytes flipped, cut and doubled, or a trap of `oracles/traps.py`; sometimes a spoilt file is spoilt again), and reads it.
+bytes flipped, cut and doubled, or a trap of `bad_input/traps.py`; sometimes a spoilt file is spoilt again), and reads it.
 A round fails where anything comes but a result that makes sense or the reader's own error in one line; where reading
 takes more than 500 MB and 20 times the file, or more than a minute; and where a file appears outside the round's
 folder. Rounds run in processes of their own, a hundred in each, which may die. A failed round's file and traceback are
@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # as pytest has it
 
 import torch
 from bad_input.readers import READERS, Reader
+from bad_input.traps import TRAPS, make_bombs
 from oracles.mutations import mutate_bytes, mutate_json
-from oracles.traps import TRAPS, make_bombs
 
 MEMORY, TIMES = 500_000_000, 20  # bytes that any file may take, and a large one as often as its size
 ROOM = 4_000_000_000  # bytes beyond which a round is stopped at once

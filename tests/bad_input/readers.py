@@ -27,7 +27,6 @@ import torch
 from oracles.coco_folder import small_content
 from oracles.mutations import json_bytes
 from oracles.odd_images import scene
-from oracles.traps import onnx_file
 from oracles.voc_folder import draw, voc_object, voc_xml
 from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe
 from world_columns import our_statistics
@@ -35,6 +34,7 @@ from world_columns import our_statistics
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from bad_input.outcome import run
+from bad_input.traps import onnx_file
 from experiments.runs.store import MEASURED, TRAINED, stored_frame, stored_record
 from freeanchor.checkpoints.foreign_files import read_weights
 from freeanchor.checkpoints.native import FORMAT, describe, load_model
@@ -59,7 +59,7 @@ HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
 class Reader:
     """How a kind of file is read, what may be raised, and a good one: a json value with its form, or bytes alone.
 
-    `trap` is the kind of traps that are laid for it (`oracles.traps`). An error names the file, or the folder that lies
+    `trap` is the kind of traps that are laid for it (`bad_input.traps`). An error names the file, or the folder that lies
     `depth` above it.
     """
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.mutations import JUNK, json_bytes, mutate_bytes, mutate_json
-from oracles.traps import TRAPS
 
 from bad_input.readers import CONTENT, READERS, Reader
+from bad_input.traps import TRAPS
 from freeanchor.errors import DataError
 
 SHARED_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
