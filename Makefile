@@ -20,6 +20,9 @@ SPLITS ?= train,val#  of COCO, those that make data fetches; val alone is enough
 GT ?=#                COCO json whose objects make bench evaluates, instead of generated ones
 PYTHON ?= python3#    Python, 3.11 or later, that .venv is made from
 
+SETTINGS := PROFILE DATA CLASSES BACKBONE BACKBONE_WEIGHTS CREDIT IMAGES SEEDS JOBS \
+	DEVICE PROCESSES BATCH PRECISION THREADS WORKERS SPLITS GT PYTHON
+
 .DEFAULT_GOAL := help
 include make/reports.mk make/machinery.mk
 
@@ -29,7 +32,7 @@ demo: ## train both detectors on synthetic images, then every table and figure: 
 	+@$(call up_to_date_or,demo)
 
 test: $(READY) ## run the tests
-	$(VENV)/bin/python -m pytest -n $(JOBS)
+	$(VENV)/bin/python -m pytest -n $(strip $(JOBS))
 
 ##@ Everyday
 .PHONY: help setup data paper zoo report
@@ -40,7 +43,7 @@ setup: $(READY) ## create .venv from requirements.lock
 
 data: $(READY) ## generate the synthetic images, or fetch COCO 2017 (PROFILE=coco, 20 GB): into data/ or DATA
 	@$(FREEANCHOR) data $(if $(filter coco coco-mmdetection,$(PROFILE)),coco $(or $(QUOTED_DATA),data/coco) \
-		--splits $(strip $(SPLITS)),draw freeanchor-small-s0 $(WHERE))
+		--splits $(call quoted_word,SPLITS),draw freeanchor-small-s0 $(WHERE))
 
 paper: ## every run of the paper at this profile's size, then every table and figure
 	+@$(call up_to_date_or,paper)
@@ -65,7 +68,7 @@ pooled: $(READY) ## the claims over all sets of photographs together: reports/ph
 	$(VENV)/bin/python -m experiments.reports.pooled --reports reports/photos
 
 bench: $(READY) ## speed and memory against peers: reports/benchmarks.md
-	$(VENV)/bin/python -m experiments.bench.main --device $(strip $(DEVICE))$(if $(value GT), --gt $(call quoted,$(value GT)))
+	$(VENV)/bin/python -m experiments.bench.main --device $(call quoted_word,DEVICE)$(if $(GT), --gt $(call quoted_path,$(GT)))
 
 notebooks: $(READY) ## execute the notebooks into reports/notebooks/*.html
 	$(VENV)/bin/python -m experiments.reports.documents --notebooks

@@ -13,7 +13,6 @@ a warning, `analysis.coco.reading.DataNote`. Options that mean nothing raise `fr
 `ValueError`s.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -195,12 +194,11 @@ def _result(title: str, caption: str, table: pd.DataFrame) -> Result:
 
 
 def _svg(figure: "Figure") -> str:
-    import matplotlib
+    from analysis.figures.lettering import noted_letters
+    from analysis.figures.style import figure_bytes
 
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "analysis"}):  # the same table gives the same page
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
+    with noted_letters("page"):
+        text = figure_bytes(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 

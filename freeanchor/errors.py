@@ -5,6 +5,7 @@ problem = Problem.error("boxes of no size", "val.json", "annotation 3 has the bo
 print(*problem_lines([problem]), sep="\n")
 """
 
+import re
 import reprlib
 import unicodedata
 from collections import defaultdict
@@ -19,14 +20,19 @@ SHOWN = 5  # problems of one kind that are printed
 NAME, LINE = 120, 1500  # characters of a foreign name, and of a line, that are printed
 
 
+LONG_WORD = re.compile(r"[^\s/]{320,}")  # no part of a path is so long, but names in foreign files may be
+
+
 class FreeAnchorError(ValueError):
     """What we were given is wrong, not our code: one line that says what, where, and how to fix it.
 
-    As text it is a line that any terminal takes, whatever the names in it hold.
+    Whatever names of files and in them stand in it, any terminal takes the line: no control characters, no word without
+    end.
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        text = printable(super().__str__())
+        return LONG_WORD.sub(lambda word: f"{word[0][:60]}…{word[0][-60:]}", text)
 
 
 class DataError(FreeAnchorError):

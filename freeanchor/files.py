@@ -46,6 +46,8 @@ FOREIGN = {
     b"\xff\xd8\xff": "an image",
     b"%PDF": "a PDF",
 }  # first bytes of files that were taken for json
+LONG_NAME = 100  # bytes; systems take 255, encrypted ones 143
+MANY_FILES = 200  # from which on the whole disk is asked to write what it holds back
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _stem(target: Path) -> str:
     # Short, since the file's own name may be as long as names can be; hosts may share a folder, not process numbers.
-    return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-{platform.node()}-"
+    return f".{_digest(target.name)}-{platform.node()}-"
 
 
 def _sweep(target: Path) -> None:
@@ -117,6 +119,29 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def hidden_beside(target: Path, suffix: str) -> Path:
+    """A hidden name beside `target`: its own with a dot and `suffix`, or a digest where that might be too long."""
+    name = target.name if len(os.fsencode(target.name)) <= LONG_NAME else _digest(target.name)
+    return target.with_name(f".{name}.{suffix}")
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+
+
+def settle(partial: Path, target: Path) -> None:
+    """Give a file or folder that was made under another name its own, once all that is in it is on the disk."""
+    below = [path for path in partial.rglob("*") if not path.is_symlink()] if partial.is_dir() else []
+    if len(below) > MANY_FILES:
+        os.sync()  # all at once: minutes less than one by one
+    else:
+        for path in (*below, partial):
+            _sync(path)
+    partial.replace(target)
+    with contextlib.suppress(OSError):
+        _sync(target.absolute().parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -343,7 +368,7 @@ def _held(path: Path, when_taken: Callable[[FileLock], None], *, quiet: bool = F
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f".{target.name}.lock"), mode=0o666, fallback_to_soft=False)  # for every user
+    lock = FileLock(hidden_beside(target, "lock"), mode=0o666, fallback_to_soft=False)  # for every user
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -1,17 +1,58 @@
-# What the Makefile's targets stand on: the set-up, a user's words for the shell, and the plan, the rules of all runs and
+# What the Makefile's targets stand on: a user's words as text, the set-up, and the plan, the rules of all runs and
 # reports, which `freeanchor plan` writes.
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory
 
+empty :=
+comma := ,
+space := $(empty) $(empty)
+tab := $(empty)	$(empty)
+hash := \#
+define newline
+
+
+endef
+DIGITS := 0 1 2 3 4 5 6 7 8 9
+LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z
+# Text without the marks of a list: `$(call without,marks,text)`.
+without = $(if $(1),$(call without,$(wordlist 2,$(words $(1)),$(1)),$(subst $(firstword $(1)),,$(2))),$(2))
+
+# What a user gives, on the command line or in the environment, is text. Overridden by its own unexpanded value, its
+# dollars mean nothing: neither where it is used, nor where Make hands it to a command's environment.
+text = $(if $(filter environment%,$(origin $(1))),$(eval export $(1)))$(eval override $(1) := $$(value $(1)))
+ON_COMMAND_LINE := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(if $(call \
+	without,$(LETTERS) $(DIGITS) _,$(name)),,$(name))))
+$(foreach name,$(sort $(SETTINGS) CHOSEN $(ON_COMMAND_LINE)),$(if $(filter-out undefined file,$(origin $(name))),$(call text,$(name))))
+# The same for the shell: in quotes, whatever it holds. At the front of a path a home's ~ stays outside, since not every
+# shell has put the folder in its place.
+quoted = '$(subst ','\'',$(1))'
+quoted_path = $(subst '~/,~/',$(call quoted,$(1)))
+quoted_word = $(call quoted,$(strip $($(1))))
+
+# Refusals in one line; `make help` answers all the same.
+refuse = $(if $(filter-out help,$(MAKECMDGOALS)),$(error $(1)))
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Numbers that Make computes with, and words that are parts of its files' names.
+NO_NUMBER := $(strip $(foreach name,CORES JOBS PROCESSES SEEDS THREADS BATCH,$(if \
+	$(call without,$(DIGITS),$(strip $($(name))))$(filter 0%,$($(name))),$(name))) $(foreach \
+	name,CORES JOBS PROCESSES SEEDS,$(if $(strip $($(name))),,$(name))))
+NO_NAME := $(strip $(foreach name,PROFILE CHOSEN,$(if $(call without,$(LETTERS) $(DIGITS) - _,$(strip $($(name)))),$(name))))
+BROKEN := $(strip $(foreach name,$(SETTINGS),$(if $(findstring $(newline),$($(name))),$(name))))
+$(if $(BROKEN),$(call refuse,$(BROKEN): must not hold a line break))
+$(if $(NO_NUMBER),$(call refuse,$(NO_NUMBER): must be a whole number$(comma) 1 or more))
+$(if $(NO_NAME),$(call refuse,$(NO_NAME): must be one word of letters$(comma) digits and -))
+$(if $(filter-out shown hidden,$(IMAGES)),$(call refuse,IMAGES: give shown or hidden))
+# For `make help`, which goes on: no shell computes with what is no number.
+$(foreach name,$(NO_NUMBER) $(NO_NAME),$(eval override $(name) := 1))
+
 # Every target runs JOBS commands side by side, each with its share of the cores, unless -j was given.
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(strip $(JOBS))
 endif
 ifeq ($(strip $(THREADS)),)
-THREADS := $(shell n=$$(( $(CORES) / ($(JOBS) * $(PROCESSES)) )); echo $$(( n > 0 ? n : 1 )))
+override THREADS := $(shell n=$$(( $(CORES) / ($(JOBS) * $(PROCESSES)) )); echo $$(( n > 0 ? n : 1 )))
 endif
 
 VENV := .venv
@@ -21,9 +62,9 @@ FREEANCHOR := $(VENV)/bin/freeanchor
 LAUNCH = $(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=$(strip $(THREADS)) $(VENV)/bin/torchrun --standalone --nproc_per_node=$(strip $(PROCESSES)) )$(FREEANCHOR)
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@$(call quoted_path,$(PYTHON)) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "freeanchor needs Python 3.11 or later; give one with make PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(call quoted_path,$(PYTHON)) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -38,31 +79,20 @@ sed -n 's/^\([A-Z_]*\) ?= *\([^ #]*\)# *\(.*\)/\1=\2 \3/p' Makefile | \
 	awk '{ name = $$1; $$1 = ""; printf "  %-24s%s\n", name, $$0 }'
 endef
 
-empty :=
-comma := ,
-space := $(empty) $(empty)
-hash := \#
-# A user's words for the shell, whatever they hold: `$(value …)` keeps Make from expanding their dollars. A home's ~ at
-# the front stays outside, since not every shell has put the folder in its place.
-quoted = $(subst '~/,~/','$(subst ','\'',$(1))')
-QUOTED_DATA := $(if $(value DATA),$(call quoted,$(value DATA)))
-QUOTED_WEIGHTS := $(if $(value BACKBONE_WEIGHTS),$(call quoted,$(value BACKBONE_WEIGHTS)))
+QUOTED_DATA := $(if $(DATA),$(call quoted_path,$(DATA)))
+QUOTED_WEIGHTS := $(if $(BACKBONE_WEIGHTS),$(call quoted_path,$(BACKBONE_WEIGHTS)))
 # The reports of photographs are named after their folder, and in their rules these marks would mean something else.
 NAME := $(if $(filter photos,$(PROFILE)),$(if $(QUOTED_DATA),$(shell CDPATH= cd $(QUOTED_DATA) 2>/dev/null && basename "$$(pwd -P)")))
-ODD := $(strip $(foreach mark,: ; | = * ? \ $(hash),$(if $(findstring $(mark),$(NAME)),$(mark))))
-ifneq ($(ODD),)
-$(error DATA: the name of the folder, $(NAME), must not hold $(ODD); rename the folder)
-endif
-ifneq ($(filter-out shown hidden,$(IMAGES)),)
-$(error IMAGES=$(IMAGES): give shown or hidden)
-endif
-OWN_IMAGES = $(if $(strip $(CLASSES)), --classes $(strip $(CLASSES)))$(if $(strip $(BACKBONE)), --backbone $(strip \
-	$(BACKBONE)))$(if $(QUOTED_WEIGHTS), --backbone-weights $(QUOTED_WEIGHTS))$(if \
-	$(value CREDIT), --credit $(call quoted,$(value CREDIT)))$(if $(filter hidden,$(IMAGES)), --hide-images)
+ODD := $(strip $(foreach mark,: ; | = * ? \ $(hash),$(if $(findstring $(mark),$(NAME)),$(mark)))$(if \
+	$(findstring $(tab),$(NAME)), a tab))
+$(if $(ODD),$(call refuse,DATA: the name of the folder$(comma) $(NAME)$(comma) must not hold $(ODD); rename the folder))
+OWN_IMAGES = $(if $(strip $(CLASSES)), --classes $(call quoted_word,CLASSES))$(if $(strip $(BACKBONE)), --backbone $(call \
+	quoted_word,BACKBONE))$(if $(QUOTED_WEIGHTS), --backbone-weights $(QUOTED_WEIGHTS))$(if \
+	$(CREDIT), --credit $(call quoted,$(CREDIT)))$(if $(filter hidden,$(IMAGES)), --hide-images)
 WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(QUOTED_DATA), --data $(QUOTED_DATA))$(if $(strip \
 	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_IMAGES)
-HOW := --device $(strip $(DEVICE)) --threads $(strip $(THREADS)) --precision $(strip $(PRECISION)) \
-	--workers $(strip $(WORKERS))
+HOW := --device $(call quoted_word,DEVICE) --threads $(strip $(THREADS)) --precision $(call quoted_word,PRECISION) \
+	--workers $(call quoted_word,WORKERS)
 
 # Targets that plan for runs of their own; EXTRAS are reports that are made on request.
 PLANNED := demo paper zoo $(EXTRAS)
@@ -80,21 +110,22 @@ BY_HAND := $(wildcard downloads/authors-*.pth)
 # The rules of all runs and reports are generated from the registry, and again when it, or the user's data, changes.
 PLAN := .make/$(strip $(PROFILE))-$(CHOSEN)-$(strip $(SEEDS))$(if $(strip $(BATCH)),-$(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)),-$(words $(BY_HAND)))$(if $(QUOTED_DATA),-$(shell printf '%s' $(call quoted,$(QUOTED_DATA)$(OWN_IMAGES)) | cksum | cut -d ' ' -f 1)).mk
 SOURCES := $(shell find freeanchor analysis experiments -name '*.py' -o -name '*.csv')
-# A user's files may have names that no rule can spell: find says whether they are younger than the plan, once a make.
-YOUNGER := $(if $(MAKE_RESTARTS),,$(if $(QUOTED_DATA),$(shell find -L $(QUOTED_DATA)/ -maxdepth 2 -name '*.json' -newer $(PLAN) 2>/dev/null))$(if \
-	$(QUOTED_WEIGHTS),$(shell find -L $(QUOTED_WEIGHTS) -newer $(PLAN) 2>/dev/null)))
-# What the profile's reports were last written for: other seeds, or another folder, and back again must rewrite them.
+# What the profile's reports were last written for: other seeds, another folder or other annotations in it, and back
+# again must rewrite them. A user's files count by their content, whose date may be of any time; their names may be such
+# that no rule can spell.
+SEEN = $(if $(filter photos,$(PROFILE)),$(if $(QUOTED_DATA), $(shell { find -L $(QUOTED_DATA)/ -maxdepth 2 -type f -name '*.json' \
+	-exec cksum {} +; $(if $(QUOTED_WEIGHTS),cksum $(QUOTED_WEIGHTS)); } 2>/dev/null | sort | cksum)))
 ASKED := .make/$(strip $(PROFILE)).asked
 REPORT_NEEDS := $(PLAN) $(ASKED) $(shell find experiments -name '*.html')
 
 ifneq ($(filter demo paper zoo report $(REPORTS) reports/% runs/%,$(MAKECMDGOALS)),)
-$(shell mkdir -p .make; printf '%s\n' $(call quoted,$(WHERE)) | cmp -s - $(ASKED) || printf '%s\n' $(call quoted,$(WHERE)) > $(ASKED))
+NOW := $(call quoted,$(WHERE)$(SEEN))
+$(shell mkdir -p .make; printf '%s\n' $(NOW) | cmp -s - $(ASKED) || printf '%s\n' $(NOW) > $(ASKED))
 include $(PLAN)
 endif
 
 # Reports depend on the plan: a parameter changed and changed back gives the first table again.
-.PHONY: younger
-$(PLAN): $(SOURCES) $(if $(YOUNGER),younger) | $(READY)
+$(PLAN): $(SOURCES) $(ASKED) | $(READY)
 	@mkdir -p .make
 	@$(FREEANCHOR) plan $(WHERE)$(if $(filter zoo,$(CHOSEN)),, --chosen $(CHOSEN)) > $@.$$$$ && mv $@.$$$$ $@ || \
 		{ rm -f $@.$$$$; exit 2; }

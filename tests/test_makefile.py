@@ -13,6 +13,7 @@ from experiments.registry.build import build_profile
 from experiments.reports.catalogue import REPORTS
 from experiments.reports.plan import escape, make_rule, make_rules
 from experiments.runs.store import Store
+from freeanchor.errors import DataError
 
 # In place of the front door: writes down what it was given, and for `plan` and `report` leaves what they leave.
 STAND_IN = """#!/bin/sh
@@ -40,8 +41,9 @@ def desk(tmp_path: Path) -> Path:
     return desk
 
 
-def _make(desk: Path, *arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**_environment(desk), **({"HOME": str(home)} if home else {})}
+def _make(desk: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run make; `variables` stand in its environment."""
+    environment = {**_environment(desk), **variables}
     return subprocess.run(["make", *arguments], cwd=desk, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -119,6 +121,8 @@ def test_help_lists_every_target_in_groups(desk: Path) -> None:
     variables = next(lines for group, lines in groups.items() if group.startswith("Variables"))
     named = [line.split("=")[0].strip() for line in variables]
     assert named == re.findall(r"^([A-Z_]+) \?=", makefile, flags=re.M)
+    (text,) = re.findall(r"^SETTINGS := ([A-Z_ \\\s]+)$", makefile, flags=re.M)  # those that are taken as text
+    assert text.replace("\\", " ").split() == named
 
 
 NAMES = (
@@ -158,26 +162,97 @@ def test_names_that_no_rule_can_spell_are_refused_in_one_line(tmp_path: Path, de
     assert answer.stdout == "" and _given(desk) == {}
 
 
-def test_a_changed_json_or_weights_ask_for_another_plan(tmp_path: Path, desk: Path) -> None:
-    """Whatever their names: the plan, and with it the reports, are made again, once."""
+# Each would leave a file named MADE if Make or a shell took it for more than text.
+ACTS = (
+    "$(shell touch MADE)",
+    "`touch MADE`",
+    "${shell touch MADE}$$(touch MADE)",
+    "x';touch MADE;'",
+    '"; touch MADE #',
+)
+WORDS = {"--data": "DATA", "--backbone-weights": "BACKBONE_WEIGHTS", "--credit": "CREDIT", "--classes": "CLASSES"}
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("is_exported", [False, True], ids=["on the command line", "in the environment"])
+def test_what_a_user_gives_is_text(desk: Path, act: str, *, is_exported: bool) -> None:
+    """It reaches the front door as it is, through both makes of `demo`, and nothing in it is executed."""
+    given = {**dict.fromkeys(WORDS.values(), act), "BACKBONE": f"~{act}", "GT": act, "NOBODY_ASKED_FOR": act}
+    page = Path("reports/photos/index.html")
+    _write_rules(desk, page)
+    listed = [] if is_exported else [f"{name}={value}" for name, value in given.items()]
+    exported = given if is_exported else {}
+    answer = _make(desk, "demo", "PROFILE=photos", "THREADS=1", *listed, **exported)
+    assert answer.returncode == 0, answer.stderr
+    assert set(_given(desk)) == {"plan", "report"}
+    for words in _given(desk).values():
+        assert {option: words[words.index(option) + 1] for option in WORDS} == dict.fromkeys(WORDS, act)
+        assert words[words.index("--backbone") + 1] == f"~{act}"
+    assert _make(desk, "help", *listed, **exported).returncode == 0
+    assert not (desk / "MADE").exists()
+
+
+NUMBERS = ("JOBS", "PROCESSES", "SEEDS", "THREADS", "BATCH", "CORES")
+
+
+@pytest.mark.parametrize("act", ["$(shell touch MADE)", "x`touch MADE`", ": ; touch MADE", "08", "1 2"])
+def test_what_make_computes_with_must_be_numbers_and_words(desk: Path, act: str) -> None:
+    """Another value is refused in one line that names the variable; `make help` answers all the same."""
+    for name in (*NUMBERS, "PROFILE"):
+        if name == "PROFILE" and act == "08":
+            continue
+        answer = _make(desk, "table1", f"{name}={act}")
+        assert answer.returncode == 2 and answer.stdout == "" and answer.stderr.count("\n") == 1
+        assert f"*** {name}: must be " in answer.stderr
+    given = [f"{name}={act}" for name in (*NUMBERS, "PROFILE", "DEVICE", "SPLITS", "PYTHON")]
+    assert "train both detectors" in _make(desk, "help", *given).stdout
+    assert not (desk / "MADE").exists() and not (desk / "given.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["CREDIT", "DATA", "GT", "DEVICE"])
+def test_a_line_break_is_refused_in_one_line(desk: Path, name: str) -> None:
+    """A recipe cannot hold one: what follows it would be a command."""
+    answer = _make(desk, "data", f"{name}=me'\n\ttouch MADE\n'")
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1
+    assert f"*** {name}: must not hold a line break" in answer.stderr
+    assert _make(desk, "help", f"{name}=me'\n\ttouch MADE\n'").returncode == 0
+    assert not (desk / "MADE").exists() and not (desk / "given.txt").exists()
+
+
+def test_a_path_that_no_rule_can_hold_is_refused(tmp_path: Path) -> None:
+    """Behind a link may lie a folder whose name has a line break: its second line would be a rule of its own."""
+    for name in ("a\n\ttouch MADE", "a\tb", "a\rb"):
+        with pytest.raises(DataError, match=r"^[^\n\t\r]+: a name that [^\n]+; rename it$"):
+            escape(tmp_path / name)
+
+
+def test_changed_annotations_or_weights_ask_for_another_plan(tmp_path: Path, desk: Path) -> None:
+    """By their content, whatever their names and dates: the plan, and with it the reports, are made again, once."""
     data, weights = tmp_path / "R&D (1)", tmp_path / "w (1);.pth"
     (data / "annotations #1").mkdir(parents=True)
     changed = [data / "train.json", data / "annotations #1" / "a:b = c.json", weights]
     for path in changed:
-        path.touch()
-        os.utime(path, (1_500_000_000, 1_500_000_000))
+        _write_as_of(path, "[]", 1_500_000_000)
     assert _asked(desk, data, f"BACKBONE_WEIGHTS={weights}").returncode == 0
     for path in changed:
+        for content, date in (("[1]", 1_400_000_000), ("[]", 1_500_000_000)):
+            _write_as_of(path, content, date)
+            answer = _asked(desk, data, f"BACKBONE_WEIGHTS={weights}")
+            assert "demo: done" in answer.stdout and set(_given(desk)) == {"plan", "report"}, (path, content)
         path.touch()
-        answer = _asked(desk, data, f"BACKBONE_WEIGHTS={weights}")
-        assert "demo: done" in answer.stdout and set(_given(desk)) == {"plan", "report"}, path
-        assert "nothing to do" in _asked(desk, data, f"BACKBONE_WEIGHTS={weights}").stdout
+    assert "nothing to do" in _asked(desk, data, f"BACKBONE_WEIGHTS={weights}").stdout
+
+
+def _write_as_of(path: Path, content: str, date: int) -> None:
+    """Write a file as a copy that keeps dates leaves it (`cp -p`, `unzip`, `rsync -t`)."""
+    path.write_text(content)
+    os.utime(path, (date, date))
 
 
 def test_a_home_is_found_behind_its_tilde(tmp_path: Path, desk: Path) -> None:
     """Not every shell puts it in place after DATA=; blanks behind it are no obstacle."""
     (tmp_path / "my images").mkdir()
-    answer = _make(desk, "-n", "data", "PROFILE=coco", "DATA=~/my images", home=tmp_path)
+    answer = _make(desk, "-n", "data", "PROFILE=coco", "DATA=~/my images", HOME=str(tmp_path))
     assert "data coco ~/'my images' " in answer.stdout
 
 

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from analysis.figures import style
+from analysis.figures.lettering import shortened
 from analysis.figures.style import BLUE, FAINT_INK, INK, VERMILION, new_figure, say_not_run, styled
 
 _COLUMNS = 4  # of panels of ablations
@@ -217,8 +218,7 @@ def _legend(names: list[str]) -> list[Line2D | Patch]:
     sets = [(marker, 5.0, name) for marker, name in zip(cycle(SET_MARKERS), names, strict=False)]
     marks: list[Line2D | Patch] = []
     for marker, size, name in (("D", 7.5, "pooled"), *sets):
-        label = name.replace("$", r"\$")  # or two of them make a formula
-        mark = Line2D([], [], marker=marker, markersize=size, label=label, color=INK, markerfacecolor="white")
+        mark = Line2D([], [], marker=marker, markersize=size, label=shortened(name), color=INK, markerfacecolor="white")
         mark.set_linestyle("none")
         marks.append(mark)
     return [*marks, Patch(facecolor=_SHADE, edgecolor="#C9D3DE", label="where the claim would hold")]

@@ -45,7 +45,7 @@ def figure2(curve: pd.DataFrame) -> Figure:
         axes.plot([t2, t2, 0], [0, 1, 1], color=FAINT_INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     knots = {t1: f"$t_1$\n{t1:g}" for t1, _ in pairs} | {t2: f"$t_2$\n{t2:g}" for _, t2 in pairs}
     ends = {end: f"{end:g}" for end in (0.0, 1.0) if end not in knots}
-    axes.set_xticks(sorted(ends | knots), [(ends | knots)[x] for x in sorted(ends | knots)])
+    axes.set_xticks(sorted(ends | knots), [(ends | knots)[x] for x in sorted(ends | knots)], parse_math=True)
     axes.set_yticks([0, 0.5, 1])
     axes.grid(visible=False)
     axes.set(xlim=(0, 1.02), ylim=(-0.03, 1.08), xlabel="x", ylabel="Saturated linear")

@@ -123,7 +123,7 @@ class _Canvas:
         for number, line in enumerate(lines):
             self.figure.text(
                 left / width, 1 - (top + number * kind.line) / height, line, fontsize=kind.size, weight=kind.weight,
-                color=colour or kind.colour, va="top", ha="left", parse_math=False,
+                color=colour or kind.colour, va="top", ha="left",
             )  # fmt: skip
         return top + len(lines) * kind.line
 
@@ -189,9 +189,9 @@ def message_figure(message: str, title: str = "", subtitle: str = "") -> Figure:
     figure = new_figure(WIDTH, 1.4)
     axes = figure.subplots()
     axes.set_axis_off()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold", parse_math=False)
-    axes.set_title(subtitle, fontsize=8.5, weight="normal", parse_math=False)
-    axes.text(0.5, 0.4, message, ha="center", va="center", color=FAINT_INK, style="italic", parse_math=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold")
+    axes.set_title(subtitle, fontsize=8.5, weight="normal")
+    axes.text(0.5, 0.4, message, ha="center", va="center", color=FAINT_INK, style="italic")
     return figure
 
 

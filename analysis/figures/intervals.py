@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.lettering import shortened
 from analysis.figures.style import FAINT_INK, INK, new_figure, styled
 
 _ROW = 0.22  # inches per metric
@@ -42,9 +43,7 @@ def _draw_rows(axes: Axes, rows: pd.DataFrame) -> None:
     value, low, high = (100 * rows[name].to_numpy(dtype=np.float64) for name in ("value", "low", "high"))
     axes.hlines(places, low, high, color=FAINT_INK, linewidth=1.5)
     axes.plot(value, places, "o", color=INK, markersize=4)
-    axes.set_yticks(places, rows["name"].tolist())
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)  # categories are called what they like
+    axes.set_yticks(places, [shortened(name) for name in rows["name"]])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
 

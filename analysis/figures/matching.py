@@ -30,6 +30,7 @@ from analysis.bags import matches as bags
 from analysis.bags.matches import MatchesError, anchor_centres, chosen_anchor
 from analysis.figures import images
 from analysis.figures.images import ASSIGNED_COLOUR, GT_COLOUR, LEARNED_COLOUR, LIKELIHOOD_MAP, View, draw_box
+from analysis.figures.lettering import shortened
 from analysis.figures.style import FAINT_INK, INK, new_figure, not_run_figure, one_detector, styled
 
 HEATMAP_COLUMNS = ("stride_x", "stride_y")  # width and height of a cell of the anchor's level, in pixels of the image
@@ -357,7 +358,7 @@ def _headline(stages: Sequence[pd.DataFrame]) -> str:
     """The object, and how concentrated its bag is where there is but one."""
     first = stages[0]
     size = first.gt_x2.iloc[0] - first.gt_x1.iloc[0], first.gt_y2.iloc[0] - first.gt_y1.iloc[0]
-    name = f"{first.category.iloc[0]}, {size[0]:.0f} × {size[1]:.0f} px"
+    name = f"{shortened(first.category.iloc[0])}, {size[0]:.0f} × {size[1]:.0f} px"
     summary = bags.summarize_bags(first).iloc[0]
     if len(stages) > 1:
         whole = f"{np.log(summary.num_anchors):.2f} nats, {summary.num_anchors} anchors"

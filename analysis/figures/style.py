@@ -28,6 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from analysis.figures.lettering import families, noted_letters
 from freeanchor.files import sibling, write_bytes, write_csv
 
 
@@ -57,7 +58,9 @@ ERROR_LOOK: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "capthick": 1.2
 INK, FAINT_INK = "#22262B", "#6B7178"
 STYLE: dict[Any, Any] = {
     **seaborn.axes_style("ticks"),
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
+    "font.family": families(),
+    "text.parse_math": False,  # names are called what they like; two dollars in one are no formula
+    "text.usetex": False,
     "font.size": 10.5,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -97,7 +100,11 @@ def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
     @wraps(draw)
     def draw_in_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            for axes in figure.axes:  # labels are made here, in the style, and not when they are first drawn
+                axes.get_xticklabels(which="both")
+                axes.get_yticklabels(which="both")
+            return figure
 
     return draw_in_style
 
@@ -184,8 +191,20 @@ def error_lengths(rows: pd.DataFrame) -> np.ndarray:
 
 
 PNG_DPI = 200
-# Neither format may carry the time or a version: the same frame gives the same bytes.
-_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
+# No format may carry the time or a version: the same frame gives the same bytes.
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None},
+    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+}
+
+
+def figure_bytes(figure: Figure, suffix: str) -> bytes:
+    """The figure as a png of 200 dpi, a pdf or an svg; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "analysis"}):
+        figure.savefig(buffer, format=suffix, dpi="figure" if suffix == "svg" else PNG_DPI, metadata=_METADATA[suffix])
+    return buffer.getvalue()
 
 
 def write_figure(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
@@ -193,9 +212,8 @@ def write_figure(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
 
     Each file appears whole or not at all; once the csv is there, the others are.
     """
-    for suffix, metadata in _METADATA.items():
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=metadata)
-        write_bytes(sibling(stem, suffix), buffer.getvalue())
+    with noted_letters(stem):
+        drawn = {suffix: figure_bytes(figure, suffix) for suffix in ("png", "pdf")}
+    for suffix, content in drawn.items():
+        write_bytes(sibling(stem, suffix), content)
     write_csv(sibling(stem, "csv"), frame)

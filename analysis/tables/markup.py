@@ -17,9 +17,12 @@ from freeanchor.files import sibling, write_bytes
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "[": "{[}", "]": "{]}", "–": "--", "×": r"$\times$", "±": r"$\pm$",
+    "[": "{[}", "]": "{]}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}",
+    "–": "--", "×": r"$\times$", "±": r"$\pm$",
     "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\rightarrow$",
 }  # fmt: skip
+# Emphasis, code, tables, html and formulas; then, only where they would be some, strikes, links, entities and headings.
+_MARKDOWN = re.compile(r"[\\`*_|<>$]|~(?=~)|\](?=[\[(:])|&(?=#?\w+;)|^#")
 _INDEXED = re.compile(r"(AP|AR|NR)(\d+|[SML])")  # AP50, APS, NR70: the paper sets the end as an index
 _MARKS = re.compile(r"\*(.+?)\*|`(.+?)`")
 _LINE_CLASSES = {  # a line's kind -> its class in HTML
@@ -118,7 +121,7 @@ def escape_markdown(text: str) -> str:
     """Words from anywhere as one line of Markdown that shows them as they are, in a cell of a table, too."""
     if isinstance(text, Marked):
         return str(text)
-    return "".join(f"\\{letter}" if letter in "\\`*_|<>" else letter for letter in " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _num_cells(table: Table) -> int:

@@ -24,9 +24,10 @@ from analysis.bags.summaries import is_acentric, matching_freed, object_mean
 from analysis.evaluation.statistics import bootstrap, spread, t_quantile
 from experiments.registry.profile import Pair, Profile
 from experiments.runs.bags import stored_bags
+from experiments.runs.cost import COLUMNS as COST_COLUMNS
 from experiments.runs.cost import cost_file, cost_ratio
 from experiments.runs.measured import gains_frame, measurements
-from experiments.runs.store import Store, is_measured
+from experiments.runs.store import Store, is_measured, stored_frame
 
 LEVEL = 0.95
 _t_quantile = cache(t_quantile)  # by bisection, and asked for again and again
@@ -179,7 +180,7 @@ def measured_cost(evidence: Evidence) -> Parts:
         path = cost_file(profile, pairs[0], evidence.store)
         parts[backbone] = None
         if path.exists():
-            value, low, high = cost_ratio(pd.read_csv(path))
+            value, low, high = cost_ratio(stored_frame(path, COST_COLUMNS))
             parts[backbone] = Measured(value=value, low=low, high=high, n_seeds=1, runs=pairs[0])
     return parts
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from analysis.figures.lettering import font_of, say_lacking, shortened
 from experiments.commands.compute import check_counts, runtime_of
 from freeanchor.data.images import EXTENSIONS, open_image, opened, upright
 from freeanchor.errors import DataError, FileError, UsageError, printable, shown
@@ -35,12 +36,18 @@ if TYPE_CHECKING:
 ONNX = ".onnx"
 SOFTWARE = "freeanchor detect"  # marks the drawings, which are no images to detect on
 SHOWN_SIDE = 960  # px, the least long side of a drawn image
-DRAWN = 40  # characters of a name above its box
 
 
 def _colour(label: int, num_labels: int) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(label / num_labels, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, or for letters that it lacks one that has most of them."""
+    if text.isascii():
+        return ImageFont.load_default(size=size)
+    return ImageFont.truetype(font_of(text)[0], size=size)
 
 
 def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> Image.Image:
@@ -52,12 +59,13 @@ def draw_detections(image: Image.Image, rows: Sequence[dict[str, Any]], category
     drawn = image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BICUBIC)
     canvas = ImageDraw.Draw(drawn)
     line = max(1, round(max(drawn.size) / 400))
-    font = ImageFont.load_default(size=round(max(drawn.size) / 70))
+    size = round(max(drawn.size) / 70)
     for row in sorted(rows, key=lambda row: row["score"]):  # the best-scoring on top
         x, y, width, height = (value * zoom for value in row["bbox"])
         colour = _colour(category_ids.index(row["category_id"]), len(category_ids))
         canvas.rectangle((x, y, x + width, y + height), outline=colour, width=line)
-        text = f"{shown(row['category'], DRAWN)} {row['score']:.2f}"
+        text = f"{shortened(printable(row['category']))} {row['score']:.2f}"
+        font = _font(text, size)
         left, top, right, bottom = canvas.textbbox((x, y), text, font=font, anchor="lb")
         shift = max(0, 1 - top)  # a label above the image's edge moves inside
         canvas.rectangle((left - 1, top + shift - 1, right + 1, bottom + shift), fill=colour)
@@ -187,12 +195,15 @@ def detect(
     check_out(paths, out)
     detector, found = _found(paths, checkpoint, min_score, runtime, threads)
     rows: list[dict[str, Any]] = []
+    names: dict[str, None] = {}
     for path, (image, detections) in zip(paths, found, strict=True):
         own = list(_rows(path, detections, detector))
+        names |= dict.fromkeys(row["category"] for row in own)
         with replacing(out / f"{path.stem}.png") as temporary:
             draw_detections(image, own, detector.category_ids).save(temporary, format="PNG", pnginfo=_signed())
         rows += own
     write_json(out / "detections.json", rows)
+    say_lacking(out, [letter for name in names if not name.isascii() for letter in font_of(name)[1]])
     return rows
 
 

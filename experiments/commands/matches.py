@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 
 from analysis.bags.matches import MATCH_COLUMNS, chosen_anchor, preferred_by_iou, summarize_bags
+from analysis.figures.lettering import noted_letters, shortened
 from analysis.figures.matching import HEATMAP_COLUMNS, match_heatmaps
-from analysis.figures.style import STYLE
+from analysis.figures.style import figure_bytes
 from experiments.commands.compute import runtime_of
 from experiments.commands.objects import (
     ImageObjects,
@@ -40,7 +40,7 @@ from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.images import open_image
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.errors import UsageError
-from freeanchor.files import replacing, write_csv
+from freeanchor.files import write_bytes, write_csv
 from freeanchor.inference.bags import bag_rows
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.runtime import Runtime
@@ -139,8 +139,8 @@ def write_matches(frame: pd.DataFrame, objects: ImageObjects, out: Path) -> dict
         stages = list(own[["run", "step"]].drop_duplicates().itertuples(index=False, name=None))
         file = out / f"{path.stem}-{number}.png"
         figure = match_heatmaps(own, image, stage_labels(stages))
-        with replacing(file) as temporary, matplotlib.rc_context(STYLE):
-            figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        with noted_letters(file):
+            write_bytes(file, figure_bytes(figure, "png"))
         files[annotation_id] = file
     write_csv(out / "matches.csv", frame.astype({"step": "Int64", "num_steps": "Int64"}))
     return files
@@ -152,8 +152,8 @@ def stage_labels(stages: Sequence[tuple[str, float]]) -> list[str]:
     if len(runs) == 1:
         return [_step_label(step) for _, step in stages]
     if len(runs) == len(stages) and len({str(step) for step in steps}) == 1:
-        return [run for run, _ in stages]
-    return [run if math.isnan(step) else f"{run}, {_step_label(step)}" for run, step in stages]
+        return [shortened(run) for run, _ in stages]
+    return [shortened(run) if math.isnan(step) else f"{shortened(run)}, {_step_label(step)}" for run, step in stages]
 
 
 def summaries(frame: pd.DataFrame, objects: ImageObjects, files: dict[int, Path]) -> list[dict[str, Any]]:

@@ -20,10 +20,10 @@ from experiments.reports.kept import pack_runs, unpack_runs
 from experiments.reports.plan import make_rules
 from experiments.runs.cost import cost_stage
 from experiments.runs.measured import measure_stage
-from experiments.runs.store import Store, is_measured
+from experiments.runs.store import Store, is_measured, is_trained
 from experiments.runs.testing import curve_stage, predict_stage
 from experiments.runs.training import COCO_IMAGES, data_stage, is_at_hand, train_stage
-from freeanchor.errors import CheckpointError, DataError, TimmError, UsageError
+from freeanchor.errors import FreeAnchorError, UsageError
 from freeanchor.training.processes import process_group
 
 
@@ -46,7 +46,7 @@ def _profile(arguments: argparse.Namespace) -> Profile:
             chosen=arguments.chosen,
             photographs=_photographs(arguments),
         )
-    except (CheckpointError, DataError, TimmError):
+    except FreeAnchorError:
         raise
     except ValueError as error:  # of a batch size that makes no recipe
         if arguments.batch_size is None:
@@ -119,7 +119,7 @@ def predict(arguments: argparse.Namespace) -> None:
     profile = _profile(arguments)
     evaluation = _run_of(profile, arguments.name)
     store = store_of(arguments)
-    if not (evaluation.training.directory(store.runs) / "train.json").exists():
+    if not is_trained(evaluation.training, store):
         raise UsageError(f"{arguments.name} is not trained yet; run: freeanchor train {arguments.name}")
     make_data(profile, store)
     check_device(arguments.device)
@@ -143,7 +143,7 @@ def cost(arguments: argparse.Namespace) -> None:
     for run in pair:
         if isinstance(profile.evaluations[run].training, PublishedCheckpoint):
             raise UsageError(f"{run} is a published checkpoint: there is no training of it to time")
-        if not (profile.evaluations[run].training.directory(store.runs) / "train.json").exists():
+        if not is_trained(profile.evaluations[run].training, store):
             raise UsageError(f"{run} is not trained yet; run: freeanchor train {run}")
     print(cost_stage(profile, pair, store, runtime_of(arguments)))
 

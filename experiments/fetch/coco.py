@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from experiments.fetch.download import CHUNK, WAITS, Download, disk_error, fetch, quiet, readable
 from freeanchor.errors import DownloadError, FileError, brief, is_line
-from freeanchor.files import alone_at, check_unpacked, read_json, write_json
+from freeanchor.files import alone_at, check_unpacked, read_json, settle, write_json
 
 SUFFIX = ".unpacking"  # of the hidden folder that files are written to
 BLOCK = 4096  # bytes: what the last piece of a file takes on a common file system
@@ -48,7 +48,7 @@ def unpack(
             _require_room(directory, zip_path, wanted)
             for member in tqdm(wanted, desc=f"unpack {zip_path.name}", unit="file", disable=quiet(progress)):
                 _extract(bundle, member, hidden)
-        (hidden / folder).rename(directory / folder)
+        settle(hidden / folder, directory / folder)
     except DAMAGED as error:
         if not is_fetched:
             raise DownloadError(f"{zip_path}: is damaged ({error}); take it again from where it came from") from None

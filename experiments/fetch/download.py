@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from freeanchor.errors import DownloadError
-from freeanchor.files import in_turn
+from freeanchor.files import in_turn, settle
 
 CHUNK = 1 << 20  # bytes
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -138,7 +138,7 @@ def _bring(transfer: "_Transfer", final: Path, waits: Sequence[float]) -> None:
     if wrong := mismatch(item, transfer.partial, progress=transfer.progress):
         transfer.discard()
         raise DownloadError(f"{item.url}: {wrong}, so the download was removed; run the same command to fetch it anew")
-    transfer.partial.replace(final)
+    settle(transfer.partial, final)
     transfer.discard()
 
 

@@ -278,20 +278,28 @@ def merged(content: Mapping[str, Any], classes: Classes, ids: Mapping[str, int] 
 def write_merged(source: Path, target: Path, classes: Classes) -> None:
     """Write both annotation files with those classes into `target`, in the layout of `source`, whose images it links.
 
-    Raises DataError where a split of `source` cannot be read. What is there already is only linked anew.
+    Raises DataError where a split of `source` cannot be read. What is there already, and whole, is only linked anew.
     """
     made: dict[str, dict[str, Any]] = {}
     for split in ("train", "val"):
         annotations, images = locate_split(source, split)
         _link(target / images.relative_to(source), images)
         path = target / annotations.relative_to(source)
-        if not path.exists():
+        if not _is_whole(path):
             read_split(source, split)  # says what is wrong with it, if anything is
             ids = {item["name"]: item["id"] for item in made["train"]["categories"]} if made else None
             made[split] = merged(read_json(annotations), classes, ids)
             write_json(path, made[split])
         else:
             made[split] = read_json(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether annotations of ours lie there; what a power cut may leave is made again."""
+    try:
+        return isinstance(read_json(path).get("categories"), list)
+    except (DataError, AttributeError):
+        return False
 
 
 def _link(link: Path, images: Path) -> None:

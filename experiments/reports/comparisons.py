@@ -22,10 +22,9 @@ from experiments.registry.profile import Profile
 from experiments.reports.report import compared_runs, figure_report
 from experiments.reports.tables import comparison
 from experiments.runs.measured import SEED_COLUMNS, over_seeds, pair_frame, seeds_of_pairs, training_frame
-from experiments.runs.store import Store, is_measured
+from experiments.runs.store import TESTED, Store, is_measured, stored_frame, stored_record
 from experiments.runs.testing import learning_curves
 from freeanchor.data.coco import locate_split
-from freeanchor.files import read_json
 
 
 def _pair_and_gain(profile: Profile, store: Store) -> pd.DataFrame:
@@ -131,8 +130,8 @@ def _is_there(run: Evaluation, store: Store) -> bool:
 def _tested(run: Evaluation, store: Store) -> _Tested:
     directory = run.directory(store.runs)
     image_ids = read_ground_truth(locate_split(store.data(run.training), "val")[0]).image_ids
-    everything, budgets = (pd.read_csv(directory / name) for name in ("object_recall.csv", "budgets.csv"))
-    record = read_json(directory / "predict.json")
+    everything, budgets = (stored_frame(directory / name) for name in ("object_recall.csv", "budgets.csv"))
+    record = stored_record(directory / "predict.json", TESTED)
     groups = {str(budget): own for budget, own in budgets.groupby("budget", sort=False)}
     means = {name: own.groupby("image_id")["num_given"].first().mean() for name, own in groups.items()}
     return _Tested(

@@ -27,11 +27,12 @@ from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.evaluation.breakdowns import aspect_ratio, objects_per_image
 from analysis.evaluation.matching import MatchTable, find_overlaps, match
 from analysis.figures.gallery import Exhibit, ShownDetections, gallery_figure, message_figure, photographs_figure
+from analysis.figures.lettering import shortened
 from analysis.figures.style import DETECTORS, FREEANCHOR, RETINANET, write_figure
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
 from experiments.reports.report import Report
-from experiments.runs.store import Store
+from experiments.runs.store import Store, stored_frame
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.data.images import open_image, resized_size
@@ -309,7 +310,7 @@ def _object_exhibit(compared: _Compared, row: dict[Any, Any], bags: dict[str, di
     """An object that one detector alone finds."""
     return Exhibit(
         image=np.array(open_image(compared.image(row["image_id"]).path)),
-        title=f"{row['category']}, {row['aspect']:.1f}:1, {_count(row['num_objects'])} in the image",
+        title=f"{shortened(row['category'])}, {row['aspect']:.1f}:1, {_count(row['num_objects'])} in the image",
         subtitle=_finding(row),
         credit=row["credit"],
         shown={detector: _shown(compared, detector, row["image_id"]) for detector in DETECTORS},
@@ -323,10 +324,10 @@ def _drawn_exhibit(compared: _Compared, rows: pd.DataFrame) -> Exhibit:
     image_id, counts = int(rows["image_id"].iloc[0]), rows["found_by"].value_counts()
     retinanet, freeanchor = (int(counts.get(ALONE[name], 0) + counts.get(BOTH, 0)) for name in DETECTORS)
     names = rows["category"].value_counts()
+    commonest = ", ".join(f"{count} {shortened(str(name))}" for name, count in names.head(3).items())
     return Exhibit(
         image=np.array(open_image(compared.image(image_id).path)),
-        title=f"{_count(len(rows))}: {', '.join(f'{count} {name}' for name, count in names.head(3).items())}"
-        + (" …" if len(names) > 3 else ""),
+        title=f"{_count(len(rows))}: {commonest}{' …' if len(names) > 3 else ''}",
         subtitle=f"RetinaNet finds {retinanet}, FreeAnchor {freeanchor}",
         credit=rows["credit"].iloc[0],
         shown={detector: _shown(compared, detector, image_id, with_missed=True) for detector in DETECTORS},
@@ -371,13 +372,14 @@ def _bags(compared: _Compared, detector: str, name: str, frame: pd.DataFrame) ->
     """
     run, store = compared.runs[detector], compared.store
     path = run.directory(store.runs) / f"gallery_{name}.csv"
-    is_known = path.exists() and set(frame["annotation_id"]) <= set(pd.read_csv(path)["annotation_id"])
+    known = stored_frame(path, ["annotation_id"])["annotation_id"] if path.exists() else ()
+    is_known = path.exists() and set(frame["annotation_id"]) <= set(known)
     if not is_known and store.network(run.training).exists():
         write_csv(path, _asked(compared, run, frame))
     if not path.exists():
         return {}
     unknown = dict.fromkeys(("step", "num_steps", "part_x", "part_y"), np.nan)
-    rows = pd.read_csv(path).assign(run=run.name, detector=detector, **unknown)
+    rows = stored_frame(path).assign(run=run.name, detector=detector, **unknown)
     return {number: rows[rows["annotation_id"] == number] for number in rows["annotation_id"].unique().tolist()}
 
 

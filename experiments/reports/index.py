@@ -15,8 +15,8 @@ from experiments.registry.profile import Profile
 from experiments.reports.catalogue import FIRST, SECTIONS
 from experiments.reports.page import Section, build_page
 from experiments.reports.report import Report
-from experiments.runs.store import Store, is_measured, provenance
-from freeanchor.files import read_json, write_json
+from experiments.runs.store import TESTED, Store, is_measured, provenance, stored_record, trained_record
+from freeanchor.files import write_json
 
 
 def measured_runs(report: Report, profile: Profile, store: Store) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def run_records(profile: Profile, store: Store) -> list[dict[str, object]]:
         if not is_measured(evaluation, store):
             continue
         training = evaluation.training
-        record = read_json(training.directory(store.runs) / "train.json")
+        record = trained_record(training, store)
         origin = record["provenance"]
         records.append(
             {
@@ -72,8 +72,8 @@ def write_run(evaluation: Evaluation, store: Store, directory: Path) -> str:
     record = {
         "run": evaluation.name,
         "directory": str(evaluation.directory(Path("runs"))),
-        "training": read_json(evaluation.training.directory(store.runs) / "train.json"),
-        "test": read_json(evaluation.directory(store.runs) / "predict.json"),
+        "training": trained_record(evaluation.training, store),
+        "test": stored_record(evaluation.directory(store.runs) / "predict.json", TESTED),
     }
     path = directory / "runs" / f"{evaluation.name}.json"
     write_json(path, record)

@@ -33,11 +33,12 @@ from experiments.reports.gallery import image_credits
 from experiments.reports.report import Report, compared_runs, figure_report, no_runs
 from experiments.runs.bags import bag_boxes_stage, stored_bags, stored_positions
 from experiments.runs.measured import SEED_COLUMNS, over_seeds, seeds_of_pairs
-from experiments.runs.store import Store, is_measured
+from experiments.runs.store import Store, is_measured, stored_frame
 from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
 from freeanchor.boxes import pairwise_iou
 from freeanchor.data.coco import InputConfig, read_split
 from freeanchor.data.images import open_image, resized_size
+from freeanchor.errors import DataError
 from freeanchor.files import read_json, write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max, saturated_linear
 
@@ -47,7 +48,7 @@ def matches(profile: Profile, store: Store) -> pd.DataFrame:
     path = profile.evaluations[profile.pair[-1]].directory(store.runs) / "matches.csv"
     if not path.exists():
         return pd.DataFrame(columns=list(MATCH_COLUMNS))
-    frame = pd.read_csv(path)
+    frame = stored_frame(path, ["annotation_id"])
     return frame[frame["annotation_id"] == frame["annotation_id"].iloc[0]] if len(frame) else frame
 
 
@@ -209,7 +210,7 @@ def _is_there(run: Evaluation, store: Store) -> bool:
 
 
 def _asked(run: Evaluation, store: Store) -> pd.DataFrame:
-    return pd.read_csv(bag_boxes_stage(run, store), dtype={"anchor": str})  # ranks are names here
+    return stored_frame(bag_boxes_stage(run, store), dtype={"anchor": str})  # ranks are names here
 
 
 def _flat(boxes: BagBoxes, weights: np.ndarray) -> np.ndarray:
@@ -230,7 +231,7 @@ def _gain(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """The second run's means minus the first's, for the images and anchors that both have."""
     first, second = (one[one["image_id"].isin(other["image_id"])] for one, other in ((first, second), (second, first)))
     if first.empty:
-        raise ValueError("two runs to compare were asked about no common image; both need one validation split")
+        raise DataError("two runs to compare were asked about no common image; both need one validation split")
     common = [anchor for anchor in first["anchor"].unique() if anchor in set(second["anchor"])]
     return _rows([BagBoxes.of(frame, common) for frame in (first, second)])
 

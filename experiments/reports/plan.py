@@ -13,6 +13,7 @@ from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store
 from experiments.runs.training import is_at_hand
 from freeanchor.data.coco import locate_split
+from freeanchor.errors import DataError, is_line
 
 
 def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) -> str:
@@ -39,7 +40,9 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
 
 
 def escape(path: Path | str) -> str:
-    """A path as Make reads it."""
+    """A path as Make reads it; raises DataError for one that no line of a Makefile can hold."""
+    if not is_line(str(path)):
+        raise DataError.at(path, "a name that no rule of make can hold", "rename it")
     return str(path).replace("$", "$$").replace(" ", "\\ ")
 
 

@@ -23,7 +23,7 @@ from analysis.evaluation.breakdowns import AspectCuts
 from analysis.figures.bags import GROUP_NAMES
 from experiments.registry.config import Evaluation, PublishedCheckpoint
 from experiments.registry.profile import SNAPSHOTS, Profile
-from experiments.runs.store import Store, is_measured
+from experiments.runs.store import Store, is_done, is_measured, stored_frame
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.files import read_json, write_csv
@@ -72,10 +72,12 @@ def snapshot_files(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int
     training = evaluation.training
     if isinstance(training, PublishedCheckpoint):
         return [(1, store.weights(training))], 1
-    files = sorted((training.directory(store.runs) / "snapshots").glob("step-*.safetensors"))
-    if not files:
+    folder, steps = training.directory(store.runs) / "snapshots", sorted(training.recipe.snapshot_steps)
+    files = [(step, folder / f"step-{step:06d}.safetensors") for step in steps]
+    there = [(step, path) for step, path in files if path.exists()]
+    if not there:
         raise store.gone(training, "its snapshots")
-    return [(int(path.stem.removeprefix("step-")), path) for path in files], training.recipe.num_steps
+    return there, training.recipe.num_steps
 
 
 def _stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, Any], Path]]:
@@ -159,7 +161,7 @@ def bags_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
     """Ask a run's snapshots about the bags of all objects, once; leaves `positions.csv` and, last, `bags.csv`."""
     directory = evaluation.directory(store.runs)
     bags, positions = directory / "bags.csv", directory / "positions.csv"
-    if not bags.exists():
+    if not is_done(bags, BAG_COLUMNS):
         tables = bag_frames(evaluation, store)
         write_csv(positions, tables[1])
         write_csv(bags, tables[0])
@@ -169,7 +171,7 @@ def bags_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
 def stored_bags(profile: Profile, store: Store) -> pd.DataFrame:
     """Bags of both detectors, all seeds, columns `BAG_COLUMNS`; empty where nothing was run."""
     runs = [profile.evaluations[run] for pair in profile.pairs for run in pair]
-    frames = [pd.read_csv(bags_stage(run, store)[0]) for run in runs if is_measured(run, store)]
+    frames = [stored_frame(bags_stage(run, store)[0]) for run in runs if is_measured(run, store)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=BAG_COLUMNS)
 
 
@@ -181,7 +183,7 @@ def stored_positions(profile: Profile, store: Store) -> pd.DataFrame:
     run = profile.evaluations[profile.pair[1]]
     if not is_measured(run, store):
         return pd.DataFrame(columns=STAGE_POSITION_COLUMNS)
-    frame = pd.read_csv(bags_stage(run, store)[1])
+    frame = stored_frame(bags_stage(run, store)[1], STAGE_POSITION_COLUMNS)
     return frame[frame["step"].isin([frame["step"].min(), frame["step"].max()]) & frame["group"].isin(GROUP_NAMES)]
 
 
@@ -191,7 +193,7 @@ def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
     Validation objects in whole images by the split's order, while they are at most `MAX_BAGS`.
     """
     path = evaluation.directory(store.runs) / "bag_boxes.csv"
-    if not path.exists():
+    if not is_done(path, ("image_id", *arrays.MEAN_COLUMNS)):
         model, detector = load_model(store.weights(evaluation.training))
         images = first_images(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
         frames = [pd.DataFrame(columns=["image_id", *arrays.MEAN_COLUMNS])]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from analysis.evaluation.statistics import percentile_interval
 from experiments.registry.config import Training
 from experiments.registry.profile import Pair, Profile
-from experiments.runs.store import Store
+from experiments.runs.store import Store, is_done
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, collate, read_split
@@ -30,6 +30,7 @@ from freeanchor.training.step import training_step
 
 NUM_ROUNDS, NUM_WARM_UP = 30, 3  # steps of each detector; the first ones allocate memory and are left out
 NUM_RESAMPLES = 2000
+COLUMNS = ("detector", "round", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,9 @@ def cost_stage(profile: Profile, pair: Pair, store: Store, runtime: Runtime) -> 
     Seconds are processor time on a CPU, which other programs hardly touch, and the clock's on a GPU.
     """
     path = cost_file(profile, pair, store)
-    if not path.exists():
+    if not is_done(path, COLUMNS, touched=True):
         trainings = [profile.evaluations[run].training for run in pair]
         write_csv(path, _race([it for it in trainings if isinstance(it, Training)], store, runtime))
-    path.touch()  # Make sees it as younger than what it needs
     return path
 
 
@@ -80,7 +80,7 @@ def _race(trainings: list[Training], store: Store, runtime: Runtime) -> pd.DataF
         # in the other order every other time: the second finds the batch in the processor's cache
         for racer in racers if number % 2 else reversed(racers):
             rows.append((racer.detector, number, _timed_step(racer, groups, runtime)))
-    return pd.DataFrame(rows, columns=["detector", "round", "seconds"])
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _racer(training: Training, store: Store, runtime: Runtime) -> _Racer:

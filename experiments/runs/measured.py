@@ -11,7 +11,6 @@ of the mean over seeds; nan for one seed).
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -25,9 +24,11 @@ from analysis.evaluation.statistics import spread
 from experiments.registry.config import NUM_DIGITS, Evaluation
 from experiments.registry.profile import PEER, Pair, Profile
 from experiments.runs.bags import matches_frame
-from experiments.runs.store import Store, is_done, is_measured
+from experiments.runs.store import MEASURED, Store, is_done, is_measured, stored_frame, trained_record
+from experiments.runs.testing import RECALL_COLUMNS
 from freeanchor.data.coco import locate_split
-from freeanchor.files import read_json, write_csv
+from freeanchor.files import write_csv
+from freeanchor.training.loop import read_log
 
 _Answer = TypeVar("_Answer")  # what is known of a run
 SEED_COLUMNS = ("n_seeds", "sd", "minimum", "maximum", "seed_low", "seed_high")
@@ -81,7 +82,7 @@ MEASUREMENT_COLUMNS = ("metric", "value", "low", "high", "num_objects", "num_ima
 
 def measurements(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     """What was measured on a run: one row per metric."""
-    return pd.read_csv(evaluation.directory(store.runs) / "measurements.csv")
+    return stored_frame(evaluation.directory(store.runs) / "measurements.csv", MEASURED)
 
 
 def pair_frame(profile: Profile, store: Store) -> pd.DataFrame:
@@ -127,8 +128,7 @@ def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
         training = profile.evaluations[name].training
         path = training.directory(store.runs) / "metrics.jsonl"
         if path.exists():
-            text = path.read_text(encoding="utf-8")
-            lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]  # it may be growing
+            lines = read_log(path)  # it may be growing
             frame = pd.DataFrame(lines, columns=None if lines else ["step"]).melt(id_vars="step", var_name="metric")
             frames.append(frame.assign(detector=training.detector, run=name))
     columns = ["detector", "run", "step", "metric", "value"]
@@ -138,10 +138,10 @@ def training_frame(profile: Profile, store: Store) -> pd.DataFrame:
 def measure_stage(evaluation: Evaluation, store: Store) -> None:
     """Measure what `predict_stage` left; leaves `matches.csv` (bags of a few objects) and `measurements.csv`."""
     directory = evaluation.directory(store.runs)
-    if is_done(directory / "measurements.csv"):
+    if is_done(directory / "measurements.csv", MEASURED, touched=True):
         return
     ground_truth, detections, recall = _predicted(evaluation, store)
-    seconds = read_json(evaluation.training.directory(store.runs) / "train.json")["seconds"]
+    seconds = trained_record(evaluation.training, store)["seconds"]
     write_csv(directory / "matches.csv", matches_frame(evaluation, store))
     frame = measure(ground_truth, detections, recall)
     training = pd.DataFrame([{"metric": "training_seconds", "value": seconds}]).astype({"value": float})
@@ -152,7 +152,7 @@ def _predicted(evaluation: Evaluation, store: Store) -> Measured:
     directory = evaluation.directory(store.runs)
     ground_truth = read_ground_truth(locate_split(store.data(evaluation.training), "val")[0])
     detections = read_detections(directory / "detections.json", ground_truth)
-    return ground_truth, detections, pd.read_csv(directory / "object_recall.csv")
+    return ground_truth, detections, stored_frame(directory / "object_recall.csv", RECALL_COLUMNS)
 
 
 def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.DataFrame:
@@ -165,7 +165,7 @@ def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.Dat
     path = store.runs / first.training.profile / "comparisons" / f"{'-'.join(names)}.csv"
     if not path.exists():
         write_csv(path, compare(_predicted(first, store), _predicted(second, store)))
-    return pd.read_csv(path)
+    return stored_frame(path, MEASURED)
 
 
 def _digest(first: Evaluation, second: Evaluation, store: Store) -> str:

@@ -22,7 +22,7 @@ from analysis.coco.record import coco_statistics
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
 from experiments.runs.bags import snapshot_files
-from experiments.runs.store import Store, is_done, provenance
+from experiments.runs.store import TESTED, Store, is_done, provenance, stored_frame
 from experiments.runs.training import validation_split
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
@@ -112,8 +112,7 @@ def _test(
 def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, processes: Processes = ALONE) -> None:
     """Run the detector over the validation split; leaves detections, objects' recall, and `predict.json`."""
     directory = evaluation.directory(store.runs)
-    done = processes.is_main and is_done(directory / "predict.json") and (directory / "budgets.csv").exists()
-    if processes.from_main(done if processes.is_main else None):  # earlier versions left no budgets
+    if processes.from_main(_is_tested(directory) if processes.is_main else None):
         return
     model, detector = load_model(store.weights(evaluation.training), runtime.device)
     split = validation_split(evaluation.training, store, detector)
@@ -124,6 +123,11 @@ def predict_stage(evaluation: Evaluation, store: Store, runtime: Runtime, proces
         if processes.is_main:
             _write_tested(directory, tested, seconds, runtime)
     processes.wait()
+
+
+def _is_tested(directory: Path) -> bool:
+    is_there = all((directory / name).exists() for name in ("detections.json", "object_recall.csv", "budgets.csv"))
+    return is_done(directory / "predict.json", TESTED, touched=True) and is_there  # earlier versions left no budgets
 
 
 def _write_tested(directory: Path, tested: list[_Tested], seconds: float, runtime: Runtime) -> None:
@@ -151,7 +155,7 @@ COLUMNS = ("detector", "run", "step", "num_steps", "metric", "value")
 def curve_stage(evaluation: Evaluation, store: Store, runtime: Runtime) -> Path:
     """Test every snapshot as the trained model is tested, once; leaves `curve.csv`, one row per snapshot and metric."""
     path = evaluation.directory(store.runs) / CURVE
-    if not path.exists():
+    if not is_done(path, COLUMNS[2:]):
         write_csv(path, _curve(evaluation, store, runtime))
     return path
 
@@ -189,5 +193,5 @@ def learning_curves(profile: Profile, store: Store) -> pd.DataFrame:
         evaluation = profile.evaluations[name]
         path = evaluation.directory(store.runs) / CURVE
         if path.exists():
-            frames.append(pd.read_csv(path).assign(detector=evaluation.training.detector, run=name))
+            frames.append(stored_frame(path, COLUMNS[2:]).assign(detector=evaluation.training.detector, run=name))
     return pd.concat(frames)[list(COLUMNS)] if frames else pd.DataFrame(columns=list(COLUMNS))

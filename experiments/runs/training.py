@@ -18,7 +18,7 @@ from pathlib import Path
 from experiments.fetch.backbones import backbone_download, is_users_file, weights_of
 from experiments.fetch.download import Download, fetch, mismatch
 from experiments.registry.config import CocoData, DrawnData, FolderData, PublishedCheckpoint, Training, write_merged
-from experiments.runs.store import Store, is_done, provenance
+from experiments.runs.store import Store, is_trained, provenance
 from freeanchor.checkpoints.convert import convert_file
 from freeanchor.checkpoints.native import DetectorConfig, describe, read_model, save_model, save_tensors
 from freeanchor.data.coco import COCO_CATEGORIES, Split, locate_split, read_categories, read_split
@@ -80,7 +80,7 @@ def train_stage(
     A published checkpoint is fetched and converted instead. Of many processes the first writes.
     """
     directory = training.directory(store.runs)
-    done = is_done(directory / "train.json") if processes.is_main else None
+    done = is_trained(training, store, touched=True) if processes.is_main else None
     if processes.from_main(done):
         if processes.is_main:
             (directory / "state.safetensors").unlink(missing_ok=True)  # of a run killed between its last two lines
@@ -121,9 +121,11 @@ def _train(training: Training, store: Store, runtime: Runtime, processes: Proces
     was_there = processes.from_main(directory.exists())
     # Emptied while the lock is held: otherwise it might be another process's.
     with alone_at(directory) if processes.is_main else nullcontext(), _not_left_empty(directory, was_there=was_there):
-        if processes.from_main(is_done(directory / "train.json") if processes.is_main else None):
+        if processes.from_main(is_trained(training, store, touched=True) if processes.is_main else None):
             return  # by another process, meanwhile
-        result = train(directory, split, detector, training.recipe, runtime, processes, weights)
+        result = train(
+            directory, split, detector, training.recipe, runtime, processes, weights, run=training.fingerprint
+        )
         if processes.is_main:
             _write_trained(directory, training, result, detector, runtime)
 

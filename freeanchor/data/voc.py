@@ -34,6 +34,7 @@ from freeanchor.data.voc_files import Layout, SplitFiles, find_layout
 from freeanchor.data.voc_names import ImageFolder, last_part
 from freeanchor.data.voc_xml import Box, VocObject, VocXml, read_xml
 from freeanchor.errors import LINE, DataError, FileError, listed, shown
+from freeanchor.files import hidden_beside, settle
 
 MOST = 100  # categories whose names are said
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -333,7 +334,7 @@ def _short(value: float) -> float:
 
 def _write(target: Path, documents: Mapping[str, Any], names: Mapping[Path, str]) -> None:
     """All files under a hidden name beside `target`, renamed when whole and removed when anything comes between."""
-    partial = target.with_name(f".{target.name}.partial")
+    partial = hidden_beside(target, "partial")
     if partial.exists():  # of a run that was killed
         shutil.rmtree(partial)
     try:
@@ -343,7 +344,7 @@ def _write(target: Path, documents: Mapping[str, Any], names: Mapping[Path, str]
         files = {name: path for path, name in names.items()}  # a name is shared by files that hold the same
         for name, path in tqdm(files.items(), desc="images", unit="file", disable=None):
             _place(path.resolve(), partial / "images" / name)
-        partial.rename(target)
+        settle(partial, target)
     except OSError as error:
         if error.errno not in FULL:
             raise

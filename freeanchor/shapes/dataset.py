@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from freeanchor.errors import DataError, is_number
-from freeanchor.files import read_json
+from freeanchor.files import hidden_beside, read_json, settle
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
 from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
@@ -40,7 +40,7 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         _check_existing(config, directory)
         return
-    partial = directory.absolute().with_name(f".{directory.absolute().name}.partial")
+    partial = hidden_beside(directory.absolute(), "partial")
     if partial.exists():
         shutil.rmtree(partial)
     (partial / "images").mkdir(parents=True)
@@ -49,7 +49,7 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
         scenes = _draw_split(config, split, names, partial / "images")
         document = json.dumps(_as_coco(config, names, scenes), sort_keys=True, separators=(",", ":"))
         (partial / f"{split}.json").write_bytes(document.encode())
-    partial.rename(directory)
+    settle(partial, directory)
 
 
 def _info(config: ShapesConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from freeanchor.checkpoints.native import DetectorConfig, save_model
 from freeanchor.data.augmentation import TrainingStream
 from freeanchor.data.coco import Batch, Sample, Split, collate
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
-from freeanchor.errors import DataError
+from freeanchor.errors import DataError, is_whole
 from freeanchor.files import write_bytes
 from freeanchor.losses.focal import Terms
 from freeanchor.losses.free_anchor import FreeAnchorLoss, effective_anchors
@@ -57,16 +57,20 @@ def train(
     runtime: Runtime,
     processes: Processes = ALONE,
     backbone_weights: Path | None = None,
+    *,
+    run: str = "",
 ) -> TrainingResult:
     """Train a detector in `directory`, going on from the state that lies there, if any.
 
     `backbone_weights` is the file of ImageNet weights to start from (`backbone_weights.py`); without it all are random.
+    A state that names another `run` (a fingerprint, say) than this is refused.
     Leaves `metrics.jsonl`, `snapshots/` and `state.safetensors` (at the last step) behind, written by the first of the
     processes. Raises TrainingError where the loss is not finite or another process is gone, `Interrupted` after saving
     when asked to stop.
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = start(detector.model, config, runtime, processes, backbone_weights)
+    state.run = run
     state.resume(directory / "state.safetensors", config, processes)
     share_network(state, processes)
     stream = TrainingStream(split, detector.inputs, config.augment, config.seed, config.aspect_group)
@@ -117,6 +121,13 @@ def _batches(
     except DataError as error:  # a loading process's comes wrapped in its traceback, whose last line is the message
         line = str(error).strip().splitlines()[-1]
         raise DataError(line.partition("DataError: ")[2] or line) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            "a process that loads images was killed, maybe for want of memory; with fewer of them, or with none "
+            "(--workers 0), the same command goes on from the last checkpoint"
+        ) from None
 
 
 def _collate_groups(size: int, samples: Sequence[Sample]) -> tuple[Batch, ...]:
@@ -160,9 +171,9 @@ class _Log:
 
     def _cut(self) -> None:
         """Drop lines of steps after the state's: they were done, but not saved, before an interruption."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.state.step]
-        write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
+        rows = read_log(self.path) if self.path.exists() else []
+        kept = [row for row in rows if row["step"] <= self.state.step]
+        write_bytes(self.path, "".join(f"{json.dumps(row)}\n" for row in kept).encode())
 
     def restart_clock(self) -> None:
         """Seconds count from here on."""
@@ -187,6 +198,21 @@ class _Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         self.first_step, self.seconds = self.state.step, 0.0
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; lines cut short, or damaged, are left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and is_whole(row.get("step")) and all(map(_is_plain, row.values())):
+                rows.append(row)
+    return rows
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from freeanchor.checkpoints.backbone_weights import load_backbone, read_backbone
 from freeanchor.checkpoints.native import load_tensors, load_weights, save_tensors
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
+from freeanchor.errors import brief, is_number, is_whole, printable
 from freeanchor.runtime import Runtime
 from freeanchor.training.processes import ALONE, Processes, sync_batch_norm
 from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimizer
@@ -25,7 +26,7 @@ from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimiz
 
 @dataclass
 class TrainingState:
-    """What training changes; `network` is the model as the processes share it."""
+    """What training changes; `network` is the model as the processes share it, `run` says of which training it is."""
 
     model: RetinaNet
     optimizer: torch.optim.SGD
@@ -33,6 +34,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     network: nn.Module | None = None
+    run: str = ""
 
     def save(self, path: Path, config: TrainConfig) -> None:
         """Write everything needed to go on from here."""
@@ -41,11 +43,11 @@ class TrainingState:
             momentum = self.optimizer.state[parameter].get("momentum_buffer") if parameter.requires_grad else None
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
-        header = {"step": self.step, "seconds": self.seconds, "config": repr(config)}
+        header = {"step": self.step, "seconds": self.seconds, "config": repr(config), "run": self.run}
         save_tensors(path, tensors, {**header, "scaler": self.scaler.state_dict()})
 
     def resume(self, path: Path, config: TrainConfig, processes: Processes = ALONE) -> None:
-        """Go back to what `save` wrote, if it did; raises TrainingError where it was written by another recipe.
+        """Go back to what `save` wrote, if it did; raises TrainingError where that is damaged, or of another training.
 
         The first process reads; the others, on whatever host, are told.
         """
@@ -54,19 +56,45 @@ class TrainingState:
             self._restore(*found, path=path, config=config)
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path, config: TrainConfig) -> None:
-        if missing := {"config", "step", "seconds"} - header.keys():
-            raise TrainingError(f"{path}: has no {', '.join(sorted(missing))}; delete it to train anew")
-        if header["config"] != repr(config):
-            raise TrainingError(f"{path}: was written by another recipe; delete it to train anew")
+        if what := _fault(tensors, header, config, self.run):
+            raise TrainingError(printable(f"{path}: {what}; delete it to train anew"))
         weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
         load_weights(self.model, weights, path)
         for name, parameter in self.model.named_parameters():
-            if f"momentum.{name}" in tensors:
-                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+            momentum = tensors.get(f"momentum.{name}")
+            if momentum is not None and momentum.shape != parameter.shape:
+                raise TrainingError(printable(f"{path}: momentum of {name} has another shape; delete it to train anew"))
+            if momentum is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
         if self.scaler.is_enabled() and header.get("scaler"):
-            self.scaler.load_state_dict(header["scaler"])
+            self._restore_scale(header["scaler"], path)
         self.step, self.seconds = header["step"], header["seconds"]
+
+    def _restore_scale(self, content: Any, path: Path) -> None:
+        try:
+            self.scaler.load_state_dict(content)
+        except (AttributeError, KeyError, RuntimeError, TypeError):
+            raise TrainingError(f"{path}: its gradient scale is damaged; delete it to train anew") from None
+
+
+def _fault(tensors: dict[str, Tensor], header: dict[str, Any], config: TrainConfig, run: str) -> str:
+    """What keeps a state from being gone on from by this training, in words; nothing where it may be."""
+    if missing := {"config", "step", "seconds"} - header.keys():
+        return f"has no {', '.join(sorted(missing))}"
+    if header["config"] != repr(config):
+        return "was written by another recipe"
+    if run and header.get("run") not in (run, "", None):  # states of earlier versions do not say
+        return f"was written by another run ({brief(header['run'])}), with other data or another network"
+    step, seconds = header["step"], header["seconds"]
+    if not (is_whole(step) and 0 < step <= config.num_steps):
+        return f"says that step {brief(step)} of {config.num_steps} is done"
+    if not (is_number(seconds) and seconds >= 0):
+        return f"says that it took {brief(seconds)} seconds"
+    if config.momentum and not any(name.startswith("momentum.") for name in tensors):
+        return "has no momentum"
+    if odd := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        return f"holds values that are not finite at {odd[0]}"
+    return ""
 
 
 def start(

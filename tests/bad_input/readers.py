@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -26,31 +27,42 @@ import torch
 from oracles.coco_folder import small_content
 from oracles.mutations import json_bytes
 from oracles.odd_images import scene
-from oracles.voc_folder import numbered, write_official
-from tiny import tiny_detector, tiny_model
+from oracles.voc_folder import draw, numbered, voc_object, voc_xml, write_official
+from tiny import FLOAT32, tiny_detector, tiny_model, tiny_recipe
 from world_columns import our_statistics
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from bad_input.outcome import run
+from bad_input.traps import onnx_file
+from experiments.runs.store import MEASURED, TRAINED, stored_frame, stored_record
 from freeanchor.checkpoints.foreign_files import read_weights
 from freeanchor.checkpoints.native import FORMAT, describe, load_model
 from freeanchor.data.coco import read_categories_file, read_split
 from freeanchor.data.folder_check import check_folder
 from freeanchor.data.images import open_image
+from freeanchor.data.voc import convert_voc
 from freeanchor.data.voc_files import find_layout
-from freeanchor.errors import CheckpointError, DataError
+from freeanchor.errors import CheckpointError, DataError, FreeAnchorError, is_line
+from freeanchor.inference.onnx_detector import load_onnx
+from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.training.state import start
 
 CONTENT = small_content(3)
 FOUND = [
     {key: item[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5} for item in CONTENT["annotations"]
 ]
+_RECIPE = tiny_recipe(FreeAnchorLoss())
 HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How a kind of file is read, what may be raised, and a good one: a json value with its form, or bytes alone."""
+    """How a kind of file is read, what may be raised, and a good one: a json value with its form, or bytes alone.
+
+    `trap` is the kind of traps that are laid for it (`bad_input.traps`). An error names the file, or the folder that lies
+    `depth` above it.
+    """
 
     name: str
     file: str
@@ -59,6 +71,8 @@ class Reader:
     value: Any = None
     form: Callable[[Any], bytes] = json_bytes
     good: Callable[[], bytes] | None = None
+    trap: str = "json"
+    depth: int = 0
 
     def whole(self) -> bytes:
         """The good file."""
@@ -75,8 +89,10 @@ class Reader:
                 warnings.simplefilter("ignore", UserWarning)  # the notes
                 self.read(path)
         except self.error as error:
-            message = str(error)
-            assert str(path) in message and "\n" not in message and len(message) < 2000, message
+            message, named = str(error), (path, *path.parents)[self.depth]
+            assert str(named) in message and message.isprintable() and "\n" not in message and len(message) < 2000, (
+                message
+            )
             return False
         return True
 
@@ -177,9 +193,10 @@ def _tensors() -> dict[str, torch.Tensor]:
 
 
 def _weights(path: Path) -> None:
-    assert all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in read_weights(path).items()
-    )
+    tensors = read_weights(path)
+    assert all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items())
+    written = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    assert written <= max(500_000_000, 20 * path.stat().st_size), f"{written:,} bytes would be written"
 
 
 @cache
@@ -219,6 +236,61 @@ def _saved(form: str) -> Callable[[], bytes]:
     return save
 
 
+def _voc(path: Path) -> None:
+    root = path.parents[1]
+    for name in "abcde":  # one of five is for validation
+        if not (root / "JPEGImages" / f"{name}.jpg").exists():
+            draw(root / "JPEGImages" / f"{name}.jpg")
+            if name != path.stem:
+                path.with_name(f"{name}.xml").write_text(voc_xml([voc_object("dog")], filename=f"{name}.jpg"))
+    target = root.with_name("converted")
+    try:
+        convert_voc(root, target, say=lambda _: None)
+        for split in ("train", "val"):
+            content = json.loads((target / f"{split}.json").read_bytes())
+            assert all(np.isfinite(item["bbox"]).all() for item in content["annotations"])
+            assert all(is_line(item["name"]) for item in content["categories"])
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def _onnx(path: Path) -> None:
+    detector = load_onnx(path, threads=1)
+    found = detector.detect(scene().convert("RGB"), min_score=0.1)
+    number = len(found.labels)
+    assert found.boxes.shape == (number, 4) and found.scores.shape == found.labels.shape == (number,)
+    assert np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()
+    assert found.labels.dtype.kind == "i" and (np.diff(found.scores) <= 0).all()
+    assert all(is_line(name) for name in detector.category_names)
+
+
+def _training_state(path: Path) -> None:
+    state = start(tiny_detector().model, _RECIPE, FLOAT32)
+    state.run = "abc"
+    state.resume(path, _RECIPE)
+    assert 0 < state.step <= _RECIPE.num_steps and state.seconds >= 0
+    assert all(bool(tensor.isfinite().all()) for tensor in state.model.state_dict().values())
+
+
+@cache
+def _saved_state() -> bytes:
+    state = start(tiny_detector().model, _RECIPE, FLOAT32)
+    for parameter in state.model.parameters():
+        state.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    state.step, state.seconds, state.run = 4, 1.5, "abc"
+    with tempfile.TemporaryDirectory() as folder:
+        state.save(Path(folder) / "s.safetensors", _RECIPE)
+        return (Path(folder) / "s.safetensors").read_bytes()
+
+
+def _record(path: Path) -> None:
+    assert set(TRAINED) <= stored_record(path, TRAINED).keys()
+
+
+def _measurements(path: Path) -> None:
+    assert set(MEASURED) <= set(stored_frame(path, MEASURED).columns)
+
+
 @cache
 def _table() -> bytes:
     buffer = io.BytesIO()
@@ -239,20 +311,37 @@ _ALL = [
     Reader(
         name="checkpoint", file="m.safetensors", read=_model, error=CheckpointError,
         value=json.loads(json.dumps(describe(tiny_detector()))), form=_checkpoint,
+        trap="safetensors",
     ),
-    Reader(name="torch file", file="m.pth", read=_weights, error=CheckpointError, good=_torch_file),
-    Reader(name="pickle", file="m.pkl", read=_weights, error=CheckpointError, good=_pickle),
+    Reader(name="torch file", file="m.pth", read=_weights, error=CheckpointError, good=_torch_file, trap="weights"),
+    Reader(name="pickle", file="m.pkl", read=_weights, error=CheckpointError, good=_pickle, trap="weights"),
+    Reader(
+        name="voc xml", file="voc/Annotations/a.xml", read=_voc, error=DataError, trap="xml", depth=2,
+        good=lambda: voc_xml([voc_object("dog"), voc_object("cat")], filename="a.jpg").encode(),
+    ),
+    Reader(name="onnx", file="m.onnx", read=_onnx, error=DataError, good=onnx_file, trap="onnx"),
+    Reader(
+        name="training state", file="s.safetensors", read=_training_state, error=FreeAnchorError, good=_saved_state,
+        trap="safetensors",
+    ),
+    Reader(
+        name="train record", file="train.json", read=_record, error=DataError, value=dict.fromkeys(TRAINED, 1), trap="marker"
+    ),
+    Reader(
+        name="measurements", file="measurements.csv", read=_measurements, error=DataError, trap="marker",
+        good=lambda: b"metric,value,low,high\nap,0.5,0.4,0.6\n",
+    ),
     Reader(
         name="voc list", file="voc/ImageSets/Main/val.txt", read=_voc_list, error=DataError,
         good=lambda: "p02\nJPEGImages/p03.jpg 1\r\n\"p04\" -1\nTür 5.png\n".encode("utf-8-sig"),
     ),
     *(
-        Reader(name=f"{form.lower()} image", file=f"p.{form.lower()}", read=_image, error=DataError, good=_saved(form))
+        Reader(name=f"{form.lower()} image", file=f"p.{form.lower()}", read=_image, error=DataError, good=_saved(form), trap="image")
         for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")
     ),
 ]  # fmt: skip
 if HAS_PYARROW:
-    _ALL.append(Reader(name="parquet", file="f.parquet", read=_detections, error=DataError, good=_table))
+    _ALL.append(Reader(name="parquet", file="f.parquet", read=_detections, error=DataError, good=_table, trap="marker"))
 READERS = {reader.name: reader for reader in _ALL}
 
 

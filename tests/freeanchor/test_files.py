@@ -14,9 +14,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from freeanchor import files
+from freeanchor.checkpoints.native import save_tensors
 from freeanchor.errors import DataError, FileError
 from freeanchor.files import check_unpacked, read_json, replacing, write_bytes
 
@@ -253,3 +255,69 @@ def test_joined_and_padded_gzip_is_read(tmp_path: Path) -> None:
     """As gzip itself does: the parts follow each other, and zeros at the end are padding."""
     (tmp_path / "a.json").write_bytes(gzip.compress(b"[1,") + gzip.compress(b"2]") + b"\0" * 512)
     assert read_json(tmp_path / "a.json") == [1, 2]
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of the disk, in order: names of what is written through, and renamings."""
+    asked: list[str] = []
+    sync, replace = files._sync, Path.replace
+
+    def note_sync(path: Path) -> None:
+        asked.append(f"sync {path.name}")
+        sync(path)
+
+    def note_replace(source: Path, target: Path) -> Path:
+        asked.append(f"{target.name} appears")
+        return replace(source, target)
+
+    monkeypatch.setattr(files, "_sync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    return asked
+
+
+def test_content_is_on_the_disk_before_its_name_is(tmp_path: Path, synced: list[str]) -> None:
+    """A power cut between the two leaves the old file, or none; after it the folder, too, is written through."""
+    with replacing(tmp_path / "a.json") as temporary:
+        temporary.write_text("whole")
+    assert synced == [f"sync {temporary.name}", "a.json appears", f"sync {tmp_path.name}"]
+
+
+def test_a_folder_is_on_the_disk_before_its_name_is(
+    tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file in it, and every folder; of many files all that the disk holds back, at once."""
+    (tmp_path / "half" / "images").mkdir(parents=True)
+    for name in ("val.json", "images/a.png"):
+        (tmp_path / "half" / name).write_text(name)
+    (tmp_path / "half" / "link").symlink_to(tmp_path / "nowhere")
+    files.settle(tmp_path / "half", tmp_path / "whole")
+    written = ["sync a.png", "sync half", "sync images", "sync val.json"]
+    assert sorted(synced[:4]) == written and synced[4:] == ["whole appears", f"sync {tmp_path.name}"]
+    assert (tmp_path / "whole" / "images" / "a.png").read_text() == "images/a.png"
+    synced.clear()
+    monkeypatch.setattr(files, "MANY_FILES", 2)
+    monkeypatch.setattr(os, "sync", lambda: synced.append("sync all"))
+    files.settle(tmp_path / "whole", tmp_path / "again")
+    assert synced == ["sync all", "again appears", f"sync {tmp_path.name}"]
+
+
+@pytest.mark.parametrize("name", ["b" * 255, "é" * 127, "x" * 251 + ".png"])
+def test_names_as_long_as_names_can_be_are_written(tmp_path: Path, name: str) -> None:
+    """Temporary names and locks do not grow with them."""
+    with files.alone_at(tmp_path / name):
+        write_bytes(tmp_path / name, b"whole")
+        assert all(len(os.fsencode(path.name)) < 143 or path.name == name for path in tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
+def test_modes_follow_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    """Of model files as of all others: safetensors makes its own readable by their owner alone."""
+    before = os.umask(mask)
+    try:
+        save_tensors(tmp_path / "m.safetensors", {"a": torch.zeros(1)}, {})
+        write_bytes(tmp_path / "a.json", b"{}")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}

@@ -1,5 +1,6 @@
 """Tables: their exact lines, markup and files."""
 
+import html
 import math
 from dataclasses import replace
 
@@ -136,7 +137,7 @@ def test_labels_are_escaped_for_every_format_and_never_blank():
     frame = pd.DataFrame([cell("ap", 0.4, 0.3, variant="a|b*c_d 5% & {x} [7]", published_backbone="")])
     table = tidy_table(frame, LAYOUT)
     assert "| n/a | a\\|b\\*c\\_d 5% & {x} [7] | paper |" in to_markdown(table)
-    assert "n/a & a|b*c\\_d 5\\% \\& \\{x\\} {[}7{]} & paper" in to_latex(table)
+    assert "n/a & a\\textbar{}b*c\\_d 5\\% \\& \\{x\\} {[}7{]} & paper" in to_latex(table)
     assert '<td class="placeholder">n/a</td><td>a|b*c_d 5% &amp; {x} [7]</td><td>paper</td>' in to_html(table)
     blank = tidy_table(pd.DataFrame([cell("ap", 0.4, 0.3, backbone="")]), LAYOUT)
     assert "| – | FreeAnchor | here |" in to_markdown(blank)
@@ -228,3 +229,23 @@ def test_html_is_exact():
     assert '<td class="number">38.7</td>' in numbers and '<td class="number placeholder">not run</td>' in numbers
     link = '<a class="origin" href="#run-free_anchor" title="free_anchor">'
     assert f'<td class="number">{link}45.4<span class="interval"> [43.9, 46.8]</span></a></td>' in numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "markdown", "latex"),
+    [
+        ("$x$ and $y$", r"\$x\$ and \$y\$", r"\$x\$ and \$y\$"),
+        ("[a](javascript:b)", r"[a\](javascript:b)", "{[}a{]}(javascript:b)"),
+        ("&lt;b&gt; &#60; R&D", r"\&lt;b\&gt; \&#60; R&D", r"\&lt;b\&gt; \&\#60; R\&D"),
+        ("~~gone~~ a~b", r"\~~gone\~~ a~b", r"\textasciitilde{}\textasciitilde{}gone"),
+        ('a|b "c" `d`', r'a\|b "c" \`d\`', r"a\textbar{}b \textquotedbl{}c\textquotedbl{} \textasciigrave{}d"),
+        ("a\n\n| b |\t\\end{x}", r"a \| b \| \\end{x}", r"a \textbar{} b \textbar{} \textbackslash{}end\{x\}"),
+        ("<script>x</script>", r"\<script\>x\</script\>", r"\textless{}script\textgreater{}x"),
+    ],
+)
+def test_names_of_users_are_shown_as_they_are(name: str, markdown: str, latex: str) -> None:
+    """Links, entities, formulas and commands in them do nothing, in any of the three formats."""
+    table = tidy_table(pd.DataFrame([cell("ap", 0.4, 0.3, variant=name)]), LAYOUT)
+    assert f"| {markdown} |" in to_markdown(table)
+    assert latex in to_latex(table)
+    assert f"<td>{html.escape(' '.join(name.split()))}</td>" in to_html(table)

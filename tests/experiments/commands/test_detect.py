@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tiny import FLOAT32, tiny_detector, tiny_model
 
+from analysis.figures import lettering
 from experiments.cli import main
 from experiments.commands.detect import detect, draw_detections, expanded
 from experiments.commands.objects import image_at
@@ -300,3 +301,28 @@ def test_a_folder_without_images(tmp_path: Path, checkpoint: Path, holds: str) -
     words = "nothing but drawings" if holds == "drawings" else "holds no image"
     with pytest.raises(DataError, match=words):
         expanded([tmp_path / "pics"])
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J dot", "热带鱼 рыба", "x" * 5000, "$a$", "\ud800", "é"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    """A line break is no second line, a long name leaves the image visible, and no letter is an error."""
+    image = Image.new("RGB", (200, 100), "white")
+    row = {"category": name, "category_id": 1, "score": 0.5, "bbox": [20, 50, 60, 30]}
+    drawn = np.array(draw_detections(image, [row], [1]))
+    assert (drawn[: drawn.shape[0] // 2, :400] < 128).any()  # its letters
+    assert (drawn == 255).all(axis=2).mean() > 0.5
+
+
+def test_letters_that_no_font_has_are_one_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for all of a model's names, after the results are there; known letters need none."""
+    model = tiny_model(prior_prob=0.5)
+    monkeypatch.setattr(lettering, "families", lambda: ["DejaVu Sans"])
+    for names, notes in ((("热带鱼", "热", "bär"), 1), (("dot", "bär", "рыба"), 0)):
+        save_model(tmp_path / "m.safetensors", model, replace(tiny_detector(prior_prob=0.5), category_names=names))
+        detect(
+            [_photo(tmp_path / "a.png")], tmp_path / "m.safetensors", tmp_path / "out", min_score=0.1, runtime=FLOAT32
+        )
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == notes and all("热" in line and "in no font here" in line for line in lines)

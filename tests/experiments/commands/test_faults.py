@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import io
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ from unittest.mock import Mock
 import pytest
 from miniature import Mini
 
+from experiments import cli
 from experiments.cli import main
 from experiments.registry.build import build_profile
 from freeanchor.errors import BusyError
@@ -183,6 +185,72 @@ def test_without_locks_the_work_goes_on_with_a_warning(
     monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
     with alone_at(tmp_path / "run"):
         assert "has no locks" in capsys.readouterr().err
+
+
+LIMITS: dict[str, tuple[BaseException, str]] = {
+    "memory": (MemoryError(), "list: not enough memory (no more is known); free some"),
+    "an array": (MemoryError("Unable to allocate 9.3 TiB"), "list: not enough memory (Unable to allocate 9.3 TiB); free"),
+    "torch": (RuntimeError("[enforce fail]\nDefaultCPUAllocator: can't allocate memory: 9 bytes"), "not enough memory (De"),
+    "pandas": (ValueError("Error tokenizing data. C error: out of memory"), "list: not enough memory (Error"),
+    "nesting": (RecursionError("maximum recursion depth exceeded"), "list: input nested too deeply to be read or written; f"),
+    "encoding": (UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range"), "list: text in an encoding"),
+    "decoding": (UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid byte"), "list: text in an encoding"),
+    "a full disk": (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some space, the same"),
+    "a long name": (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "File name too long; give a shorter name"),
+    "a read-only disk": (OSError(errno.EROFS, "Read-only", "a\nb"), "a\\nb: Read-only; write elsewhere"),
+    "another": (OSError(errno.ESTALE, "Stale file handle", b"\xff"), "\\udcff: Stale file handle; look at the path"),
+    "a loader's": (FileNotFoundError("Caught in process 0\nTraceback\n  File x\nno such image\n"), "no such image"),
+    "ours": (BusyError("one\nline\x1b[2J"), "one\\nline\\x1b[2J"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "said"), LIMITS.values(), ids=LIMITS)
+def test_the_machines_limits_end_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, said: str
+) -> None:
+    """Memory, nesting, encodings and the system's own errors: status 2, one line without control characters."""
+    monkeypatch.setattr(cli, "_handler", lambda _: Mock(side_effect=error))
+    assert cli.main(["list"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("freeanchor: ") and said in line and line.isprintable()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), KeyError("a bug"), AssertionError()])
+def test_a_bug_of_ours_is_a_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """It is not hidden behind a line about the user's input."""
+    monkeypatch.setattr(cli, "_handler", lambda _: Mock(side_effect=error))
+    with pytest.raises(type(error)):
+        cli.main(["list"])
+
+
+@pytest.mark.parametrize("text", ["Café 热带鱼 …", "half a character \udcff"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch, text: str, encoding: str) -> None:
+    """As on stderr: a result is not lost since a name in it has letters that the terminal's encoding lacks."""
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding=encoding))
+    monkeypatch.setattr(cli, "_handler", lambda _: lambda _: print(text))
+    assert cli.main(["list"]) == 0
+    assert screen.getvalue() == f"{text}\n".encode(encoding, "backslashreplace")
+
+
+def test_results_that_go_nowhere_are_told_in_one_line() -> None:
+    """A full disk behind stdout: status 2; a closed pipe, or no stdout at all: nothing is said."""
+    code = "import sys; from experiments import cli; cli._handler = lambda _: lambda _: print('x' * 100_000); "
+    command = [sys.executable, "-c", f"{code}sys.exit(cli.main(['list']))"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert answer.returncode == 2
+    assert answer.stderr == "freeanchor: No space left on device; free some space, the same command goes on\n"
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    os.close(writer)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    none = subprocess.run(shell, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert (none.returncode, none.stderr) == (0, "")
 
 
 def test_waiting_in_turn_is_said_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

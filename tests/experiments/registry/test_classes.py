@@ -80,6 +80,18 @@ def test_the_folder_written_is_a_data_set(tmp_path: Path) -> None:
     assert read_json(target / "train.json") == merged(CONTENT, "one")
 
 
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"categories": [{"id"', "\0\0\0"])
+def test_made_annotations_that_a_power_cut_emptied_are_made_again(tmp_path: Path, damage: str) -> None:
+    """They are ours, and nothing of the user's is lost."""
+    source, target = folder(tmp_path / "set"), tmp_path / "made"
+    write_merged(source, target, "one")
+    whole = [(target / f"{split}.json").read_bytes() for split in ("train", "val")]
+    for split in ("train", "val"):
+        (target / f"{split}.json").write_text(damage)
+        write_merged(source, target, "one")
+        assert [(target / f"{split}.json").read_bytes() for split in ("train", "val")] == whole
+
+
 def test_cocos_own_layout_keeps_its_two_folders_of_images(tmp_path: Path) -> None:
     """Each split's images are found in its own folder."""
     source, target = tmp_path / "set", tmp_path / "made"

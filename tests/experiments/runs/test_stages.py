@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,18 @@ from miniature import Mini
 
 from analysis.coco.reading import read_ground_truth
 from analysis.evaluation.nms_recall import ObjectRecall
+from experiments.cli import main
 from experiments.registry.config import Evaluation
+from experiments.reports.index import run_records
 from experiments.runs import measured, testing, training
-from experiments.runs.bags import choose_objects
+from experiments.runs.bags import bag_boxes_stage, bags_stage, choose_objects
 from experiments.runs.measured import compare_stage, measure_stage
 from experiments.runs.store import Store
-from experiments.runs.testing import RECALL_COLUMNS, predict_stage
+from experiments.runs.testing import RECALL_COLUMNS, curve_stage, predict_stage
 from experiments.runs.training import data_stage, train_stage
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import Split, read_split
+from freeanchor.errors import DataError
 from freeanchor.files import read_json
 from freeanchor.runtime import Runtime
 
@@ -201,3 +205,103 @@ def test_drawing_twice_draws_once(mini: Mini, run: Evaluation) -> None:
     assert data_stage(run.training, mini.store) == path
     assert path.stat().st_mtime_ns == before
     assert len(read_ground_truth(path).image_ids) == 16
+
+
+DAMAGE: dict[str, bytes] = {
+    "empty": b"",
+    "cut": b'{"seconds": 1.0, "finger',
+    "zeros": b"\0" * 4096,
+    "another value": b"[]\n",
+    "without its fields": b"{}\n",
+    "not text": b"\xff\xfe\x00",
+}
+
+
+@pytest.fixture
+def own(mini: Mini, run: Evaluation, tmp_path: Path) -> Mini:
+    """A copy of one run, to be damaged."""
+    store = replace(mini.store, runs=tmp_path / "runs")
+    shutil.copytree(run.training.directory(mini.store.runs), run.training.directory(store.runs))
+    return Mini(profile=mini.profile, store=store)
+
+
+def _stages(own: Mini, run: Evaluation) -> None:
+    train_stage(run.training, own.store, Runtime())
+    predict_stage(run, own.store, Runtime())
+    measure_stage(run, own.store)
+    curve_stage(run, own.store, Runtime())
+    bags_stage(run, own.store)
+    bag_boxes_stage(run, own.store)
+    run_records(own.profile, own.store)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_marker_is_no_finished_stage(own: Mini, run: Evaluation, damage: bytes) -> None:
+    """Nor an unfinished one: it is named in one line, with what to remove, and stays as it is."""
+    trained, tested = run.training.directory(own.store.runs), run.directory(own.store.runs)
+    _stages(own, run)
+    names = ("predict.json", "measurements.csv", "curve.csv", "bags.csv", "bag_boxes.csv")
+    for path, removed in ((trained / "train.json", "it"), *((tested / name, str(tested)) for name in names)):
+        whole = path.read_bytes()
+        path.write_bytes(damage)
+        remedy = rf"; remove {re.escape(removed)}, and the same command makes it again$"
+        with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: damaged \([^\n]+\){remedy}"):
+            _stages(own, run)
+        assert path.read_bytes() == damage
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("train.json", r'"seconds": [\d.]+', '"seconds": "1"', "seconds is '1'"),
+        ("train.json", r'"commit"', '"commits"', "it does not say where it comes from"),
+        ("predict.json", r'"num_pictures": \d+', '"num_pictures": []', r"num_pictures is \[\]"),
+        ("measurements.csv", r"(?m)^ap,[\d.]+", "ap,x", "its column value holds more than numbers"),
+        ("measurements.csv", r"(?s)\n.*", "\n", "it has no rows"),
+    ],
+)
+def test_a_marker_of_other_values_is_damaged(
+    own: Mini, run: Evaluation, name: str, old: str, new: str, said: str
+) -> None:
+    """Its fields are there, and would end a report in the middle."""
+    folder = (run.training if name == "train.json" else run).directory(own.store.runs)
+    text = (folder / name).read_text()
+    assert re.sub(old, new, text) != text
+    (folder / name).write_text(re.sub(old, new, text))
+    with pytest.raises(DataError, match=rf"{name}: damaged \({said}\); remove "):
+        _stages(own, run)
+
+
+def test_a_marker_of_another_run_is_refused(own: Mini, run: Evaluation) -> None:
+    """A record copied beside another run's weights would make them its own."""
+    path = run.training.directory(own.store.runs) / "train.json"
+    path.write_text(path.read_text().replace(run.training.fingerprint, "0123456789"))
+    with pytest.raises(DataError, match=r"it is of another run than freeanchor-small-s0-[0-9a-f]{10}\); remove it"):
+        train_stage(run.training, own.store, Runtime())
+
+
+def test_results_that_lost_a_file_are_made_again(own: Mini, run: Evaluation) -> None:
+    """The marker tells that the stage has ended, not that nobody removed what it left."""
+    paths = [run.directory(own.store.runs) / name for name in ("detections.json", "object_recall.csv")]
+    whole = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+    predict_stage(run, own.store, Runtime(precision="float32"))
+    assert [path.read_bytes() for path in paths] == whole
+
+
+def test_a_damaged_marker_ends_every_command_in_one_line(
+    own: Mini, run: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2 from the command line; a snapshot that is not the recipe's is not looked at."""
+    places = ["--profile", "mini", "--runs", str(own.store.runs), "--drawn", str(own.store.drawn)]
+    (run.training.directory(own.store.runs) / "snapshots" / "step-1000000.safetensors").write_bytes(b"")
+    (run.directory(own.store.runs) / "curve.csv").unlink()
+    assert main(["predict", run.name, *places, "--precision", "float32"]) == 0
+    (run.training.directory(own.store.runs) / "train.json").write_bytes(b"")
+    for command in ("train", "predict"):
+        capsys.readouterr()
+        assert main([command, run.name, *places]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("freeanchor: ")]
+        assert "train.json: damaged (" in line

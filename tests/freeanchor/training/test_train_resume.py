@@ -20,7 +20,7 @@ from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Interrupted, Runtime
 from freeanchor.training import loop as training
-from freeanchor.training.loop import train
+from freeanchor.training.loop import read_log, train
 from freeanchor.training.recipe import TrainConfig, TrainingError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -200,6 +200,71 @@ def test_a_damaged_state_is_refused(tmp_path: Path, split: Split) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"state\.safetensors"):
         train(tmp_path, split, tiny_detector(), RECIPES["FreeAnchor"], FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda tensors, header: header.update(step=10**9), "says that step 1000000000 of 8 is done"),
+        (lambda tensors, header: header.update(step=9), "says that step 9 of 8 is done"),
+        (lambda tensors, header: header.update(step=-1), "says that step -1 of 8 is done"),
+        (lambda tensors, header: header.update(step=True), "says that step True of 8 is done"),
+        (lambda tensors, header: header.update(step=4.0), "says that step 4.0 of 8 is done"),
+        (lambda tensors, header: header.update(step="\x1b[2J"), "says that step '\\x1b[2J' of 8 is done"),
+        (lambda tensors, header: header.update(seconds=float("nan")), "says that it took nan seconds"),
+        (lambda tensors, header: header.update(seconds=-1.0), "says that it took -1.0 seconds"),
+        (lambda tensors, header: header.update(run="0123456789"), "was written by another run ('0123456789')"),
+        (lambda tensors, header: _drop(tensors, "momentum."), "has no momentum"),
+        (lambda tensors, header: _spoil(tensors, "momentum."), "has another shape"),
+        (lambda tensors, header: next(iter(tensors.values())).fill_(float("nan")), "not finite at"),
+    ],
+)
+def test_a_state_that_cannot_be_this_trainings_is_refused(
+    tmp_path: Path, split: Split, whole: Callable[[str], Path], harm: Callable[..., object], said: str
+) -> None:
+    """A step beyond the end would publish weights as trained that are not: one line, and the file stays."""
+    tensors, header = load_tensors(whole("FreeAnchor") / "state.safetensors")
+    state = tmp_path / "state.safetensors"
+    header |= {"step": 4, "run": "abcdef"}
+    harm(tensors, header)
+    save_tensors(state, tensors, header)
+    before = state.read_bytes()
+    with pytest.raises(
+        TrainingError, match=r"^[^\n\x1b]+state.safetensors: [^\n\x1b]+; delete it to train anew$"
+    ) as error:
+        train(tmp_path, split, tiny_detector(), RECIPES["FreeAnchor"], FLOAT32, run="abcdef")
+    assert said in str(error.value)
+    assert state.read_bytes() == before and [*tmp_path.iterdir()] == [state]
+
+
+def _drop(tensors: dict[str, torch.Tensor], prefix: str) -> None:
+    for name in [name for name in tensors if name.startswith(prefix)]:
+        del tensors[name]
+
+
+def _spoil(tensors: dict[str, torch.Tensor], prefix: str) -> None:
+    tensors.update({name: tensor.reshape(-1)[:1] for name, tensor in tensors.items() if name.startswith(prefix)})
+
+
+def test_a_state_of_an_earlier_version_says_no_run_and_is_taken(
+    tmp_path: Path, split: Split, whole: Callable[[str], Path]
+) -> None:
+    """It was written before states named theirs."""
+    tensors, header = load_tensors(whole("FreeAnchor") / "state.safetensors")
+    del header["run"]
+    save_tensors(tmp_path / "state.safetensors", tensors, header)
+    result = train(tmp_path, split, tiny_detector(), RECIPES["FreeAnchor"], FLOAT32, run="abcdef")
+    assert all(torch.equal(tensors[f"model.{name}"], it) for name, it in result.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe}", b'{"loss": 1}', b"[1]", b"}", b'{"step": "2"}', b'{"step": 1, "x": "y"}']
+)
+def test_damaged_lines_of_a_log_are_left_out(tmp_path: Path, line: bytes) -> None:
+    """Whatever a crash left among them; the others stay."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 2, "lr": NaN}\n' + line + b'\n{"step": 4, "lr": 0.1}\n')
+    assert [row["step"] for row in read_log(path)] == [2, 4]
 
 
 def test_the_time_taken_leaves_interruptions_out(tmp_path: Path, split: Split) -> None:
