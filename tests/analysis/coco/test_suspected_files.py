@@ -156,7 +156,7 @@ def _ordinary() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "fractions of a pixel", {**small, "images": [{"id": i, "width": 2, "height": 2} for i in range(10)]}
 
 
-@pytest.mark.parametrize(("name", "content"), _ordinary(), ids=[name for name, _ in _ordinary()])
+@pytest.mark.parametrize(("name", "content"), list(_ordinary()), ids=[name for name, _ in _ordinary()])
 def test_ordinary_files_are_not_suspected(name: str, content: dict[str, Any]) -> None:
     """Unclipped boxes, thin masks, a wild box, or sizes that are not known raise no suspicion."""
     del name
