@@ -116,6 +116,8 @@ def _is_of_memory(error: Exception) -> bool:
 
 def _last_line(error: Exception) -> str:
     # What comes from a process that loads images has its whole traceback as its message.
+    if "Traceback" not in str(error):
+        return printable(str(error).strip()) or "no more is known"
     return ([line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"])[-1]
 
 

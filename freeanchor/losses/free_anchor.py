@@ -147,7 +147,7 @@ class FreeAnchorLoss:
         for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
             if self.excuse == "none" or len(boxes) == 0:
                 continue
-            for first, iou in ious_by_objects(boxes, decode_boxes(deltas[image], anchors)):
+            for first, iou in ious_by_objects(boxes, _predicted_boxes(deltas[image], anchors)):
                 objects, matched, match_prob = matched_predictions(iou, self.match_iou)
                 place = image * len(anchors) + matched
                 keys.append(place if is_per_anchor else place * num_classes + labels[first + objects])
@@ -159,6 +159,11 @@ class FreeAnchorLoss:
             places = (places[:, None] * num_classes + torch.arange(num_classes, device=places.device)).flatten()
             best = best.repeat_interleave(num_classes)
         return places, best
+
+
+def _predicted_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Decoded boxes, those of huge deltas cut where areas are still finite: infinite ones would overlap as NaN."""
+    return decode_boxes(deltas, anchors).clamp_(-targets.LARGEST_COORDINATE, targets.LARGEST_COORDINATE)
 
 
 def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], bag_size: int) -> Int[Tensor, "G n"]:

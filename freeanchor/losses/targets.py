@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+LARGEST_COORDINATE = 2.0**60  # px: areas of such boxes are still far from where float32 ends
 PADDING = -1  # the label of a row that is no object
 Ragged = Sequence[Tensor] | Tensor
 
@@ -30,7 +31,7 @@ def checked(
         raise ValueError(f"{len(logits)} images, {len(boxes)} gt_boxes and {len(labels)} gt_labels do not pair up")
     pairs = [_of_image(image, *own) for image, own in enumerate(zip(boxes, labels, strict=True))]
     boxes, labels = [own for own, _ in pairs], [own for _, own in pairs]
-    _check_values(boxes, labels, logits)
+    _check_values(boxes, labels, anchors, logits)
     return anchors, boxes, labels
 
 
@@ -89,21 +90,27 @@ def _of_image(image: int, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     return boxes, labels.long()  # of uint8, arithmetic would wrap
 
 
-def _check_values(boxes: list[Tensor], labels: list[Tensor], logits: Tensor) -> None:
+def _are_corners(boxes: Tensor) -> Tensor:
+    return (boxes.abs() <= LARGEST_COORDINATE).all(dim=1) & (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
+
+
+def _check_values(boxes: list[Tensor], labels: list[Tensor], anchors: Tensor, logits: Tensor) -> None:
     num_classes = logits.shape[2]
     if any(own.device != logits.device for own in (*boxes, *labels)):
         raise ValueError(f"gt_boxes or gt_labels are not on {logits.device}, as the logits are; move them there")
     faults = [
-        (label < 0) | (label >= num_classes) | ~(box.isfinite().all(dim=1) & (box[:, 2:] >= box[:, :2]).all(dim=1))
-        for box, label in zip(boxes, labels, strict=True)
+        (label < 0) | (label >= num_classes) | ~_are_corners(box) for box, label in zip(boxes, labels, strict=True)
     ]
-    if not faults or not bool(torch.cat(faults).any()):  # the one transfer
+    if not bool(torch.cat([*faults, ~_are_corners(anchors)]).any()):  # the one transfer
         return
+    if not bool(torch.cat(faults).any()):
+        place = int((~_are_corners(anchors)).nonzero()[0, 0])
+        raise ValueError(f"anchor {place} is {anchors[place].tolist()}; corners must be finite, x1 <= x2 and y1 <= y2")
     image = next(image for image, found in enumerate(faults) if bool(found.any()))
     place = int(faults[image].nonzero()[0, 0])
     label, box = int(labels[image][place]), boxes[image][place].tolist()
     if not 0 <= label < num_classes:
         raise ValueError(f"image {image} has label {label}; labels are 0 to {num_classes - 1}, not category ids")
     raise ValueError(
-        f"image {image} has gt_box {place} {box}; corners must be finite, x1 <= x2 and y1 <= y2: drop or repair it"
+        f"image {image} has gt_box {place} {box}; corners must be finite, below 2^60, x1 <= x2 and y1 <= y2"
     )

@@ -58,6 +58,8 @@ REFUSED = {
     "logits of whole numbers": ("logits", lambda it: it.long(), r"logits are torch.int64; give floating-point"),
     "a nan": ("gt_boxes", _box(float("nan")), r"image 1 has gt_box 0 \[nan, .*corners must be finite"),
     "an infinity": ("gt_boxes", _box(float("inf"), 2), r"image 1 has gt_box 0 .*inf.*corners must be finite"),
+    "beyond float32": ("gt_boxes", lambda it: [it[0], it[1].double() * 1e300], r"image 1 has gt_box 0 .*below 2\^60"),
+    "an anchor of nan": ("anchors", lambda it: it.index_fill(0, torch.tensor([7]), float("nan")), r"anchor 7 is \[nan"),
     "corners swapped": ("gt_boxes", _box(50.0), r"image 1 has gt_box 0 \[50.0, .*x1 <= x2"),
     "boxes of five": ("gt_boxes", lambda it: [it[0], it[1].new_zeros(1, 5)], r"image 1 has gt_boxes of .* \[1, 5\]"),
     "one box without its list": ("gt_boxes", lambda it: [it[0], it[1][0]], r"image 1 has gt_boxes of .* \[4\]"),
@@ -173,3 +175,16 @@ def test_a_batch_without_objects_is_divided_once(bag_size: int) -> None:
     assert terms["positive"].item() == 0
     dense = dense_loss(loss, logits, arguments["deltas"].double(), arguments["anchors"].double(), *nothing)
     assert dense[1].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("delta", [1e37, 3e38, -3e38])
+def test_one_huge_delta_leaves_the_matches_of_other_anchors(delta: float) -> None:
+    """A box decoded beyond float32 overlaps nothing; the object's other predictions are excused as before."""
+    arguments = _arguments()
+    arguments["anchors"][:2] = arguments["gt_boxes"][0][0] + torch.tensor([[0.0], [1.0]])
+    arguments["deltas"][:, :2] = 0
+    before = FreeAnchorLoss(bag_size=5)(**arguments)
+    arguments["deltas"][0, -1] = delta
+    after = FreeAnchorLoss(bag_size=5)(**arguments)
+    assert after["negative"].item() == pytest.approx(before["negative"].item(), rel=1e-6)
+    assert torch.isfinite(after["positive"])
