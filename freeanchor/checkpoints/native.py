@@ -30,7 +30,6 @@ from freeanchor.errors import CheckpointError, FreeAnchorError, TimmError, brief
 from freeanchor.files import replacing
 
 FORMAT = "freeanchor-1"
-NUM_LEVELS = 5  # P3 to P7
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet, TimmBackbone)}
 LARGEST = 2**31  # of counts and numbers: larger ones are no sizes of anything here
@@ -204,7 +203,6 @@ def _fields(content: dict[str, Any], name: str) -> dict[str, Any]:
 def _check_sense(detector: DetectorConfig) -> None:
     # Each of these numbers may be, but not here or not together.
     model, inference = detector.model, detector.inference
-    num_levels = len(model.anchors.strides)
     counts = {
         "model.pyramid_channels": (model.pyramid_channels,),
         "backbone.widths": getattr(model.backbone, "widths", ()),
@@ -216,8 +214,6 @@ def _check_sense(detector: DetectorConfig) -> None:
     for name, values in counts.items():
         if 0 in values:
             raise ConfigError(f"{name} is 0; it must be at least 1")
-    if num_levels != NUM_LEVELS:
-        raise ConfigError(f"anchors.strides are {num_levels}; they must be {NUM_LEVELS}, one per pyramid level")
     ids, names = detector.category_ids, detector.category_names
     if not len(set(ids)) == len(ids) == len(names) == model.num_classes:
         raise ConfigError(
