@@ -26,7 +26,7 @@ from freeanchor.files import read_json
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
 from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
 
-VERSION = "2"  # of the drawing; raise it with every change that moves a byte
+VERSION = "3"  # of the drawing; raise it with every change that moves a byte
 
 
 def write_shapes(config: ShapesConfig, directory: Path) -> None:

@@ -37,14 +37,14 @@ class ShapesConfig:
 
     num_train: int = 2000
     num_val: int = 500
-    image_size: int = 192  # px, both sides
+    image_size: int = 160  # px, both sides
     seed: int = 0
     max_objects: int = 20
     empty_fraction: float = 0.02  # of the images
     crowd_fraction: float = 0.04  # of the images, with one crowd region each
-    min_size: float = 20.0  # px, length of the shortest compact object
-    max_size: float = 128.0  # px, length of the longest object
-    min_head: float = 12.0  # px, width of the thinnest slender object: below, the heads look alike
+    min_size: float = 32.0  # px, length of the shortest compact object
+    max_size: float = 110.0  # px, length of the longest object
+    min_head: float = 13.0  # px, width of the thinnest slender object: below, the heads look alike
     max_aspect: float = 8.0  # length over width of the most slender object; the least has 3, as in `slender >= 3`
     max_hidden: float = 0.25  # share of an object that later ones may hide
 
