@@ -35,7 +35,7 @@ OWNER_SAMPLES = 2  # per pixel, along both axes, for telling what hides what
 class ShapesConfig:
     """The settings of the data set; the same settings and packages give the same bytes."""
 
-    num_train: int = 2000
+    num_train: int = 1500
     num_val: int = 500
     image_size: int = 160  # px, both sides
     seed: int = 0
