@@ -321,8 +321,8 @@ def _add_registry(commands: _Commands) -> None:
         parser.add_argument("name", help="registry name; see freeanchor list")
     cost = commands.add("cost", "time training steps of both detectors in turn", "freeanchor cost small")
     cost.add_argument("backbone", help="backbone of the profile whose two runs are trained: small, large, r50 …")
-    report = commands.add("report", "write a table, a figure, or the index page", "freeanchor report table2")
-    report.add_argument("name", help="one of those below")
+    report = commands.add("report", "write tables, figures, or the index page", "freeanchor report table2 figure5")
+    report.add_argument("names", nargs="+", metavar="name", help="one or several of those below")
     report.more_help = _reports
     plan = commands.add("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo")
     pack = commands.add(
