@@ -29,6 +29,7 @@ HANDLERS = {
     "plan": "runs.plan",
     "pack": "runs.pack",
     "unpack": "runs.unpack",
+    "anchors": "anchors.anchors",
     "data": "data.data",
     "convert": "data.convert",
     "export": "data.export",

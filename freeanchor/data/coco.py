@@ -138,7 +138,11 @@ def read_split(directory: Path, split: str) -> Split:
     Crowd regions are left out and boxes clipped to the image; those without area are dropped (FACTS A3). Whether
     the image files can be read shows when they are loaded; no file outside the image folder is named.
     """
-    path, images_path = locate_split(directory, split)
+    return read_split_file(*locate_split(directory, split))
+
+
+def read_split_file(path: Path, images_path: Path) -> Split:
+    """The split in one COCO json as `read_split` has it; `images_path` is where its images lie, or would lie."""
     content = _read_lists(path)
     _refuse(content_problems(content, str(path)))
     categories = _categories(content)
