@@ -6,7 +6,7 @@
 
 What the command `freeanchor anchors` prints, for several data sets at once, all their images counted:
 
-    python -m experiments.reports.anchors --data data/doors data/aquarium    # reports/anchors.csv
+    python -m experiments.reports.anchors --data doors aquarium --shapes shapes    # reports/anchors.csv
 
 Metrics: `share_50`, the objects whose best anchor reaches IoU 0.5; `num_50_median` and `num_50_mean`, their anchors of
 IoU 0.5 or more; `iou_1` to `iou_100`, the median object's IoU by rank; `rank_44`, the first rank whose median is below
@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 
 from analysis.evaluation.breakdowns import AspectCuts
+from experiments.registry.sizes import shapes
 from freeanchor.anchors import AnchorConfig
 from freeanchor.data.anchor_fit import NUM_RANKS, AnchorFit, Objects, anchor_fit
 from freeanchor.data.coco import InputConfig, read_split_file
@@ -198,11 +199,12 @@ def _rows(sample: Sample, grid: Grid, fit: AnchorFit, given_seconds: float) -> I
     whole = {"cells": fit.num_cells, "anchors": fit.num_cells * grid.anchors.num_per_cell}
     whole["relative_cost"] = _seconds(fit) / given_seconds
     for group, chosen in _groups(sample.images, grid.inputs).items():
-        if chosen.any():
+        num_objects = int(chosen.sum())
+        if num_objects:
             metrics = (whole if group == "all" else {}) | _metrics(fit, chosen)
             for metric, value in metrics.items():
                 row = {**vars(grid), "group": group, "metric": metric, "value": round(value, DIGITS)}
-                yield {**row, "num_objects": int(chosen.sum())}
+                yield {**row, "num_objects": num_objects}
 
 
 def fit_frame(sample: Sample, compared: Sequence[Grid]) -> pd.DataFrame:
@@ -247,16 +249,23 @@ def recommended(frame: pd.DataFrame) -> Grid:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the fit of every grid to the objects of several data sets, one row per set, grid and metric."""
     parser = argparse.ArgumentParser(description="Measure how anchor grids fit the objects of several data sets.")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with train.json")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders with train.json, at 224 px")
+    parser.add_argument("--shapes", type=Path, help="folder of the synthetic data set, at its profile's input size")
     parser.add_argument("--out", type=Path, default=Path("reports/anchors.csv"), help="default: reports/anchors.csv")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    own = shapes().inputs
+    sets = dict.fromkeys(options.data, GIVEN)
+    if options.shapes:
+        sets[options.shapes] = Grid(short_side=own.short_side, max_long_side=own.max_long_side)
     frames = []
-    for folder in given.data:
+    for folder, given in sets.items():
         sample = read_sample(folder, max_images=0)
-        frame = fit_frame(sample, grids(GIVEN))
-        kept = frame[(frame["group"] == "all") & frame["metric"].isin(KEPT_METRICS)]
-        frames.append(kept.assign(data=sample.name)[["data", *COLUMNS]])
-    write_csv(given.out, pd.concat(frames, ignore_index=True))
+        frame = fit_frame(sample, grids(given))
+        frame["recommended"] = is_of(frame, recommended(frame))
+        kept = frame[(frame["group"] == "all") & frame["metric"].isin(KEPT_METRICS)].drop(columns="group")
+        kept.insert(0, "data", sample.name)
+        frames.append(kept)
+    write_csv(options.out, pd.concat(frames, ignore_index=True))
 
 
 if __name__ == "__main__":
