@@ -50,6 +50,8 @@ GRID_COLUMNS = ("pyramid", "anchor_strides", "short_side", "max_long_side")
 COLUMNS = (*GRID_COLUMNS, "group", "metric", "value", "num_objects")
 RULE_METRIC = f"iou_{BAG_SIZE}"
 KEPT_METRICS = ("relative_cost", "share_50", "num_50_median", "num_50_mean", "iou_1", RULE_METRIC, "iou_100", "rank_44")
+_HEAD = ("reach 0.5", "anchors", "50th")
+TABLE_HEAD = ("Set", "Objects", "Given grid", *_HEAD, "Recommended", *_HEAD, "Cost")
 DIGITS = 4
 
 
@@ -244,6 +246,25 @@ def recommended(frame: pd.DataFrame) -> Grid:
     value = table[RULE_METRIC]
     best: Any = value.ge(ENOUGH_IOU).idxmax() if value.max() >= ENOUGH_IOU else value.idxmax()  # the first such
     return grid_of(best)
+
+
+def anchors_table(root: Path) -> str:
+    """A Markdown table of the sets in `reports/anchors.csv`: the given grid beside the recommended one.
+
+    Each with the share of objects that reach IoU 0.5, the median object's anchors of 0.5, and its 50th anchor's IoU.
+    """
+    lines = [f"| {' | '.join(TABLE_HEAD)} |", f"| --- | --: | --- |{' --: |' * 3} --- |{' --: |' * 4}"]
+    rows = pd.read_csv(root / "reports" / "anchors.csv")
+    for data, own in rows.groupby("data", sort=False):
+        given = own[(own[list(GRID_COLUMNS)] == own.iloc[0][list(GRID_COLUMNS)]).all(axis=1)]
+        best = own[own["recommended"]]
+        cells = [str(data), f"{own['num_objects'].iloc[0]:,}"]
+        for part in (given, best):
+            values = part.set_index("metric")["value"]
+            cells += [str(grid_of(part.iloc[0][list(GRID_COLUMNS)])), f"{values['share_50']:.0%}"]
+            cells += [f"{values['num_50_median']:g}", f"{values[RULE_METRIC]:.2f}"]
+        lines.append(f"| {' | '.join([*cells, format(values['relative_cost'], '.1f')])} |")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

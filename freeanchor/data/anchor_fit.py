@@ -50,6 +50,7 @@ class _Levels:
     strides: Tensor
 
     def of(self, objects: Tensor, levels: Tensor) -> "_Levels":
+        """Those of some objects, one level for each [..., 2]."""
         return _Levels(cells=self.cells[objects, levels], strides=self.strides[objects, levels])
 
 
