@@ -162,3 +162,15 @@ def test_a_file_over_several_sets_has_one_row_per_set_grid_and_metric(
         np.testing.assert_allclose(best["value"], by_grid(frame).loc[key][best.index])
         costs = rows[(rows["data"] == data) & (rows["metric"] == "relative_cost")].set_index("short_side")["value"]
         assert costs[given.short_side] == 1
+
+
+def test_the_documents_table_is_the_files_own() -> None:
+    """One row per set of the committed csv, whose recommended grid obeys the rule among its own rows."""
+    rows = pd.read_csv(ROOT / "reports" / "anchors.csv")
+    lines = anchors.anchors_table(ROOT).splitlines()[2:]
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == list(rows["data"].unique())
+    for data, line in zip(rows["data"].unique(), lines, strict=True):
+        own = rows[rows["data"] == data]
+        chosen = recommended(own.assign(group="all"))
+        assert str(chosen) in line
+        assert tuple(own[own["recommended"]].iloc[0][list(GRID_COLUMNS)]) == tuple(vars(chosen).values())
