@@ -35,7 +35,7 @@ test: $(READY) ## run the tests
 	$(VENV)/bin/python -m pytest -n $(strip $(JOBS))
 
 ##@ Everyday
-.PHONY: help setup data paper zoo report
+.PHONY: help setup data anchors paper zoo report
 help: ## list the targets and the variables
 	@$(HELP)
 
@@ -44,6 +44,9 @@ setup: $(READY) ## create .venv from requirements.lock
 data: $(READY) ## generate the synthetic images, or fetch COCO 2017 (PROFILE=coco, 20 GB): into data/ or DATA
 	@$(FREEANCHOR) data $(if $(filter coco coco-mmdetection,$(PROFILE)),coco $(or $(QUOTED_DATA),data/coco) \
 		--splits $(call quoted_word,SPLITS),draw freeanchor-small-s0 $(WHERE))
+
+anchors: $(READY) ## how anchor grids fit your objects, and which to take (DATA=DIR): a table, and anchors/fit.png and .csv
+	@$(FREEANCHOR) anchors $(QUOTED_DATA) --csv anchors/fit.csv --figure anchors/fit.png
 
 paper: ## every run of the paper at this profile's size, then every table and figure
 	+@$(call up_to_date_or,paper)

@@ -43,7 +43,7 @@ def small_retinanet(num_classes: int, inputs: InputConfig) -> RetinaNet:
     body = build_backbone(SmallResNet(widths=(32, 64, 128, 256)))
     assert isinstance(body, Backbone)
     stages = OrderedDict(stem=body.stem, **dict(zip(("c2", "c3", "c4", "c5"), body.stages, strict=True)))
-    levels, channels = {"c3": "p3", "c4": "p4", "c5": "p5"}, list(body.out_channels)
+    levels, channels = {"c3": "p3", "c4": "p4", "c5": "p5"}, list(body.out_channels)[1:]
     pyramid = BackboneWithFPN(nn.Sequential(stages), levels, channels, 64, LastLevelP6P7(64, 64))
     sizes = tuple(tuple(size * 2 ** (octave / 3) for octave in range(3)) for size in (24, 48, 96, 192, 384))
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)

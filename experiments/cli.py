@@ -33,6 +33,7 @@ HANDLERS = {
     "plan": "runs.plan",
     "pack": "runs.pack",
     "unpack": "runs.unpack",
+    "anchors": "anchors.anchors",
     "data": "data.data",
     "convert": "data.convert",
     "export": "data.export",

@@ -84,9 +84,13 @@ def cell_anchors(config: AnchorConfig) -> list[Float[Tensor, "S 4"]]:
     return levels
 
 
-def _level_strides(
+def level_strides(
     config: AnchorConfig, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None
-) -> list[tuple[int, int]]:  # vertical, horizontal
+) -> list[tuple[int, int]]:
+    """Each level's (vertical, horizontal) stride in pixels; `image_size` is (height, width) of the padded image.
+
+    Raises ValueError where the geometry "torchvision" is not told the image's size.
+    """
     if config.geometry != "torchvision":
         return [(stride, stride) for stride in config.strides]
     if image_size is None:
@@ -106,7 +110,7 @@ def grid_anchors(
     if len(grid_sizes) != len(config.strides):
         raise ValueError(f"{len(grid_sizes)} grids for {len(config.strides)} strides; give one grid per pyramid level")
     levels = []
-    strides = _level_strides(config, grid_sizes, image_size)
+    strides = level_strides(config, grid_sizes, image_size)
     for cell, (down, right), (rows, columns) in zip(cell_anchors(config), strides, grid_sizes, strict=True):
         y = (torch.arange(rows, dtype=torch.float64) + config.centre_offset) * down
         x = (torch.arange(columns, dtype=torch.float64) + config.centre_offset) * right

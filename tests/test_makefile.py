@@ -150,6 +150,19 @@ def test_images_may_lie_in_folders_of_common_names(tmp_path: Path, desk: Path, n
     assert _given(desk) == {}
 
 
+@pytest.mark.parametrize("name", ["plain", "two  blanks ", "it's", "$HOME", "a|b", "a#b"])
+def test_anchors_are_asked_of_the_folder_as_it_is_called(tmp_path: Path, desk: Path, name: str) -> None:
+    """Whatever its name, since no rule is made of it; without a folder the command itself says what is missing."""
+    data = tmp_path / name
+    data.mkdir()
+    (desk / "given.txt").write_text("")
+    answer = _make(desk, "anchors", f"DATA={data}")
+    assert answer.returncode == 0, answer.stderr
+    assert _given(desk)["anchors"] == [str(data), "--csv", "anchors/fit.csv", "--figure", "anchors/fit.png"]
+    assert _make(desk, "anchors").returncode == 0
+    assert (desk / "given.txt").read_text().split("END\n")[1].splitlines()[1] == "--csv"
+
+
 @pytest.mark.parametrize("name", ["a|b", "a*b", "a?b", "a#b", "a:b", "a;b", "a=b", "a\\b"])
 def test_names_that_no_rule_can_spell_are_refused_in_one_line(tmp_path: Path, desk: Path, name: str) -> None:
     """The mark is named, and nothing is run."""

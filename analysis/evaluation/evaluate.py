@@ -34,8 +34,8 @@ from analysis.evaluation.metrics import (
     recall_metrics,
 )
 from analysis.evaluation.precision import ALL_AREAS, AREA_RANGES
-from analysis.evaluation.processes import usable_processors
 from analysis.evaluation.statistics import bootstrap, paired_bootstrap
+from freeanchor.workers import usable_processors
 
 COLUMNS = ("metric", "label", "value", "low", "high", "num_objects", "num_images")
 NUM_RESAMPLES = 1000

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from analysis.evaluation.processes import map_in_processes
+from freeanchor.workers import map_in_processes
 
 Metric = Callable[[np.ndarray], np.ndarray]
 Values = float | np.ndarray  # one value, or M of them

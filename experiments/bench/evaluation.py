@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from analysis.coco.reading import read_ground_truth
-from analysis.evaluation.processes import usable_processors
 from experiments.bench.rows import BenchRow, growth_exponent
 from freeanchor.files import read_json
+from freeanchor.workers import usable_processors
 
 NUM_CATEGORIES = 80
 _CROWD_SHARE = 0.007  # of val2017's annotations

@@ -84,6 +84,7 @@ def build_parser() -> Parser:
     _add_detect(commands)
     _add_matches(commands)
     commands.group("data sets and model files")
+    _add_anchors(commands)
     _add_data(commands)
     _add_convert(commands)
     _add_export(commands)
@@ -248,6 +249,28 @@ def _add_matches(commands: _Commands) -> None:
     _add_compute(matches)
 
 
+def _add_anchors(commands: _Commands) -> None:
+    fit = commands.add(
+        "anchors",
+        "how anchor grids fit a data set's objects, what they cost, and which to take",
+        "freeanchor anchors photos --short-side 320",
+    )
+    fit.add_argument("folder", type=Path, nargs="?", help="a folder with train.json, or COCO's own layout")
+    fit.add_argument("--gt", type=Path, help="instead of a folder: COCO json (or .json.gz)")
+    fit.add_argument("--split", choices=("train", "val"), default="train", help="of the folder (default: train)")
+    fit.add_argument("--pyramid", choices=("P3-P7", "P2-P6"), default="P3-P7", help="your levels (default: P3-P7)")
+    size = "side of a level's smallest square anchor, in the level's strides (default: 4, RetinaNet's)"
+    fit.add_argument("--anchor-strides", type=float, default=4.0, help=size)
+    fit.add_argument("--short-side", type=int, help="short side of your input in pixels (default: 224)")
+    limit = "its long side at most (default: 336, or 1333/800 of a given --short-side)"
+    fit.add_argument("--max-long-side", type=int, help=limit)
+    spread = "images to look at, evenly spread; 0: all (default: as many as hold about 3,000 objects)"
+    fit.add_argument("--max-images", type=int, help=spread)
+    fit.add_argument("--json", action="store_true", help="print json, for programs")
+    fit.add_argument("--csv", type=Path, metavar="FILE", help="also write one row per grid, group and metric there")
+    fit.add_argument("--figure", type=Path, metavar="FILE", help="also draw it there: .png, .pdf or .svg")
+
+
 def _add_data(commands: _Commands) -> None:
     data = commands.add("data", "check, convert, fetch or generate a data set", "freeanchor data check photos")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -323,8 +346,8 @@ def _add_registry(commands: _Commands) -> None:
         parser.add_argument("name", help="registry name; see freeanchor list")
     cost = commands.add("cost", "time training steps of both detectors in turn", "freeanchor cost small")
     cost.add_argument("backbone", help="backbone of the profile whose two runs are trained: small, large, r50 …")
-    report = commands.add("report", "write a table, a figure, or the index page", "freeanchor report table2")
-    report.add_argument("name", help="one of those below")
+    report = commands.add("report", "write tables, figures, or the index page", "freeanchor report table2 figure5")
+    report.add_argument("names", nargs="+", metavar="name", help="one or several of those below")
     report.more_help = _reports
     plan = commands.add("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo")
     pack = commands.add(

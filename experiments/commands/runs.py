@@ -14,7 +14,7 @@ from experiments.registry.build import PROFILES, build_profile
 from experiments.registry.config import CocoData, DrawnData, Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.registry.sizes import Photographs
-from experiments.reports.catalogue import REPORTS
+from experiments.reports.catalogue import REPORTS, in_order
 from experiments.reports.index import write_index
 from experiments.reports.kept import pack_runs, unpack_runs
 from experiments.reports.plan import make_rules
@@ -159,14 +159,14 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """`freeanchor report NAME`."""
+    """`freeanchor report NAME…`: each after those that it needs."""
     known = [*REPORTS, "index", "all"]
-    if arguments.name not in known:
-        raise UsageError(f"no report {arguments.name!r}; {_did_you_mean(arguments.name, known)}")
+    for name in arguments.names:
+        if name not in known:
+            raise UsageError(f"no report {name!r}; {_did_you_mean(name, known)}")
     profile, store = _profile(arguments), store_of(arguments)
     make_data(profile, store)
-    names = [*REPORTS, "index"] if arguments.name == "all" else [arguments.name]
-    for name in names:
+    for name in in_order([*REPORTS, "index"] if "all" in arguments.names else arguments.names):
         if name == "index":
             print(write_index(profile, store, arguments.reports))
         else:

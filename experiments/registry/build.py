@@ -148,12 +148,13 @@ def _peer(size: Size) -> list[Training]:
 
 
 def _trials(size: Size) -> list[Training]:
-    """Each recipe that was tried, with each detector that tried it; without a suffix it is the registered run."""
-    return [
-        _training(size, detector, size.compared[0], suffix=suffix, recipe=recipe)
+    """What was tried, with each detector that tried it; without a suffix it is the registered run."""
+    own = [
+        (trial, _training(size, detector, size.compared[0], suffix=suffix, recipe=trial.recipe))
         for detector in size.tried
-        for suffix, recipe in size.trials.items()
+        for suffix, trial in size.trials.items()
     ]
+    return [replace(run, model=replace(trial.model, prior_prob=run.model.prior_prob)) for trial, run in own]
 
 
 def _ablations(size: Size) -> list[tuple[Ablation, Training]]:

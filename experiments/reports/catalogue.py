@@ -8,6 +8,7 @@ then writes make/reports.mk again.
 """
 
 import re
+from collections.abc import Iterable
 
 from experiments.reports import comparisons, gallery, kept, matching, tables
 from experiments.reports.report import Report
@@ -21,7 +22,18 @@ SECTIONS = sorted(  # the paper's own tables and figures before all others
 )
 BESIDE = [report for report in _ALL if not report.kinds]  # files that the page does not show
 REPORTS: dict[str, Report] = {report.name: report for report in (*FIRST, *SECTIONS, *BESIDE)}
+MATCHING = matching.REPORTS
 TARGETS_FILE = "make/reports.mk"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names, each after those of its `needs` that are among them, and the index last."""
+    ordered: list[str] = []
+    chosen = list(dict.fromkeys(names))
+    for name in sorted(chosen, key="index".__eq__):
+        before = REPORTS[name].needs if name in REPORTS else ()
+        ordered += [each for each in (*before, name) if each in chosen and each not in ordered]
+    return ordered
 
 
 def targets() -> str:

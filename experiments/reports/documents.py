@@ -22,6 +22,7 @@ import torch
 from experiments.claims.claims import VERDICTS
 from experiments.registry.profile import DETECTORS, PEER
 from experiments.reports.account import checklist_table, compute_table, deviations_table, read_records
+from experiments.reports.anchors import anchors_table
 from experiments.reports.catalogue import TARGETS_FILE, targets
 from experiments.reports.tables import HEADLINE_ROWS
 from experiments.runs.store import ROOT
@@ -169,6 +170,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "ablations": lambda root: _table_of("shapes/ablations", root),
     "benchmarks": lambda root: _table_of("benchmarks", root),
     "mean-max": lambda root: _mean_max_table(),
+    "anchors": anchors_table,
     "photographs": photographs_table,
     "photographs-pooled": lambda root: _table_of("photos/pooled", root),
     "deviations": deviations_table,

@@ -10,7 +10,7 @@ COCO's overlap at the paper's 800 px, the reference of `bag_overlap`, was measur
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,27 +28,37 @@ from analysis.evaluation.breakdowns import AspectCuts
 from analysis.figures import bags, curves, matching, style
 from experiments.registry.config import Evaluation, PublishedCheckpoint
 from experiments.registry.profile import Profile
+from experiments.reports.anchors import aspects_of
 from experiments.reports.comparisons import interval_rows
 from experiments.reports.gallery import image_credits
 from experiments.reports.report import Report, compared_runs, figure_report, no_runs
-from experiments.runs.bags import bag_boxes_stage, stored_bags, stored_positions
+from experiments.runs.bags import bag_boxes_stage, matches_of, stored_bags, stored_positions
 from experiments.runs.measured import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.runs.store import Store, is_measured, stored_frame
-from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, grid_anchors
-from freeanchor.boxes import pairwise_iou
+from freeanchor.anchors import AnchorConfig
+from freeanchor.data.anchor_fit import NUM_RANKS, Objects, anchor_fit
 from freeanchor.data.coco import InputConfig, read_split
-from freeanchor.data.images import open_image, resized_size
+from freeanchor.data.images import open_image
 from freeanchor.errors import DataError
 from freeanchor.files import read_json, write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max, saturated_linear
 
 
-def matches(profile: Profile, store: Store) -> pd.DataFrame:
-    """The stored bags of the compared FreeAnchor's run, first object alone; empty where it was not run."""
-    path = profile.evaluations[profile.pair[-1]].directory(store.runs) / "matches.csv"
-    if not path.exists():
+def matches(profile: Profile, store: Store, models: Path | None = None) -> pd.DataFrame:
+    """The stored bags of the compared FreeAnchor's run, first object alone; empty where it was not run.
+
+    Where it was not run and the example model lies in the folder `models`, its bags are computed, named as such.
+    """
+    own = profile.evaluations[profile.pair[-1]]
+    path = own.directory(store.runs) / "matches.csv"
+    example = None if models is None or not profile.examples else models / profile.examples[-1] / "model.safetensors"
+    if path.exists():
+        frame = stored_frame(path, ["annotation_id"])
+    elif example is not None and example.exists() and store.data(own.training).exists():
+        head = {"run": profile.examples[-1], "detector": "FreeAnchor, the committed example", "step": 0, "num_steps": 0}
+        frame = matches_of(own.training, store, [(head, example)])
+    else:
         return pd.DataFrame(columns=list(MATCH_COLUMNS))
-    frame = stored_frame(path, ["annotation_id"])
     return frame[frame["annotation_id"] == frame["annotation_id"].iloc[0]] if len(frame) else frame
 
 
@@ -68,11 +78,13 @@ def image_of(frame: pd.DataFrame, profile: Profile, store: Store) -> tuple[np.nd
     return np.array(open_image(image.path)), credit
 
 
-def _matching_report(draw: Callable[[pd.DataFrame, np.ndarray], Figure], **described: Any) -> Report:
-    """A figure of the stored matches over their image."""
+def _matching_report(
+    draw: Callable[[pd.DataFrame, np.ndarray], Figure], *, may_be_example: bool = False, **described: Any
+) -> Report:
+    """A figure of the stored matches over their image, or of the example model's before anything was trained."""
 
     def build(profile: Profile, store: Store, stem: Path) -> None:
-        frame = matches(profile, store)
+        frame = matches(profile, store, stem.parent / "models" if may_be_example else None)
         pixels, credit = image_of(frame, profile, store)
         figure = draw(frame, pixels)
         if credit:
@@ -109,11 +121,12 @@ def mean_max_frame(bag_size: int, rest: tuple[float, ...] = (0.1, 0.5)) -> pd.Da
 
 FIGURE1 = _matching_report(
     matching.figure1,
+    may_be_example=True,
     name="figure1",
     title="Figure 1. Assignment by hand and learned",
     caption="One object of the validation split. Top: the anchors that IoU assignment matches with it, all equal. "
     "Bottom: its bag of 50 under the trained FreeAnchor, opacity by each anchor's share in Mean-max, the chosen one "
-    "thick.",
+    "thick. Until this profile's is trained, the committed example's.",
 )
 FIGURE2 = figure_report(
     lambda profile, store: saturated_linear_frame(FreeAnchorLoss().match_iou),
@@ -247,36 +260,18 @@ BAG_BOXES = figure_report(
     "validation objects (the first 5,000 of COCO's) and over seeds, 95 % intervals over images.",
 )
 
-NUM_RANKS = 100  # the largest bag that the paper tries
 MAX_IMAGES = 300  # by the split's order: quartiles need no more
 REFERENCE = Path(__file__).parent / "coco_bag_overlap.csv"
 OVERLAP_COLUMNS = ("data", "group", "rank", "low", "value", "high", "num_objects")
 DIGITS = 4
-Boxes = tuple[int, int, torch.Tensor]  # width, height, objects as xyxy in the file's pixels
 
 
-def _ious(
-    images: Sequence[Boxes], inputs: InputConfig, anchors: AnchorConfig
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each image, its objects' aspects [G] and the IoUs of their best anchors [G, NUM_RANKS]."""
-    for width, height, boxes in images[:MAX_IMAGES]:
-        w, h = resized_size(width, height, inputs.short_side, inputs.max_long_side, rule=inputs.resize)
-        padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in (h, w))
-        grids = tuple((-(-padded[0] // stride), -(-padded[1] // stride)) for stride in anchors.strides)
-        grid = grid_anchors(anchors, grids, (padded[0], padded[1]))
-        scaled = boxes * torch.tensor([w / width, h / height] * 2)
-        best = pairwise_iou(scaled, grid).topk(min(NUM_RANKS, len(grid)), dim=1).values
-        sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
-        aspects = torch.maximum(sides[:, 0] / sides[:, 1], sides[:, 1] / sides[:, 0])
-        yield aspects.numpy(), torch.nn.functional.pad(best, (0, NUM_RANKS - best.shape[1])).numpy()
-
-
-def overlap_frame(data: str, images: Sequence[Boxes], inputs: InputConfig, anchors: AnchorConfig) -> pd.DataFrame:
+def overlap_frame(data: str, images: Sequence[Objects], inputs: InputConfig, anchors: AnchorConfig) -> pd.DataFrame:
     """Quartiles over objects of the IoU at each rank, for all objects and for slender and square ones."""
-    found = [pair for pair in _ious(images, inputs, anchors) if len(pair[0])]
-    if not found:
+    ious = anchor_fit(images[:MAX_IMAGES], inputs, anchors).ious.numpy()
+    if not len(ious):
         return pd.DataFrame(columns=list(OVERLAP_COLUMNS))
-    aspects, ious = (np.concatenate(part) for part in zip(*found, strict=True))
+    aspects = aspects_of(images[:MAX_IMAGES])
     cuts = AspectCuts()
     groups = {"all": aspects >= 1, "slender": aspects >= cuts.slender, "square": aspects <= cuts.square}
     frames = []

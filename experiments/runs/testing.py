@@ -28,7 +28,7 @@ from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import ImageRecord, Split, locate_split, read_split
 from freeanchor.detector.postprocess import Candidates, InferenceConfig
 from freeanchor.detector.retinanet import RetinaNet
-from freeanchor.files import alone_at, write_bytes, write_csv, write_json
+from freeanchor.files import alone_at, read_json, write_bytes, write_csv, write_json
 from freeanchor.inference.predict import BATCH_SIZE, Prediction, predict
 from freeanchor.runtime import Runtime
 from freeanchor.training.processes import ALONE, Processes
@@ -168,8 +168,12 @@ def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFra
     rows = []
     for step, file in files:
         model, detector = load_model(file, runtime.device)
-        tested = predict(model, detector, split.images, evaluation.inference, runtime, all_candidates=False)
-        found = [row for one in tested for row in result_rows(one.image, one.detections, detector.category_ids)]
+        finished = evaluation.directory(store.runs) / "detections.json"
+        if step == num_steps and finished.exists():  # `predict_stage` has tested the same weights
+            found = read_json(finished)
+        else:
+            tested = predict(model, detector, split.images, evaluation.inference, runtime, all_candidates=False)
+            found = [row for one in tested for row in result_rows(one.image, one.detections, detector.category_ids)]
         statistics = coco_statistics(ground_truth, _detections(found))
         rows += [(step, num_steps, metric, statistics[metric]) for metric in METRICS]
     return pd.DataFrame(rows, columns=list(COLUMNS[2:]))

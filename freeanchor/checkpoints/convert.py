@@ -166,7 +166,9 @@ def _obstacles(detector: DetectorConfig, to: str) -> list[str]:
     reasons = {
         f"its heads have {model.head_norm} norm": model.head_norm != "none",
         f"its P6 is made from {model.p6_source} and its P7 {with_relu} a ReLU": not _top_fits(model, backbone, base),
-        "its anchors have another place, shape or rounding": model.anchors != AnchorConfig(**base.anchors),
+        "its pyramid is P2 to P6": model.levels[0] != 3,
+        "its anchors have another place, shape or rounding": model.levels[0] == 3
+        and model.anchors != AnchorConfig(**base.anchors),
         "its input is normalised otherwise": _normalisation(detector.inputs) not in inputs,
         "its stride is in the 1x1 convolutions": backbone.stride_in_1x1
         and not any(origin.code_base.stride_in_1x1 for origin in origins),

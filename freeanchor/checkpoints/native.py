@@ -31,7 +31,6 @@ from freeanchor.errors import CheckpointError, FreeAnchorError, TimmError, brief
 from freeanchor.files import replacing
 
 FORMAT = "freeanchor-1"
-NUM_LEVELS = 5  # P3 to P7
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 BACKBONES = {kind.__name__: kind for kind in (SmallResNet, TorchvisionResNet, TimmBackbone)}
 MAX_HEADER = 2**24  # bytes of json in front of the weights: a detector's has some 100 kB
@@ -236,7 +235,6 @@ def _fields(content: dict[str, Any], name: str) -> dict[str, Any]:
 def _check_sense(detector: DetectorConfig) -> None:
     # Each of these numbers may be, but not here or not together.
     model, inference = detector.model, detector.inference
-    num_levels = len(model.anchors.strides)
     counts = {
         "model.pyramid_channels": (model.pyramid_channels,),
         "the number of anchors.ratios": (len(model.anchors.ratios),),
@@ -249,8 +247,6 @@ def _check_sense(detector: DetectorConfig) -> None:
     for name, values in counts.items():
         if 0 in values:
             raise ConfigError(f"{name} is 0; it must be at least 1")
-    if num_levels != NUM_LEVELS:
-        raise ConfigError(f"anchors.strides are {num_levels}; they must be {NUM_LEVELS}, one per pyramid level")
     _check_sides(detector.inputs, inference.short_sides)
     ids, names = detector.category_ids, detector.category_names
     if bad := [name for name in names if not is_line(name)]:

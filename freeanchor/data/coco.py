@@ -148,7 +148,11 @@ def read_split(directory: Path, split: str) -> Split:
     the image files can be read shows when they are loaded; no file outside the image folder is named. What is most
     likely wrong, and files found under another spelling of their name (`image_names`), is in the split's `notes`.
     """
-    path, images_path = locate_split(directory, split)
+    return read_split_file(*locate_split(directory, split))
+
+
+def read_split_file(path: Path, images_path: Path) -> Split:
+    """The split in one COCO json as `read_split` has it; `images_path` is where its images lie, or would lie."""
     content, told = _read_lists(path)
     told += _refuse(content_problems(content, str(path)))
     names = {normal_name(image["file_name"]) for image in content["images"]}

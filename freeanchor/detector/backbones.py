@@ -78,9 +78,9 @@ BackboneConfig = SmallResNet | TorchvisionResNet | TimmBackbone
 
 
 class Backbone(nn.Module):
-    """A stem (stride 4) and four stages (strides 4, 8, 16, 32); `out_channels` are those of C3, C4 and C5."""
+    """A stem (stride 4) and four stages (strides 4, 8, 16, 32); `out_channels` are those of C2 to C5."""
 
-    def __init__(self, stem: nn.Module, stages: list[nn.Module], out_channels: tuple[int, int, int]) -> None:
+    def __init__(self, stem: nn.Module, stages: list[nn.Module], out_channels: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)
@@ -89,10 +89,10 @@ class Backbone(nn.Module):
         self.keeps_statistics = False  # if so, batch norm uses and moves no batch statistics; its weights may train
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        """Feature maps C3, C4, C5."""
-        features = self.stages[0](self.stem(images))
+        """Feature maps C2 to C5."""
+        features = self.stem(images)
         maps = []
-        for stage in self.stages[1:]:
+        for stage in self.stages:
             features = stage(features)
             maps.append(features)
         return maps
@@ -133,7 +133,7 @@ def _build_small(config: SmallResNet) -> Backbone:
         nn.MaxPool2d(3, stride=2, padding=1),
     )
     shapes = zip((width, *config.widths[:3]), config.widths, config.depths, (1, 2, 2, 2), strict=True)
-    backbone = Backbone(stem, [_small_stage(*shape) for shape in shapes], config.widths[1:])
+    backbone = Backbone(stem, [_small_stage(*shape) for shape in shapes], config.widths)
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -163,7 +163,7 @@ def _build_torchvision(config: TorchvisionResNet) -> Backbone:
     stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
     stages: list[nn.Module] = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
     width = resnet.inplanes
-    backbone = Backbone(stem, stages, (width // 4, width // 2, width))
+    backbone = Backbone(stem, stages, (width // 8, width // 4, width // 2, width))
     backbone.freeze(config.frozen_stages)
     backbone.keeps_statistics = config.frozen_norm
     return backbone

@@ -1,4 +1,4 @@
-"""One RetinaNet, whichever loss trains it: backbone, pyramid P3 to P7, two heads shared over the levels.
+"""One RetinaNet, whichever loss trains it: backbone, pyramid of five levels, two heads shared over them.
 
 Nothing here knows of a loss; the only trace of one is the prior probability of the classification bias. Heads give,
 for each cell, channel = anchor * K + class and anchor * 4 + delta.
@@ -22,11 +22,17 @@ from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.boxes import DELTA_WEIGHTS
 from freeanchor.detector.backbones import BackboneConfig, TorchvisionResNet, build_backbone
 
+PYRAMIDS: dict[tuple[int, ...], tuple[int, ...]] = {  # strides -> levels
+    (8, 16, 32, 64, 128): (3, 4, 5, 6, 7),
+    (4, 8, 16, 32, 64): (2, 3, 4, 5, 6),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Everything that decides the network's shape and first weights.
 
+    The strides of `anchors` say which pyramid it has: P3 to P7, the paper's, or P2 to P6 for small objects.
     `p6_source` and `relu_before_p7` differ between code bases (FACTS A2, G2): P5 with ReLU in the authors' code.
     `prior_prob` is rho: 0.02 for FreeAnchor (Sec. 4.1), 0.01 for RetinaNet. `tower_init` draws the heads' hidden
     convolutions from N(0, 0.01), as both papers do for 256 channels and a pretrained backbone, or with He's variance,
@@ -52,6 +58,14 @@ class ModelConfig:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         if not 0 < self.prior_prob < 1:
             raise ValueError(f"prior_prob must lie in (0, 1), got {self.prior_prob}")
+        if self.anchors.strides not in PYRAMIDS:
+            choice = " or ".join(map(str, PYRAMIDS))
+            raise ValueError(f"anchors.strides are {self.anchors.strides}; give one per pyramid level: {choice}")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The numbers of the pyramid's levels: 3 to 7 or 2 to 6; level l has stride 2^l."""
+        return PYRAMIDS[self.anchors.strides]
 
 
 @dataclass(frozen=True)
@@ -65,21 +79,23 @@ class ModelOutput:
 
 
 class TopLevels(ExtraFPNBlock):
-    """P6 by a strided convolution of P5 or C5, P7 by another of P6, with a ReLU between or without."""
+    """P6 by a strided convolution of P5 or C5, P7 (if wanted) by another of P6, with a ReLU between or without."""
 
-    def __init__(self, c5_channels: int, channels: int, source: str, *, relu_before_p7: bool) -> None:
+    def __init__(self, c5_channels: int, channels: int, source: str, *, relu_before_p7: bool, has_p7: bool) -> None:
         super().__init__()
         self.source = source
         self.relu_before_p7 = relu_before_p7
         self.p6 = nn.Conv2d(channels if source == "P5" else c5_channels, channels, 3, stride=2, padding=1)
-        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        for conv in (self.p6, self.p7):
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if has_p7 else None
+        for conv in filter(None, (self.p6, self.p7)):
             nn.init.kaiming_uniform_(conv.weight, a=1)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
-        """Append P6 and P7 to the pyramid `results`; `x` are the backbone's maps."""
+        """Append P6, and P7 if there is one, to the pyramid `results`; `x` are the backbone's maps."""
         p6 = self.p6(results[-1] if self.source == "P5" else x[-1])
+        if self.p7 is None:
+            return [*results, p6], [*names, "p6"]
         p7 = self.p7(functional.relu(p6) if self.relu_before_p7 else p6)
         return [*results, p6, p7], [*names, "p6", "p7"]
 
@@ -125,8 +141,14 @@ class RetinaNet(nn.Module):
         self.config = config
         self.backbone = build_backbone(config.backbone)
         channels, per_cell = config.pyramid_channels, config.anchors.num_per_cell
-        widths = list(self.backbone.out_channels)
-        top = TopLevels(widths[-1], channels, config.p6_source, relu_before_p7=config.relu_before_p7)
+        widths = list(self.backbone.out_channels[config.levels[0] - 2 :])
+        top = TopLevels(
+            widths[-1],
+            channels,
+            config.p6_source,
+            relu_before_p7=config.relu_before_p7,
+            has_p7=7 in config.levels,
+        )
         self.pyramid = FeaturePyramidNetwork(widths, channels, extra_blocks=top)
         prior_bias = -math.log((1 - config.prior_prob) / config.prior_prob)
         self.cls_head = Head(config, per_cell * config.num_classes, prior_bias)
@@ -135,8 +157,7 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutput:
         """Predictions for normalised images whose sides are multiples of 32."""
-        maps = self.backbone(images)
-        levels = list(self.pyramid(OrderedDict(zip(("c3", "c4", "c5"), maps, strict=True))).values())
+        levels = self.pyramid_maps(images)
         grids = tuple((level.shape[2], level.shape[3]) for level in levels)
         per_cell = self.config.anchors.num_per_cell
         deltas = self.box_head(levels, 4)
@@ -148,6 +169,11 @@ class RetinaNet(nn.Module):
             anchors=self._grid(grids, (images.shape[2], images.shape[3]), images.device),
             level_sizes=tuple(rows * columns * per_cell for rows, columns in grids),
         )
+
+    def pyramid_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C _ _"]]:
+        """The pyramid's maps, finest first: what both heads see."""
+        maps = self.backbone(images)[self.config.levels[0] - 2 :]  # the backbone gives C2 to C5
+        return list(self.pyramid(OrderedDict((f"c{i}", each) for i, each in enumerate(maps))).values())
 
     def _grid(self, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int], device: torch.device) -> Tensor:
         key = (*grids, image_size)

@@ -1,9 +1,9 @@
-"""Any convolutional backbone of timm as images in, C3, C4 and C5 out; needs the optional extra `timm`.
+"""Any convolutional backbone of timm as images in, C2 to C5 out; needs the optional extra `timm`.
 
 timm's `features_only` gives the maps. What the paper freezes is frozen by what it is, whatever timm calls it: every
 batch norm, and all layers that the map at stride 4 comes from (FACTS A2).
 
-    c3, c4, c5 = TimmFeatures(TimmBackbone(name="tf_efficientnet_lite0"))(images)
+    c2, c3, c4, c5 = TimmFeatures(TimmBackbone(name="tf_efficientnet_lite0"))(images)
 """
 
 import difflib
@@ -84,7 +84,7 @@ def _map_numbers(name: str, strides: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class TimmFeatures(nn.Module):
-    """Feature maps C3, C4 and C5 of timm's network; `out_channels` are theirs.
+    """Feature maps C2 to C5 of timm's network; `out_channels` are theirs.
 
     On CPUs it computes in float32 whatever the rest does: bfloat16's backward of depthwise convolutions is slow there.
     """
@@ -99,7 +99,7 @@ class TimmFeatures(nn.Module):
             "feature_cls": "getter" if config.strided_c5 else None,  # the one that leaves out what is behind C4
         }
         self.body = create(config.name, **self.options)
-        channels = list(self.body.feature_info.channels())[1:]
+        channels = list(self.body.feature_info.channels())
         self.top: nn.Module | None = None
         if config.strided_c5:
             self.top = nn.Sequential(nn.Conv2d(channels[-1], channels[-1], 3, stride=2, padding=1), nn.ReLU())
@@ -108,10 +108,10 @@ class TimmFeatures(nn.Module):
         self._freeze((FROZEN_STRIDE, *own))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        """Feature maps C3, C4, C5."""
+        """Feature maps C2 to C5."""
         kind = images.device.type
         with torch.autocast(kind, enabled=kind != "cpu" and torch.is_autocast_enabled(kind)):
-            maps: list[Tensor] = list(self.body(images))[1:]
+            maps: list[Tensor] = list(self.body(images))
             return maps if self.top is None else [*maps, self.top(maps[-1])]
 
     def train(self, mode: bool = True) -> "TimmFeatures":  # torch's own signature

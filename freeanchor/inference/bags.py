@@ -16,16 +16,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from freeanchor.anchors import AnchorConfig
 from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import ImageRecord, Sample, collate, load_sample
-from freeanchor.detector.retinanet import ModelOutput, RetinaNet
+from freeanchor.detector.retinanet import ModelConfig, ModelOutput, RetinaNet
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max_weights
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 
-FIRST_LEVEL = 3  # the pyramid starts at P3
 BATCH_SIZE = 8  # images
 
 
@@ -111,8 +109,10 @@ def _bags_of(
     logits, deltas, gt_labels = output.logits[index], output.deltas[index], sample.record.labels
     bags, confidence = loss.confidence(logits, deltas, output.anchors, sample.boxes, gt_labels)
     cls_prob = logits[bags, gt_labels[:, None]].sigmoid()
-    levels, ratios, octaves = _shapes_of(output, detector.model.anchors)
-    strides = torch.tensor(detector.model.anchors.strides)[levels - FIRST_LEVEL, None] / torch.tensor(sample.scale)
+    levels, ratios, octaves = _shapes_of(output, detector.model)
+    strides = torch.tensor(detector.model.anchors.strides)[levels - detector.model.levels[0], None] / torch.tensor(
+        sample.scale
+    )
     return ObjectBags(
         image=sample.record,
         boxes=_in_file(output.anchors, sample, detector)[bags],
@@ -138,8 +138,9 @@ def _box_iou(anchors: Tensor, deltas: Tensor, sample: Sample) -> Tensor:
     return torch.stack(rows) if rows else deltas.new_zeros(deltas.shape[:2])
 
 
-def _shapes_of(output: ModelOutput, config: AnchorConfig) -> tuple[Tensor, Tensor, Tensor]:
-    levels = torch.cat([torch.full((size,), FIRST_LEVEL + level) for level, size in enumerate(output.level_sizes)])
+def _shapes_of(output: ModelOutput, model: ModelConfig) -> tuple[Tensor, Tensor, Tensor]:
+    sizes, config = output.level_sizes, model.anchors
+    levels = torch.cat([torch.full((size,), level) for level, size in zip(model.levels, sizes, strict=True)])
     in_cell = torch.arange(len(output.anchors)) % config.num_per_cell  # every level holds whole cells
     ratios = torch.tensor(config.ratios)[in_cell // config.num_octaves]
     return levels, ratios, in_cell % config.num_octaves

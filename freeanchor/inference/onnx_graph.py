@@ -13,7 +13,6 @@ pixels, `scores` [D] and `labels` [D], best first.
 import importlib.util
 import json
 import warnings
-from collections import OrderedDict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -87,9 +86,7 @@ class DetectionGraph(nn.Module):
         height, width = pixels.shape[1], pixels.shape[2]
         image = ((pixels.flip(0) if self.detector.inputs.bgr else pixels) - self.mean) / self.std
         padded = functional.pad(image, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
-        maps = self.model.backbone(padded[None])
-        levels = self.model.pyramid(OrderedDict(zip(("c3", "c4", "c5"), maps, strict=True))).values()
-        each = zip(levels, self.cells, self.detector.model.anchors.strides, strict=True)
+        each = zip(self.model.pyramid_maps(padded[None]), self.cells, self.detector.model.anchors.strides, strict=True)
         found = [self._of_level(*level, min_score) for level in each]
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         # `clip_boxes` would make constants of the traced image's sides.

@@ -11,8 +11,9 @@ later objects hide).
 """
 
 import json
+import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -24,10 +25,12 @@ from tqdm import tqdm
 from freeanchor.errors import DataError, is_number
 from freeanchor.files import hidden_beside, read_json, settle
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
-from freeanchor.shapes.scene import SPLITS, Crowd, Scene, ShapesConfig, draw_scene
+from freeanchor.shapes.scene import SPLITS, Crowd, ShapesConfig, draw_scene
+from freeanchor.workers import map_in_processes, usable_processors
 
+AT_ONCE = 100  # images between two moves of the progress bar
 DESCRIPTION = "freeanchor shapes"  # by which a json shows that it was written here
-VERSION = "2"  # of the drawing; raise it with every change that moves a byte
+VERSION = "3"  # of the drawing; raise it with every change that moves a byte
 
 
 def write_shapes(config: ShapesConfig, directory: Path) -> None:
@@ -46,8 +49,8 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
     (partial / "images").mkdir(parents=True)
     for split, num_images in zip(SPLITS, (config.num_train, config.num_val), strict=True):
         names = [f"{split}_{number:06d}.jpg" for number in range(1, num_images + 1)]
-        scenes = _draw_split(config, split, names, partial / "images")
-        document = json.dumps(_as_coco(config, names, scenes), sort_keys=True, separators=(",", ":"))
+        drawn = _draw_split(config, split, names, partial / "images")
+        document = json.dumps(_as_coco(config, names, drawn), sort_keys=True, separators=(",", ":"))
         (partial / f"{split}.json").write_bytes(document.encode())
     settle(partial, directory)
 
@@ -87,19 +90,28 @@ def _check_existing(config: ShapesConfig, directory: Path) -> None:
             raise DataError(f"{directory} holds shapes of other settings ({changed or 'unknown'}); {remedy}")
 
 
-def _draw_split(config: ShapesConfig, split: str, names: list[str], folder: Path) -> Iterator[Scene]:
-    # JPEG's slow-integer transform gives the same bytes everywhere; PNG's depend on the zlib that is built in.
-    for index, name in enumerate(tqdm(names, desc=f"drawing {split}", unit="image", disable=None)):
+def _draw_split(config: ShapesConfig, split: str, names: list[str], folder: Path) -> list[list[dict[str, Any]]]:
+    """Draw each image into `folder`, on all processors; its annotations, which have no ids yet."""
+
+    def draw(index: int) -> list[dict[str, Any]]:
         scene = draw_scene(config, split, index)
-        Image.fromarray(scene.pixels).save(folder / name, quality=95, subsampling=0)
-        yield scene
-
-
-def _as_coco(config: ShapesConfig, names: list[str], scenes: Iterable[Scene]) -> dict[str, Any]:
-    ids, annotations = count(1), []
-    for image_id, scene in enumerate(scenes, start=1):
+        Image.fromarray(scene.pixels).save(folder / names[index], quality=95, subsampling=0)
         found = [_annotate(item, hidden) for item, hidden in zip(scene.objects, scene.hidden, strict=True)]
-        found += [_annotate_crowd(scene.crowd)] if scene.crowd else []
+        return [*found, _annotate_crowd(scene.crowd)] if scene.crowd else found
+
+    # JPEG's slow-integer transform gives the same bytes everywhere; PNG's depend on the zlib that is built in.
+    drawn = []
+    with tqdm(total=len(names), desc=f"drawing {split}", unit="image", disable=None) as progress:
+        for start in range(0, len(names), AT_ONCE):
+            block = range(len(names))[start : start + AT_ONCE]
+            drawn += map_in_processes(draw, block, num_processes=usable_processors())
+            progress.update(len(block))
+    return drawn
+
+
+def _as_coco(config: ShapesConfig, names: list[str], drawn: Iterable[list[dict[str, Any]]]) -> dict[str, Any]:
+    ids, annotations = count(1), []
+    for image_id, found in enumerate(drawn, start=1):
         annotations += [{**annotation, "id": next(ids), "image_id": image_id} for annotation in found]
     return {
         "info": _info(config),
@@ -135,12 +147,12 @@ def _annotate(item: SceneObject, hidden: float) -> dict[str, Any]:
 
 
 def _annotate_crowd(crowd: Crowd) -> dict[str, Any]:
-    # A crowd has no discriminative part, so the middle of its box stands in.
+    # A crowd has no discriminative part, so the middle of its box stands in. Its members overlap: no more than the box.
     x, y, width, height = _xywh(crowd.box)
     return {
         "category_id": crowd.members[0].category + 1,
         "bbox": [x, y, width, height],
-        "area": round(sum(member.area for member in crowd.members), 2),
+        "area": math.floor(100 * min(sum(member.area for member in crowd.members), width * height)) / 100,
         "iscrowd": 1,
         "part": [round(x + width / 2, 2), round(y + height / 2, 2)],
         "angle": 0.0,

@@ -21,6 +21,7 @@ from freeanchor.checkpoints.native import save_model
 
 COMMANDS = (
     "train", "predict", "show", "report", "list", "plan", "data", "detect", "evaluate", "compare", "nms-recall", "nms",
+    "anchors",
 )  # fmt: skip
 WEIGHT_COMMANDS = ("convert", "export", "replay")
 

@@ -39,6 +39,8 @@ def _other(value: Any) -> Any:
         return OTHER_TEXTS[value]
     if value is None:
         return 2
+    if value == (8, 16, 32, 64, 128):  # strides of P3 to P7
+        return (4, 8, 16, 32, 64)
     if isinstance(value, tuple):
         return (*(_other(item) for item in value[:1]), *value[1:]) if value else (64,)
     raise TypeError(value)

@@ -31,9 +31,9 @@ def resnet() -> nn.Module:
 
 
 def _maps(resnet: nn.Module, images: Tensor) -> list[Tensor]:
-    """C3, C4 and C5 of torchvision's network."""
-    maps, features = [], resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images)))))
-    for stage in (resnet.layer2, resnet.layer3, resnet.layer4):
+    """C2 to C5 of torchvision's network."""
+    maps, features = [], resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
+    for stage in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
         features = stage(features)
         maps.append(features)
     return maps
@@ -63,7 +63,7 @@ def _blobs(generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def _blob_maps(blobs: dict[str, Tensor], images: Tensor) -> list[Tensor]:
-    """C3, C4, C5 straight from the blobs."""
+    """C2 to C5 straight from the blobs."""
 
     def layer(x: Tensor, conv: str, norm: str, stride: int = 1) -> Tensor:
         weight = blobs[f"{conv}_w"]
@@ -80,7 +80,7 @@ def _blob_maps(blobs: dict[str, Tensor], images: Tensor) -> list[Tensor]:
             inner = layer(layer(x, f"{stem}2a", f"{stem}2a", stride).relu(), f"{stem}2b", f"{stem}2b")
             x = (inner + shortcut).relu()
         maps.append(x)
-    return maps[1:]
+    return maps
 
 
 def _write_blobs(path: Path, blobs: dict[str, Tensor], *, wrapped: bool = True) -> Path:

@@ -9,7 +9,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from freeanchor.detector.backbones import RESNETS, Backbone, SmallResNet, TorchvisionResNet, build_backbone
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-CHANNELS = {name: (128, 256, 512) if name in ("resnet18", "resnet34") else (512, 1024, 2048) for name in RESNETS}
+CHANNELS = {
+    name: (64, 128, 256, 512) if name in ("resnet18", "resnet34") else (256, 512, 1024, 2048) for name in RESNETS
+}
 
 
 def _on_meta(config: SmallResNet | TorchvisionResNet) -> Backbone:
@@ -19,12 +21,13 @@ def _on_meta(config: SmallResNet | TorchvisionResNet) -> Backbone:
 
 
 @pytest.mark.parametrize("name", RESNETS)
-def test_named_backbones_have_strides_8_16_32_and_their_channels(name: str) -> None:
-    """C3, C4 and C5 are an eighth, a sixteenth and a thirty-second of the image."""
+def test_named_backbones_have_strides_4_to_32_and_their_channels(name: str) -> None:
+    """C2 to C5 are a fourth, an eighth, a sixteenth and a thirty-second of the image."""
     backbone = _on_meta(TorchvisionResNet(name=name))
     maps = backbone(torch.empty(1, 3, 64, 96, device="meta"))
     expected = [
-        (1, channels, 64 // stride, 96 // stride) for channels, stride in zip(CHANNELS[name], (8, 16, 32), strict=True)
+        (1, channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(CHANNELS[name], (4, 8, 16, 32), strict=True)
     ]
     assert [tuple(features.shape) for features in maps] == expected
     assert backbone.out_channels == CHANNELS[name]
@@ -36,9 +39,9 @@ def test_small_backbones_have_the_same_strides(widths: tuple, depths: tuple) -> 
     """Whatever the widths and depths, equal widths in a row included."""
     backbone = build_backbone(SmallResNet(widths=widths, depths=depths)).eval()
     maps = backbone(torch.zeros(2, 3, 64, 32))
-    expected = [(2, width, 64 // stride, 32 // stride) for width, stride in zip(widths[1:], (8, 16, 32), strict=True)]
+    expected = [(2, width, 64 // stride, 32 // stride) for width, stride in zip(widths, (4, 8, 16, 32), strict=True)]
     assert [tuple(features.shape) for features in maps] == expected
-    assert backbone.out_channels == widths[1:]
+    assert backbone.out_channels == widths
     assert [len(stage) for stage in backbone.stages] == list(depths)
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.evaluation.processes import map_in_processes, usable_processors
+from freeanchor.workers import map_in_processes, usable_processors
 
 ROOT = Path(__file__).resolve().parents[3]
 NEEDS_FORK = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks on Linux only")
 # prints the process ids of both workers, then works on; the result is larger than what a pipe holds
 PROGRAM = """
 import os, time
-from analysis.evaluation.processes import map_in_processes
+from freeanchor.workers import map_in_processes
 
 def work(item):
     os.write(1, f"{{os.getpid()}}\\n".encode())
