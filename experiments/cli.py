@@ -117,8 +117,6 @@ def _is_of_memory(error: Exception) -> bool:
 
 def _last_line(error: Exception) -> str:
     # What comes from a process that loads images has its whole traceback as its message.
-    if "Traceback" not in str(error):
-        return printable(str(error).strip()) or "no more is known"
     return ([line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"])[-1]
 
 
@@ -144,7 +142,7 @@ _REMEDIES = {
 
 def _line_of_system(error: OSError) -> str:
     if error.errno is None or error.strerror is None:
-        return _last_line(error)
+        return _last_line(error) if "Traceback" in str(error) else printable(str(error).strip()) or "no more is known"
     name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
     where = "" if name is None else f"{name}: "
     return f"{where}{error.strerror}; {_REMEDIES.get(error.errno, 'look at the path, and at the disk behind it')}"

@@ -178,7 +178,7 @@ def test_val2017_scores_as_in_pycocotools(tmp_path):
 def weighted_statistics(ground_truth: GroundTruth, detections: Detections):
     """The twelve statistics as one metric of image weights [R, N], returning [R, 12]."""
     overlaps = find_overlaps(ground_truth, detections)
-    table = match(overlaps)
+    table = match(overlaps, area_subset(ground_truth, detections, "all"))  # which ends at 1e10 px, as pycocotools' does
     curves = precision_curves(table)
     limited = [precision_curves(table, max_detections=limit) for limit in (1, 10, 100)]
     sized = [
