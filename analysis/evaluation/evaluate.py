@@ -66,7 +66,7 @@ def evaluation_frame(
     if check:
         _refuse_difference(twelve, coco_statistics(ground_truth, detections))
     metrics = metrics_of(curves, ground_truth, per_category=per_category)
-    rows = _intervals(metrics, ground_truth, num_resamples, _processes(detections))
+    rows = metric_intervals(metrics, ground_truth, num_resamples, _processes(detections))
     rows["value"] = rows["metric"].map(twelve).fillna(rows["value"])
     single = rows[~rows["metric"].str.startswith(CATEGORY)].assign(label="").merge(_counts(ground_truth), how="left")
     order = [*STATISTICS, *(name for name in single["metric"] if name not in STATISTICS)]
@@ -87,7 +87,7 @@ def measure(
     number.
     """
     metrics = _metrics((ground_truth, detections, recall), per_category=True)
-    rows = _intervals(metrics, ground_truth, NUM_RESAMPLES, num_processes or _processes(detections))
+    rows = metric_intervals(metrics, ground_truth, NUM_RESAMPLES, num_processes or _processes(detections))
     rows["value"] = rows["metric"].map(coco_statistics(ground_truth, detections)).fillna(rows["value"])
     counts = _counts(ground_truth)
     counts = counts[~counts["metric"].isin(STATISTICS)]  # whose counts the stored measurements do not have
@@ -99,7 +99,7 @@ def measure(
 def compare(first: Measured, second: Measured, *, num_processes: int | None = None) -> pd.DataFrame:
     """Second minus first in every metric, paired over images: metric, value, low, high (95 %)."""
     num_processes = num_processes or _processes(first[1], second[1])
-    return _differences(_metrics(first), _metrics(second), first[0], NUM_RESAMPLES, num_processes)
+    return metric_differences(_metrics(first), _metrics(second), first[0], NUM_RESAMPLES, num_processes)
 
 
 def compare_detections(
@@ -116,7 +116,7 @@ def compare_detections(
     `num_processes` (None chooses) changes no number.
     """
     ones, twos = detection_metrics(ground_truth, first), detection_metrics(ground_truth, second)
-    frame = _differences(ones, twos, ground_truth, num_resamples, num_processes or _processes(first, second))
+    frame = metric_differences(ones, twos, ground_truth, num_resamples, num_processes or _processes(first, second))
     as_they_are = np.ones((1, len(ground_truth.image_ids)))
     frame = frame.assign(first=ones(as_they_are)[0], second=twos(as_they_are)[0])
     return frame[["metric", "first", "second", "value", "low", "high"]]
@@ -139,10 +139,13 @@ def _refuse_difference(ours: dict[str, float], record: dict[str, float]) -> None
             raise ArithmeticError(f"{name} is {ours[name]!r} here and {value!r} in pycocotools; please report this")
 
 
-def _intervals(
-    metrics: JointMetrics, ground_truth: GroundTruth, num_resamples: int, num_processes: int
+def metric_intervals(
+    metrics: JointMetrics, ground_truth: GroundTruth, num_resamples: int = NUM_RESAMPLES, num_processes: int = 1
 ) -> pd.DataFrame:
-    """metric, value, low, high: taking the bias off can push a bound beyond what a metric can be, where it is cut."""
+    """metric, value, low, high (95 % over images, centred); taking the bias off can push a bound too far: it is cut.
+
+    The cut is at what a metric can be: [0, 1], for a difference [-1, 1]. Bounds are nan with `num_resamples` 0.
+    """
     num_images = len(ground_truth.image_ids)
     if not num_resamples:
         values = metrics(np.ones((1, num_images)))[0]
@@ -174,9 +177,14 @@ def _watched(metrics: JointMetrics, progress: tqdm, num_resamples: int, num_proc
     return values
 
 
-def _differences(
-    ones: JointMetrics, twos: JointMetrics, ground_truth: GroundTruth, num_resamples: int, num_processes: int
+def metric_differences(
+    ones: JointMetrics,
+    twos: JointMetrics,
+    ground_truth: GroundTruth,
+    num_resamples: int = NUM_RESAMPLES,
+    num_processes: int = 1,
 ) -> pd.DataFrame:
+    """metric, value, low, high: `twos` minus `ones` with the 95 % interval of the paired bootstrap over images."""
     interval = paired_bootstrap(
         ones,
         twos,

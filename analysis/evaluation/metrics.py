@@ -112,9 +112,9 @@ def metrics_of(curves: DetectionCurves, ground_truth: GroundTruth, *, per_catego
     """
     groups = [_overall(curves.overall, ground_truth, per_category)]
     for parts in (curves.sized, curves.shaped, curves.crowded):
-        groups += [_alone(f"ap_{name}", ap.average_precision, own) for name, own in parts.items()]
-    groups += [_alone(f"ar_{limit}", ap.average_recall, own) for limit, own in curves.limited.items()]
-    groups += [_alone(f"ar_{size}", ap.average_recall, own) for size, own in curves.sized.items()]
+        groups += [metric_alone(f"ap_{name}", ap.average_precision, own) for name, own in parts.items()]
+    groups += [metric_alone(f"ar_{limit}", ap.average_recall, own) for limit, own in curves.limited.items()]
+    groups += [metric_alone(f"ar_{size}", ap.average_recall, own) for size, own in curves.sized.items()]
     sparsest, *_, most_crowded = curves.crowded
     return JointMetrics(
         groups=tuple(groups),
@@ -160,8 +160,8 @@ def _overall(curves: ap.PrecisionCurves, ground_truth: GroundTruth, per_category
     return MetricGroup(names=("ap", "ap_50", "ap_75", *categories), values=values)
 
 
-def _alone(name: str, statistic: Callable[..., np.ndarray], curves: ap.PrecisionCurves) -> MetricGroup:
-    """One metric that shares its matches with no other."""
+def metric_alone(name: str, statistic: Callable[..., np.ndarray], curves: ap.PrecisionCurves) -> MetricGroup:
+    """One metric that shares its matches with no other: `ap.average_precision` or `ap.average_recall` of curves."""
     return MetricGroup(names=(name,), values=lambda weights: statistic(curves, weights)[:, None])
 
 

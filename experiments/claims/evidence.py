@@ -26,7 +26,7 @@ from experiments.registry.profile import Pair, Profile
 from experiments.runs.bags import stored_bags
 from experiments.runs.cost import COLUMNS as COST_COLUMNS
 from experiments.runs.cost import cost_file, cost_ratio
-from experiments.runs.measured import gains_frame, measurements
+from experiments.runs.measured import MetricsOf, gains_frame, measurements, metrics_frame
 from experiments.runs.store import Store, is_measured, stored_frame
 
 LEVEL = 0.95
@@ -108,13 +108,23 @@ class Evidence:
 
     def gain(self, pairs: tuple[Pair, ...], metric: str) -> Measured | None:
         """Second minus first of pairs that differ in nothing but the detector, a pair a seed; None where not run."""
-        frame = self._gains(pairs)
-        rows = frame[frame["metric"] == metric]
-        if rows.empty or math.isnan(rows["value"].iloc[0]):
+        row = _row_of(self._gains(pairs), metric)
+        if row is None:
             return None
-        row = rows.iloc[0]
         seeds = seed_error(row["sd"], int(row["n_seeds"])) if row["n_seeds"] > 1 else self._borrowed(pairs[0], metric)
-        return widened(row, seeds, tuple(run for pair in self.done(pairs) for run in pair))
+        return widened(row, seeds, self._runs(pairs))
+
+    def gain_in(self, metrics_of: MetricsOf, metric: str) -> Measured | None:
+        """The gain in a metric of an analysis of its own, which is not among the stored measurements; None if not run.
+
+        The noise of seeds is in the interval where there are several; a single seed has nothing to borrow from.
+        """
+        frame = metrics_frame(self.profile, self.store, metrics_of)
+        row = _row_of(frame[frame["detector"] == "gain"], metric)
+        if row is None:
+            return None
+        seeds = seed_error(row["sd"], int(row["n_seeds"])) if row["n_seeds"] > 1 else SeedError()
+        return widened(row, seeds, self._runs(self.profile.pairs))
 
     def difference(self, first: str, second: str, metric: str) -> Measured | None:
         """Second minus first of two single runs with the same seed; None where not run."""
@@ -148,9 +158,17 @@ class Evidence:
         """Whether the run is registered at these seeds and has been measured."""
         return run in self.profile.evaluations and is_measured(self.profile.evaluations[run], self.store)
 
+    def _runs(self, pairs: Sequence[Pair]) -> tuple[str, ...]:
+        return tuple(run for pair in self.done(pairs) for run in pair)
+
     def done(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs of which both runs have been measured."""
         return [pair for pair in pairs if all(map(self.is_done, pair))]
+
+
+def _row_of(frame: pd.DataFrame, metric: str) -> pd.Series | None:
+    rows = frame[frame["metric"] == metric]
+    return None if rows.empty or math.isnan(rows["value"].iloc[0]) else rows.iloc[0]
 
 
 def seed_error(sd: float, num_seeds: int) -> SeedError:

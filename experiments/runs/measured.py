@@ -18,8 +18,10 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
-from analysis.evaluation.evaluate import Measured, compare, measure
+from analysis.evaluation.evaluate import Measured, compare, measure, metric_differences, metric_intervals
+from analysis.evaluation.metrics import JointMetrics
 from analysis.evaluation.statistics import spread
 from experiments.registry.config import NUM_DIGITS, Evaluation
 from experiments.registry.profile import PEER, Pair, Profile
@@ -31,6 +33,7 @@ from freeanchor.files import write_csv
 from freeanchor.training.loop import read_log
 
 _Answer = TypeVar("_Answer")  # what is known of a run
+MetricsOf = Callable[[GroundTruth, Detections], JointMetrics]
 SEED_COLUMNS = ("n_seeds", "sd", "minimum", "maximum", "seed_low", "seed_high")
 NOT_RUN = {**dict.fromkeys(("value", "low", "high", *SEED_COLUMNS), math.nan), "n_seeds": 0}
 
@@ -106,6 +109,27 @@ def gains_frame(profile: Profile, pairs: Sequence[Pair], store: Store) -> pd.Dat
     both = [[profile.evaluations[name] for name in pair] for pair in pairs]
     done = [pair for pair in both if all(is_measured(run, store) for run in pair)]
     return over_seeds([compare_stage(first, second, store) for first, second in done])
+
+
+def metrics_frame(profile: Profile, store: Store, metrics_of: MetricsOf) -> pd.DataFrame:
+    """Metrics of detections that the stored measurements do not have: of both detectors, then their gain, over seeds.
+
+    Columns detector ("gain": FreeAnchor minus RetinaNet, paired over images), metric, value, low, high and
+    `SEED_COLUMNS`. A detector that was not run has no rows.
+    """
+    runs, found = [profile.evaluations[name] for pair in profile.pairs for name in pair], {}
+    for run in (run for run in runs if is_measured(run, store)):
+        ground_truth, detections, _ = _predicted(run, store)
+        found[run.name] = metrics_of(ground_truth, detections), ground_truth
+    seeds_of = seeds_of_pairs(
+        profile,
+        found,
+        own=lambda one: metric_intervals(*one),
+        gain=lambda one, other: metric_differences(one[0], other[0], one[1]),
+    )
+    frames = [over_seeds(seeds).assign(detector=detector) for detector, seeds in seeds_of]
+    columns = ["detector", "metric", "value", "low", "high", *SEED_COLUMNS]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def peer_frame(profile: Profile, store: Store) -> pd.DataFrame:

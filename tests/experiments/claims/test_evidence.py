@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from miniature import Mini, fabricate
 
+from analysis.evaluation.metrics import detection_metrics
 from experiments.claims.evidence import (
     Evidence,
     SeedError,
@@ -56,7 +57,7 @@ def test_half_widths_add_in_quadrature() -> None:
 
 
 def test_a_gain_is_paired_and_knows_its_runs(mini: Mini) -> None:
-    """FreeAnchor less RetinaNet from two real runs; a pair that was not run gives none."""
+    """FreeAnchor minus RetinaNet from two real runs; a pair that was not run gives none."""
     evidence = Evidence(mini.profile, mini.store)
     gain = evidence.gain(mini.profile.pairs, "ap")
     first, second = mini.profile.pair
@@ -66,6 +67,25 @@ def test_a_gain_is_paired_and_knows_its_runs(mini: Mini) -> None:
     assert gain.runs == mini.profile.pair
     assert evidence.gain(mini.profile.comparisons["large"], "ap") is None
     assert evidence.difference(second, "freeanchor-small-n40-s0", "ap") is None
+
+
+def test_metrics_of_an_analysis_come_as_the_stored_ones_do(mini: Mini) -> None:
+    """From the stored detections: each detector's values and intervals, the paired gain, and a claim's measured value."""
+    stored, evidence = measured.pair_frame(mini.profile, mini.store), Evidence(mini.profile, mini.store)
+    gains = measured.gains_frame(mini.profile, mini.profile.pairs, mini.store).assign(detector="gain")
+    frame = measured.metrics_frame(mini.profile, mini.store, detection_metrics)
+    expected = pd.concat([stored, gains]).merge(frame[["detector", "metric"]])
+    assert list(frame["detector"].unique()) == ["RetinaNet", "FreeAnchor", "gain"]
+    pd.testing.assert_frame_equal(frame, expected[frame.columns], check_dtype=False)
+    assert evidence.gain_in(detection_metrics, "ap") == evidence.gain(mini.profile.pairs, "ap")
+    assert evidence.gain_in(detection_metrics, "no such metric") is None
+
+
+def test_metrics_of_an_analysis_are_not_run_where_nothing_was(empty_store: Store) -> None:
+    """No rows, and no value for a claim."""
+    profile = build_profile("mini")
+    assert measured.metrics_frame(profile, empty_store, detection_metrics).empty
+    assert Evidence(profile, empty_store).gain_in(detection_metrics, "ap") is None
 
 
 def test_noise_is_that_of_the_detectors_own_repeated_runs(empty_store: Store) -> None:
