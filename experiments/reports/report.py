@@ -6,6 +6,7 @@
 `catalogue.py` lists them all; Make rules, `make help`, `freeanchor report --help`, the page and the tests read it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from analysis.figures.style import write_figure
 from analysis.tables.cells import TableLayout
 from analysis.tables.markup import write_table
+from experiments.registry.config import CocoData
 from experiments.registry.profile import Profile
 from experiments.runs.store import Store
 from freeanchor.files import write_csv
@@ -70,6 +72,26 @@ class Report:
         return self.caption if isinstance(self.caption, str) else self.caption(profile)
 
 
+def split_of(profile: Profile) -> str:
+    """The split that everything is tested on, by its name."""
+    return "val2017" if isinstance(profile.data, CocoData) else "val"
+
+
+def table_cells(frame: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """A frame of `metrics_frame` as cells of a table: with what each table says of its runs, and no published value."""
+    names = {"gain": " ".join(compared_runs(profile))}
+    names |= {profile.evaluations[own[0]].training.detector: " ".join(own) for own in zip(*profile.pairs, strict=True)}
+    backbone = profile.evaluations[profile.pair[0]].training.backbone_label
+    return frame.assign(
+        run=frame["detector"].map(names),
+        profile=profile.name,
+        backbone=backbone,
+        split=split_of(profile),
+        published=math.nan,
+        source="",
+    )
+
+
 def csv_of(frame: Frame) -> Build:
     """Write a frame as csv."""
     return lambda profile, store, stem: write_csv(stem.with_suffix(".csv"), frame(profile, store))
@@ -95,7 +117,11 @@ def table_report(
     draw: Callable[[pd.DataFrame], Figure] | None = None,
     **described: Any,
 ) -> Report:
-    """A report that is a table of a frame, with a figure of the same where `draw` is given."""
+    """A report that is a table of a frame, with a figure of the same where `draw` is given.
+
+    The frame has one row per cell, with the columns that `analysis.tables.cells` lists; `table_cells` adds those that
+    are the same for every analysis.
+    """
 
     def layout(profile: Profile) -> TableLayout:
         return TableLayout(

@@ -19,7 +19,7 @@ from experiments.claims.ledger import CAPTION, ledger_frame, write_ledger
 from experiments.registry.config import CocoData, Evaluation, PublishedCheckpoint, Training
 from experiments.registry.profile import DETECTORS, PEER, Ablation, Profile, Row, Value
 from experiments.registry.published import AP_FAMILY, NMS_RECALL, SOURCES, published
-from experiments.reports.report import Report, csv_of, table_report
+from experiments.reports.report import Report, csv_of, split_of, table_report
 from experiments.runs.measured import NOT_RUN, gains_frame, measurements, over_seeds, pair_frame, peer_frame
 from experiments.runs.store import Store, is_measured
 from freeanchor.data.augmentation import AugmentConfig
@@ -60,7 +60,7 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
         "published_backbone": theirs,
         "schedule": row.variant or row.schedule,
         "published_schedule": row.schedule or "n/a",
-        "split": _split(profile),
+        "split": split_of(profile),
         "measured_as": "here" if row.published else "here alone",
     }
     if evaluations and isinstance(evaluations[0].training, PublishedCheckpoint):
@@ -76,10 +76,6 @@ def _row_cells(profile: Profile, table: str, row: Row, store: Store) -> list[dic
         }
         for metric in TABLE_METRICS[table]
     ]
-
-
-def _split(profile: Profile) -> str:
-    return "val2017" if isinstance(profile.data, CocoData) else "val"
 
 
 def table_frame(profile: Profile, table: str, store: Store) -> pd.DataFrame:
@@ -227,7 +223,7 @@ def headline_frame(profile: Profile, store: Store) -> pd.DataFrame:
     rows = []
     for metric, what in HEADLINE_ROWS.items():
         head = {"profile": profile.name, "run": " ".join(run for pair in profile.pairs for run in pair), "what": what}
-        head["split"] = _split(profile)
+        head["split"] = split_of(profile)
         if _is_zoo(profile):
             head["measured_as"] = "checkpoint beside the paper"
         paper = _in_the_paper(metric)

@@ -10,12 +10,15 @@ import pytest
 from miniature import Mini, fabricate
 from PIL import Image
 
+from analysis.evaluation.metrics import detection_metrics
 from experiments.commands.options import build_parser
 from experiments.registry.build import build_profile
+from experiments.registry.profile import Profile
 from experiments.reports.catalogue import FIRST, REPORTS, SECTIONS
 from experiments.reports.index import measured_runs, table_of, write_index, write_run
 from experiments.reports.matching import image_of, matches, mean_max_frame, saturated_linear_frame
-from experiments.reports.report import Report
+from experiments.reports.report import Report, table_cells, table_report
+from experiments.runs.measured import metrics_frame
 from experiments.runs.store import Store
 
 SHOWN = (*FIRST, *SECTIONS)
@@ -45,12 +48,13 @@ def _assert_complete(folder: Path, report: Report) -> None:
 @each_report
 def test_every_report_can_be_written_before_anything_is_run(tmp_path: Path, empty_store: Store, report: Report) -> None:
     """Whatever is asked for first, it comes out complete and says that nothing was run."""
-    path = report.write(build_profile("shapes"), empty_store, tmp_path / "reports")
+    profile = build_profile("shapes")
+    path = report.write(profile, empty_store, tmp_path / "reports")
     assert path == tmp_path / "reports" / "shapes" / f"{report.name}.csv"
     _assert_complete(path.parent, report)
     if report.layout:
         assert pd.read_csv(path)["value"].isna().all()
-        assert report.name == "ablations" or pd.read_csv(path)["published"].notna().any()
+        assert pd.read_csv(path)["published"].notna().any() == report.layout(profile).has_paper_lines
         assert "not run" in path.with_suffix(".md").read_text()
         assert "not run" in path.with_suffix(".tex").read_text()
 
@@ -213,3 +217,27 @@ def test_a_record_says_where_the_run_lies(mini: Mini, tmp_path: Path) -> None:
     path = write_run(mini.profile.evaluations[name], mini.store, tmp_path)
     record = json.loads((tmp_path / path).read_text(encoding="utf-8"))
     assert record["directory"].startswith(f"runs/mini/{name}-")
+
+
+def test_metrics_of_an_analysis_are_a_table(mini: Mini, tmp_path: Path) -> None:
+    """One line per detector and one for the gain, each with its runs and no published value."""
+
+    def frame(profile: Profile, store: Store) -> pd.DataFrame:
+        return table_cells(metrics_frame(profile, store, detection_metrics), profile)
+
+    labels, metrics = {"detector": "Detector"}, {"ap_slender": "Slender", "ap_square": "Square"}
+    report = table_report(frame, labels=labels, metrics=metrics, has_paper_lines=False, name="new", title="New")
+    written = pd.read_csv(report.write(mini.profile, mini.store, tmp_path))
+    first, second = mini.profile.pair
+    assert dict(zip(written["detector"], written["run"], strict=True)) == {
+        "RetinaNet": first,
+        "FreeAnchor": second,
+        "gain": f"{first} {second}",
+    }
+    assert written["published"].isna().all()
+    text = (tmp_path / mini.profile.report_name / "new.md").read_text(encoding="utf-8")
+    assert [line.split("|")[1].strip() for line in text.splitlines() if "| here |" in line] == [
+        "RetinaNet",
+        "FreeAnchor",
+        "gain",
+    ]
