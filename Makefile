@@ -64,7 +64,7 @@ pack: $(READY) ## keep the measured runs, without weights, beside their reports:
 unpack: $(READY) ## put kept runs back into runs/: tables and figures again without training
 	@$(FREEANCHOR) unpack $(WHERE)
 
-pooled: $(READY) ## the claims over all sets of photographs together: reports/photos/pooled.md and index.html
+pooled: $(READY) ## the claims over all sets of real images together: reports/photos/pooled.md and index.html
 	$(VENV)/bin/python -m experiments.reports.pooled --reports reports/photos
 
 bench: $(READY) ## speed and memory against peers: reports/benchmarks.md
