@@ -213,7 +213,7 @@ def unpack(arguments: argparse.Namespace) -> None:
         print(line)
 
 
-COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object (FACTS A3)
+COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object (authors' code)
 
 
 def _fields(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
