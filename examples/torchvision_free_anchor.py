@@ -74,7 +74,7 @@ def average_precision(model: RetinaNet, split: Split, inputs: InputConfig) -> fl
         for box, score, category in zip(boxes, found["scores"].tolist(), categories, strict=True):
             rows.append({"image_id": image.image_id, "category_id": category, "bbox": box, "score": score})
     table = evaluate(split.annotations, rows, resamples=0).table
-    return float(table.set_index("metric").loc["ap", "value"])
+    return float(table.loc[table["metric"] == "ap", "value"].iloc[0])
 
 
 def train(model: RetinaNet, stream: TrainingStream, num_steps: int) -> None:
