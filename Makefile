@@ -90,5 +90,5 @@ clean: ## remove caches and generated rules; runs, data and reports stay
 	find freeanchor analysis experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 purge: clean ## remove the runs, the synthetic images and .venv as well
-	rm -rf runs data/shapes-* data/.shapes-* $(VENV)
+	rm -rf runs data/shapes-* data/.shapes-* data/example $(VENV)
 	-@rmdir data 2>/dev/null || true

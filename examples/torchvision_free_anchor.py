@@ -11,13 +11,10 @@ import argparse
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -25,6 +22,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from analysis import evaluate
 from freeanchor.boxes import xyxy_to_xywh
 from freeanchor.data.augmentation import AugmentConfig, TrainingStream
 from freeanchor.data.coco import InputConfig, Sample, Split, load_sample, read_split
@@ -67,7 +65,7 @@ def as_torchvision(samples: Sequence[Sample]) -> tuple[list[Tensor], list[dict[s
 
 @torch.no_grad()
 def average_precision(model: RetinaNet, split: Split, inputs: InputConfig) -> float:
-    """COCO's AP of the model on a split, by pycocotools."""
+    """COCO's AP of the model on a split."""
     model.eval()
     rows = []
     for image in split.images:
@@ -75,15 +73,8 @@ def average_precision(model: RetinaNet, split: Split, inputs: InputConfig) -> fl
         boxes, categories = xyxy_to_xywh(found["boxes"]).tolist(), [split.category_ids[i - 1] for i in found["labels"]]
         for box, score, category in zip(boxes, found["scores"].tolist(), categories, strict=True):
             rows.append({"image_id": image.image_id, "category_id": category, "bbox": box, "score": score})
-    if not rows:
-        return 0.0
-    with redirect_stdout(None):
-        truth = COCO(split.annotations)
-        evaluation = COCOeval(truth, truth.loadRes(rows), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0])
+    table = evaluate(split.annotations, rows, resamples=0).table
+    return float(table.loc[table["metric"] == "ap", "value"].iloc[0])
 
 
 def train(model: RetinaNet, stream: TrainingStream, num_steps: int) -> None:
@@ -103,11 +94,14 @@ def train(model: RetinaNet, stream: TrainingStream, num_steps: int) -> None:
 
 
 def main() -> None:
-    """Draw the data where it is missing, train, and print AP before and after."""
+    """Generate the data where they are missing, train, and print AP before and after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=500, help="steps of 8 images (default: 500)")
     parser.add_argument(
-        "--data", type=Path, default=Path("data/shapes-example"), help="a data set, written where there is none"
+        "--data",
+        type=Path,
+        default=Path("data/example"),
+        help="a data set, generated where there is none (default: data/example)",
     )
     arguments = parser.parse_args()
     if not arguments.data.exists():

@@ -3,9 +3,9 @@
     .venv/bin/python examples/torchvision_parity.py                 # 15 minutes on one CPU core
     .venv/bin/python examples/torchvision_parity.py --loss focal    # the same detector by torchvision's own losses
 
-Data, order, flips, backbone, steps, optimiser, precision and He's start of the heads are those of the run
-`freeanchor-small-s0`; pyramid, heads (four convolutions instead of two), anchor grid, coding of boxes, post-processing
-and, with `--loss focal`, the losses are torchvision's. Tested in float32.
+Data, order, flips, backbone, steps, optimiser, precision and the heads' first weights (He) are those of the run
+`freeanchor-small-s0`. Torchvision's are the pyramid, the heads (four convolutions instead of two), the anchor grid, the
+coding of boxes and the post-processing; with `--loss focal` the losses, too. AP is measured in float32.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def main() -> None:
     """Train by the recipe of `shapes`, test, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loss", choices=("free-anchor", "focal"), default="free-anchor")
-    parser.add_argument("--steps", type=int, help="instead of the recipe's; the schedule shrinks with them")
-    parser.add_argument("--lr", type=float, help="instead of the recipe's")
+    parser.add_argument("--steps", type=int, help="steps, instead of the recipe's; the schedule shrinks with them")
+    parser.add_argument("--lr", type=float, help="learning rate, instead of the recipe's")
     arguments = parser.parse_args()
     training = build_profile("shapes").evaluations["freeanchor-small-s0"].training
     assert isinstance(training, Training)

@@ -22,7 +22,7 @@ class AnchorConfig:
 
     `geometry="legacy"` rounds each base width and height to whole pixels before scaling, as maskrcnn-benchmark does;
     `"exact"` does not. `"torchvision"` cuts sizes to whole pixels, rounds the corners, and takes strides from the
-    padded image, so that the anchors of P6 and P7 depend on its size (FACTS G2). `centre_offset` is in strides: 0.5
+    padded image, so that the anchors of P6 and P7 depend on its size. `centre_offset` is in strides: 0.5
     in the authors' code, 0 in mmdetection, detectron2 and torchvision.
     """
 
@@ -52,7 +52,7 @@ def _base_shape(stride: int, ratio: float, geometry: str) -> tuple[float, float]
     width = stride / ratio**0.5
     if geometry == "exact":
         return width, width * ratio
-    rounded = round(width)  # FACTS of maskrcnn-benchmark: the width is rounded first, the height follows from it
+    rounded = round(width)  # as in maskrcnn-benchmark: the width is rounded first, the height follows from it
     return rounded, round(rounded * ratio)
 
 

@@ -33,5 +33,5 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(params=EDGE_CASES, ids=lambda name: name.replace(" ", "-"))
 def edge_case(request: pytest.FixtureRequest) -> LossInputs:
-    """Each input of the fixed list of edge cases in turn (STYLE.md, rule 22)."""
+    """Each input of the fixed list of edge cases in turn."""
     return EDGE_CASES[request.param]()

@@ -52,7 +52,7 @@ def bench_inference(runtime: Runtime, repetitions: int, scale: float = 1.0) -> l
     what = f"ResNet-50, {images[0].width}x{images[0].height}, file to detections"
     note = f"{num_candidates / len(images):,.0f} candidates per image"
     return [
-        BenchRow(subject="inference", what=f"{what}, an image", unit="s", ours=each["ours"], peer=peer,
+        BenchRow(subject="inference", what=f"{what}, per image", unit="s", ours=each["ours"], peer=peer,
                  theirs=each[peer], aim=aim, repetitions=repetitions, note=note)
         for peer, aim in (("torchvision's retinanet_resnet50_fpn", 1.0), ("ours without NMS recall", 1.1))
     ]  # fmt: skip

@@ -117,7 +117,7 @@ def _add_compare(commands: _Commands) -> None:
     )
     compare.add_argument("--gt", type=Path, required=True, help=_GT)
     compare.add_argument("first", type=Path, help=_RESULTS)
-    compare.add_argument("second", type=Path, help="the same of another detector; differences are second minus first")
+    compare.add_argument("second", type=Path, help="those of another detector; a difference is second minus first")
     _add_area(compare)
     _add_answer(compare, "resamples of the images")
 
@@ -176,7 +176,7 @@ def _add_nms(commands: _Commands) -> None:
     nms.add_argument(
         "--soft-nms", choices=("linear", "gaussian"), help="lower scores instead of suppressing (linear: above --nms)"
     )
-    nms.add_argument("--max-detections", type=int, default=100, help="kept per image; 0: all (default: 100)")
+    nms.add_argument("--max-detections", type=int, default=100, help="detections kept per image; 0: all (default: 100)")
     _add_suppression(nms)
 
 
@@ -289,7 +289,7 @@ def _add_data(commands: _Commands) -> None:
     shapes.add_argument("target", type=Path, help="the folder to write")
     coco = add("coco", "fetch COCO 2017 (20 GB), verify and unpack it", "data/coco --splits val")
     coco.add_argument("target", type=Path, help="the folder to write")
-    coco.add_argument("--splits", default="train,val", help="those to fetch (default: train,val)")
+    coco.add_argument("--splits", default="train,val", help="the splits to fetch (default: train,val)")
     drawn = add("draw", "generate the data set of a registered run", "freeanchor-small-s0")
     drawn.add_argument("target", help="registry name; see freeanchor list")
     _add_profile(drawn)
@@ -311,14 +311,16 @@ def _add_convert(commands: _Commands) -> None:
     convert.add_argument(
         "--from", dest="format", choices=CODE_BASES, required=True, help="the code base that trained it"
     )
-    convert.add_argument("source", type=Path, help="its file (.pth or .pkl)")
+    convert.add_argument("source", type=Path, help="the file of that code base (.pth or .pkl)")
     convert.add_argument("target", type=Path, help="the model file to write")
     convert.add_argument("--detector", choices=("RetinaNet", "FreeAnchor"), help="which of the two was trained")
     convert.add_argument("--caffe", action="store_true", help="mmdetection: its backbone is Caffe's (BGR)")
     convert.add_argument(
         "--norm-eps", type=_eps, help="epsilon of batch norm; 0 for torchvision's file of 36.4 AP (default: 1e-5)"
     )
-    convert.add_argument("--categories", type=Path, help="COCO json with its categories (default: COCO's 80)")
+    convert.add_argument(
+        "--categories", type=Path, help="COCO json with the detector's categories (default: COCO's 80)"
+    )
 
 
 def _add_export(commands: _Commands) -> None:
@@ -328,7 +330,7 @@ def _add_export(commands: _Commands) -> None:
         "freeanchor export --to torchvision m.safetensors m.pth",
     )
     formats = (*(name for name, base in CODE_BASES.items() if base.export), "onnx")
-    export.add_argument("--to", dest="format", choices=formats, required=True, help="what to write")
+    export.add_argument("--to", dest="format", choices=formats, required=True, help="the format to write")
     export.add_argument("source", type=Path, help="a model.safetensors of ours")
     export.add_argument("target", type=Path, help="the file to write")
 
@@ -345,9 +347,9 @@ def _add_registry(commands: _Commands) -> None:
     for parser in (show, train, predict):
         parser.add_argument("name", help="registry name; see freeanchor list")
     cost = commands.add("cost", "time training steps of both detectors in turn", "freeanchor cost small")
-    cost.add_argument("backbone", help="backbone of the profile whose two runs are trained: small, large, r50 …")
+    cost.add_argument("backbone", help="a backbone of the profile, whose two runs are timed: small, large, r50 …")
     report = commands.add("report", "write tables, figures, or the index page", "freeanchor report table2 figure5")
-    report.add_argument("names", nargs="+", metavar="name", help="one or several of those below")
+    report.add_argument("names", nargs="+", metavar="name", help="one or several of the list below")
     report.more_help = _reports
     plan = commands.add("plan", "print the Make rules of a profile", "freeanchor plan --chosen demo")
     pack = commands.add(
@@ -365,7 +367,9 @@ def _add_registry(commands: _Commands) -> None:
         "freeanchor replay divergence-step-000123-process-0.safetensors",
     )
     replay.add_argument("file", type=Path, help="the file that the stopped training names")
-    replay.add_argument("--precision", default="", choices=("", *PRECISIONS[1:]), help="instead of the training's own")
+    replay.add_argument(
+        "--precision", default="", choices=("", *PRECISIONS[1:]), help="precision, instead of the training's own"
+    )
     replay.add_argument("--json", action="store_true", help="print json, for programs")
 
 

@@ -213,7 +213,7 @@ def unpack(arguments: argparse.Namespace) -> None:
         print(line)
 
 
-COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object (FACTS A3)
+COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object (authors' code)
 
 
 def _fields(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -275,7 +275,7 @@ def _epochs(training: Training) -> str:
         num_images, what = COCO_TRAINED, f"the {COCO_TRAINED:,} of {COCO_IMAGES['train']:,} that have an object"
     elif isinstance(training.data, DrawnData):
         num_images = training.data.shapes.num_train
-        what = f"{num_images:,} drawn ones"
+        what = f"{num_images:,} synthetic ones"
     else:
         return ""
     return f" = {training.recipe.num_samples / num_images:.2f} epochs of {what}"
@@ -283,7 +283,7 @@ def _epochs(training: Training) -> str:
 
 def _data_needed(training: Training, store: Store) -> str:
     if isinstance(training.data, DrawnData):
-        return f"data drawn into {store.data(training)}"
+        return f"data generated into {store.data(training)}"
     if isinstance(training.data, CocoData):
         return f"COCO 2017 in {store.data(training)} (make data PROFILE=coco)"
     return f"the data folder {store.data(training)}"

@@ -3,7 +3,7 @@
 The RetinaNet rows of Table 2 are not a re-run by its authors: digit for digit they are the test-dev numbers of the
 RetinaNet paper, and the FreeAnchor rows are test-dev too (the README of the authors' repository says so). Nothing
 measured on a validation set can match them digit for digit. The detectors are those of the README of the authors'
-repository and of the model zoos of mmdetection, torchvision and detectron2 (FACTS F); nothing is fetched here.
+repository and of the model zoos of mmdetection, torchvision and detectron2; nothing is fetched here.
 
     published("table2", "FreeAnchor", "ResNet-50")["ap"]      # 0.387, a fraction
     published_checkpoints("coco", CocoData())[0].url
@@ -151,7 +151,7 @@ def _checkpoint(profile: str, data: DataSource, format: str, row: list[str]) -> 
             format=format,
             detector=detector,  # type: ignore[arg-type]
             caffe="caffe" in name,
-            norm_eps=0.0 if format == "torchvision" else None,  # its loader sets it for this very file (FACTS G2)
+            norm_eps=0.0 if format == "torchvision" else None,  # its loader sets it for this very file
         ),
         published=published,
         source=_SOURCES[format],

@@ -38,7 +38,7 @@ from freeanchor.shapes.objects import CATEGORIES
 from freeanchor.shapes.scene import ShapesConfig
 from freeanchor.training.recipe import TrainConfig
 
-JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (FACTS A3)
+JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)  # 640 to 800 in steps of 32, as fractions of 800 (authors' code)
 WIDE_JITTER = tuple(round(0.6 + 0.04 * step, 2) for step in range(16))  # 480 to 960 likewise
 
 
@@ -274,13 +274,13 @@ def photos(chosen: Photographs | None) -> Size:
 # --- COCO: the paper's own size ---
 
 _NETWORKS = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_64x4d"}
-_PAPERS_RECIPE = TrainConfig(  # 90k steps of 8 x 2 images (FACTS A4, A8)
+_PAPERS_RECIPE = TrainConfig(  # 90k steps of 8 x 2 images (authors' code)
     loss=RetinaNetLoss(), snapshots=SNAPSHOTS, group_size=2, aspect_groups=True
 )
 
 
 def coco() -> Size:
-    """COCO, full-size backbones, the authors' recipe (FACTS A2 to A5), and what others have published."""
+    """COCO, full-size backbones, the authors' recipe, and what others have published."""
     model = ModelConfig(num_classes=80, anchors=AnchorConfig(geometry="legacy", centre_offset=0.5))
     return Size(
         name="coco",
@@ -301,7 +301,7 @@ def coco() -> Size:
 
 
 def coco_mmdetection() -> Size:
-    """The same by mmdetection's recipes, whose RetinaNet has its own loss, deltas and no clipping (FACTS A8, F, M1)."""
+    """The same by mmdetection's recipes, whose RetinaNet has its own loss, deltas and no clipping."""
     anchors = AnchorConfig(centre_offset=0.0)
     model = ModelConfig(num_classes=80, anchors=anchors, prior_prob=0.01, p6_source="C5", relu_before_p7=False)
     recipe = replace(

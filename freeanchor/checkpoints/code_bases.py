@@ -1,4 +1,4 @@
-"""What the RetinaNets of other code bases do, one `CodeBase` each: names of weights (FACTS G1), all else (FACTS G2).
+"""What the RetinaNets of other code bases do, one `CodeBase` each: names of weights, and all else.
 
 Conversion and export read these values alone: a new format is a new entry of `CODE_BASES`. Nothing here imports torch,
 so that the command line lists the formats at once.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-MSRA_MEAN = (102.9801, 115.9465, 122.7717)  # BGR, as the authors write it (FACTS A3)
+MSRA_MEAN = (102.9801, 115.9465, 122.7717)  # BGR, as the authors write it
 CAFFE_MEAN = (103.53, 116.28, 123.675)  # BGR, as detectron2 and mmdetection write it
 CAFFE_STD = (57.375, 57.12, 58.395)  # BGR, of detectron2's ResNeXts, whose weights are not Caffe's
 _BGR: dict[str, Any] = {"std": (1.0, 1.0, 1.0), "bgr": True}  # input that only its mean is subtracted from

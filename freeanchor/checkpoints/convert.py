@@ -112,14 +112,14 @@ def _num_slots(shapes: Mapping[str, Shape], base: CodeBase) -> int | None:
 
 
 def inputs_of(origin: Origin, backbone: str) -> InputConfig:
-    """Resizing and normalisation for a backbone of that name (FACTS G2)."""
+    """Resizing and normalisation for a backbone of that name, as the code base has them."""
     base = origin.code_base
     own = base.resnext_inputs if backbone.startswith("resnext") else {}
     return InputConfig(**{**base.inputs, **own})
 
 
 def inference_of(format: str) -> InferenceConfig:
-    """Caps, clamps and clipping (FACTS G2, A8)."""
+    """Caps, clamps and clipping, as the code base has them."""
     return InferenceConfig(**CODE_BASES[format].inference)
 
 
@@ -191,7 +191,7 @@ def _top_fits(model: ModelConfig, backbone: TorchvisionResNet, base: CodeBase) -
     return model.relu_before_p7 == base.relu_before_p7 and model.p6_source == (base.p6_source or by_width)
 
 
-# The rows of the two output convolutions, which each code base lays out its own way (FACTS G2). Ours are ratio-major,
+# The rows of the two output convolutions, which each code base lays out its own way. Ours are ratio-major,
 # then class or delta; deltas are coded with (10, 10, 5, 5).
 
 
@@ -261,7 +261,7 @@ def convert_tensors(
     `categories` are the classes it knows, by category id; labels follow the ids. Left out are counters, stored anchors,
     torchvision's slots for no category, and what is not under the network's own prefix. Raises CheckpointError that
     counts the missing, unknown and misshapen names and tells the first of each, by the name of the file, or says that
-    the categories do not fit. Source: FACTS G1 to G3.
+    the categories do not fit.
     """
     base = origin.code_base
     tensors = _of_one_network(tensors, base)

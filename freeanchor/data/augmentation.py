@@ -19,7 +19,7 @@ from freeanchor.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes to training images: horizontal flips, and short sides drawn from a list (FACTS A3).
+    """Random changes to training images: horizontal flips, and short sides drawn from a list (authors' code).
 
     No `short_sides` means the size of the `InputConfig`.
     """

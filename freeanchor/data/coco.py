@@ -65,10 +65,10 @@ class Split:
 class InputConfig:
     """How an image becomes the network's input: resized, in RGB or BGR of 0 to 255, minus `mean`, over `std`.
 
-    The short side becomes `short_side` unless the long side would pass `max_long_side` (FACTS A3), by the rule of one
+    The short side becomes `short_side` unless the long side would pass `max_long_side`, by the rule of one
     code base or another (`resizing.py`). The default statistics are ImageNet's, in the channel order that `bgr` says.
     `box_convention="inclusive"` scales a box's last pixel and not its edge, as the authors do: at a scale of r a width
-    w becomes r (w - 1) + 1 (FACTS A9).
+    w becomes r (w - 1) + 1 (authors' code).
     """
 
     short_side: int = 800
@@ -143,7 +143,7 @@ def _read_lists(path: Path) -> tuple[Item, list[Problem]]:
 def read_split(directory: Path, split: str) -> Split:
     """The images and boxes of a split, checked; raises DataError with one clear line.
 
-    Crowd regions are left out and boxes clipped to the image; those without area are dropped (FACTS A3), and
+    Crowd regions are left out and boxes clipped to the image; those without area are dropped (authors' code), and
     so are annotations of images and categories that are not listed. Whether
     the image files can be read shows when they are loaded; no file outside the image folder is named. What is most
     likely wrong, and files found under another spelling of their name (`image_names`), is in the split's `notes`.
@@ -204,7 +204,7 @@ def normalise(image: Image.Image | Float[Tensor, "3 H W"], config: InputConfig) 
 
 
 def _without_thin(record: ImageRecord) -> ImageRecord:
-    """The image without objects of one pixel's width or height or less, which have no inclusive box (FACTS A3)."""
+    """The image without objects of one pixel's width or height or less, which have no inclusive box (authors' code)."""
     sides = record.boxes[:, 2:] - record.boxes[:, :2]
     keep = (sides > 1).all(dim=1)
     if bool(keep.all()):
@@ -236,7 +236,7 @@ def load_sample(
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples into a batch, zero-padded to a common size whose sides are multiples of 32 (FACTS A3)."""
+    """Stack samples into a batch, zero-padded to a common size whose sides are multiples of 32 (authors' code)."""
     sizes = tuple((sample.image.shape[1], sample.image.shape[2]) for sample in samples)
     height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*sizes, strict=True))
     images = [

@@ -45,9 +45,9 @@ class TorchvisionResNet:
 
     `stride_in_1x1` puts the stride of a stage's first block into its 1x1 convolution, as Caffe's ResNets have it
     (authors' code: STRIDE_IN_1X1). `frozen_norm` keeps batch norm at its stored statistics and affine weights;
-    `trained_affine` beside it lets the weights train, outside the frozen stages, as mmdetection does (FACTS A8, M3).
+    `trained_affine` beside it lets the weights train, outside the frozen stages, as mmdetection does.
     `norm_eps` is added to the variances: 0 in the authors' code. `frozen_stages` counts the stem and the stages that
-    are not trained: 2 freezes the stem and layer1 (FACTS A2).
+    are not trained: 2 freezes the stem and layer1 (authors' code).
     """
 
     name: str = "resnet50"

@@ -21,7 +21,7 @@ PAIRS_PER_CALL, PAIRS_PER_GPU_CALL, FEW_CALLS = 1_000, 50_000, 4
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """What the detector reports (FACTS A9).
+    """What the detector reports (authors' code).
 
     `max_per_level` caps the candidates that each pyramid level hands to NMS, `max_detections` what an image keeps after
     it; None lifts a cap. `short_sides` lists the scales of multi-scale testing; none means the input's own.
@@ -185,7 +185,7 @@ def _best_of_pairs(boxes: Tensor, counts: Tensor, nms_iou: float) -> Tensor:
 
 
 def merge_scales(candidates: Sequence[Candidates]) -> Candidates:
-    """Candidates of several scales or levels, already in one frame, as one set (FACTS A10: then one NMS for all)."""
+    """Candidates of several scales or levels, already in one frame, as one set: then one NMS for all."""
     return Candidates(
         torch.cat([part.boxes for part in candidates]),
         torch.cat([part.scores for part in candidates]),

@@ -33,12 +33,12 @@ class ModelConfig:
     """Everything that decides the network's shape and first weights.
 
     The strides of `anchors` say which pyramid it has: P3 to P7, the paper's, or P2 to P6 for small objects.
-    `p6_source` and `relu_before_p7` differ between code bases (FACTS A2, G2): P5 with ReLU in the authors' code.
+    `p6_source` and `relu_before_p7` differ between code bases: P5 with ReLU in the authors' code.
     `prior_prob` is rho: 0.02 for FreeAnchor (Sec. 4.1), 0.01 for RetinaNet. `tower_init` draws the heads' hidden
     convolutions from N(0, 0.01), as both papers do for 256 channels and a pretrained backbone, or with He's variance,
     which keeps the signal's size in a narrow head trained from scratch; `head_norm` puts group norm (8 channels a
     group) behind them, which the authors' code offers as USE_GN and leaves off. With `plain_deltas` the box head
-    gives deltas without the weights (10, 10, 5, 5), as mmdetection's RetinaNet does (FACTS G2); the output has them.
+    gives deltas without the weights (10, 10, 5, 5), as mmdetection's RetinaNet does; the output has them.
     """
 
     num_classes: int
@@ -101,7 +101,7 @@ class TopLevels(ExtraFPNBlock):
 
 
 class Head(nn.Module):
-    """Hidden 3x3 convolutions with ReLU and an output convolution, shared by all levels (FACTS A2)."""
+    """Hidden 3x3 convolutions with ReLU and an output convolution, shared by all levels (authors' code)."""
 
     def __init__(self, config: ModelConfig, num_outputs: int, bias: float = 0.0) -> None:
         super().__init__()

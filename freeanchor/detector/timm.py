@@ -1,7 +1,7 @@
 """Any convolutional backbone of timm as images in, C2 to C5 out; needs the optional extra `timm`.
 
 timm's `features_only` gives the maps. What the paper freezes is frozen by what it is, whatever timm calls it: every
-batch norm, and all layers that the map at stride 4 comes from (FACTS A2).
+batch norm, and all layers that the map at stride 4 comes from (authors' code).
 
     c2, c3, c4, c5 = TimmFeatures(TimmBackbone(name="tf_efficientnet_lite0"))(images)
 """

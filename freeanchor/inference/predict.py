@@ -1,6 +1,6 @@
 """A trained detector over a data set: detections, and the best IoU of each object before and after NMS, streamed.
 
-Those best IoUs, under each definition of NMS recall (FACTS B), are all that the analysis needs of the candidates, and
+Those best IoUs, under each definition of NMS recall, are all that the analysis needs of the candidates, and
 they stay small however many candidates an image has.
 
     for prediction in predict(model, detector, split.images, InferenceConfig(), Runtime()):
@@ -106,7 +106,7 @@ def _at_one_scale(
 
 
 def _to_file(found: Candidates, scale: tuple[float, float], *, inclusive: bool) -> Candidates:
-    # Boxes with their last pixel included have that pixel scaled, not the edge beyond it (FACTS A9).
+    # Boxes with their last pixel included have that pixel scaled, not the edge beyond it (authors' code).
     pixel = 1 / scale[0], 1 / scale[1]
     rescaled = found.rescale(pixel)
     return rescaled.extend((1 - pixel[0], 1 - pixel[1])) if inclusive else rescaled
@@ -180,7 +180,7 @@ def _finish(
 
 
 def _at_scale(inputs: InputConfig, short_side: int | None) -> InputConfig:
-    # The long side's limit grows with the short side, from 1333 at 800 to 2133 at 1280 (FACTS A10).
+    # The long side's limit grows with the short side, from 1333 at 800 to 2133 at 1280 (authors' code).
     if short_side is None:
         return inputs
     limit = -(-inputs.max_long_side * short_side // inputs.short_side)  # rounded up: 1067 at 640
@@ -204,7 +204,7 @@ def predict(
     `all_candidates` they are left out, since an early detector has so many that their NMS takes minutes.
 
     With `inference.short_sides` every image is read again at each of those sizes, and the candidates of all of them
-    go through one NMS. DEVIATION(D16): the authors re-interpolate the tensor already resized to 800 px (FACTS A10).
+    go through one NMS. DEVIATION(D16): the authors re-interpolate the tensor already resized to 800 px.
     The padded size of a batch moves torchvision's anchors: a network that has them sees images one by one, so that no
     image's boxes depend on the others of its batch.
     """

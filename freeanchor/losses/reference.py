@@ -1,6 +1,6 @@
 """Eq. 7 as its authors lay it out: every (anchor, class) score of an image in dense tensors.
 
-The tests' oracle and the peer that the bench measures ours against (FACTS of the authors' code:
+The tests' oracle and the peer that the bench measures ours against (authors' code:
 modeling/rpn/free_anchor_loss.py). Not a loss to train with: it holds objects x anchors and several anchors x classes
 tensors at once.
 

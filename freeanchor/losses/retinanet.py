@@ -28,7 +28,7 @@ class RetinaNetLoss:
     `convention="authors"`: classification is divided by matched anchors plus images, box terms by four times the
     matched anchors (authors' code: modeling/rpn/retinanet_loss.py). "mmdetection": both by the matched anchors, at
     least one per image; box terms are of plain deltas, not of coded ones; and a low-quality match goes to the
-    object that the anchor is best for (FACTS F); its own transition is `smooth_l1_beta=0`.
+    object that the anchor is best for; its own transition is `smooth_l1_beta=0`.
     """
 
     foreground_iou: float = 0.5

@@ -23,7 +23,7 @@ class TrainingError(FreeAnchorError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training recipe; the defaults are the paper's (Sec. 4.1) and its authors' (FACTS A4).
+    """A training recipe; the defaults are the paper's (Sec. 4.1) and its authors' code has.
 
     `drops` are the fractions of `num_steps` at which the learning rate is divided by ten: 60k and 80k of 90k. Biases
     learn at `bias_lr_factor` times the rate, without weight decay unless `bias_decays`. `snapshots` are fractions after
@@ -32,7 +32,7 @@ class TrainConfig:
     `group_size` images are padded, run and normalised together, whatever the number of processes: 2 as on each of
     the authors' eight GPUs, or None for the whole batch. One GPU that takes the groups in turn, and eight that take one
     each, compute the same where batch norm is frozen: the stored statistics of one that trains are the first process's
-    own. With `aspect_groups`, the images of a group are all portrait or all landscape (FACTS A3).
+    own. With `aspect_groups`, the images of a group are all portrait or all landscape (authors' code).
     """
 
     loss: Loss
@@ -140,7 +140,7 @@ class TrainConfig:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> optim.SGD:
-    """SGD with momentum; biases in a group of their own, faster and without decay (FACTS A4)."""
+    """SGD with momentum; biases in a group of their own, faster and without decay (authors' code)."""
     groups: dict[str, list[nn.Parameter]] = {"weight": [], "bias": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

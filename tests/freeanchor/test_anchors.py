@@ -8,7 +8,7 @@ from oracles import anchors as oracle
 
 from freeanchor.anchors import AnchorConfig, cell_anchors, grid_anchors
 
-# FACTS A2: legacy (width, height) at octave 0 for ratios 0.5, 1, 2, as the authors' code computes them.
+# Legacy (width, height) at octave 0 for ratios 0.5, 1, 2, as the authors' code computes them.
 LEGACY_SHAPES = {
     "P3": [(44, 24), (32, 32), (24, 48)],
     "P4": [(92, 48), (64, 64), (44, 88)],
@@ -16,7 +16,7 @@ LEGACY_SHAPES = {
     "P6": [(364, 184), (256, 256), (180, 360)],
     "P7": [(724, 360), (512, 512), (364, 728)],
 }
-GRIDS_800 = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]  # FACTS A2: an 800 x 1344 px image
+GRIDS_800 = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]  # of an 800 x 1344 px image
 GRIDS_960 = [(120, 168), (60, 84), (30, 42), (15, 21), (8, 11)]
 GRIDS_1280 = [(160, 268), (80, 134), (40, 67), (20, 34), (10, 17)]
 SMALL_GRIDS = [(4, 3), (2, 2), (1, 2), (1, 1), (1, 1)]

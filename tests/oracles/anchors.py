@@ -1,4 +1,4 @@
-"""The anchor grid in nested loops, from FACTS A2, in both geometries.
+"""The anchor grid in nested loops, as in the authors' code, in both geometries.
 
 For example `shapes(32, stride=8, geometry="legacy")[0]` is (44.0, 24.0): P3, ratio 0.5, octave 0.
 """
@@ -17,7 +17,7 @@ def shapes(size: float, stride: float, geometry: str, ratios: tuple = (0.5, 1, 2
     """Widths and heights of one level's anchors, ratio-major and scale-minor.
 
     "exact": area (size * 2^(k/3))^2 and height / width = ratio. "legacy": the shape is first found for a square of one
-    stride and rounded to integers, and only then enlarged to the size (FACTS A2, "anchor geometry").
+    stride and rounded to integers, and only then enlarged to the size (authors' code, "anchor geometry").
     """
     found = []
     for ratio in ratios:

@@ -8,8 +8,8 @@ It is slow on purpose and shares nothing with the package. A box is `(x1, y1, x2
 import math
 
 Box = tuple[float, ...]
-CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # FACTS A2, "box coder"
-LARGEST_LOG_RATIO = math.log(1000 / 16)  # FACTS A2: dw and dh are clamped from above only
+CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # authors' code, box coder
+LARGEST_LOG_RATIO = math.log(1000 / 16)  # authors' code: dw and dh are clamped from above only
 
 
 def area(box: Box) -> float:

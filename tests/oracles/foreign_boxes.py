@@ -1,4 +1,4 @@
-"""Anchors, decoding and suppression as each foreign code base has them (FACTS A2, A8, A9, G2), box by box.
+"""Anchors, decoding and suppression as each foreign code base has them, box by box.
 
 Boxes are tuples in the convention of their code base: the authors' are inclusive (a width is x2 - x1 + 1), the others'
 continuous. Candidates are (score, label, box).

@@ -1,4 +1,4 @@
-"""Names and shapes of four foreign RetinaNet checkpoints (FACTS G1), and the arithmetic that goes with them (G2).
+"""Names and shapes of four foreign RetinaNet checkpoints, and the arithmetic that goes with them.
 
 A `Layout` is how a code base names its tensors and what its network does with them; an `Architecture` is how large the
 network is. `convolutions` and `norms` list every layer of the two together.

@@ -1,4 +1,4 @@
-"""Small inputs for the two losses: random generic ones, and the fixed list of edge cases of STYLE.md, rule 22.
+"""Small inputs for the two losses: random generic ones, and the fixed list of edge cases.
 
 Predictions are made near the objects, so that match probabilities other than 0 occur. Nothing of the package is used.
 

@@ -1,7 +1,6 @@
 """Both training losses as loops over images, objects, anchors and classes.
 
-`detection_customized_loss` is Eq. 7 in the paper's symbols, with the authors' choices where the paper is silent (FACTS
-A6, A7). `retinanet_loss` is Eq. 1 with focal loss and the normalisers of FACTS A5. Logits and deltas are tensors, so
+`detection_customized_loss` is Eq. 7 in the paper's symbols, with the authors' choices where the paper is silent. `retinanet_loss` is Eq. 1 with focal loss and the authors' normalisers. Logits and deltas are tensors, so
 that autograd supplies the gradients; everything that the authors do not differentiate is a Python float.
 """
 

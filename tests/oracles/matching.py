@@ -1,7 +1,7 @@
 """Both ways to match anchors with objects, in loops and the paper's notation.
 
-IoU assignment is C_ij of Sec. 3.1 with the authors' baseline's low-quality matches (FACTS A5); bags, saturated linear,
-P{a -> b} and Mean-max are Sec. 3.2 and 3.3 with the choices of FACTS A6. Works on lists of boxes; Mean-max takes any
+IoU assignment is C_ij of Sec. 3.1 with the authors' baseline's low-quality matches; bags, saturated linear,
+P{a -> b} and Mean-max are Sec. 3.2 and 3.3 with the authors' choices. Works on lists of boxes; Mean-max takes any
 numbers that add and divide, so that autograd can follow it.
 
     mean_max([0.2, 0.8])   # 0.68

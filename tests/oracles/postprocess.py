@@ -1,4 +1,4 @@
-"""Candidates and detections in loops (FACTS A9), with continuous boxes.
+"""Candidates and detections in loops (authors' code), with continuous boxes.
 
 A candidate is the tuple (score, label, box).
 """

@@ -28,7 +28,7 @@ def _training(profile: Profile, name: str) -> Training:
 
 
 def test_the_authors_recipe_is_theirs() -> None:
-    """Table of FACTS A2 to A5, choice by choice."""
+    """The authors' recipe, choice by choice."""
     training = _training(AUTHORS, "freeanchor-r50-s0")
     model, inputs, recipe = training.model, training.inputs, training.recipe
     assert model.backbone == TorchvisionResNet(name="resnet50", stride_in_1x1=True, norm_eps=0.0, frozen_stages=2)
@@ -48,7 +48,7 @@ def test_the_authors_recipe_is_theirs() -> None:
 
 
 def test_mmdetections_recipe_is_its_own() -> None:
-    """Table of FACTS A8, and its RetinaNet of FACTS F."""
+    """mmdetection's recipe, and its RetinaNet."""
     training = _training(MMDETECTION, "freeanchor-r50-s0")
     model, inputs, recipe = training.model, training.inputs, training.recipe
     assert model.backbone == TorchvisionResNet(name="resnet50", trained_affine=True)

@@ -86,7 +86,7 @@ def test_rows_the_paper_does_not_have_are_no_rows(key: tuple[str, str, str]) -> 
 
 
 def test_the_authors_readme_adds_resnet_101_rows() -> None:
-    """Wider jitter and multi-scale testing on ResNet-101 stand in the authors' README alone, as AP (FACTS F)."""
+    """Wider jitter and multi-scale testing on ResNet-101 stand in the authors' README alone, as AP."""
     assert [published("readme", name, R101) for name in ("FreeAnchor*", "FreeAnchor**")] == [
         {"ap": 0.439},
         {"ap": 0.452},

@@ -44,7 +44,7 @@ def test_the_two_detectors_differ_in_loss_and_prior_alone(profile: Profile) -> N
             names = {"training.name", "training.detector", "name"}
             assert evaluation.training.recipe.loss == FreeAnchorLoss()
             differences = _differences(evaluation, other) - names
-            if profile.name == "coco-mmdetection":  # which trains its RetinaNet otherwise, as it says (FACTS F, M1, M8)
+            if profile.name == "coco-mmdetection":  # which trains its RetinaNet otherwise, as it says
                 assert differences == {
                     "training.model.plain_deltas",
                     "training.recipe.loss",
@@ -128,7 +128,7 @@ def test_multi_scale_testing_shares_its_training(name: str) -> None:
 
 
 def test_longer_schedules_are_twice_as_long_with_jitter() -> None:
-    """640 to 800 and 480 to 960 of 800 in steps of 32 (FACTS A3), on the large backbone."""
+    """640 to 800 and 480 to 960 of 800 in steps of 32 (authors' code), on the large backbone."""
     profile = build_profile("shapes")
     usual = profile.evaluations["freeanchor-large-s0"].training
     for name, low, high, count in (("2x", 640, 800, 6), ("2x-wide", 480, 960, 16)):

@@ -100,7 +100,7 @@ def test_the_saturated_line_is_the_papers() -> None:
 
 
 def test_mean_max_lies_between_mean_and_max() -> None:
-    """One minus the harmonic mean of 1 - x (FACTS A6), near the mean for small x and the max at x = 1."""
+    """One minus the harmonic mean of 1 - x, near the mean for small x and the max at x = 1."""
     frame = mean_max_frame(50, (0.1, 0.5))
     assert frame["bag"].nunique() == 2
     for title, bag in frame.groupby("bag"):

@@ -94,7 +94,7 @@ EXTREMES = {
 @each_case(NARROW, slow=BOTTLENECKS)
 @pytest.mark.parametrize("extreme", EXTREMES)
 def test_boxes_at_the_limits_are_the_foreign_ones(named: tuple[Case, State], extreme: str, tmp_path: Path) -> None:
-    """What lies beyond the image, has no area or grows past the clamp ends as in the code base (FACTS A8, A9)."""
+    """What lies beyond the image, has no area or grows past the clamp ends as in the code base."""
     case, state = named[0], _with_own_biases(*named)
     shift = torch.tensor(EXTREMES[extreme]) * torch.tensor(case.base.coding.weights)
     state[f"{case.base.layout.box_output}.bias"].view(9, 4)[3:6] += shift
@@ -131,14 +131,14 @@ def test_few_detections_are_all_the_foreign_ones(named: tuple[Case, State], tmp_
 
 @each_case(["authors, narrow ResNet-18"])
 def test_nothing_is_found_where_nothing_scores(named: tuple[Case, State], tmp_path: Path) -> None:
-    """Scores below 0.05 everywhere give no detections, and not the authors' dummy box either (FACTS A9)."""
+    """Scores below 0.05 everywhere give no detections, and not the authors' dummy box either."""
     case, state = named[0], _with_own_biases(*named)
     state[f"{case.base.layout.cls_output}.bias"] -= 20.0
     assert len(detections(*convert(case, state), write_image(tmp_path, 120, 90))) == 0
 
 
 def test_the_authors_resnext_strides_in_its_3x3(tmp_path: Path) -> None:
-    """A ResNeXt-101-64x4d file gives the logits of a network whose stride is in the 3x3 convolution (FACTS A2)."""
+    """A ResNeXt-101-64x4d file gives the logits of a network whose stride is in the 3x3 convolution (authors' code)."""
     layout = replace(AUTHORS_FREEANCHOR.layout, stride_in_1x1=False)
     base = replace(AUTHORS_FREEANCHOR, layout=layout)
     case = Case(base=base, size=miniature(RESNEXT101_64X4D), format="authors", detector="FreeAnchor")

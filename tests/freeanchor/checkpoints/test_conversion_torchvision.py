@@ -143,7 +143,7 @@ def test_a_miniature_gives_torchvisions_own_detections(
 def test_strides_of_an_image_of_800_pixels_are_torchvisions(
     small: Small, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """At 800 x 1066 torchvision's strides of P6 and P7 are 61 and 114 (FACTS 0.4), and the converted file's too."""
+    """At 800 x 1066 torchvision's strides of P6 and P7 are 61 and 114, and the converted file's too."""
     path = write_image(tmp_path, 213, 160)
     model, detector = convert_state(state, Origin(format="torchvision", detector="RetinaNet"), FEW, 800, 1333)
     _, own = raw_output(model, detector, path)

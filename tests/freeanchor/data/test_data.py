@@ -79,7 +79,7 @@ def test_the_flat_layout_comes_first(tmp_path: Path) -> None:
     ],
 )
 def test_images_are_resized_as_the_paper_does(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    """The short side becomes 800 unless the long side would pass 1333 (FACTS A3)."""
+    """The short side becomes 800 unless the long side would pass 1333 (authors' code)."""
     assert resized_size(*size, 800, 1333) == expected
 
 
@@ -104,7 +104,7 @@ def test_normalising_subtracts_the_mean_and_divides_by_the_deviation() -> None:
 
 
 def test_bgr_swaps_the_channels_before_the_statistics() -> None:
-    """With `bgr` the first channel is blue, and `mean` is in the same order (FACTS A3)."""
+    """With `bgr` the first channel is blue, and `mean` is in the same order (authors' code)."""
     image = Image.fromarray(np.array([[[10, 20, 30]]], dtype=np.uint8))
     config = InputConfig(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0), bgr=True)
     assert normalise(image, config).flatten().tolist() == [29.0, 18.0, 7.0]
@@ -140,7 +140,7 @@ def test_flipping_twice_is_no_flip(tmp_path: Path) -> None:
 
 
 def test_a_sample_can_have_a_short_side_of_its_own(tmp_path: Path) -> None:
-    """Scale jitter gives the short side; the longest allowed side stays that of the configuration (FACTS A3)."""
+    """Scale jitter gives the short side; the longest allowed side stays that of the configuration (authors' code)."""
     Image.new("RGB", (60, 40)).save(tmp_path / "p.png")
     image = image_record(tmp_path / "p.png", (60, 40), [[0, 0, 60, 40]])
     inputs = InputConfig(short_side=40, max_long_side=75)

@@ -54,7 +54,7 @@ def test_resnexts_have_the_groups_in_their_name(name: str, groups: int, width: i
 
 @pytest.mark.parametrize("name", ["resnet50", "resnext101_64x4d"])
 def test_the_stride_can_move_into_the_1x1_convolution(name: str) -> None:
-    """As Caffe has it (FACTS A2): in the first block of the stages at strides 8, 16 and 32, and nowhere else."""
+    """As Caffe has it: in the first block of the stages at strides 8, 16 and 32, and nowhere else."""
     usual, moved = (_on_meta(TorchvisionResNet(name=name, stride_in_1x1=where)) for where in (False, True))
     strides = {
         where: [
@@ -80,7 +80,7 @@ def test_batch_norm_is_frozen_where_asked() -> None:
 
 @pytest.mark.parametrize("num_stages", [0, 1, 2, 4, 5])
 def test_frozen_stages_are_counted_from_the_stem(num_stages: int) -> None:
-    """2 freezes the stem and layer1 (FACTS A2), 0 nothing, 5 everything."""
+    """2 freezes the stem and layer1 (authors' code), 0 nothing, 5 everything."""
     backbone = _on_meta(TorchvisionResNet(name="resnet18", frozen_stages=num_stages))
     parts = [backbone.stem, *backbone.stages]
     trained = [any(parameter.requires_grad for parameter in part.parameters()) for part in parts]

@@ -1,4 +1,4 @@
-"""Inclusive boxes: between file and frame a box's last pixel scales, not its edge (FACTS A3, A9)."""
+"""Inclusive boxes: between file and frame a box's last pixel scales, not its edge (authors' code)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +83,7 @@ def _predictions(image: ImageRecord, inputs: InputConfig, **inference: object) -
 
 
 def test_detections_go_back_to_the_file_by_their_last_pixel(tmp_path: Path) -> None:
-    """x1 r and (x2 - 1) r + 1 of what the frame has, where boxes are at least a pixel wide (FACTS A9)."""
+    """x1 r and (x2 - 1) r + 1 of what the frame has, where boxes are at least a pixel wide (authors' code)."""
     image = _image(tmp_path, [[3, 3, 20, 20]])
     plain, inclusive = (_predictions(image, inputs).candidates for inputs in (InputConfig(**SIDES), INCLUSIVE))
     frame = plain.boxes * 2.4

@@ -1,4 +1,4 @@
-"""Candidates and detections: oracle in loops, torchvision's NMS, thresholds, caps and ties (FACTS A9, A10)."""
+"""Candidates and detections: oracle in loops, torchvision's NMS, thresholds, caps and ties (authors' code)."""
 
 import numpy as np
 import pytest
@@ -172,7 +172,7 @@ def test_float64_predictions_pass_too() -> None:
 
 @given(seeds)
 def test_merging_scales_then_suppressing_is_one_nms_over_all(seed: int) -> None:
-    """Multi-scale testing concatenates every scale's candidates and suppresses once (FACTS A10)."""
+    """Multi-scale testing concatenates every scale's candidates and suppresses once (authors' code)."""
     parts = [_select(seed), _select(seed + 1)]
     merged = merge_scales(parts)
     expected = [row for part in parts for row in _rows(part)]

@@ -58,14 +58,14 @@ def test_anchors_are_torchvisions(image_size: tuple[int, int]) -> None:
 
 
 def test_strides_follow_the_image() -> None:
-    """At 800 px neighbours at P6 and P7 lie 61 and 114 px apart (FACTS 0.4)."""
+    """At 800 px neighbours at P6 and P7 lie 61 and 114 px apart."""
     levels = grid_anchors(CONFIG, _grids((800, 800)), (800, 800)).split([9 * g * g for g in (100, 50, 25, 13, 7)])
     steps = [(level[9] - level[0]).tolist() for level in levels]
     assert steps == [[step, 0, step, 0] for step in (8, 16, 32, 61, 114)]
 
 
 def test_the_first_cell_has_the_published_shapes() -> None:
-    """P3's anchors are 46x22, 32x32 and 22x46 at octave 0; octaves of 32 are 32, 40 and 50 (FACTS A2)."""
+    """P3's anchors are 46x22, 32x32 and 22x46 at octave 0; octaves of 32 are 32, 40 and 50 (authors' code)."""
     cell = cell_anchors(CONFIG)[0]
     sides = (cell[:, 2:] - cell[:, :2]).tolist()
     assert [sides[0], sides[3], sides[6]] == [[46, 22], [32, 32], [22, 46]]

@@ -118,7 +118,7 @@ def test_columns_agree_with_the_analysis_of_written_candidates(
 
 
 def test_caps_hold_for_detections_and_not_for_candidates(model: RetinaNet, split: Split) -> None:
-    """NMS recall counts every candidate above the score threshold, detections are the best few (FACTS A9, B)."""
+    """NMS recall counts every candidate above the score threshold, detections are the best few (authors' code)."""
     free = _predict(model, split.images, max_per_level=None, max_detections=None)
     capped = _predict(model, split.images, max_per_level=6, max_detections=10)
     for one, other in zip(free, capped, strict=True):
@@ -157,7 +157,7 @@ def test_an_image_and_its_resized_copy_have_boxes_in_the_same_places(tmp_path: P
 def test_multi_scale_candidates_are_those_of_each_scale(
     tmp_path: Path, model: RetinaNet, size: tuple[int, int]
 ) -> None:
-    """All scales' candidates, in the file's frame, go through one NMS (FACTS A10)."""
+    """All scales' candidates, in the file's frame, go through one NMS (authors' code)."""
     image = _image(tmp_path / "p.png", _noise(*size), [10, 12, 40, 44])
     (together,) = _predict(model, (image,), short_sides=(32, 64, 80))
     apart = [_predict(model, (image,), short_sides=(side,))[0] for side in (32, 64, 80)]
@@ -178,7 +178,7 @@ def test_one_scale_of_the_inputs_own_size_changes_nothing(model: RetinaNet, spli
 def test_the_longest_side_grows_with_the_scale(
     tmp_path: Path, model: RetinaNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """(480, 800) to (1280, 2133): the limit of the long side keeps its proportion to the short side (FACTS A10)."""
+    """(480, 800) to (1280, 2133): the limit of the long side keeps its proportion to the short side (authors' code)."""
     seen, load = [], module.load_sample
 
     def record(*arguments: object, **keywords: object) -> Sample:
@@ -219,7 +219,7 @@ def test_batches_change_nothing(model: RetinaNet, split: Split, batch_size: int)
 
 
 def test_the_papers_six_scales_have_its_longest_sides() -> None:
-    """(480, 800), (640, 1067), …, (1280, 2133), as the authors list them (FACTS A10)."""
+    """(480, 800), (640, 1067), …, (1280, 2133), as the authors list them."""
     sides = (480, 640, 800, 960, 1120, 1280)
     limits = [module._at_scale(InputConfig(), side).max_long_side for side in sides]
     assert limits == [800, 1067, 1333, 1600, 1867, 2133]

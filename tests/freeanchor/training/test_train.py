@@ -58,12 +58,12 @@ def _lines(directory: Path) -> list[dict]:
     ],
 )
 def test_the_default_schedule_is_the_papers(num_steps: int, step: int, lr: float) -> None:
-    """Warm-up over 500 steps from a third, a tenth after 60k and 80k of 90k, after 120k and 160k of 180k (FACTS A4)."""
+    """Warm-up over 500 steps from a third, a tenth after 60k and 80k of 90k, after 120k and 160k of 180k."""
     assert TrainConfig(loss=FreeAnchorLoss(), num_steps=num_steps).lr_at(step) == pytest.approx(lr, rel=1e-12)
 
 
 def test_the_default_recipe_is_the_authors() -> None:
-    """Batch 16, momentum 0.9, decay 1e-4, biases at twice the rate, nothing clipped (FACTS A4)."""
+    """Batch 16, momentum 0.9, decay 1e-4, biases at twice the rate, nothing clipped (authors' code)."""
     recipe = TrainConfig(loss=RetinaNetLoss())
     assert (recipe.num_steps, recipe.batch_size, recipe.lr) == (90_000, 16, 0.01)
     assert (recipe.momentum, recipe.weight_decay, recipe.bias_lr_factor) == (0.9, 1e-4, 2.0)
