@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
-from experiments.reports.catalogue import MATCHING, REPORTS
+from experiments.reports.catalogue import REPORTS
 from experiments.reports.report import Report
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store
@@ -27,46 +27,16 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
     page = directory / "index.html"
     rules = _run_rules(profile, store)
     waited_for = _chosen(profile, store, chosen)
-    needs = {
-        name: _run_needs(report, profile, store, set() if _is_early(report, chosen) else waited_for)
-        for name, report in REPORTS.items()
-    }
     for name, report in REPORTS.items():
-        before = [csvs[other] for other in report.needs]
-        command = f"$(FREEANCHOR) report {name} $(WHERE)"
-        rules.append(make_rule(csvs[name], needs[name] + before, command, also=" $(REPORT_NEEDS)"))
+        needs = _run_needs(
+            report, profile, store, set() if report.is_extra and chosen in ("demo", "zoo") else waited_for
+        )
+        needs += [csvs[other] for other in report.needs]
+        rules.append(make_rule(csvs[name], needs, f"$(FREEANCHOR) report {name} $(WHERE)", also=" $(REPORT_NEEDS)"))
     rules += _cost_rules(profile, store)
-    rules += _page_rules(profile, store, page, needs)
+    rules.append(make_rule(page, list(csvs.values()), "$(FREEANCHOR) report index $(WHERE)"))
     aliases = [f"{name}: {escape(path)}" for name, path in [*csvs.items(), ("report", page)]]
     return "\n".join([f"REPORT := {escape(page)}", f".PHONY: report {' '.join(REPORTS)}", *aliases, "", *rules])
-
-
-def _is_early(report: Report, chosen: str) -> bool:
-    return report.is_extra and chosen in ("demo", "zoo")
-
-
-def _page_rules(profile: Profile, store: Store, page: Path, needs: dict[str, list[Path]]) -> list[str]:
-    """The page from three batches of reports, each written by one process, which imports torch and the rest once.
-
-    The first needs no run, and shows a page before the trainings begin; the other two are written side by side.
-    """
-    early = [name for name, own in needs.items() if not own]
-    late = [name for name in REPORTS if name not in early]
-    batches = [early, *([name for name in late if (REPORTS[name] in MATCHING) == it] for it in (True, False))]
-    training, runs = profile.evaluations[profile.pair[0]].training, [path for name in late for path in needs[name]]
-    data = [data_file(training, store)] if training.data.is_made else []
-    rules, marks = [".PHONY: missing\n"], []
-    for number, names in enumerate(batches):
-        mark = Path(".make") / f"{str(profile.report_name).replace('/', '-')}-{number}.done"
-        wanted = list(dict.fromkeys(path for name in names for path in needs[name])) or data
-        missing = [f"$(if $(wildcard {escape(page.with_name(f'{name}.csv'))}),,missing)" for name in names]
-        # Before the trainings every report is written anew, or the page would show those of an earlier run.
-        there = ",".join(f"$(wildcard {escape(path)})" for path in dict.fromkeys(runs))
-        written = f"$(if $(and {there}),{' '.join(names)},all)" if names is early else " ".join(names)
-        command = f"$(FREEANCHOR) report {written} $(WHERE)\n\t@mkdir -p $(@D) && touch $@"
-        rules.append(make_rule(mark, wanted, command, also=f" $(REPORT_NEEDS) {' '.join(missing)}"))
-        marks.append(mark)
-    return [*rules, make_rule(page, marks, "$(FREEANCHOR) report index $(WHERE)")]
 
 
 def escape(path: Path | str) -> str:
