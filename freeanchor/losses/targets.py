@@ -101,11 +101,13 @@ def _check_values(boxes: list[Tensor], labels: list[Tensor], anchors: Tensor, lo
     faults = [
         (label < 0) | (label >= num_classes) | ~_are_corners(box) for box, label in zip(boxes, labels, strict=True)
     ]
-    if not bool(torch.cat([*faults, ~_are_corners(anchors)]).any()):  # the one transfer
+    lowest, highest = anchors.aminmax() if len(anchors) else (anchors.new_zeros(()),) * 2
+    are_finite = (lowest >= -LARGEST_COORDINATE) & (highest <= LARGEST_COORDINATE)  # NaN is neither
+    if not bool(torch.cat([*faults, ~are_finite[None]]).any()):  # the one transfer
         return
     if not bool(torch.cat(faults).any()):
-        place = int((~_are_corners(anchors)).nonzero()[0, 0])
-        raise ValueError(f"anchor {place} is {anchors[place].tolist()}; corners must be finite, x1 <= x2 and y1 <= y2")
+        place = int((~(anchors.abs() <= LARGEST_COORDINATE)).nonzero()[0, 0])
+        raise ValueError(f"anchor {place} is {anchors[place].tolist()}; corners must be finite and below 2^60")
     image = next(image for image, found in enumerate(faults) if bool(found.any()))
     place = int(faults[image].nonzero()[0, 0])
     label, box = int(labels[image][place]), boxes[image][place].tolist()
