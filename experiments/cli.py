@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = _line_of(error, parsed.command)
         if line is None:  # our bug
             raise
-        _say(shown(line, LINE))
+        _say(line)
         if isinstance(error, OSError) and error.filename is None:  # stdout's: Python would try once more
             _silence_stdout()
         return 2
@@ -93,7 +93,7 @@ def _silence_stdout() -> None:
 def _say(line: str) -> None:
     rank = os.environ.get("RANK")
     with suppress(OSError):  # stderr may be gone as well
-        print(f"freeanchor{f' (process {rank})' if rank else ''}: {printable(line)}", file=sys.stderr)
+        print(f"freeanchor{f' (process {rank})' if rank else ''}: {shown(line, LINE)}", file=sys.stderr)
 
 
 def _line_of(error: Exception, command: str) -> str | None:

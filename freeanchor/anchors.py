@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+SIZE_DIVISOR = 32  # images are padded to a multiple of it, so that the pyramid's upsampling meets its laterals
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorConfig:
@@ -84,6 +86,16 @@ def cell_anchors(config: AnchorConfig) -> list[Float[Tensor, "S 4"]]:
     return levels
 
 
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of an image that is padded to multiples of `SIZE_DIVISOR`."""
+    return -(-height // SIZE_DIVISOR) * SIZE_DIVISOR, -(-width // SIZE_DIVISOR) * SIZE_DIVISOR
+
+
+def grid_sizes(config: AnchorConfig, height: int, width: int) -> list[tuple[int, int]]:
+    """(rows, columns) of each level's cells over an image of that size, the padded one's for a network's grid."""
+    return [(-(-height // stride), -(-width // stride)) for stride in config.strides]
+
+
 def level_strides(
     config: AnchorConfig, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None
 ) -> list[tuple[int, int]]:
@@ -136,6 +148,3 @@ def valid_anchors(
             levels.append(inside.flatten().repeat_interleave(config.num_per_cell))
         rows.append(torch.cat(levels))
     return torch.stack(rows)
-
-
-SIZE_DIVISOR = 32  # images are padded to a multiple of it, so that the pyramid's upsampling meets its laterals

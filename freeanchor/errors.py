@@ -32,7 +32,7 @@ class FreeAnchorError(ValueError):
 
     def __str__(self) -> str:
         text = printable(super().__str__())
-        return LONG_WORD.sub(lambda word: f"{word[0][:60]}…{word[0][-60:]}", text)
+        return LONG_WORD.sub(lambda word: _cut(word[0], NAME + 1), text)
 
 
 class DataError(FreeAnchorError):

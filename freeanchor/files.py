@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from freeanchor.errors import BusyError, DataError, FileError, brief, printable
+from freeanchor.errors import BusyError, DataError, FileError, brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +170,7 @@ def read_json(path: Path, *, lines: bool = False) -> Any:
     try:
         return load_json(path, lines=lines)
     except FileError as error:
-        raise DataError(printable(f"{path}: {error}")) from None
+        raise DataError(f"{path}: {error}") from None
 
 
 def load_json(path: Path, *, lines: bool = False) -> Any:
@@ -299,7 +299,7 @@ def _kind_of(content: bytes) -> str | None:
 
 
 def unpacked_limit(size: int) -> int:
-    """The most bytes that a packed file (gzip, zip, parquet) of `size` bytes may hold."""
+    """The most bytes that a packed file (gzip, zip) of `size` bytes may hold."""
     return max(UNPACKED_TIMES * size, UNPACKED_BYTES)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from experiments.bench.rows import BenchRow, growth_exponent, medians, peak_tensor_bytes
-from freeanchor.anchors import AnchorConfig, grid_anchors
+from freeanchor.anchors import AnchorConfig, grid_anchors, grid_sizes
 from freeanchor.boxes import encode_boxes
 from freeanchor.losses.free_anchor import FreeAnchorLoss, anchor_bags
 from freeanchor.losses.reference import dense_loss
@@ -167,8 +167,7 @@ def _sides(scale: float) -> tuple[int, int]:
 
 def _anchors(height: int, width: int) -> Tensor:
     config = AnchorConfig()
-    sizes = [(-(-height // stride), -(-width // stride)) for stride in config.strides]
-    return grid_anchors(config, sizes)
+    return grid_anchors(config, grid_sizes(config, height, width))
 
 
 def _objects(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -213,7 +213,7 @@ def unpack(arguments: argparse.Namespace) -> None:
         print(line)
 
 
-COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object (authors' code)
+COCO_TRAINED = 117_266  # of COCO 2017's training images, those with an object, as detectron2 logs them
 
 
 def _fields(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """ImageNet weights that a backbone starts training from: torchvision's and timm's, and Caffe2's pickled blobs.
 
 Every name must be matched, but the classifier's. Caffe2's ResNets (MSRA) want their strides in the 1x1 and BGR input,
-which no file says (authors' code). Whole detectors are `convert.py`'s.
+which no file says. Whole detectors are `convert.py`'s.
 
     load_backbone(model.backbone, read_backbone(Path("R-50.pkl")), Path("R-50.pkl"))
 """

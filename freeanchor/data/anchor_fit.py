@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, cell_anchors, level_strides
+from freeanchor.anchors import AnchorConfig, cell_anchors, level_strides
 from freeanchor.boxes import box_area
 from freeanchor.data.coco import InputConfig
 from freeanchor.data.images import resized_size
@@ -54,19 +54,13 @@ class _Levels:
         return _Levels(cells=self.cells[objects, levels], strides=self.strides[objects, levels])
 
 
-def padded_size(width: int, height: int, inputs: InputConfig) -> tuple[int, int]:
-    """(height, width) of an image as the network gets it alone: resized, then padded to multiples of 32."""
-    w, h = resized_size(width, height, inputs.short_side, inputs.max_long_side, rule=inputs.resize)
-    return -(-h // SIZE_DIVISOR) * SIZE_DIVISOR, -(-w // SIZE_DIVISOR) * SIZE_DIVISOR
-
-
 def anchor_fit(images: Sequence[Objects], inputs: InputConfig, anchors: AnchorConfig) -> AnchorFit:
     """The fit of `anchors` to the objects of `images`, resized as `inputs` says; IoUs in float32, ranks to 1e-5."""
     boxes, levels, num_pixels, num_cells = [torch.zeros(0, 4)], [], 0, 0
     for width, height, objects in images:
-        size = padded_size(width, height, inputs)
-        cells = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in anchors.strides]
         w, h = resized_size(width, height, inputs.short_side, inputs.max_long_side, rule=inputs.resize)
+        size = padded_size(h, w)
+        cells = grid_sizes(anchors, *size)
         boxes.append(objects * torch.tensor([w / width, h / height] * 2))
         levels += [(cells, level_strides(anchors, cells, size))] * len(objects)
         num_pixels += size[0] * size[1]

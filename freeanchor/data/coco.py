@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from freeanchor.anchors import SIZE_DIVISOR
+from freeanchor.anchors import padded_size
 from freeanchor.data import image_names, suspicions
 from freeanchor.data.image_names import matched, name_problem
 from freeanchor.data.images import RESIZE_RULES, ResizeRule, open_image, orientation, resized_size, size_difference
@@ -238,7 +238,7 @@ def load_sample(
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples into a batch, zero-padded to a common size whose sides are multiples of 32 (authors' code)."""
     sizes = tuple((sample.image.shape[1], sample.image.shape[2]) for sample in samples)
-    height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*sizes, strict=True))
+    height, width = padded_size(*map(max, zip(*sizes, strict=True)))
     images = [
         functional.pad(sample.image, (0, width - w, 0, height - h))
         for sample, (h, w) in zip(samples, sizes, strict=True)

@@ -9,7 +9,7 @@ matter, as long as one file alone can be meant by one name alone. Only files tha
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
@@ -68,16 +68,25 @@ class ImageNames:
 
 def _files(folder: Path) -> set[str]:
     """Paths of all files below a folder, relative to it; links are followed, each folder once."""
-    found, seen = set[str](), set[tuple[int, int]]()
-    for base, folders, names in os.walk(folder, followlinks=True):
+    found = set[str]()
+    for base, _, names in each_folder(folder):
+        inside = base.relative_to(folder).as_posix()
+        found.update(names if inside == "." else (f"{inside}/{name}" for name in names))
+    return found
+
+
+def each_folder(
+    folder: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk` that follows links and meets each folder once: a link that leads up would not end."""
+    seen = set[tuple[int, int]]()
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=on_error):
         where = Path(base).stat()
         if (where.st_dev, where.st_ino) in seen:
             folders.clear()
             continue
         seen.add((where.st_dev, where.st_ino))
-        inside = Path(base).relative_to(folder).as_posix()
-        found.update(names if inside == "." else (f"{inside}/{name}" for name in names))
-    return found
+        yield Path(base), folders, names
 
 
 def _parts(name: str) -> Parts:

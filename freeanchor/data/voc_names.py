@@ -8,14 +8,13 @@ case and in how accents are composed. All are looked up among the files below on
 
 import codecs
 import contextlib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from freeanchor.data.image_names import folded
+from freeanchor.data.image_names import each_folder, folded
 from freeanchor.data.images import EXTENSIONS
 from freeanchor.errors import FileError, brief
 
@@ -31,16 +30,13 @@ def files_below(folder: Path) -> list[Path]:
     Raises OSError for a folder that cannot be listed. Links that lead nowhere are among the files: whoever reads one
     is told.
     """
-    found, seen = list[Path](), set[tuple[int, int]]()
-    for base, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        where = Path(base).stat()
-        is_ours = set(names) >= OURS and Path(base) != folder
-        if is_ours or (where.st_dev, where.st_ino) in seen:  # a link that leads up would not end
+    found = list[Path]()
+    for base, folders, names in each_folder(folder, _raise):
+        if set(names) >= OURS and base != folder:
             folders.clear()
             continue
-        seen.add((where.st_dev, where.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(base, name) for name in sorted(names) if not name.startswith(".")]
+        found += [base / name for name in sorted(names) if not name.startswith(".")]
     return [path for path in found if path.is_file() or (path.is_symlink() and not path.exists())]
 
 

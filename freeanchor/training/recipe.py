@@ -23,7 +23,7 @@ class TrainingError(FreeAnchorError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training recipe; the defaults are the paper's (Sec. 4.1) and its authors' code has.
+    """A training recipe; the defaults are the paper's (Sec. 4.1) and, where it is silent, its authors'.
 
     `drops` are the fractions of `num_steps` at which the learning rate is divided by ten: 60k and 80k of 90k. Biases
     learn at `bias_lr_factor` times the rate, without weight decay unless `bias_decays`. `snapshots` are fractions after

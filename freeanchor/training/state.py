@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from freeanchor.checkpoints.backbone_weights import load_backbone, read_backbone
 from freeanchor.checkpoints.native import load_tensors, load_weights, save_tensors
 from freeanchor.detector.retinanet import ModelConfig, RetinaNet
-from freeanchor.errors import brief, is_number, is_whole, printable
+from freeanchor.errors import brief, is_number, is_whole
 from freeanchor.runtime import Runtime
 from freeanchor.training.processes import ALONE, Processes, sync_batch_norm
 from freeanchor.training.recipe import TrainConfig, TrainingError, build_optimizer
@@ -57,13 +57,13 @@ class TrainingState:
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path, config: TrainConfig) -> None:
         if what := _fault(tensors, header, config, self.run):
-            raise TrainingError(printable(f"{path}: {what}; delete it to train anew"))
+            raise TrainingError(f"{path}: {what}; delete it to train anew")
         weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
         load_weights(self.model, weights, path)
         for name, parameter in self.model.named_parameters():
             momentum = tensors.get(f"momentum.{name}")
             if momentum is not None and momentum.shape != parameter.shape:
-                raise TrainingError(printable(f"{path}: momentum of {name} has another shape; delete it to train anew"))
+                raise TrainingError(f"{path}: momentum of {name} has another shape; delete it to train anew")
             if momentum is not None:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
         if self.scaler.is_enabled() and header.get("scaler"):

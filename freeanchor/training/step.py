@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from freeanchor.anchors import SIZE_DIVISOR, AnchorConfig, valid_anchors
+from freeanchor.anchors import AnchorConfig, grid_sizes, padded_size, valid_anchors
 from freeanchor.data.coco import Batch, collate
 from freeanchor.detector.retinanet import ModelOutput
 from freeanchor.losses.focal import Terms
@@ -85,19 +85,13 @@ def _forward(
     return config.loss(*arguments), output
 
 
-def _padded(side: int) -> int:
-    return -(-side // SIZE_DIVISOR) * SIZE_DIVISOR
-
-
 def _valid_anchors(anchors: AnchorConfig, batch: Batch, images: Tensor) -> Tensor | None:
     """Of a batch whose images are padded to different sizes, the anchors in each image's own; else None."""
-    sizes = [(int(sample.image.shape[1]), int(sample.image.shape[2])) for sample in batch.samples]
-    own = [(_padded(height), _padded(width)) for height, width in sizes]
+    own = [padded_size(*sample.image.shape[1:]) for sample in batch.samples]
     height, width = images.shape[2:]
     if set(own) == {(height, width)}:
         return None
-    grids = [(-(-height // stride), -(-width // stride)) for stride in anchors.strides]
-    return valid_anchors(anchors, grids, own).to(images.device)
+    return valid_anchors(anchors, grid_sizes(anchors, height, width), own).to(images.device)
 
 
 def _update(state: TrainingState, config: TrainConfig) -> bool:

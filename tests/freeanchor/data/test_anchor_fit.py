@@ -5,9 +5,9 @@ import pytest
 import torch
 from oracles.anchor_fit import fit_of
 
-from freeanchor.anchors import AnchorConfig, grid_anchors
+from freeanchor.anchors import AnchorConfig, grid_anchors, padded_size
 from freeanchor.boxes import pairwise_iou
-from freeanchor.data.anchor_fit import NUM_RANKS, anchor_fit, padded_size
+from freeanchor.data.anchor_fit import NUM_RANKS, anchor_fit
 from freeanchor.data.coco import InputConfig
 from freeanchor.data.images import resized_size
 
@@ -37,7 +37,7 @@ def _by_all_anchors(images, inputs: InputConfig, anchors: AnchorConfig) -> tuple
     ious, counts = [np.zeros((0, NUM_RANKS), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
     for width, height, boxes in images:
         w, h = resized_size(width, height, inputs.short_side, inputs.max_long_side)
-        size = padded_size(width, height, inputs)
+        size = padded_size(h, w)
         grids = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in anchors.strides]
         scaled = boxes * torch.tensor([w / width, h / height] * 2)
         all_ious = pairwise_iou(scaled, grid_anchors(anchors, grids, size))
