@@ -4,6 +4,8 @@ One test per rule; each lists its offenders. Source is read, never imported.
 """
 
 import ast
+import builtins
+import symtable
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,3 +237,29 @@ def test_the_documentation_check_sees_omissions() -> None:
     )
     assert _undocumented(tree) == ["bare (line 2) has no docstring"]
     assert sorted(_unannotated(tree)) == ["bare (line 2) is not annotated", "outer (line 4) is not annotated"]
+
+
+def _undefined(source: str) -> list[str]:
+    """Names that code reads and no module, function or builtin defines; annotations in quotes are not read."""
+    whole = symtable.symtable(source, "<source>", "exec")
+    known = {symbol.get_name() for symbol in whole.get_symbols() if not symbol.is_referenced() or symbol.is_local()}
+    tables, found = [whole], set[str]()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        known |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_declared_global()}
+        found |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced() and symbol.is_global()}
+    return sorted(found - known - {*dir(builtins), "__file__", "__doc__", "__path__"})
+
+
+def test_every_name_is_defined() -> None:
+    """ruff's and mypy's own checks of it are off: they take the shapes of jaxtyping's strings for names."""
+    paths = [*MODULES, *TEST_FILES, *sorted((ROOT / "examples").glob("*.py"))]
+    faults = _offenders(paths, lambda path: _undefined(path.read_text(encoding="utf-8")))
+    assert faults == []
+
+
+def test_the_check_of_names_sees_what_nothing_defines() -> None:
+    """In functions, comprehensions and classes, also where only an inner one reads it; strings are no names."""
+    source = 'import os\nx: "A 4" = os\ndef f(a):\n    return [missing(b, a) for b in x]\nclass C:\n    y = gone\n'
+    assert _undefined(source) == ["gone", "missing"]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from freeanchor.anchors import AnchorConfig, cell_anchors, level_strides
+from freeanchor.anchors import AnchorConfig, cell_anchors, grid_sizes, level_strides, padded_size
 from freeanchor.boxes import box_area
 from freeanchor.data.coco import InputConfig
 from freeanchor.data.images import resized_size
