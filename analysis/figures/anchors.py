@@ -67,9 +67,10 @@ def _draw_shares(axes: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, str
     """A row per group of objects, a dot per grid that stands out."""
     present = [group for group in GROUPS if (rows["group"] == group).any()]
     places = np.arange(len(present))
-    for grid, (colour, _) in looks.items():
+    for number, (grid, (colour, _)) in enumerate(looks.items()):
         own = rows[rows["grid"] == grid].set_index("group")["value"].reindex(present)
-        axes.plot(100 * own, places, marker="D", linestyle="none", color=colour)
+        apart = 0.3 * (number - (len(looks) - 1) / 2)  # or one would hide the other where both reach all
+        axes.plot(100 * own, places + apart, marker="D", linestyle="none", color=colour)
     axes.set_yticks(places, present)
     axes.invert_yaxis()
     axes.set(xlim=(0, 104), xlabel="% with an anchor of IoU 0.5")

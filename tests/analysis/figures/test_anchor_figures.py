@@ -32,6 +32,7 @@ def test_it_shows_ranks_costs_and_shares() -> None:
     assert marked == {GRIDS["given"], GRIDS["best"]} and GRIDS["large"] in dots
     assert [label.get_text() for label in shares.get_yticklabels()] == list(GROUPS)
     np.testing.assert_allclose(shares.lines[1].get_xdata(), [42, 52, 62])
+    assert (shares.lines[0].get_ydata() < shares.lines[1].get_ydata()).all()  # none hides another
 
 
 def test_a_given_grid_that_is_recommended_stands_out_once() -> None:
