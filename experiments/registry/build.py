@@ -24,7 +24,7 @@ PROFILES = tuple(SIZES)
 PAPERS = {  # our backbones -> the paper's that stand in the same row
     "small": "ResNet-50", "large": "ResNet-101", "r50": "ResNet-50", "r101": "ResNet-101", "x101": "ResNeXt-101",
 }  # fmt: skip
-EXAMPLE = "tiny"  # the backbone of the models that are committed with the reports
+EXAMPLE = "tiny"  # the backbone of models that are trained to be committed with the reports
 TEST_SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)  # 480 to 1280 (Sec. 4.4)
 SIX_SCALES = ", six test scales"
 
@@ -52,10 +52,11 @@ def build_profile(
     size = SIZES[name](photographs or (Photographs(folder=data) if data else None))
     if batch_size is not None:
         size = size.at_batch_size(batch_size)
-    zoo, trials, examples, ablations = _zoo(size), _trials(size), _examples(size), _ablations(size)
-    extra = [*examples, *_peer(size), *trials, *(training for _, training in ablations)]
+    zoo, trials, examples, ablations = _zoo(size), _trials(size), _examples(size), _ablations(size, num_seeds)
+    extra = [*examples, *_peer(size), *trials, *(training for _, trainings in ablations for training in trainings)]
     runs = [*_main_runs(size, num_seeds), *map(_tested, extra), *zoo]
     comparisons = {backbone: _pairs(backbone, num_seeds) for backbone in size.compared}
+    committed = comparisons[size.compared[0]][0] if size.is_committed else tuple(training.name for training in examples)
     if chosen == "zoo" and zoo:
         comparisons = {"published": (PAIR,)}
     return Profile(
@@ -67,7 +68,7 @@ def build_profile(
         demo=tuple(run for pair in next(iter(comparisons.values())) for run in pair),
         trials=tuple(training.name for training in trials),
         ablations=tuple(ablation for ablation, _ in ablations),
-        examples=tuple(training.name for training in examples),
+        examples=committed,
         zoo=tuple(run.name for run in zoo),
         on_request=size.on_request,
         variant=size.variant,
@@ -157,8 +158,9 @@ def _trials(size: Size) -> list[Training]:
     return [replace(run, model=replace(trial.model, prior_prob=run.model.prior_prob)) for trial, run in own]
 
 
-def _ablations(size: Size) -> list[tuple[Ablation, Training]]:
-    return ablations_of(_training(size, "FreeAnchor", size.compared[0]), size.factors)
+def _ablations(size: Size, num_seeds: int) -> list[tuple[Ablation, list[Training]]]:
+    usual = [_training(size, "FreeAnchor", size.compared[0], seed) for seed in range(num_seeds)]
+    return ablations_of(usual, size.factors)
 
 
 def _zoo(size: Size) -> list[Evaluation]:

@@ -16,13 +16,17 @@ Value = float | str
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """One field of `FreeAnchorLoss` and the values tried; `symbol` is the paper's, or ours where it has none."""
+    """One field of `FreeAnchorLoss` and the values tried; `symbol` is the paper's, or ours where it has none.
+
+    `repeated` are the values that are trained with every seed; the others have the first alone.
+    """
 
     symbol: str
     label: str
     field: str
     values: tuple[Value, ...]
     is_papers: bool = True  # whether Sec. 4.3 names these values
+    repeated: tuple[Value, ...] = ()
 
     @property
     def default(self) -> Value:
@@ -38,11 +42,20 @@ class Factor:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """One value of one factor and the run that has it."""
+    """One value of one factor and the runs that have it, one per seed."""
 
     factor: Factor
     value: Value
-    run: str
+    runs: tuple[str, ...]
+
+    @property
+    def run(self) -> str:
+        """The run with the first seed."""
+        return self.runs[0]
+
+    def pairs_with(self, default: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        """(the default's run, this value's) of every seed that both have."""
+        return tuple(zip(default, self.runs, strict=False))
 
 
 FACTORS = (
@@ -73,14 +86,18 @@ def variant(training: Training, factor: Factor, value: Value) -> Training:
     return replace(training, name=f"{stem}-{_suffix(factor, value)}-{seed}", recipe=replace(training.recipe, loss=loss))
 
 
-def ablations_of(training: Training, factors: tuple[Factor, ...]) -> list[tuple[Ablation, Training]]:
-    """Every value of every factor with the training that has it; the default's is `training` itself."""
-    return [
-        (Ablation(factor=factor, value=value, run=changed.name), changed)
-        for factor in factors
-        for value in factor.values
-        for changed in [training if value == factor.default else variant(training, factor, value)]
-    ]
+def ablations_of(usual: list[Training], factors: tuple[Factor, ...]) -> list[tuple[Ablation, list[Training]]]:
+    """Every value of every factor with the trainings that have it; the default's are `usual`, one per seed."""
+    found = []
+    for factor in factors:
+        for value in factor.values:
+            trainings = usual
+            if value != factor.default:
+                seeds = usual if value in factor.repeated else usual[:1]
+                trainings = [variant(training, factor, value) for training in seeds]
+            names = tuple(training.name for training in trainings)
+            found.append((Ablation(factor=factor, value=value, runs=names), trainings))
+    return found
 
 
 # The only differences between the two detectors: the loss, and rho of Sec. 4.1 (0.01 is RetinaNet's own).

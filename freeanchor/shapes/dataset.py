@@ -11,6 +11,7 @@ later objects hide).
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from freeanchor.workers import map_in_processes, usable_processors
 
 AT_ONCE = 100  # images between two moves of the progress bar
 DESCRIPTION = "freeanchor shapes"  # by which a json shows that it was written here
-VERSION = "2"  # of the drawing; raise it with every change that moves a byte
+VERSION = "3"  # of the drawing; raise it with every change that moves a byte
 
 
 def write_shapes(config: ShapesConfig, directory: Path) -> None:
@@ -146,12 +147,12 @@ def _annotate(item: SceneObject, hidden: float) -> dict[str, Any]:
 
 
 def _annotate_crowd(crowd: Crowd) -> dict[str, Any]:
-    # A crowd has no discriminative part, so the middle of its box stands in.
+    # A crowd has no discriminative part, so the middle of its box stands in. Its members overlap: no more than the box.
     x, y, width, height = _xywh(crowd.box)
     return {
         "category_id": crowd.members[0].category + 1,
         "bbox": [x, y, width, height],
-        "area": round(sum(member.area for member in crowd.members), 2),
+        "area": math.floor(100 * min(sum(member.area for member in crowd.members), width * height)) / 100,
         "iscrowd": 1,
         "part": [round(x + width / 2, 2), round(y + height / 2, 2)],
         "angle": 0.0,
