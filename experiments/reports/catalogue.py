@@ -22,6 +22,7 @@ SECTIONS = sorted(  # the paper's own tables and figures before all others
 )
 BESIDE = [report for report in _ALL if not report.kinds]  # files that the page does not show
 REPORTS: dict[str, Report] = {report.name: report for report in (*FIRST, *SECTIONS, *BESIDE)}
+MATCHING = matching.REPORTS
 TARGETS_FILE = "make/reports.mk"
 
 

@@ -168,7 +168,12 @@ def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
         assert isinstance(evaluation.training, Training)  # nobody tries rates with somebody else's weights
         recipe = evaluation.training.recipe
         head = {"run": name, "detector": evaluation.training.detector, "network": _network(evaluation.training.model)}
-        head |= {"lr": recipe.lr, "steps": recipe.num_steps, "pictures": recipe.num_samples, "augmentation": _augmentation(recipe.augment)}
+        head |= {
+            "lr": recipe.lr,
+            "steps": recipe.num_steps,
+            "pictures": recipe.num_samples,
+            "augmentation": _augmentation(recipe.augment),
+        }
         values = measurements(evaluation, store).set_index("metric") if is_measured(evaluation, store) else None
         for metric in ("ap", "ap_50", "ap_75"):
             value = math.nan if values is None else values.loc[metric, "value"]
