@@ -7,14 +7,36 @@ jitter (Table 3), FreeAnchor with one field of its loss changed (Sec. 4.3), and 
     profile.evaluations["freeanchor-small-s0"].training.recipe
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from experiments.registry.config import Evaluation, PublishedCheckpoint, Training
-from experiments.registry.profile import DETECTORS, PEER, Ablation, Pair, Profile, Row, ablations_of
+from experiments.registry.profile import (
+    DETECTORS,
+    FACTORS,
+    PEER,
+    Ablation,
+    Cell,
+    Pair,
+    Profile,
+    Row,
+    ablations_of,
+    variant,
+)
 from experiments.registry.published import PAIR, README_ROWS, TABLE_3_ROWS
-from experiments.registry.sizes import JITTER, SIZES, WIDE_JITTER, Photographs, Size
+from experiments.registry.sizes import (
+    CELL_BAG_SIZES,
+    CELL_SEEDS,
+    COARSE,
+    FINE,
+    JITTER,
+    SIZES,
+    WIDE_JITTER,
+    Photographs,
+    Size,
+)
 from freeanchor.checkpoints.convert import inference_of
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
@@ -54,6 +76,8 @@ def build_profile(
         size = size.at_batch_size(batch_size)
     zoo, trials, examples, ablations = _zoo(size), _trials(size), _examples(size), _ablations(size, num_seeds)
     extra = [*examples, *_peer(size), *trials, *(training for _, trainings in ablations for training in trainings)]
+    cells = _cells(size, num_seeds)
+    extra += [training for _, trainings in cells for training in trainings]
     runs = [*_main_runs(size, num_seeds), *map(_tested, extra), *zoo]
     comparisons = {backbone: _pairs(backbone, num_seeds) for backbone in size.compared}
     committed = comparisons[size.compared[0]][0] if size.is_committed else tuple(training.name for training in examples)
@@ -68,6 +92,7 @@ def build_profile(
         demo=tuple(run for pair in next(iter(comparisons.values())) for run in pair),
         trials=tuple(training.name for training in trials),
         ablations=tuple(ablation for ablation, _ in ablations),
+        grids=tuple(cell for cell, _ in cells),
         examples=committed,
         zoo=tuple(run.name for run in zoo),
         on_request=size.on_request,
@@ -161,6 +186,25 @@ def _trials(size: Size) -> list[Training]:
 def _ablations(size: Size, num_seeds: int) -> list[tuple[Ablation, list[Training]]]:
     usual = [_training(size, "FreeAnchor", size.compared[0], seed) for seed in range(num_seeds)]
     return ablations_of(usual, size.factors)
+
+
+def _cells(size: Size, num_seeds: int) -> list[tuple[Cell, list[Training]]]:
+    """Both detectors on the usual grid and the finer one, FreeAnchor with two bag sizes on each."""
+    found: list[tuple[Cell, list[Training]]] = []
+    backbone, bags = size.compared[0], FACTORS[0]
+    for grid, suffix, pair in ((COARSE, "", size.detectors), (FINE, "-fine", size.fine)) if size.fine else ():
+        for detector, own in pair.items():
+            model = replace(own.model, backbone=size.backbones[backbone])
+            runs = [
+                replace(_training(size, detector, backbone, seed, suffix, own.recipe), model=model)
+                for seed in range(num_seeds)
+            ]
+            for value in CELL_BAG_SIZES if detector == "FreeAnchor" else (math.nan,):
+                is_usual = value in (bags.default, math.nan)
+                chosen = runs if is_usual else [variant(run, bags, value) for run in runs[:CELL_SEEDS]]
+                names = tuple(run.name for run in chosen)
+                found.append((Cell(grid=grid, detector=detector, bag_size=value, runs=names), chosen))
+    return found
 
 
 def _zoo(size: Size) -> list[Evaluation]:

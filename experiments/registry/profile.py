@@ -126,12 +126,23 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A detector on one anchor grid with one bag size (nan for RetinaNet, which has none); its runs, one per seed."""
+
+    grid: str
+    detector: str
+    bag_size: float
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """Everything that is run and reported at one size.
 
     `comparisons` has, for each backbone, the runs to compare: a pair a seed, RetinaNet first; the first backbone's are
     the figures'. `demo` are the runs that a demonstration waits for; `trials` the baseline at each learning rate that
-    was tried; `ablations` each value of Sec. 4.3 with its run; `examples` two small models to commit; `zoo` other
+    was tried; `ablations` each value of Sec. 4.3 with its run; `grids` both
+    detectors on two anchor grids, FreeAnchor with two bag sizes; `examples` two small models to commit; `zoo` other
     people's checkpoints, evaluated here; `on_request` the reports whose runs are made only when asked for by name;
     `variant` what tells its reports from others on the same data.
     """
@@ -144,6 +155,7 @@ class Profile:
     demo: tuple[str, ...] = ()
     trials: tuple[str, ...] = ()
     ablations: tuple[Ablation, ...] = ()
+    grids: tuple[Cell, ...] = ()
     examples: tuple[str, ...] = ()
     zoo: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()
