@@ -128,7 +128,8 @@ def _chosen(profile: Profile, store: Store, chosen: str) -> set[str]:
     if chosen != "zoo":
         tables = {run for rows in profile.tables.values() for row in rows for run in row.runs}
         asked = {run for name in profile.on_request if name != chosen for run in REPORTS[name].runs(profile)}
-        return set(profile.evaluations) - set(profile.zoo) - (asked - tables)
+        wanted = tables | (set(REPORTS[chosen].runs(profile)) if chosen in REPORTS else set())
+        return set(profile.evaluations) - set(profile.zoo) - (asked - wanted)
     trainings = {name: profile.evaluations[name].training for name in profile.zoo}
     return {name for name, it in trainings.items() if isinstance(it, PublishedCheckpoint) and is_at_hand(it, store)}
 

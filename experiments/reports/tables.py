@@ -167,8 +167,10 @@ def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
         evaluation = profile.evaluations[name]
         assert isinstance(evaluation.training, Training)  # nobody tries rates with somebody else's weights
         recipe = evaluation.training.recipe
-        head = {"run": name, "detector": evaluation.training.detector, "network": _network(evaluation.training.model)}
-        head |= {
+        head: dict[str, Any] = {
+            "run": name,
+            "detector": evaluation.training.detector,
+            "network": _network(evaluation.training.model),
             "lr": recipe.lr,
             "steps": recipe.num_steps,
             "pictures": recipe.num_samples,

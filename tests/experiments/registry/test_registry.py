@@ -56,7 +56,10 @@ def test_the_two_detectors_differ_in_loss_and_prior_alone(profile: Profile) -> N
             assert (evaluation.training.model.prior_prob, other.training.model.prior_prob) == (0.02, 0.01)
     num_tried = len(profile.trials) // 2 - 1 if profile.name == "photos" else 0  # one is the registered run
     num_committed = len(set(profile.examples) - set(profile.pair)) // 2
-    assert pairs == 2 * (1 if profile.name == "photos" else 2) + num_committed + num_tried
+    num_fine = len(
+        {run for cell in profile.grids if cell.detector == "RetinaNet" for run in cell.runs if "-fine" in run}
+    )
+    assert pairs == 2 * (1 if profile.name == "photos" else 2) + num_fine + num_committed + num_tried
 
 
 def test_names_are_those_of_the_runs(profile: Profile) -> None:

@@ -106,6 +106,7 @@ def test_each_report_waits_for_the_runs_it_shows(tmp_path: Path, profile: Profil
         "models": set(profile.examples),
         "claims": set(profile.evaluations),
         "peer": set(),  # of which this profile has none
+        "grids": set(),
     }
     expected = ours.get(name, set(profile.pair))
     if chosen == "demo":
