@@ -18,6 +18,7 @@ from analysis.bags.arrays import HIGHEST_SCORE, QUANTITIES, REGRET, BagBoxes
 from analysis.bags.summaries import object_mean
 from analysis.evaluation.statistics import Metric
 from analysis.figures.comparisons import grids_figure
+from analysis.tables.cells import TIDY_COLUMNS
 from experiments.claims.evidence import Evidence, Measured, SeedError, seed_error, widened
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Cell, Pair, Profile
@@ -30,6 +31,7 @@ from experiments.runs.store import Store, stored_frame
 AP, GAIN = "ap", "gain_ap"
 NEAR, FAR = "1", "25"  # ranks in a bag between which the fall of scores is measured
 METRICS = (AP, GAIN, "regret", "chosen_box_iou", "score_fall", "effective_anchors")
+COLUMNS = (*TIDY_COLUMNS, "grid", "bag")
 _UNKNOWN = {"value": math.nan, "low": math.nan, "high": math.nan, "n_seeds": 0}
 _Cells = dict[str, dict[str, Any]]  # metric -> value, low, high, n_seeds
 
@@ -53,7 +55,7 @@ def grid_frame(profile: Profile, store: Store) -> pd.DataFrame:
         number = _numbers(measured)
         cells = {metric: {**_UNKNOWN, "n_seeds": number["n_seeds"]} for metric in METRICS} | {GAIN: number}
         rows += _rows(cells, profile, grid, "FreeAnchor", bag, measured.runs if measured else ())
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _rows(
