@@ -22,6 +22,7 @@ from typing import Any, TypeGuard
 from PIL import Image
 from tqdm import tqdm
 
+from freeanchor.data.suspicions import DRAWN, is_drawn
 from freeanchor.errors import DataError, is_number
 from freeanchor.files import hidden_beside, read_json, settle
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
@@ -29,7 +30,6 @@ from freeanchor.shapes.scene import SPLITS, Crowd, ShapesConfig, draw_scene
 from freeanchor.workers import map_in_processes, usable_processors
 
 AT_ONCE = 100  # images between two moves of the progress bar
-DESCRIPTION = "freeanchor shapes"  # by which a json shows that it was written here
 VERSION = "3"  # of the drawing; raise it with every change that moves a byte
 
 
@@ -56,7 +56,7 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
 
 
 def _info(config: ShapesConfig) -> dict[str, Any]:
-    return {"config": asdict(config), "description": DESCRIPTION, "version": VERSION}
+    return {"config": asdict(config), "description": DRAWN, "version": VERSION}
 
 
 def recorded_parts(content: Mapping[str, Any]) -> dict[int, tuple[float, float]]:
@@ -64,8 +64,7 @@ def recorded_parts(content: Mapping[str, Any]) -> dict[int, tuple[float, float]]
 
     Empty for any other json: what a `part` is there, only its authors know.
     """
-    info = content.get("info")
-    if not isinstance(info, dict) or info.get("description") != DESCRIPTION:
+    if not is_drawn(content):
         return {}
     parts = ((item["id"], item.get("part")) for item in content["annotations"])
     return {number: (part[0], part[1]) for number, part in parts if _is_point(part)}

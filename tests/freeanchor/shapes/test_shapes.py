@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from freeanchor.data.json_check import content_problems
 from freeanchor.shapes import dataset as shapes
 from freeanchor.shapes.dataset import recorded_parts, write_shapes
 from freeanchor.shapes.objects import CATEGORIES
@@ -112,6 +113,14 @@ def test_parts_are_recorded_in_our_own_json_alone(written: Path) -> None:
     for part in ("ab", "wheel", 3, None, [1, 2, 3], [1, "2"], [True, 1], [float("nan"), 1], {"0": 1, "1": 2}):
         damaged = [{**found[0], "part": part}, *found[1:]]
         assert set(recorded_parts({**document, "annotations": damaged})) == {item["id"] for item in found[1:]}
+
+
+def test_the_check_finds_nothing_in_it(written: Path) -> None:
+    """Neither error nor warning; of the same file by somebody else, that its boxes might be turned."""
+    document = json.loads((written / "val.json").read_bytes())
+    assert list(content_problems(document, "val.json")) == []
+    (problem,) = content_problems({**document, "info": {}}, "val.json")
+    assert problem.severity == "warning" and "angle" in problem.what
 
 
 def test_crowds_are_one_region_that_nothing_covers(crowded: Path) -> None:
