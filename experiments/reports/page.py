@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
@@ -97,20 +97,21 @@ def build_page(
     for name in ids:
         if ids.count(name) > 1:
             raise PageError(f"section id {name} occurs more than once; give every section an id of its own")
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title,
-            summary=summary,
-            profile=str(provenance.get("profile", "")),
-            first=[_shown(section, report_dir) for section in first],
-            runs=runs,
-            sections=[_shown(section, report_dir) for section in sections],
-            provenance={key: value for key, value in provenance.items() if key != "profile"},
-        )
+    page = template("page.html").render(
+        title=title,
+        summary=summary,
+        profile=str(provenance.get("profile", "")),
+        first=[_shown(section, report_dir) for section in first],
+        runs=runs,
+        sections=[_shown(section, report_dir) for section in sections],
+        provenance={key: value for key, value in provenance.items() if key != "profile"},
     )
     write_bytes(report_dir / PAGE_NAME, page.encode())
+
+
+def template(name: str) -> Template:
+    """A template of this folder; what it is given is escaped."""
+    return _environment().get_template(name)
 
 
 def _environment() -> Environment:
