@@ -33,6 +33,8 @@ function number(x) {
   if (x === 0 || x >= 0.0095) return x.toFixed(x >= 0.9995 && x < 1 ? 4 : 3);
   return x < 1e-4 ? "< 0.0001" : x.toPrecision(2);
 }
+// P cls and P loc as they are written.
+const symbols = (text) => text.split(/P (cls|loc)/).flatMap((part, i) => (i % 2 ? [make("i", { textContent: "P" }), make("sup", { textContent: part })] : part ? [part] : []));
 const percent = (x) => `${(100 * x).toFixed(x < 0.0995 && x > 0 ? 1 : 0)} %`;
 const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 const thousands = (n) => n.toLocaleString("en");
@@ -201,8 +203,8 @@ function filters() {
   return options;
 }
 function sorts() {
-  const what = header.detectors.length > 1 ? "by disagreement of the two" : "by disagreement with IoU";
-  return [["drawn", "as drawn"], ["disagreement", what], ["objects", "by number of objects"]];
+  const what = header.detectors.length > 1 ? "most disagreement of the two first" : "most disagreement with IoU first";
+  return [["drawn", "in the order drawn"], ["disagreement", what], ["objects", "most objects first"]];
 }
 const passes = (object) => filters().find(([name]) => name === state.filter)[2](object);
 
@@ -267,7 +269,9 @@ function showFilm() {
 const label = (object) => header.categories[object.category];
 
 function showObjects() {
-  const own = image().objects, group = byId("objects");
+  const own = image().objects, group = byId("objects"), key = `${state.image} ${state.filter} ${state.left} ${state.right}`;
+  if (group.dataset.key === key) return mark(group, state.object); // whatever has the focus keeps it
+  group.dataset.key = key;
   group.replaceChildren(...own.map((object, place) => make("button", {
     type: "button", role: "radio", "data-place": place, className: passes(object) ? "" : "out",
     textContent: `${place + 1} ${label(object)}`,
@@ -420,7 +424,7 @@ const bagsNow = () => shownSides().map((side) => new Bag(scene.arrays, side, sta
 // One scale for both sides and all moments, so that paler means less wherever one looks.
 function darkest() {
   if (state.metric === "iou" || state.metric === "by_iou") return 1;
-  let most = 0.02;
+  let most = state.metric === "role" || state.metric === "share" ? 0.25 : 0.02; // a bag that has not decided is pale
   for (const moment of moments)
     for (const side of shownSides()) {
       const bag = new Bag(scene.arrays, side, moment, state.object);
@@ -520,8 +524,8 @@ function showOver(bag, index) {
   over.replaceChildren();
   rects.forEach((rect, number) => rect.setAttribute("stroke", isTold(index) && number === a ? "#0b62d6" : "none"));
   const outline = (box, colour, dash) => over.append(
-    draw("rect", { ...place(view, box), fill: "none", stroke: "#fff", "stroke-width": 5, "stroke-opacity": 0.8 }),
-    draw("rect", { ...place(view, box), fill: "none", stroke: colour, "stroke-width": 2.4, "stroke-dasharray": dash }));
+    draw("rect", { ...place(view, box), fill: "none", stroke: "#fff", "stroke-width": 4, "stroke-opacity": 0.75 }),
+    draw("rect", { ...place(view, box), fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash }));
   if (state.nms && bag.side.isReal) {
     const survivor = bag.nms(1), best = bag.nms(0);
     if (best && bag.perObject("fate") !== 1) outline(best.box, "#111418", "3 5");
@@ -546,7 +550,7 @@ function anchorTable(bags) {
     make("td", { textContent: one.side.kind === "hard" ? (one.perAnchor("taught", a) ? "yes" : "no") : percent(one.perAnchor("share", a)) })));
   byId("about").textContent = about;
   return make("table", {},
-    make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col", textContent: text })))), make("tbody", {}, ...rows));
+    make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, ...symbols(text))))), make("tbody", {}, ...rows));
 }
 const ratioText = (ratio) => (ratio === 1 ? "square" : ratio > 1 ? `portrait, 1:${+ratio.toFixed(2)}` : `landscape, ${+(1 / ratio).toFixed(2)}:1`);
 
@@ -556,7 +560,7 @@ function showFates(bags) {
   byId("fates").replaceChildren(...bags.filter((bag) => bag.side.isReal).map((bag) => make("div", { className: "fate", style: `border-color:${bag.side.colour}` },
     make("h3", { textContent: bag.side.name }), ...fateTexts(bag).map((text) => make("p", text)))));
 }
-const boxText = ({ iou, score }) => `IoU ${iou.toFixed(2)}, score ${score.toFixed(2)}`;
+const boxText = ({ iou, score }) => `IoU ${iou.toFixed(2)}, score ${score.toFixed(3)}`;
 
 function fateTexts(bag) {
   const [best, survivor, suppressor] = [0, 1, 2].map((which) => bag.nms(which));
@@ -586,12 +590,13 @@ function equation(bag) {
   const sorted = Array.from({ length: bag.size }, (_, a) => bag.perAnchor("confidence", a)).sort((a, b) => b - a);
   const rest = bag.size - 2 > 0 ? [math("mo", "+"), math("mtext", `… ${bag.size - 2} more`)] : [];
   const n = (text) => math("mn", text), o = (text) => math("mo", text);
-  const odds = (top) => (x) => math("mfrac", math("mn", top ? number(x) : "1"), math("mrow", n("1"), o("−"), n(number(x))));
+  const large = (...parts) => fill(math("mstyle", ...parts), { displaystyle: "true", scriptlevel: "0" }, []);
+  const odds = (top) => (x) => large(math("mfrac", math("mn", top ? number(x) : "1"), math("mrow", n("1"), o("−"), n(number(x)))));
   const terms = (top) => math("mrow", odds(top)(sorted[0]), ...(sorted.length > 1 ? [o("+"), odds(top)(sorted[1])] : []), ...rest);
-  const formula = math("math", math("mfrac", terms(true), terms(false)), o("="), n(number(meanMax)));
+  const formula = math("math", math("mtext", "Mean-max"), o("="), math("mfrac", terms(true), terms(false)), o("="), n(number(meanMax)));
   formula.setAttribute("display", "block");
   const way = max - mean > 1e-3 ? `${percent(Math.max(0, (meanMax - mean) / (max - mean)))} of the way from the mean to the max` : "mean and max are the same";
-  const role = bag.side.kind === "hard" ? `${bag.side.name} is not trained by it; this is what the rule would see.` : `Its logarithm, ${(-Math.log(Math.max(meanMax, 1e-38))).toFixed(2)} with a minus, is what this object adds to the loss.`;
+  const role = bag.side.kind === "hard" ? `${bag.side.name} is not trained by it; this is what the rule would see.` : `The loss of this object is −log ${number(meanMax)} = ${(-Math.log(Math.max(meanMax, 1e-38))).toFixed(2)}.`;
   return make("div", { className: "equation" }, make("h3", { textContent: bag.side.name }),
     make("div", { className: "sum", tabindex: 0, role: "group", "aria-label": `Mean-max of this bag: ${number(meanMax)}` }, formula), ruler(mean, meanMax, max, bag.side),
     make("p", { textContent: `Mean ${number(mean)}, Mean-max ${number(meanMax)}, max ${number(max)}: ${way}. ${role}`, "data-mean-max": meanMax }));
@@ -662,7 +667,7 @@ function showChoices() {
 function showPills(id, pairs, name) {
   const group = byId(id), legend = group.firstElementChild;
   group.replaceChildren(legend, ...pairs.map(([value, text, meaning]) => make("label", { title: meaning },
-    make("input", { type: "radio", name, value, checked: state[name] === value }), make("span", { textContent: text }))));
+    make("input", { type: "radio", name, value, checked: state[name] === value }), make("span", {}, ...symbols(text)))));
   group.addEventListener("change", (event) => {
     state[name] = event.target.value;
     buildPanels(scene.arrays);
@@ -724,6 +729,7 @@ function start() {
   showPills("metrics", Object.entries(METRICS).map(([value, [text, meaning]]) => [value, text, meaning]), "metric");
   showPills("marks", [["dots", "dots", "each anchor's centre"], ["boxes", "boxes", "each anchor's box"]], "marks");
   byId("nms").checked = state.nms;
+  byId("tools").open = state.metric !== "role" || state.marks !== "dots" || state.level !== "all" || state.ratio !== "all";
   byId("time").max = moments.length - 1;
   if (moments.length < 2) for (const one of document.querySelectorAll(".time, .try")) one.hidden = true;
   byId("origin").textContent = originText();
