@@ -85,7 +85,9 @@ class Browser:
         if self.is_touch:
             self._call("Emulation.setTouchEmulationEnabled", enabled=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.terminate()
         try:
             self._process.wait(10)

@@ -22,6 +22,7 @@ from experiments.registry.profile import Profile
 from experiments.reports.answers import Asked, Stage, ask, subset_of
 from experiments.reports.explorer import LIMIT, Exhibition, write_explorer
 from experiments.reports.gallery import image_credits
+from experiments.reports.page import EXPLORER_NAME
 from experiments.reports.sample import Sample, choose_images
 from experiments.runs.store import Store
 from experiments.runs.training import data_stage
@@ -75,13 +76,11 @@ def explore(arguments: argparse.Namespace) -> None:
 def _summary(out: Path, sample: Sample, detectors: Sequence[Asked], size: int) -> str:
     num_objects = sum(len(image.boxes) for image in sample.images)
     num_stages = sum(len(one.stages) for one in detectors)
-    refused = f"; {sample.num_refused:,} image(s) left out, whose licence forbids derivatives" * bool(
-        sample.num_refused
-    )
+    refused = f"; {sample.num_refused:,} image(s) left out, whose licence forbids derivatives"
     large = "; large for a page: give fewer --num-images or --num-stages" if size > LIMIT else ""
     return (
         f"{out}: {len(sample.images)} image(s), {num_objects:,} object(s), {len(detectors)} detector(s), {num_stages} "
-        f"stage(s), {size / 1e6:.1f} MB{refused}{large}"
+        f"stage(s), {size / 1e6:.1f} MB{refused if sample.num_refused else ''}{large}"
     )
 
 
@@ -112,7 +111,7 @@ def _given(arguments: argparse.Namespace) -> Source:
         checkpoints=tuple(arguments.checkpoint),
         has_snapshots=arguments.snapshots,
         title=arguments.title or arguments.gt.resolve().parent.name,
-        out=arguments.out or Path("explorer.html"),
+        out=arguments.out or Path(EXPLORER_NAME),
     )
 
 
@@ -132,24 +131,22 @@ def _of_profile(arguments: argparse.Namespace) -> Source:
         checkpoints=checkpoints,
         has_snapshots=True,
         title=arguments.title or str(profile.report_name),
-        out=arguments.out or reports / "explorer.html",
+        out=arguments.out or reports / EXPLORER_NAME,
     )
 
 
 def _models(profile: Profile, store: Store, reports: Path) -> tuple[Path, ...]:
-    """Model files of a profile's two runs, as far as they are trained; else of its example models, RetinaNet's first."""
+    """Model files of a profile's two runs, as far as they are trained; else of its example models."""
     runs = [store.network(profile.evaluations[name].training) for name in profile.pair]
     if there := [path for path in runs if path.exists()]:
         return tuple(there)
-    kept = sorted(
-        (reports / "models").glob("*/model.safetensors"), key=lambda path: not path.parent.name.startswith("r")
-    )
+    kept = tuple(sorted((reports / "models").glob("*/model.safetensors")))
     if not kept:
         raise UsageError(
-            f"profile {profile.name}: neither {profile.pair[0]} nor {profile.pair[1]} is trained, and {reports} keeps no "
-            "models; run make demo first, or give --checkpoint"
+            f"profile {profile.name}: neither {' nor '.join(profile.pair)} is trained, and {reports} keeps no models; "
+            "run make demo first, or give --checkpoint"
         )
-    return tuple(kept)
+    return kept
 
 
 def _detectors(source: Source, num_stages: int) -> list[Asked]:
@@ -158,14 +155,14 @@ def _detectors(source: Source, num_stages: int) -> list[Asked]:
     kinds = [read_model(path)[1].detector or run for path, run in zip(source.checkpoints, runs, strict=True)]
     names = kinds if len(set(kinds)) == len(kinds) else runs
     asked = [
-        Asked(
-            name=name,
-            run=run,
-            stages=_stages(path, num_stages) if source.has_snapshots else (Stage(step=None, path=path),),
-        )
+        Asked(name=name, run=run, stages=_stages(path, num_stages) if source.has_snapshots else _end(path))
         for name, run, path in zip(names, runs, source.checkpoints, strict=True)
     ]
     return sorted(asked, key=lambda one: DETECTORS.index(one.name) if one.name in DETECTORS else len(DETECTORS))
+
+
+def _end(model: Path) -> tuple[Stage, ...]:
+    return (Stage(step=None, path=model),)
 
 
 def _stages(model: Path, num_stages: int) -> tuple[Stage, ...]:
@@ -177,7 +174,7 @@ def _stages(model: Path, num_stages: int) -> tuple[Stage, ...]:
     if steps and _is_same(found[steps[-1]], model):
         end = steps.pop()
     if len(steps) > num_stages - 1:
-        wanted = np.geomspace(steps[0], steps[-1], num_stages - 1) if num_stages > 1 else []
+        wanted = np.geomspace(steps[0], steps[-1], num_stages - 1).tolist() if num_stages > 1 else []
         steps = sorted({min(steps, key=lambda step: abs(np.log(step / at))) for at in wanted})
     return (*(Stage(step=step, path=found[step]) for step in steps), Stage(step=end, path=model))
 

@@ -33,6 +33,7 @@ def _did_you_mean(name: str, known: list[str]) -> str:
 
 
 def profile_of(arguments: argparse.Namespace) -> Profile:
+    """The profile that the options name; raises UsageError where they make none."""
     if arguments.profile not in PROFILES:
         raise UsageError(f"unknown profile {arguments.profile!r}; {_did_you_mean(arguments.profile, list(PROFILES))}")
     if arguments.seeds < 1:

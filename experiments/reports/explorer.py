@@ -1,6 +1,6 @@
 """The matching explorer: one self-contained page that shows which anchors learn which object, image by image.
 
-    write_explorer(Path("explorer.html"), Exhibition(sample=sample, answers=answers, category_names=names, title="shapes"))
+    write_explorer(Path("explorer.html"), Exhibition(sample=sample, answers=answers, title="shapes", …))
 
 Images are webp, numbers quantised arrays, deflated, in base64: one block per image, which the page unpacks when it is
 looked at. A block begins with a line of json that lists its arrays: name, type, shape, first byte, and what a stored

@@ -27,6 +27,7 @@ from freeanchor.errors import FreeAnchorError
 from freeanchor.files import sibling, write_bytes
 
 PAGE_NAME = "index.html"
+EXPLORER_NAME = "explorer.html"  # of `freeanchor explore`, linked to where it lies beside the page
 _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
 _POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
 _PNG_DPI = 200
@@ -100,6 +101,7 @@ def build_page(
     page = template("page.html").render(
         title=title,
         summary=summary,
+        explorer=EXPLORER_NAME if (report_dir / EXPLORER_NAME).exists() else "",
         profile=str(provenance.get("profile", "")),
         first=[_shown(section, report_dir) for section in first],
         runs=runs,

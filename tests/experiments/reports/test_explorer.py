@@ -177,7 +177,9 @@ def test_blurred_images_show_nothing(tmp_path: Path) -> None:
     sharpness = [np.abs(np.diff(_pixels(page, place), axis=1)).max() for place in range(len(entries))]
     is_blurred = [one["blurred"] for one in entries]
     assert [one["id"] for one in entries if one["blurred"]] == [20]
-    assert max(s for s, b in zip(sharpness, is_blurred) if b) < 30 < min(s for s, b in zip(sharpness, is_blurred) if not b)
+    assert (
+        max(s for s, b in zip(sharpness, is_blurred) if b) < 30 < min(s for s, b in zip(sharpness, is_blurred) if not b)
+    )
     assert main(explore_words(folder, "--blur", "all", "--out", tmp_path / "c.html", detectors=one)) == 0
     assert all(one["blurred"] for one in header_of((tmp_path / "c.html").read_text(encoding="utf-8"))["images"])
 
@@ -209,6 +211,8 @@ def test_disagreement_is_what_lies_elsewhere() -> None:
 
 def test_one_detector_and_other_anchors_make_a_page(folder: Path, tmp_path: Path) -> None:
     """A single model, without snapshots, has one stage without a step."""
-    assert main(explore_words(folder, "--num-images", 2, "--out", tmp_path / "one.html", detectors=("freeanchor",))) == 0
+    assert (
+        main(explore_words(folder, "--num-images", 2, "--out", tmp_path / "one.html", detectors=("freeanchor",))) == 0
+    )
     header = header_of((tmp_path / "one.html").read_text(encoding="utf-8"))
     assert [one["steps"] for one in header["detectors"]] == [[None]] and len(header["images"]) == 2

@@ -47,7 +47,9 @@ def _text(browser: Browser, selector: str) -> str:
 def _middle(browser: Browser, expression: str) -> tuple[float, float]:
     """The middle of an element on the screen, scrolled to."""
     browser.ask(f"{expression}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-    box = browser.ask(f"(() => {{ const b = {expression}.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] }})()")
+    box = browser.ask(
+        f"(() => {{ const b = {expression}.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] }})()"
+    )
     return box[0], box[1]
 
 
@@ -71,7 +73,9 @@ def _number(text: str) -> float:
 def test_images_objects_and_stages_are_picked_with_the_mouse(browser: Browser, folder: Path) -> None:
     """An image of the strip, an object by its button, a stage of the slider, the player."""
     header = header_of((folder / "page.html").read_text(encoding="utf-8"))
-    place = next(i for i, one in enumerate(header["images"]) if i != browser.ask("state.image") and len(one["objects"]) > 1)
+    place = next(
+        i for i, one in enumerate(header["images"]) if i != browser.ask("state.image") and len(one["objects"]) > 1
+    )
     _click(browser, f"document.querySelector('#film button[data-place=\"{place}\"]')")
     browser.wait_for(f"state.image === {place} && location.hash.includes('image={header['images'][place]['id']}')")
     _click(browser, "document.querySelector('#objects button[data-place=\"1\"]')")
@@ -120,7 +124,9 @@ def test_ten_anchors_have_the_losses_confidence(browser: Browser, folder: Path) 
         expected.append((cls_prob[index], confidence[index], mean_max_weights(confidence)[index]))
     for anchor in range(10):
         _choose(browser, "anchor", str(anchor + 1))
-        rows = browser.ask("[...document.querySelectorAll('#numbers tbody tr')].map(row => [...row.children].map(cell => cell.textContent))")
+        rows = browser.ask(
+            "[...document.querySelectorAll('#numbers tbody tr')].map(row => [...row.children].map(cell => cell.textContent))"
+        )
         assert [row[0] for row in rows] == ["RetinaNet", "FreeAnchor"]
         for row, (cls_prob, confidence, share) in zip(rows, expected, strict=True):
             assert _number(row[1]) == pytest.approx(cls_prob[anchor].item(), abs=6e-4)
@@ -139,7 +145,10 @@ def test_both_sides_show_the_same_anchor(browser: Browser) -> None:
     )
     browser.move(x, y)
     browser.wait_for("state.anchor === 0")
-    assert browser.ask("scene.panels.map(panel => panel.over.querySelectorAll('rect[stroke-dasharray]').length)") == [1, 1]
+    assert browser.ask("scene.panels.map(panel => panel.over.querySelectorAll('rect[stroke-dasharray]').length)") == [
+        1,
+        1,
+    ]
     assert _text(browser, "#about").startswith(f"Anchor 1 of {BAG} by overlap")
     browser.ask("document.getElementById('tools').open = true")
     for metric in ("cls_prob", "loc_prob", "confidence", "share", "iou", "by_iou"):
@@ -167,7 +176,9 @@ def test_filters_and_orders_change_what_is_listed(browser: Browser, folder: Path
     assert browser.ask("document.querySelectorAll('#film button').length") == len(found)
     _choose(browser, "filter", "all")
     _choose(browser, "sort", "disagreement")
-    most = max(range(len(header["images"])), key=lambda i: max(it["disagreement"] for it in header["images"][i]["objects"]))
+    most = max(
+        range(len(header["images"])), key=lambda i: max(it["disagreement"] for it in header["images"][i]["objects"])
+    )
     browser.wait_for(f"document.querySelector('#film button').dataset.place === '{most}' && state.image === {most}")
     assert browser.errors == []
 
@@ -219,7 +230,9 @@ def test_hostile_names_stay_text(browser: Browser) -> None:
     """A class that would end a script is shown as it is written, and makes no element."""
     browser.ask("(async () => { for (let i = 0; i < header.images.length; i++) { pickImage(i); await showAll(); } })()")
     assert browser.ask(f"header.categories.includes({HOSTILE!r})")
-    place = browser.ask(f"header.images.findIndex(one => one.objects.some(it => header.categories[it.category] === {HOSTILE!r}))")
+    place = browser.ask(
+        f"header.images.findIndex(one => one.objects.some(it => header.categories[it.category] === {HOSTILE!r}))"
+    )
     browser.ask(f"(async () => {{ pickImage({place}); await showAll(); }})()")
     assert HOSTILE in _text(browser, "#objects")
     assert browser.ask("document.querySelectorAll('img[src=x]').length") == 0
@@ -234,7 +247,9 @@ def test_narrow_dark_and_touched(folder: Path, tmp_path: Path) -> None:
         assert browser.ask("document.documentElement.scrollWidth") == 400
         _click(browser, "document.querySelector('#objects button[data-place=\"1\"]')")
         browser.wait_for("state.object === 1")
-        ground, ink = browser.ask("['background-color', 'color'].map(it => getComputedStyle(document.body).getPropertyValue(it))")
+        ground, ink = browser.ask(
+            "['background-color', 'color'].map(it => getComputedStyle(document.body).getPropertyValue(it))"
+        )
         luminances = [sum(int(part) for part in text[4:-1].split(",")) for text in (ground, ink)]
         assert luminances[1] - luminances[0] > 400
         browser.print(tmp_path / "page.pdf")

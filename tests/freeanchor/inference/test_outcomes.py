@@ -16,11 +16,15 @@ OBJECT = [10.0, 10.0, 50.0, 50.0]
 def _candidates(*rows: tuple[list[float], float, int]) -> Candidates:
     boxes, scores, labels = zip(*rows) if rows else ([], [], [])
     return Candidates(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64)
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(scores),
+        torch.tensor(labels, dtype=torch.int64),
     )
 
 
-def _outcomes(objects: list[list[float]], *rows: tuple[list[float], float, int], limit: int | None = 100) -> NmsOutcomes:
+def _outcomes(
+    objects: list[list[float]], *rows: tuple[list[float], float, int], limit: int | None = 100
+) -> NmsOutcomes:
     """Of objects of classes 0, 1 …, after NMS at IoU 0.5."""
     found = _candidates(*rows)
     image = image_record(Path("none.png"), (100, 100), objects)
