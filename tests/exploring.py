@@ -29,7 +29,7 @@ def content(**changes: Any) -> dict[str, Any]:
     return {**made, **changes}
 
 
-def exploring_folder(root: Path, made: dict[str, Any] | None = None) -> Path:
+def exploring_folder(root: Path, made: dict[str, Any] | None = None, steps: tuple[int, ...] = (*STEPS, 90)) -> Path:
     """Data and models: each has its snapshots beside it, and the last equals the model."""
     write_folder(root, "val", made or content())
     detectors: tuple[Literal["RetinaNet", "FreeAnchor"], ...] = ("RetinaNet", "FreeAnchor")
@@ -37,7 +37,7 @@ def exploring_folder(root: Path, made: dict[str, Any] | None = None) -> Path:
         config = tiny_detector(prior_prob=0.5)
         names = tuple(HOSTILE if name == "bar" else name for name in config.category_names)
         config = replace(config, detector=detector, category_names=names)
-        for place, step in enumerate((*STEPS, 90)):
+        for place, step in enumerate(steps):
             model = tiny_model(10 * number + place, prior_prob=0.5)
             with torch.no_grad():  # scores spread about a half, boxes off their anchors
                 model.cls_head.output.weight.mul_(20 * (place + 1))

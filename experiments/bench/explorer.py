@@ -54,14 +54,8 @@ def bench_explorer(repetitions: int, num_images: int = NUM_IMAGES, num_objects: 
         models = [write_stages(root / name, noise) for name, noise in (("first", 0.0), ("second", NOISE))]
         usual = replace(data.shapes, num_train=0, num_val=num_images, empty_fraction=0.0)
         page, seconds, words = make_page(root / "usual", usual, models)
-        crowd = replace(
-            data.shapes,
-            num_train=0,
-            num_val=8,
-            empty_fraction=0.0,
-            max_objects=num_objects,
-            image_size=3 * data.shapes.image_size,
-        )
+        size = 3 * data.shapes.image_size  # room for so many
+        crowd = replace(usual, num_val=min(8, num_images), max_objects=num_objects, image_size=size)
         full, _, _ = make_page(root / "full", crowd, models)
         row = _row_of(repetitions, words)
         rows = [

@@ -27,6 +27,7 @@ from freeanchor.inference.bags import ObjectBags, object_bags
 from freeanchor.inference.outcomes import NmsOutcomes, nms_outcomes
 from freeanchor.inference.predict import Prediction, predict
 from freeanchor.losses.free_anchor import FreeAnchorLoss, effective_anchors, mean_max
+from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 
 Kind = Literal["soft", "hard", "unknown"]
@@ -57,11 +58,16 @@ class Answers:
     """What one detector says.
 
     `kind` is how its training gives anchors objects: "soft", by shares that it learns, or "hard", by a rule that
-    `rule` words. `arrays` has, for each image id, bags [G, n] of anchors (`anchors` [G, n, 4], `level`, `ratio`,
-    `octave`, `iou`, `by_iou`), at each stage [S, G, n] `cls_prob`, `loc_prob`, `confidence`, `share`, `taught` (by the
-    detector's own rule), `box_iou` and `predicted` [S, G, n, 4]; `summary` [S, G, 4] of `SUMMARY`, `nms` [S, G, 3, 6]
-    (best candidate, survivor, suppressor), `nms_anchor` [S, G, 3] (their ranks in the bag, -1: none of it), `fate`,
-    `owner`, `num_before`, `num_after` and `found` [S, G]. `least_score` has, for each stage, the detector's own score.
+    `rule` words. `arrays` has, for each image id,
+
+    - of bags, [G, n]: `anchors` [G, n, 4], `level`, `ratio`, `octave`, `iou`, `by_iou` (the IoU rule assigns it);
+    - at each stage, [S, G, n]: `cls_prob`, `loc_prob`, `confidence`, `share` in Mean-max, `taught` (the share of the
+      object that the detector's own rule gives to the anchor), `box_iou`, and `predicted` [S, G, n, 4];
+    - of objects, [S, G]: `summary` [S, G, 4] of `SUMMARY`, `nms` [S, G, 3, 6] (best candidate, survivor, suppressor),
+      `nms_anchor` [S, G, 3] (their ranks in the bag, -1: none of it), `fate`, `owner`, `num_before`, `num_after` and
+      `found`.
+
+    `least_score` has, for each stage, the detector's own score.
     """
 
     asked: Asked
@@ -144,7 +150,7 @@ def _teaching(detector: DetectorConfig) -> tuple[Kind, str]:
     if detector.detector == "FreeAnchor":
         return "soft", "learned shares"
     if detector.detector == "RetinaNet":
-        return "hard", "by hand: IoU of 0.5 or more"
+        return "hard", f"by hand: IoU of {RetinaNetLoss().foreground_iou:g} or more"
     return "unknown", "its file does not say how it was trained"
 
 
@@ -154,7 +160,7 @@ _GRID = {
 }  # fmt: skip
 _STAGE = {
     "cls_prob": "cls_prob", "loc_prob": "loc_prob", "confidence": "confidence", "share": "weight",
-    "taught": "assigned", "predicted": "predicted", "box_iou": "box_iou",
+    "predicted": "predicted", "box_iou": "box_iou",
 }  # fmt: skip
 
 
@@ -165,6 +171,8 @@ def _stage_arrays(bags: ObjectBags, outcomes: NmsOutcomes) -> Arrays:
     summary = torch.stack([mean_max(x), x.mean(dim=1), x.amax(dim=1), effective_anchors(x)], dim=1)
     nms = torch.stack([outcomes.best, outcomes.survivor, outcomes.suppressor], dim=1)
     counts = {name: getattr(outcomes, name).numpy() for name in ("num_before", "num_after", "fate", "owner")}
+    taught = bags.assigned / bags.assigned.sum(dim=1, keepdim=True).clamp(min=1)
+    values["taught"] = taught.numpy()
     return {**values, **counts, "summary": summary.numpy(), "nms": nms.numpy(), "nms_anchor": _ranks(bags, nms)}
 
 

@@ -7,7 +7,6 @@ const SVG = "http://www.w3.org/2000/svg", MATH = "http://www.w3.org/1998/Math/Ma
 const byId = (id) => document.getElementById(id);
 const header = JSON.parse(byId("header").textContent);
 const UNKNOWN = -32768; // a box that is not there
-const RULE = "by hand: IoU of 0.5 or more";
 
 function make(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
@@ -35,7 +34,7 @@ function number(x) {
 }
 // P cls and P loc as they are written.
 const symbols = (text) => text.split(/P (cls|loc)/).flatMap((part, i) => (i % 2 ? [make("i", { textContent: "P" }), make("sup", { textContent: part })] : part ? [part] : []));
-const percent = (x) => `${(100 * x).toFixed(x < 0.0995 && x > 0 ? 1 : 0)} %`;
+const percent = (x) => `${(100 * x).toFixed(x < 0.0995 && x > 0 ? 1 : 0)}\u00a0%`;
 const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 const thousands = (n) => n.toLocaleString("en");
 
@@ -47,7 +46,7 @@ if (sides.length === 1) {
   const [own] = sides;
   const other = own.kind === "hard"
     ? { name: "Mean-max", kind: "soft", rule: `what it would make of ${own.name}`, colour: "#D4481C" }
-    : { name: "By hand", kind: "hard", rule: "IoU of 0.5 or more, as RetinaNet does", colour: "#6F8FB3" };
+    : { name: "By hand", kind: "hard", rule: `${header.byHand}, as RetinaNet does`, colour: "#6F8FB3" };
   sides.splice(own.kind === "hard" ? 1 : 0, 0, { ...own, ...other, isReal: false });
 }
 
@@ -95,8 +94,7 @@ class Bag {
   constructor(arrays, side, moment, object) {
     Object.assign(this, { arrays, side, object, stage: stageOf(side, moment) });
     this.size = this.array("iou").shape[1];
-    const taught = Array.from({ length: this.size }, (_, a) => this.perAnchor("taught", a));
-    this.numTaught = taught.reduce((a, b) => a + b, 0);
+    this.numTaught = Array.from({ length: this.size }, (_, a) => this.perAnchor("taught", a)).filter((share) => share > 0).length;
   }
   array(name) { return this.arrays[`${this.side.source}/${name}`]; }
   read(name, ...index) {
@@ -126,10 +124,7 @@ class Bag {
   }
   // Of metric `role`: what an anchor is given of the object to learn.
   value(metric, a) {
-    if (metric === "role") {
-      if (this.side.kind !== "hard") return this.perAnchor("share", a);
-      return this.perAnchor("taught", a) / Math.max(1, this.numTaught);
-    }
+    if (metric === "role") return this.perAnchor(this.side.kind === "hard" ? "taught" : "share", a);
     return metric === "iou" || metric === "by_iou" ? this.grid(metric, a) : this.perAnchor(metric, a);
   }
   strongest(metric) {
@@ -482,7 +477,9 @@ function whatText(bags) {
   const size = `${Math.round((x2 - x1) / scale)} × ${Math.round((y2 - y1) / scale)} px`;
   const real = bags.filter((bag) => bag.side.isReal);
   const found = real.map((bag) => `${object.found[bag.side.source][bag.stage] ? "found" : "not found"} by ${bag.side.name}`).join(", ");
-  return [make("b", { textContent: `${state.object + 1} ${label(object)}` }), ` · ${[size, ...object.groups].join(" · ")} · ${found} · disagreement ${percent(object.disagreement)}`];
+  const elsewhere = header.detectors.length > 1 ? "at the end, the two give" : "at the end, training gives";
+  const whom = header.detectors.length > 1 ? "to different anchors" : "to other anchors than the other side";
+  return [make("b", { textContent: `${state.object + 1} ${label(object)}` }), ` · ${[size, ...object.groups].join(" · ")} · ${found}. Disagreement: ${elsewhere} ${percent(object.disagreement)} of the learning ${whom}.`];
 }
 function showScale(most) {
   const [, meaning] = METRICS[state.metric];
@@ -731,7 +728,8 @@ function start() {
   byId("nms").checked = state.nms;
   byId("tools").open = state.metric !== "role" || state.marks !== "dots" || state.level !== "all" || state.ratio !== "all";
   byId("time").max = moments.length - 1;
-  if (moments.length < 2) for (const one of document.querySelectorAll(".time, .try")) one.hidden = true;
+  if (moments.length < 2) for (const one of document.querySelectorAll(".time > :not(h2), .try")) one.hidden = true;
+  for (const one of document.querySelectorAll(".bag-size")) one.textContent = Math.max(...header.detectors.map((it) => it.bagSize));
   byId("origin").textContent = originText();
   const events = {
     filter: ["change", () => { state.filter = byId("filter").value; pickFilter(); }],

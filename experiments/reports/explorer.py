@@ -31,6 +31,7 @@ from experiments.reports.sample import GROUPS, Sample
 from freeanchor.data.coco import ImageRecord
 from freeanchor.data.images import open_image
 from freeanchor.files import write_bytes
+from freeanchor.losses.retinanet import RetinaNetLoss
 
 LARGEST_SIDE = 480  # px of an image shown; smaller ones are not enlarged
 QUALITY = 72  # of webp
@@ -41,7 +42,12 @@ LIMIT = 5_000_000  # bytes that a page should have at most, to be mailed and ope
 SAME_ANCHOR = 0.1  # px: within rounding, two detectors' anchors are the same
 UNKNOWN = -32768  # a box that is not there
 # Parts of 1: as many digits as the page shows. Scores of an untrained network are small.
-FINENESS = {"cls_prob": 65535, "confidence": 65535, "share": 65535, "loc_prob": 2000, "iou": 1000, "box_iou": 1000}
+FINENESS = {
+    **dict.fromkeys(("cls_prob", "confidence", "share", "taught"), 65535),
+    "loc_prob": 2000,
+    "iou": 1000,
+    "box_iou": 1000,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +109,7 @@ def _header(exhibition: Exhibition, sizes: Sequence[tuple[int, int]]) -> dict[st
         "seed": exhibition.seed,
         "refused": sample.num_refused,
         "first": first_view(exhibition),
+        "byHand": f"IoU of {RetinaNetLoss().foreground_iou:g} or more",
         "groups": GROUPS,
         "categories": exhibition.category_names,
         "detectors": [
@@ -125,10 +132,7 @@ def _header(exhibition: Exhibition, sizes: Sequence[tuple[int, int]]) -> dict[st
 
 
 def first_view(exhibition: Exhibition) -> tuple[int, int]:
-    """The image and object, by position, that a page opens with: the most decided of those found by all detectors.
-
-    Among them those first whose strongest anchor is not the one of highest IoU, and that are not the smallest.
-    """
+    """The image and object, by position, that a page opens with: the most decided of those that all detectors find."""
     ranked = []
     for place, image in enumerate(exhibition.sample.images):
         arrays = [one.arrays[image.image_id] for one in exhibition.answers]
@@ -136,9 +140,8 @@ def first_view(exhibition: Exhibition) -> tuple[int, int]:
         sides = (image.boxes[:, 2:] - image.boxes[:, :2]).amin(dim=1) / max(image.width, image.height)
         for index, side in enumerate(sides.tolist()):
             is_found = all(bool(own["found"][-1, index]) for own in arrays)
-            is_off = bool(soft["share"][-1, index].argmax() > 0)
             effective = float(soft["summary"][-1, index, SUMMARY.index("effective")])
-            ranked.append((not is_found, not is_off, side < LEAST_SIDE, effective, place, index))
+            ranked.append((not is_found, side < LEAST_SIDE, effective, place, index))
     return min(ranked)[-2:]
 
 
@@ -188,10 +191,7 @@ def disagreement(answers: Sequence[Answers], arrays: Sequence[Arrays]) -> Float[
 
 def _role(kind: str, arrays: Arrays) -> Float[np.ndarray, "G n"]:
     """What each anchor is given of the object at the end of training: shares, or equal parts of those assigned."""
-    if kind != "hard":
-        return np.asarray(arrays["share"][-1])
-    taught = arrays["taught"][-1]
-    return np.asarray(taught / np.maximum(taught.sum(axis=1, keepdims=True), 1))
+    return np.asarray(arrays["taught" if kind == "hard" else "share"][-1])
 
 
 def _difference(role: np.ndarray, anchors: np.ndarray, other_role: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -242,7 +242,7 @@ def _stored(arrays: Arrays, answers: Answers, gt_boxes: np.ndarray, scale: np.nd
         "nms_scores": (nms[..., 4:].astype(np.float32), 1.0),
         "summary": (arrays["summary"].astype(np.float32), 1.0),
         "ratio": (positions.astype(np.uint8), 1.0),
-        **{name: (arrays[name].astype(np.uint8), 1.0) for name in ("level", "octave", "by_iou", "taught", "fate")},
+        **{name: (arrays[name].astype(np.uint8), 1.0) for name in ("level", "octave", "by_iou", "fate")},
         **{name: (arrays[name].astype(np.int16), 1.0) for name in ("owner", "nms_anchor", "num_before", "num_after")},
         **{name: _fractions(arrays[name], parts) for name, parts in FINENESS.items()},
     }

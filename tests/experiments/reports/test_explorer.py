@@ -166,7 +166,7 @@ def test_blurred_images_show_nothing(tmp_path: Path) -> None:
     """An image whose licence forbids derivatives is refused, or loses its edges; the others keep theirs."""
     made = content(licenses=[{"id": 4, "name": "CC BY-ND 2.0"}])
     made["images"][1]["license"] = 4
-    folder = exploring_folder(tmp_path, made)
+    folder = exploring_folder(tmp_path, made, steps=(90,))
     one = ("freeanchor",)
     assert main(explore_words(folder, "--out", tmp_path / "a.html", detectors=one)) == 0
     refused = header_of((tmp_path / "a.html").read_text(encoding="utf-8"))
@@ -191,7 +191,7 @@ def _answers(kind: str, role: list[list[float]], anchors: np.ndarray) -> tuple[o
     answers = Answers()
     answers.kind = kind  # type: ignore[attr-defined]
     values = np.array(role)
-    arrays = {"share": values[None], "taught": values[None] > 0, "by_iou": values > 0, "anchors": anchors}
+    arrays = {"share": values[None], "taught": values[None], "by_iou": values > 0, "anchors": anchors}
     return answers, arrays
 
 

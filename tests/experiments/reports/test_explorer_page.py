@@ -266,4 +266,5 @@ def test_one_detector_stands_beside_the_rule_by_hand(shared: Browser, folder: Pa
         shared.open(page, ready=DRAWN)
         assert shared.ask("scene.panels.map(panel => panel.title.children[1].textContent)") == other
         assert not shared.ask("document.querySelector('.time label').checkVisibility()")
+        assert shared.ask("document.getElementById('view-title').checkVisibility()")
     assert shared.errors == []
