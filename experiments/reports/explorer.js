@@ -60,7 +60,7 @@ function stageOf(side, moment) {
   return moment === "end" || place < 0 ? last : place;
 }
 function momentText(moment) {
-  if (moment === "end") return `end of training${endStep ? `, step ${thousands(endStep)}` : ""}`;
+  if (moment === "end") return endStep ? `end, step ${thousands(endStep)}` : "end of training";
   return `step ${thousands(moment)}${endStep ? ` of ${thousands(endStep)}` : ""}`;
 }
 
@@ -538,7 +538,7 @@ function anchorTable(bags) {
   const shape = ratioText(bag.side.ratios[bag.grid("ratio", a)]);
   const about = `Anchor ${a + 1} of ${bag.size} by overlap · IoU ${bag.grid("iou", a).toFixed(3)} · level P${bag.grid("level", a)} · ${Math.round((x2 - x1) / scale)} × ${Math.round((y2 - y1) / scale)} px, ${shape}` +
     ` · the rule by hand ${bag.grid("by_iou", a) ? "assigns it" : "does not assign it"} · solid blue: anchor, dashed: its predicted box`;
-  const head = ["", "P cls", "× P loc", "= confidence", "share in Mean-max", "IoU of its box", "learns it"];
+  const head = ["", "P cls", "× P loc", "= x", "share in Mean-max", "IoU of its box", "learns it"];
   const rows = bags.filter((_, index) => isTold(index)).map((one) => make("tr", {},
     make("th", { scope: "row", textContent: one.side.name }),
     ...["cls_prob", "loc_prob", "confidence"].map((name) => make("td", { textContent: number(one.perAnchor(name, a)), "data-name": name })),

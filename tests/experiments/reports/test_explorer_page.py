@@ -85,7 +85,7 @@ def test_images_objects_and_stages_are_picked_with_the_mouse(browser: Browser, f
     assert f"step={STEPS[0]}" in browser.ask("location.hash")
     _click(browser, "document.getElementById('play')")
     browser.wait_for("state.moment === 'end' && !timer")
-    assert _text(browser, "#moment") == "end of training, step 90"
+    assert _text(browser, "#moment") == "end, step 90"
     assert browser.errors == []
 
 
