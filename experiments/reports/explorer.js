@@ -477,7 +477,7 @@ function whatText(bags) {
   const size = `${Math.round((x2 - x1) / scale)} × ${Math.round((y2 - y1) / scale)} px`;
   const real = bags.filter((bag) => bag.side.isReal);
   const found = real.map((bag) => `${object.found[bag.side.source][bag.stage] ? "found" : "not found"} by ${bag.side.name}`).join(", ");
-  const elsewhere = header.detectors.length > 1 ? "at the end, the two give" : "at the end, training gives";
+  const elsewhere = ["at the end, training gives", "at the end, the two give"][header.detectors.length - 1] ?? "at the end, two of the detectors give";
   const whom = header.detectors.length > 1 ? "to different anchors" : "to other anchors than the other side";
   return [make("b", { textContent: `${state.object + 1} ${label(object)}` }), ` · ${[size, ...object.groups].join(" · ")} · ${found}. Disagreement: ${elsewhere} ${percent(object.disagreement)} of the learning ${whom}.`];
 }
