@@ -67,6 +67,18 @@ def _given(desk: Path) -> dict[str, list[str]]:
     return {words[0]: words[1:] for words in (call.splitlines() for call in calls) if words}
 
 
+def test_the_explorer_is_given_the_profile_and_the_machine(desk: Path) -> None:
+    """What a user says of data, seeds and device reaches the command; no run is planned for."""
+    data = desk / "doors"
+    data.mkdir()
+    asked = _make(desk, "explorer", "PROFILE=photos", f"DATA={data}", "IMAGES=hidden", "THREADS=1")
+    assert asked.returncode == 0, asked.stderr
+    given = _given(desk)
+    assert list(given) == ["explore"]
+    words = " ".join(given["explore"])
+    assert f"--profile photos --seeds 1 --data {data} --hide-images --device cpu --threads 1" in words
+
+
 def test_a_checkpoint_put_there_by_hand_is_planned_for(desk: Path) -> None:
     """Also where the plan is made already and the file is older than it; the new plan evaluates it."""
     _write_rules(desk, Path("reports/coco/index.html"))
