@@ -18,8 +18,8 @@ fixing *false negatives* takes every object out that is not found.
 
 There are two conventions. `coco` has pycocotools' matching and AP: 100 detections of an image and class count, crowd
 regions are taken like objects, classes without objects do not count. `tide` does as tidecv 1.0.1: the best 100 of an
-image count, a detection more than half inside a crowd region of its class is left out of AP though its error is counted,
-a class that has detections alone has AP 0, a dAP below 0 is 0.
+image count, a detection more than half inside a crowd region of its class is left out of AP though its error is
+counted, a class that has detections alone has AP 0, a dAP below 0 is 0.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -65,11 +65,12 @@ class TypedErrors:
 
     @cached_property
     def num_by_image(self) -> Int[np.ndarray, "N 8"]:
-        """Errors of each image, in the order of `MAIN` and `SPECIAL`."""
+        """Errors of each image, in the order of `MAIN` and `SPECIAL`; those at an object only where it counts."""
         num_images, image = len(self.ground_truth.image_ids), self.ranking.image_index
         object_image = self.ground_truth.image_index
         is_wrong = (self.kind < RIGHT) & ~self.ignored
-        rows = [image[self.kind == kind] for kind in range(len(WRONG))]
+        is_about = (self.target < 0) | np.append(self.counts, True)[self.target]
+        rows = [image[(self.kind == kind) & is_about] for kind in range(len(WRONG))]
         rows += [object_image[self.is_missed], image[is_wrong], object_image[self.counts & ~self.is_found]]
         return np.stack([np.bincount(row, minlength=num_images) for row in rows], axis=1)
 
@@ -85,8 +86,8 @@ def type_errors(
 ) -> TypedErrors:
     """Finds the kind of every detection, about the objects of `subset` (all when None) under COCO's ignore rules.
 
-    Errors at objects outside the subset keep their kind; their fix leaves them neither right nor wrong. `overlaps` and
-    `nearby` are found where they are not given, which several subsets share. A subset needs the `coco` convention.
+    Errors at objects outside the subset keep their kind and are not counted; their fix leaves them neither right nor
+    wrong. `overlaps` and `nearby` are found where they are not given, which several subsets share. A subset needs the `coco` convention.
     """
     if convention == "tide":
         ranking = rank_by_image(ground_truth, detections, _TIDE_LIMIT)
@@ -95,12 +96,11 @@ def type_errors(
         ignored = (taken < 0) & inside_crowds(ground_truth, detections, ranking, ERROR_IOU)
         return _typed(ground_truth, convention, ranking, nearby, taken, ignored, ~ground_truth.iscrowd)
     overlaps = overlaps or find_overlaps(ground_truth, detections)
-    table = match(overlaps, subset)
+    table = match(replace(overlaps, iou_thresholds=np.array([ERROR_IOU])), subset)
     ranking = ranking_of(table)
     nearby = nearby or find_nearby(ground_truth, detections, ranking, BACKGROUND_IOU)
-    t = int(np.argmin(np.abs(table.iou_thresholds - ERROR_IOU)))
     return _typed(
-        ground_truth, convention, ranking, nearby, table.matched[t].astype(np.int64), table.ignored[t],
+        ground_truth, convention, ranking, nearby, table.matched[0].astype(np.int64), table.ignored[0],
         ~table.object_ignored,
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ def _typed(
         kind=kind,
         target=target,
         taken=taken,
-        is_best=_best_of_each(ranking, target, could_find),
+        is_best=best_of_each(ranking, target, could_find),
         ignored=ignored,
         counts=counts,
         is_found=is_found,
@@ -158,9 +158,11 @@ def _kinds(nearby: Nearby, is_found: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return kind, np.select(tests[:3], [own_object, other_object, again_object], -1)
 
 
-def _best_of_each(ranking: Ranking, target: np.ndarray, could_find: np.ndarray) -> np.ndarray:
-    """Of the errors at one object the one that scores best, the first in the file of equal ones."""
-    rows = np.flatnonzero(could_find)
+def best_of_each(
+    ranking: Ranking, target: Int[np.ndarray, " E"], wanted: Bool[np.ndarray, " E"]
+) -> Bool[np.ndarray, " E"]:
+    """Of the wanted detections at one object the one that scores best, the first in the file of equal ones."""
+    rows = np.flatnonzero(wanted)
     rows = rows[np.lexsort((ranking.detection_row[rows], -ranking.score[rows], target[rows]))]
     best = np.zeros(len(target), dtype=bool)
     best[rows[np.diff(target[rows], prepend=-1) != 0]] = True
@@ -179,15 +181,15 @@ def _taken_in_turn(nearby: Nearby) -> np.ndarray:
     return taken
 
 
-def error_metrics(typed: TypedErrors) -> JointMetrics:
+def error_metrics(typed: TypedErrors, images: Bool[np.ndarray, " N"] | None = None) -> JointMetrics:
     """Counts (`num_classification` …) and dAP (`dap_classification` …) of the six and the two, AP50 first.
 
-    Counts under weights are weighted sums: the errors in the images drawn.
+    Counts under weights are weighted sums: the errors in the images drawn. Of `images` alone where given.
     """
     names = (*MAIN, *SPECIAL)
-    counts = typed.num_by_image.astype(np.float64)
+    counts = typed.num_by_image * (1.0 if images is None else images[:, None])
     groups = (
-        MetricGroup(names=("ap_50", *(f"dap_{name}" for name in names)), values=_Fixed(typed)),
+        MetricGroup(names=("ap_50", *(f"dap_{name}" for name in names)), values=_Fixed(typed, images)),
         MetricGroup(names=tuple(f"num_{name}" for name in names), values=lambda weights: weights @ counts),
     )
     return JointMetrics(groups=groups, differences={})
@@ -196,16 +198,16 @@ def error_metrics(typed: TypedErrors) -> JointMetrics:
 class _Fixed:
     """AP50 as it is, then what each fix adds: weights [R, N] to values [R, 9]."""
 
-    def __init__(self, typed: TypedErrors) -> None:
+    def __init__(self, typed: TypedErrors, images: np.ndarray | None) -> None:
         table = _fixed_table(typed)
         first = replace(
             table, iou_thresholds=table.iou_thresholds[:1], matched=table.matched[:1], ignored=table.ignored[:1]
         )
         gone = ~typed.counts | typed.is_missed, ~typed.counts | ~typed.is_found
         tables = [table, *(replace(first, object_ignored=ignored) for ignored in gone)]
-        self.curves = [ap.precision_curves(own, max_detections=1) for own in tables]
+        self.curves = [ap.precision_curves(own, images=images) for own in tables]
         self.is_tide = typed.convention == "tide"
-        self.presence = [_presence(own) for own in tables] if self.is_tide else []
+        self.presence = [_presence(own, images) for own in tables] if self.is_tide else []
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         parts = [ap.class_precision(curves, weights) for curves in self.curves]
@@ -269,7 +271,7 @@ def _fixed_table(typed: TypedErrors) -> MatchTable:
     )
 
 
-def _presence(table: MatchTable) -> Metric:
+def _presence(table: MatchTable, images: np.ndarray | None) -> Metric:
     """Which classes tidecv would average over, under weights: those with objects, or with detections that count.
 
     [R, F, K]. Fixed false positives, the last of several fixes, count: tidecv puts them behind everything else.
@@ -281,5 +283,5 @@ def _presence(table: MatchTable) -> Metric:
     own = ~table.object_ignored
     objects = np.zeros((num_images, num_classes))
     np.add.at(objects, (table.object_image[own], table.object_category[own]), 1.0)
-    flat = (counts + objects[:, None]).reshape(num_images, -1)
+    flat = (counts + objects[:, None]).reshape(num_images, -1) * (1.0 if images is None else images[:, None])
     return lambda weights: (weights @ flat > 0).reshape(len(weights), *counts.shape[1:])

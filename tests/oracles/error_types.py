@@ -46,7 +46,7 @@ def errors_of(truth, detections, *, convention: str, inside=None) -> Errors:
     missed = [g for g in objects if g not in taken and g not in usable]
     unfound = [g for g in objects if g not in taken]
     wrong = [one for one in found if one.takes < 0 and not one.left_out]
-    num = {name: sum(one.error == name for one in found) for name in NAMES} | {
+    num = {name: sum(one.error == name and (one.at < 0 or counting[one.at]) for one in found) for name in NAMES} | {
         "missed": len(missed),
         "false_positives": len(wrong),
         "false_negatives": len(unfound),
