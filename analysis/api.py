@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
@@ -123,7 +123,7 @@ def evaluate(
     candidates: DetectionSource | None = None,
     working_point: Goal | None = None,
     per_image: bool = False,
-    confusion: float | None = None,
+    confusion: float | Literal["f1"] | None = None,
 ) -> Result:
     """COCO's twelve statistics of a detector, AP by slenderness and by crowdedness, each with an interval over images.
 
@@ -137,7 +137,8 @@ def evaluate(
     (`analysis.evaluation.errors`); `slices`, a csv or json file or a list of dicts, for the same of any subset of
     objects or images (`analysis.evaluation.slices`), with NMS recall where `candidates` are given; `working_point`
     ("f1", or a precision) for the best threshold of each class, and curves; `per_image` for a table of the images,
-    the worst first; `confusion`, a score threshold, for which classes are taken for which.
+    the worst first; `confusion`, a score threshold or "f1" for the best one, for which classes are taken for
+    which.
     """
     _check_resamples(resamples, may_be_none=True)
     _check_wanted(errors, working_point, protocol, check=check)
@@ -179,7 +180,7 @@ def compare(
     candidates: tuple[DetectionSource, DetectionSource] | None = None,
     working_point: Goal | None = None,
     per_image: bool = False,
-    confusion: float | None = None,
+    confusion: float | Literal["f1"] | None = None,
 ) -> Result:
     """Two detectors on the same images: every metric of `evaluate` of both, and second minus first with its interval.
 
@@ -188,9 +189,12 @@ def compare(
     other arguments are as for `evaluate`; `candidates` are those of both.
 
     `second` may be an NMS (`HardNms(nms_iou=0.7)`, `LinearSoftNms()`, `GaussianSoftNms()`): then the first detector is
-    compared with itself after it. Boxes of every score are kept, soft-NMS leaves out what falls to 0.
+    compared with itself after it, error types included. Boxes of every score are kept, soft-NMS leaves out what falls
+    to 0.
     """
     _check_resamples(resamples, may_be_none=False)
+    if errors is None and isinstance(second, get_args(Suppression)):
+        errors = "coco"  # duplicates are what NMS is asked about
     _check_wanted(errors, working_point, protocol)
     ground_truth = read_ground_truth(gt, area=_checked_area(area))
     one = read_detections(first, ground_truth, name="first")

@@ -87,7 +87,8 @@ def type_errors(
     """Finds the kind of every detection, about the objects of `subset` (all when None) under COCO's ignore rules.
 
     Errors at objects outside the subset keep their kind and are not counted; their fix leaves them neither right nor
-    wrong. `overlaps` and `nearby` are found where they are not given, which several subsets share. A subset needs the `coco` convention.
+    wrong. `overlaps` and `nearby` are found where they are not given, which several subsets
+    share. A subset needs the `coco` convention.
     """
     if convention == "tide":
         ranking = rank_by_image(ground_truth, detections, _TIDE_LIMIT)

@@ -74,7 +74,7 @@ class DetectionCurves:
     crowded: dict[str, ap.PrecisionCurves]  # of the images of each bin alone
 
     def twelve(self) -> dict[str, float]:
-        """Of the default protocol: COCO's twelve statistics by name, equal to the bit to those of `analysis.coco.record`, and faster."""
+        """Of the default protocol: COCO's twelve statistics, equal to the bit to `analysis.coco.record`'s, and faster."""
         return ap.twelve_statistics(overall=self.overall, limited=self.limited, sized=self.sized)
 
 

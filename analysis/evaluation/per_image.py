@@ -4,6 +4,8 @@ images_frame(context)           # AP50 and errors by type of every image, the wo
 confusion_frame(context, 0.3)   # true class, predicted class, number; background on either side
 """
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -12,12 +14,13 @@ from analysis.coco.columns import Detections
 from analysis.evaluation.errors import CLASSIFICATION, MAIN, RIGHT, TypedErrors, best_of_each
 from analysis.evaluation.parts import Context
 from analysis.evaluation.precision import RECALL_LEVELS, levels_reached
+from analysis.evaluation.working_point import best_threshold
 
 BACKGROUND = "background"
 
 
 def images_frame(context: Context) -> pd.DataFrame:
-    """image_id, ap_50, num_objects, num_right, then the number of each error type; the worst AP50 and most errors first.
+    """image_id, ap_50, num_objects, num_right, then the errors of each type; the worst AP50 and most errors first.
 
     AP50 of an image is the mean over the classes that it has objects of, nan where it has none.
     """
@@ -84,14 +87,18 @@ def _shares(group: np.ndarray, is_right: np.ndarray, num_objects: np.ndarray) ->
     return np.where(is_right, best * (levels - before), 0.0) / len(RECALL_LEVELS)
 
 
-def confusion_frame(context: Context, threshold: float) -> pd.DataFrame:
+def confusion_frame(context: Context, threshold: float | Literal["f1"]) -> pd.DataFrame:
     """true, predicted, num: one row per pair that occurs, of detections that score `threshold` or more, at IoU 0.5.
+
+    "f1" takes the threshold that is best for F1 over all classes.
 
     An object that nothing of its class takes is confused with the class of the best-scoring detection that is wrong by
     class alone, and with background where there is none; what is left of the wrong detections is background taken for
     their class. Every object stands in one row, and so does every detection that is not ignored.
     """
     truth, detections = context.ground_truth, context.detections
+    if threshold == "f1":
+        threshold = best_threshold(context)
     taken = detections.scores >= threshold
     above = Detections(**{name: column[taken] for name, column in vars(detections).items()})
     typed = Context(ground_truth=truth, detections=above, protocol=context.protocol).typed

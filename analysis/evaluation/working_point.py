@@ -85,6 +85,13 @@ def checked_goal(goal: Goal) -> Goal:
     return goal
 
 
+def best_threshold(context: Context, goal: Goal = "f1") -> float:
+    """The best threshold over all classes; infinite where nothing is right."""
+    curve = score_curves(point_table(context))[0]
+    place = curve.best(goal, np.ones((1, len(context.ground_truth.image_ids))))[0]
+    return float(curve.thresholds[place]) if place >= 0 else float("inf")
+
+
 def point_table(context: Context) -> MatchTable:
     """Matches at IoU 0.5 alone."""
     return match(replace(context.overlaps, iou_thresholds=np.array([POINT_IOU])), context.everything)

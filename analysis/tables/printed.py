@@ -68,9 +68,8 @@ def _slices(frame: pd.DataFrame) -> str:
     )
     table = table.loc[frame["slice"].unique(), list(_ERRORS)]
     what = "second minus first in what" if value == "difference" else "what"
-    return f"{text}\n\n{what} fixing each error would add to AP50, by slice\n" + table.map(
-        cell
-    ).reset_index().to_string(index=False, index_names=False)
+    lines = table.map(cell).reset_index().to_string(index=False, index_names=False)
+    return f"{text}\n\n{what} fixing each error would add to AP50, by slice\n{lines}"
 
 
 def _working_points(frame: pd.DataFrame) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from experiments.commands.evaluation_options import add_second, add_tables
 from freeanchor.checkpoints.code_bases import CODE_BASES
 
 CLASSES = ("own", "supercategory", "one")
@@ -101,12 +102,12 @@ def _add_evaluate(commands: _Commands) -> None:
     )
     evaluate.add_argument("--gt", type=Path, required=True, help=_GT)
     evaluate.add_argument("--detections", type=Path, required=True, help=_RESULTS)
-    evaluate.add_argument("--per-category", action="store_true", help="add the AP of every category")
     evaluate.add_argument(
         "--check", action="store_true", help="compute COCO's twelve statistics with pycocotools as well, and compare"
     )
     _add_area(evaluate)
     _add_answer(evaluate, "resamples of the images; 0: no intervals")
+    add_tables(evaluate, detectors=1)
 
 
 def _add_compare(commands: _Commands) -> None:
@@ -117,9 +118,10 @@ def _add_compare(commands: _Commands) -> None:
     )
     compare.add_argument("--gt", type=Path, required=True, help=_GT)
     compare.add_argument("first", type=Path, help=_RESULTS)
-    compare.add_argument("second", type=Path, help="those of another detector; a difference is second minus first")
+    add_second(compare)
     _add_area(compare)
     _add_answer(compare, "resamples of the images")
+    add_tables(compare, detectors=2)
 
 
 def _add_nms_recall(commands: _Commands) -> None:
