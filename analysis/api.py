@@ -30,7 +30,7 @@ from analysis.evaluation.evaluate import Wanted, comparison_frames, evaluation_f
 from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_frame, recall_text
 from analysis.evaluation.parts import Context
 from analysis.evaluation.per_image import confusion_frame, confusions_compared, images_compared, images_frame
-from analysis.evaluation.protocol import Protocol
+from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
 from analysis.evaluation.slices import DEFAULT_BINS, Bins, SliceSource, read_slices
 from analysis.evaluation.suppression import HardNms, SoftNms, Suppression, suppress, suppressions
 from analysis.evaluation.working_point import Goal, checked_goal, curves_frame
@@ -116,7 +116,7 @@ def evaluate(
     area: Area = "annotation",
     resamples: int = 1000,
     check: bool = False,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = COCO_PROTOCOL,
     errors: Convention | None = None,
     slices: SliceSource | None = None,
     bins: Bins = DEFAULT_BINS,
@@ -173,7 +173,7 @@ def compare(
     area: Area = "annotation",
     resamples: int = 1000,
     per_category: bool = False,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = COCO_PROTOCOL,
     errors: Convention | None = None,
     slices: SliceSource | None = None,
     bins: Bins = DEFAULT_BINS,

@@ -31,7 +31,7 @@ from analysis.evaluation.metrics import (
     recall_metrics,
 )
 from analysis.evaluation.parts import Context, Part, errors_part, slices_part, with_values
-from analysis.evaluation.protocol import Protocol
+from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
 from analysis.evaluation.slices import Slice
 from analysis.evaluation.statistics import bootstrap, paired_bootstrap
 from analysis.evaluation.working_point import Goal, working_points_part
@@ -48,7 +48,7 @@ Measured = tuple[GroundTruth, Detections, pd.DataFrame]
 class Wanted:
     """What an evaluation is asked for beside its main table."""
 
-    protocol: Protocol = Protocol()
+    protocol: Protocol = COCO_PROTOCOL
     per_category: bool = False
     errors: Convention | None = None
     working_point: Goal | None = None
@@ -304,7 +304,7 @@ def metric_differences(
     return pd.DataFrame({"metric": ones.names, **columns})
 
 
-def _counts(ground_truth: GroundTruth, protocol: Protocol = Protocol()) -> pd.DataFrame:
+def _counts(ground_truth: GroundTruth, protocol: Protocol = COCO_PROTOCOL) -> pd.DataFrame:
     """metric, num_objects, num_images of the twelve statistics and of each breakdown."""
     rows = [(name, *numbers) for name, numbers in protocol.counts(ground_truth).items()]
     return pd.DataFrame(rows, columns=["metric", *COLUMNS[-2:]])

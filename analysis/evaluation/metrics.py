@@ -18,7 +18,7 @@ from analysis.coco.columns import Detections, GroundTruth
 from analysis.evaluation import precision as ap
 from analysis.evaluation.matching import Overlaps, Subset, find_overlaps, match
 from analysis.evaluation.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
-from analysis.evaluation.protocol import Protocol, percent
+from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol, percent
 
 Metric = Callable[[np.ndarray], np.ndarray]
 CATEGORY = "ap_category_"  # and the category's id: AP of one category
@@ -74,7 +74,7 @@ class DetectionCurves:
     crowded: dict[str, ap.PrecisionCurves]  # of the images of each bin alone
 
     def twelve(self) -> dict[str, float]:
-        """Of the default protocol: COCO's twelve statistics, equal to the bit to `analysis.coco.record`'s, and faster."""
+        """Of the default protocol: COCO's twelve statistics, to the bit as `analysis.coco.record` has them."""
         return ap.twelve_statistics(overall=self.overall, limited=self.limited, sized=self.sized)
 
 
@@ -88,7 +88,7 @@ def overlaps_under(protocol: Protocol, ground_truth: GroundTruth, detections: De
 def detection_curves(
     ground_truth: GroundTruth,
     detections: Detections,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = COCO_PROTOCOL,
     *,
     overlaps: Overlaps | None = None,
 ) -> DetectionCurves:
@@ -122,7 +122,7 @@ def metrics_of(
     ground_truth: GroundTruth,
     *,
     per_category: bool = False,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = COCO_PROTOCOL,
 ) -> JointMetrics:
     """The metrics of a detector from its curves, which are of the same protocol.
 

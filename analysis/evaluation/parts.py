@@ -31,7 +31,7 @@ from analysis.evaluation.matching import MatchTable, Overlaps, Subset, match
 from analysis.evaluation.metrics import JointMetrics, MetricGroup, overlaps_under
 from analysis.evaluation.nearby import Nearby, Ranking, find_nearby
 from analysis.evaluation.nms_recall import ObjectRecall, found_by_image, nms_recall_values
-from analysis.evaluation.protocol import Protocol
+from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
 from analysis.evaluation.slices import Slice
 
 _FOUND_IOU = 0.5  # the lowest tau of NMS recall
@@ -43,7 +43,7 @@ class Context:
 
     ground_truth: GroundTruth
     detections: Detections
-    protocol: Protocol = Protocol()
+    protocol: Protocol = COCO_PROTOCOL
     candidates: Detections | None = None  # before NMS, for NMS recall
 
     @cached_property

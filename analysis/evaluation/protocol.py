@@ -1,6 +1,6 @@
 """What an evaluation may be told: size ranges, aspect cuts, crowd bins, detections that count, IoU thresholds.
 
-    Protocol()                                                  # COCO's, and this project's breakdowns
+    COCO_PROTOCOL                                               # COCO's, and this project's breakdowns
     Protocol(max_detections=300, iou_thresholds=(0.5, 0.75), size_cuts=(16, 32, 96))
     protocol.area_subsets(ground_truth, detections)["small"]
 
@@ -53,7 +53,7 @@ class Protocol:
     @property
     def is_record(self) -> bool:
         """Whether COCO's twelve statistics are what it computes."""
-        usual = Protocol()
+        usual = COCO_PROTOCOL
         names = ("size_cuts", "max_detections", "iou_thresholds")
         return all(getattr(self, name) == getattr(usual, name) for name in names)
 
@@ -143,3 +143,6 @@ def _check_rising(name: str, values: tuple[float, ...], *, above: float, remedy:
     if not values or list(values) != sorted(set(values)) or not above < values[0] or not np.isfinite(values[-1]):
         given = " ".join(f"{value:g}" for value in values)
         raise UsageError(f"{name} must rise, all above {above}, got {given or 'none'}; {remedy}")
+
+
+COCO_PROTOCOL = Protocol()
