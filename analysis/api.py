@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 
@@ -34,6 +34,7 @@ from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
 from analysis.evaluation.slices import DEFAULT_BINS, Bins, SliceSource, read_slices
 from analysis.evaluation.suppression import HardNms, SoftNms, Suppression, suppress, suppressions
 from analysis.evaluation.working_point import Goal, checked_goal, curves_frame
+from analysis.pages.content import Subject
 from analysis.tables.printed import cell, printed, printed_parts
 from freeanchor.errors import UsageError
 from freeanchor.files import write_bytes
@@ -78,6 +79,7 @@ class Result:
     text: str = field(repr=False)  # the table in lines for people
     drawing: str = field(repr=False)  # of `analysis.figures.intervals`, which brings matplotlib
     parts: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    subject: Any = field(default=None, repr=False)  # `analysis.pages.content.Subject`: what the page draws
 
     def __str__(self) -> str:
         return self.text + printed_parts(self.parts)
@@ -92,20 +94,38 @@ class Result:
         figure: Figure = getattr(import_module("analysis.figures.intervals"), self.drawing)(self.table)
         return figure
 
-    def to_html(self, path: str | Path | None = None) -> str:
-        """The page with caption, figure and table as one self-contained text, also written to `path` where given.
+    def to_html(
+        self, path: str | Path | None = None, *, photos: str | Path | None = None, size_limit: int = 3_000_000
+    ) -> str:
+        """The page to mail as one self-contained text, also written to `path` where given.
 
-        The file appears whole or not at all, folders are made; raises `OSError` where it cannot be written.
+        It shows the table and every one of the `parts`, and of an evaluation or a comparison the images with their
+        boxes: over the images themselves where `photos` is their folder, as many as `size_limit` bytes allow. The file
+        appears whole or not at all, folders are made; raises `OSError` where it cannot be written.
         """
-        page = _PAGE.format(
+        if self.subject is not None:
+            page = import_module("analysis.pages.page").evaluation_page(
+                self.subject,
+                title=self.title,
+                caption=self.caption.replace("Fractions. low and high bound each value", "Intervals"),
+                table=self.table,
+                parts=self.parts,
+                photos=photos,
+                size_limit=size_limit,
+            )
+        else:
+            page = self._plain_page()
+        if path is not None:
+            write_bytes(Path(path), page.encode())
+        return page
+
+    def _plain_page(self) -> str:
+        return _PAGE.format(
             title=escape(self.title),
             caption=escape(self.caption),
             figure=_svg(self.figure()),
             table=self.table.astype(object).map(cell).to_html(index=False, border=0),
         )
-        if path is not None:
-            write_bytes(Path(path), page.encode())
-        return page
 
 
 def evaluate(
@@ -162,7 +182,10 @@ def evaluate(
     if confusion is not None:
         frames["confusion"] = confusion_frame(context, confusion)
     title = f"Evaluation of {_name(detections, 'detections')} on {_name(gt, 'the ground truth')}"
-    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames)
+    subject = Subject(
+        contexts=[context], names=[_name(detections, "detections")], ground_truth_source=gt, slices=wanted.slices
+    )
+    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
 
 
 def compare(
@@ -218,7 +241,9 @@ def compare(
     if confusion is not None:
         frames["confusion"] = confusions_compared(*(confusion_frame(context, confusion) for context in contexts))
     title = f"{other_name} minus {_name(first, 'first')} on {_name(gt, 'the ground truth')}"
-    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames)
+    names = [_name(first, "first"), other_name]
+    subject = Subject(contexts=contexts, names=names, ground_truth_source=gt, slices=wanted.slices)
+    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
 
 
 def _second(
@@ -275,11 +300,17 @@ def nms_recall(
     )
 
 
-def _result(title: str, caption: str, frames: dict[str, pd.DataFrame]) -> Result:
+def _result(title: str, caption: str, frames: dict[str, pd.DataFrame], subject: Any) -> Result:
     table = frames["metrics"]
     parts = {name: frame for name, frame in frames.items() if name != "metrics"}
     return Result(
-        title=title, caption=caption, table=table, text=printed(table), drawing="interval_figure", parts=parts
+        title=title,
+        caption=caption,
+        table=table,
+        text=printed(table),
+        drawing="interval_figure",
+        parts=parts,
+        subject=subject,
     )
 
 

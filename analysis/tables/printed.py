@@ -14,9 +14,8 @@ _HEADINGS = {
     "errors": "error types: AP50, what fixing each would add to it (dap), and how many there are (num)",
     "slices": "slices",
     "working_points": "working point: the best threshold and what it gives",
-    "curves": "precision, recall and F1 by threshold",
-    "images": "images",
-    "confusion": "confusion at IoU 0.5",
+    "images": "images, the worst first",
+    "confusion": "classes taken for others at IoU 0.5, the most first",
 }
 _ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 
@@ -44,10 +43,10 @@ def printed_parts(parts: dict[str, pd.DataFrame]) -> str:
     """Each part under its heading; long ones are cut, and say so."""
     texts = []
     for name, frame in parts.items():
-        shown = _SHORT[name](frame) if name in _SHORT else printed(frame.head(_ROWS))
-        more = len(frame) - _ROWS if name not in _SHORT else 0
-        note = f"\n… {more:,} more rows" if more > 0 else ""
-        texts.append(f"\n\n{_HEADINGS.get(name, name)}\n{shown}{note}")
+        if name == "curves":  # for figures and files
+            continue
+        note = f"\n… {len(frame):,} rows in all" if name in ("images", "confusion") else ""
+        texts.append(f"\n\n{_HEADINGS[name]}\n{_TEXTS[name](frame)}{note}")
     return "".join(texts)
 
 
@@ -72,6 +71,23 @@ def _slices(frame: pd.DataFrame) -> str:
     return f"{text}\n\n{what} fixing each error would add to AP50, by slice\n{lines}"
 
 
+def _images(frame: pd.DataFrame) -> str:
+    """The first images; of two detectors only the sums of their errors."""
+    if "difference" in frame:
+        sides = {side: frame[[f"{name}_{side}" for name in _ERRORS]].sum(axis=1) for side in ("first", "second")}
+        kept = frame[["image_id", "num_objects", "ap_50_first", "ap_50_second", "difference"]]
+        frame = kept.assign(errors_first=sides["first"], errors_second=sides["second"])
+    return printed(frame.head(_ROWS))
+
+
+def _confusion(frame: pd.DataFrame) -> str:
+    """The pairs of different classes that occur most."""
+    value = "difference" if "difference" in frame else "num"
+    wrong = frame[frame["true"] != frame["predicted"]]
+    order = wrong[value].abs().sort_values(ascending=False, kind="stable").index
+    return printed(wrong.loc[order].head(_ROWS))
+
+
 def _working_points(frame: pd.DataFrame) -> str:
     """One row per class: the threshold and F1 with intervals, precision and recall."""
     if "difference" in frame:
@@ -85,4 +101,10 @@ def _working_points(frame: pd.DataFrame) -> str:
     return printed(wide)
 
 
-_SHORT = {"errors": printed, "slices": _slices, "working_points": _working_points}
+_TEXTS = {
+    "errors": printed,
+    "slices": _slices,
+    "working_points": _working_points,
+    "images": _images,
+    "confusion": _confusion,
+}

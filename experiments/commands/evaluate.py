@@ -154,7 +154,8 @@ def _answer(result: "analysis.Result", arguments: argparse.Namespace) -> None:
     if getattr(arguments, "figures", None):
         _write_figures(result, arguments.figures)
     if getattr(arguments, "html", None):
-        result.to_html(arguments.html)
+        result.to_html(arguments.html, photos=arguments.photos, size_limit=round(arguments.page_size * 1e6))
+        print(f"freeanchor: the page is in {arguments.html}", file=sys.stderr)
     if arguments.json:
         rows = {name.removeprefix("-") or "metrics": _records(table) for name, table in tables.items()}
         print(json.dumps(rows if result.parts else rows["metrics"], indent=1))
