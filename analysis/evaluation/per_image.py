@@ -82,7 +82,7 @@ def _shares(group: np.ndarray, is_right: np.ndarray, num_objects: np.ndarray) ->
     precision = right / (np.arange(len(group)) - start + 1 + np.spacing(1))
     apart = 2.0 * (group[-1] - group)  # so that a group's maximum is not a later one's
     best = np.maximum.accumulate((precision + apart)[::-1])[::-1] - apart
-    levels = levels_reached(right / num_objects[group])
+    levels = np.where(right > 0, levels_reached(right / num_objects[group]), 0.0)  # recall 0 is reached by a right one
     before = np.where(np.arange(len(group)) > start, np.append(0.0, levels[:-1]), 0.0)
     return np.where(is_right, best * (levels - before), 0.0) / len(RECALL_LEVELS)
 
