@@ -32,7 +32,15 @@ from analysis.evaluation.parts import Context
 from analysis.evaluation.per_image import confusion_frame, confusions_compared, images_compared, images_frame
 from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
 from analysis.evaluation.slices import DEFAULT_BINS, Bins, SliceSource, read_slices
-from analysis.evaluation.suppression import HardNms, SoftNms, Suppression, suppress, suppressions
+from analysis.evaluation.suppression import (
+    GaussianSoftNms,
+    HardNms,
+    LinearSoftNms,
+    SoftNms,
+    Suppression,
+    suppress,
+    suppressions,
+)
 from analysis.evaluation.working_point import Goal, checked_goal, curves_frame
 from analysis.pages.content import Subject
 from analysis.tables.printed import cell, printed, printed_parts
@@ -249,7 +257,7 @@ def compare(
 def _second(
     second: DetectionSource | Suppression, first: Detections, ground_truth: GroundTruth
 ) -> tuple[Detections, str]:
-    if not isinstance(second, get_args(Suppression)):
+    if not isinstance(second, HardNms | LinearSoftNms | GaussianSoftNms):
         return read_detections(second, ground_truth, name="second"), _name(second, "Second")
     lowest = -math.inf if isinstance(second, HardNms) else 0.0
     return suppress(first, second, score_threshold=lowest), f"The same after {second.label}"

@@ -194,13 +194,15 @@ def comparison_frames(
     Classes, where wanted, are rows `ap_category` of the main table, which has a column `label` then.
     """
     detectors = (first, second)
-    parts, joint = {}, []
+    parts: dict[str, Part] = {}
+    joint: list[JointMetrics] = []
     for context in _contexts(ground_truth, detectors, wanted):
         curves = detection_curves(ground_truth, context.detections, wanted.protocol, overlaps=context.overlaps)
         main = metrics_of(curves, ground_truth, per_category=wanted.per_category, protocol=wanted.protocol)
         parts = _parts(context, wanted)
         joint.append(_joined(main, parts))
-    rows = metric_differences(*joint, ground_truth, num_resamples, num_processes or _processes(*detectors))
+    ones, twos = joint
+    rows = metric_differences(ones, twos, ground_truth, num_resamples, num_processes or _processes(*detectors))
     as_they_are = np.ones((1, len(ground_truth.image_ids)))
     values = [metrics(as_they_are)[0] for metrics in joint]
     rows = rows.rename(columns={"value": "difference"}).assign(first=values[0], second=values[1])

@@ -110,7 +110,8 @@ def errors_part(context: Context, convention: Convention) -> Part:
 
 def slices_part(context: Context, slices: Sequence[Slice]) -> Part:
     """AP, AR, NR where there are candidates, and error types of each slice: slice, metric, num_objects, num_images."""
-    rows, groups = [], []
+    rows: list[tuple] = []
+    groups: list[MetricGroup] = []
     for one in slices:
         metrics = _slice_metrics(context, one)
         groups += _under(f"slices/{one.name}", metrics).groups

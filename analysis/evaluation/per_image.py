@@ -48,8 +48,8 @@ def images_compared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     both = first.merge(second.drop(columns="num_objects"), on="image_id", suffixes=("_first", "_second"))
     names = [f"{name}_{side}" for name in ("ap_50", "num_right", *MAIN) for side in ("first", "second")]
     both.insert(2, "difference", both["ap_50_second"] - both["ap_50_first"])
-    errors = sum(both[f"{name}_second"] - both[f"{name}_first"] for name in MAIN)
-    order = np.lexsort((both["image_id"], -errors, both["difference"].fillna(0.0)))
+    sums = [both[[f"{name}_{side}" for name in MAIN]].to_numpy().sum(axis=1) for side in ("first", "second")]
+    order = np.lexsort((both["image_id"], sums[0] - sums[1], both["difference"].fillna(0.0)))
     return both.iloc[order][["image_id", "num_objects", "difference", *names]].reset_index(drop=True)
 
 

@@ -93,18 +93,21 @@ def _rows(source: SliceSource) -> list[Mapping[str, Any]]:
     if not isinstance(source, Path | str):
         return list(source)
     path = Path(source)
-    check_file(path, "csv or json")
-    if path.suffix not in (".csv", ".tsv"):
-        content = read_json(path)
-    else:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: is not UTF-8 text; save the csv as UTF-8") from None
-        content = list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
+    content = _csv_rows(path) if path.suffix in (".csv", ".tsv") else read_json(path)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError(f'{path}: must hold a list of rows; give [{{"image_id": 1, "weather": "rain"}}, …]')
     return content
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        check_file(path, "csv")
+        text = path.read_text(encoding="utf-8-sig")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8 text; save the csv as UTF-8") from None
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
 
 
 def _slices(rows: list[Mapping[str, Any]], ground_truth: GroundTruth, bins: Bins) -> list[Slice]:

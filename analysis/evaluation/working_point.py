@@ -123,7 +123,8 @@ def _curve(table: MatchTable, rows: np.ndarray, objects: np.ndarray) -> ScoreCur
 def working_points_part(context: Context, goal: Goal) -> Part:
     """The best threshold and what it gives: label, measure, num_objects, num_images, note."""
     truth = context.ground_truth
-    rows, groups = [], []
+    rows: list[tuple] = []
+    groups: list[MetricGroup] = []
     for name, curve in zip((ALL_CLASSES, *truth.category_names), score_curves(point_table(context)), strict=True):
         num_images = len(np.unique(curve.object_images))
         note = too_few(len(curve.object_images), num_images)

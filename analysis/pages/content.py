@@ -4,7 +4,7 @@ content = page_content(subject, title=…, table=…, parts=…)
 content["data"]         # json for the page's own script: images, curves, classes
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,8 @@ def page_content(
 
 def verdict(main: pd.DataFrame, names: Sequence[str]) -> str:
     """One sentence on AP: which is better and by how much, or that neither is shown to be."""
-    row = main.set_index("metric").loc["ap"]
-    gap, low, high = (100 * float(row[name]) for name in ("difference", "low", "high"))
+    row = main.loc[main["metric"] == "ap", ["difference", "low", "high"]]
+    gap, low, high = (100 * row.to_numpy(dtype=np.float64)[0]).tolist()
     numbers = f"{gap:+.2f} points of AP, 95 % interval {low:+.2f} to {high:+.2f}"
     if not np.isfinite(gap):
         return "AP is not defined: nothing is compared."
@@ -81,7 +81,7 @@ def verdict(main: pd.DataFrame, names: Sequence[str]) -> str:
     return f"No difference is shown between {names[1]} and {names[0]}: {numbers}."
 
 
-def _headline_row(row: dict[str, Any]) -> dict[str, Any]:
+def _headline_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     sides = ("first", "second") if "difference" in row else ("value",)
     value = row["difference"] if "difference" in row else row["value"]
     cells = [_percent(row[side]) for side in sides]
@@ -178,7 +178,7 @@ def _curves(frame: pd.DataFrame | None) -> dict[str, list]:
         for side in sides:
             own = rows.loc[rows["detector"] == side, ["threshold", "precision", "recall", "f1"]]
             most = _CURVE_POINTS * (2 if label == ALL_CLASSES else 1)
-            kept = np.unique(np.linspace(0, len(own) - 1, most).round().astype(int)) if len(own) else []
+            kept = np.unique(np.linspace(0, max(len(own) - 1, 0), most).round().astype(int))[: len(own)]
             lines.append(own.iloc[kept].round(4).to_numpy().tolist())
         curves[str(label)] = lines
     return curves

@@ -67,9 +67,7 @@ def _second(arguments: argparse.Namespace) -> "Path | Suppression":
     """The other detector's file, or what is done to the first's detections."""
     has_nms = arguments.nms is not None or arguments.soft_nms is not None
     if has_nms == (arguments.second is not None):
-        raise FreeAnchorError(
-            "compare: give a second file, or --nms or --soft-nms to compare the first with, and not both"
-        )
+        raise FreeAnchorError("compare: give either a second file, or --nms or --soft-nms for the first one after it")
     if arguments.second is not None:
         return arguments.second
     *_, suppression = suppressions(0.5 if arguments.nms is None else arguments.nms, arguments.soft_nms, arguments.sigma)
@@ -154,7 +152,8 @@ def _answer(result: "analysis.Result", arguments: argparse.Namespace) -> None:
     if getattr(arguments, "figures", None):
         _write_figures(result, arguments.figures)
     if getattr(arguments, "html", None):
-        result.to_html(arguments.html, photos=arguments.photos, size_limit=round(arguments.page_size * 1e6))
+        with _as_a_command():
+            result.to_html(arguments.html, photos=arguments.photos, size_limit=round(arguments.page_size * 1e6))
         print(f"freeanchor: the page is in {arguments.html}", file=sys.stderr)
     if arguments.json:
         rows = {name.removeprefix("-") or "metrics": _records(table) for name, table in tables.items()}

@@ -98,20 +98,14 @@ def _add_pages(parser: argparse.ArgumentParser) -> None:
 def parts_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options as arguments of `analysis.evaluate` and `compare`."""
     has_page = arguments.html is not None  # which shows everything
-    goal = (
-        arguments.precision
-        if arguments.precision is not None
-        else "f1"
-        if arguments.working_point or has_page
-        else None
-    )
+    goal = "f1" if arguments.working_point or has_page else None
     score = arguments.confusion_score
     return {
         "per_category": arguments.per_category or has_page,
         "errors": "tide" if arguments.tide else "coco" if arguments.errors or has_page else None,
         "slices": arguments.slices,
         **({"bins": _bins(arguments.bins)} if arguments.bins else {}),
-        "working_point": goal,
+        "working_point": goal if arguments.precision is None else arguments.precision,
         "per_image": arguments.images,
         "confusion": score if score is not None else "f1" if arguments.confusion else None,
         "protocol": _protocol(arguments),
