@@ -195,7 +195,8 @@ def test_importing_analysis_loads_nothing():
     assert not loaded_by("from analysis import evaluate, compare, nms_recall") & HEAVY
     with pytest.raises(AttributeError, match="no attribute 'slices'"):
         _ = analysis.slices
-    assert set(analysis.__all__) == {"Result", "compare", "evaluate", "nms_recall"}
+    assert {"Result", "compare", "evaluate", "nms_recall"} < set(analysis.__all__)
+    assert all(getattr(analysis, name) for name in analysis.__all__)
 
 
 @pytest.mark.parametrize(
