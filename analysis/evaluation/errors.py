@@ -97,13 +97,20 @@ def type_errors(
         ignored = (taken < 0) & inside_crowds(ground_truth, detections, ranking, ERROR_IOU)
         return _typed(ground_truth, convention, ranking, nearby, taken, ignored, ~ground_truth.iscrowd)
     overlaps = overlaps or find_overlaps(ground_truth, detections)
-    table = match(replace(overlaps, iou_thresholds=np.array([ERROR_IOU])), subset)
+    table = match(at_error_iou(overlaps), subset)
     ranking = ranking_of(table)
     nearby = nearby or find_nearby(ground_truth, detections, ranking, BACKGROUND_IOU)
     return _typed(
         ground_truth, convention, ranking, nearby, table.matched[0].astype(np.int64), table.ignored[0],
         ~table.object_ignored,
     )  # fmt: skip
+
+
+def at_error_iou(overlaps: Overlaps) -> Overlaps:
+    """The same pairs, to be matched at IoU 0.5 alone; as they are where they are that already."""
+    if overlaps.iou_thresholds.tolist() == [ERROR_IOU]:
+        return overlaps
+    return replace(overlaps, iou_thresholds=np.array([ERROR_IOU]))
 
 
 def ranking_of(ranked: Ranked) -> Ranking:

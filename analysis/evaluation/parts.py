@@ -8,7 +8,7 @@ All parts and the main table are resampled together, so that every difference of
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from analysis.evaluation.errors import (
     SPECIAL,
     Convention,
     TypedErrors,
+    at_error_iou,
     error_metrics,
     ranking_of,
     type_errors,
@@ -52,6 +53,11 @@ class Context:
         return overlaps_under(self.protocol, self.ground_truth, self.detections)
 
     @cached_property
+    def error_overlaps(self) -> Overlaps:
+        """The same at IoU 0.5 alone, where errors and working points are told."""
+        return at_error_iou(self.overlaps)
+
+    @cached_property
     def table(self) -> MatchTable:
         """Matches of all objects."""
         return match(self.overlaps, self.everything)
@@ -66,6 +72,13 @@ class Context:
         """Pairs of any class, for the kinds of error."""
         return find_nearby(self.ground_truth, self.detections, ranking_of(self.overlaps), BACKGROUND_IOU)
 
+    def above(self, score: float) -> "Context":
+        """The same without the detections that score less."""
+        kept = self.detections.scores >= score
+        names = ("image_id", "category_id", "boxes", "scores", "sizes")
+        detections = Detections(**{name: getattr(self.detections, name)[kept] for name in names})
+        return replace(self, detections=detections)
+
     @cached_property
     def typed(self) -> TypedErrors:
         """The kind of every detection."""
@@ -74,7 +87,7 @@ class Context:
     def typed_in(self, subset: Subset) -> TypedErrors:
         """The same, about a subset of the objects."""
         return type_errors(
-            self.ground_truth, self.detections, overlaps=self.overlaps, nearby=self.nearby, subset=subset
+            self.ground_truth, self.detections, overlaps=self.error_overlaps, nearby=self.nearby, subset=subset
         )
 
     @cached_property

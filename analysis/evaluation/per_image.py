@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analysis.coco.columns import Detections
 from analysis.evaluation.errors import CLASSIFICATION, MAIN, RIGHT, TypedErrors, best_of_each
 from analysis.evaluation.parts import Context
 from analysis.evaluation.precision import RECALL_LEVELS, levels_reached
@@ -96,12 +95,8 @@ def confusion_frame(context: Context, threshold: float | Literal["f1"]) -> pd.Da
     class alone, and with background where there is none; what is left of the wrong detections is background taken for
     their class. Every object stands in one row, and so does every detection that is not ignored.
     """
-    truth, detections = context.ground_truth, context.detections
-    if threshold == "f1":
-        threshold = best_threshold(context)
-    taken = detections.scores >= threshold
-    above = Detections(**{name: column[taken] for name, column in vars(detections).items()})
-    typed = Context(ground_truth=truth, detections=above, protocol=context.protocol).typed
+    truth = context.ground_truth
+    typed = context.above(best_threshold(context) if threshold == "f1" else threshold).typed
     names = np.array([*truth.category_names, BACKGROUND], dtype=object)
     nothing = len(names) - 1
     found = np.flatnonzero(~typed.ignored)

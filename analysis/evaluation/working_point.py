@@ -11,7 +11,7 @@ are at the threshold chosen here.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,6 @@ from freeanchor.errors import UsageError
 Goal = Literal["f1"] | float  # a precision that is wanted
 ALL_CLASSES = "all classes"
 MEASURES = ("threshold", "precision", "recall", "f1")
-POINT_IOU = 0.5
 _VALUES_AT_ONCE = 4_000_000  # of detections times resamplings: 32 MB an array
 _CURVE_POINTS = 200  # of a curve that is written or drawn
 
@@ -94,7 +93,7 @@ def best_threshold(context: Context, goal: Goal = "f1") -> float:
 
 def point_table(context: Context) -> MatchTable:
     """Matches at IoU 0.5 alone."""
-    return match(replace(context.overlaps, iou_thresholds=np.array([POINT_IOU])), context.everything)
+    return match(context.error_overlaps, context.everything)
 
 
 def score_curves(table: MatchTable) -> list[ScoreCurve]:

@@ -5,14 +5,13 @@ content["data"]         # json for the page's own script: images, curves, classe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.coco.columns import Detections
 from analysis.evaluation.breakdowns import category_counts
 from analysis.evaluation.errors import MAIN, TypedErrors
 from analysis.evaluation.parts import Context
@@ -189,7 +188,7 @@ def _images(subject: Subject, photos: Path | str | None, size_limit: int) -> dic
     truth = subject.contexts[0].ground_truth
     precision = [image_precision(context.typed) for context in subject.contexts]
     thresholds = [_threshold(context) for context in subject.contexts]
-    above = [_above(context, score) for context, score in zip(subject.contexts, thresholds, strict=True)]
+    above = [context.above(score) for context, score in zip(subject.contexts, thresholds, strict=True)]
     typed = [context.typed for context in above]
     order = _order(precision, typed)[:MOST_IMAGES]
     ids = [int(truth.image_ids[place]) for place in order]
@@ -226,13 +225,6 @@ def _images(subject: Subject, photos: Path | str | None, size_limit: int) -> dic
 def _threshold(context: Context) -> float:
     best = best_threshold(context)
     return best if np.isfinite(best) else _USUAL_THRESHOLD
-
-
-def _above(context: Context, score: float) -> Context:
-    """The detector without what scores less."""
-    taken = context.detections.scores >= score
-    kept = Detections(**{name: column[taken] for name, column in vars(context.detections).items()})
-    return replace(context, detections=kept)
 
 
 def _order(precision: Sequence[np.ndarray], typed: Sequence[TypedErrors]) -> np.ndarray:
