@@ -57,6 +57,7 @@ class Overlaps(Ranked):
 
     ground_truth: GroundTruth
     num_detections: int  # D
+    iou_thresholds: Float[np.ndarray, " T"]  # to match at; the lowest is 0.5 or the lowest that was asked for
     # pairs stand in the order of their detection's rank, then detection, then object: the order in which they are taken
     pair_detection: Int[np.ndarray, " P"]  # position among the E
     pair_object: Int[np.ndarray, " P"]
@@ -90,18 +91,26 @@ def match_detections(ground_truth: GroundTruth, detections: Detections, subset: 
     return match(find_overlaps(ground_truth, detections), subset)
 
 
-def find_overlaps(ground_truth: GroundTruth, detections: Detections) -> Overlaps:
+def find_overlaps(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    *,
+    max_detections: int = MAX_DETECTIONS,
+    iou_thresholds: Float[np.ndarray, " T"] = IOU_THRESHOLDS,
+) -> Overlaps:
     """Ranks the detections and finds every pair of detection and object that could match, at IoU 0.5 or more.
 
-    Raises `DataError` for unknown images or categories.
+    Of each image and category `max_detections` count. Thresholds rise; where the first is below 0.5, pairs are found
+    from there on. Raises `DataError` for unknown images or categories.
     """
     image = positions(detections.image_id, ground_truth.image_ids, what="detections", kind="image")
     category = positions(detections.category_id, ground_truth.category_ids, what="detections", kind="category")
     group = category * len(ground_truth.image_ids) + image
     rows = np.lexsort((image, -detections.scores, category))
     rank = _ranks(group[rows])
-    rows, rank = rows[rank < MAX_DETECTIONS], rank[rank < MAX_DETECTIONS]
-    pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group[rows])
+    rows, rank = rows[rank < max_detections], rank[rank < max_detections]
+    lowest = min(iou_thresholds[0], IOU_THRESHOLDS[0])
+    pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group[rows], lowest)
     return Overlaps(
         ground_truth=ground_truth,
         detection_row=rows,
@@ -111,6 +120,7 @@ def find_overlaps(ground_truth: GroundTruth, detections: Detections) -> Overlaps
         rank=rank,
         box=detections.boxes[rows],
         num_detections=len(detections),
+        iou_thresholds=iou_thresholds,
         pair_detection=pair_detection,
         pair_object=pair_object,
         pair_iou=pair_iou,
@@ -128,9 +138,14 @@ def _ranks(group: np.ndarray) -> np.ndarray:
 
 
 def _pairs(
-    ground_truth: GroundTruth, detections: Detections, rows: np.ndarray, rank: np.ndarray, group: np.ndarray
+    ground_truth: GroundTruth,
+    detections: Detections,
+    rows: np.ndarray,
+    rank: np.ndarray,
+    group: np.ndarray,
+    lowest: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of one image and category with IoU >= 0.5: position among `rows`, object row, IoU."""
+    """Pairs of one image and category with IoU >= `lowest`: position among `rows`, object row, IoU."""
     object_group = ground_truth.category_index * len(ground_truth.image_ids) + ground_truth.image_index
     objects = np.argsort(object_group, kind="stable")
     start = np.searchsorted(object_group[objects], group, side="left")
@@ -141,7 +156,7 @@ def _pairs(
         offset = np.arange(len(pair_row)) - np.repeat(np.cumsum(count[block]) - count[block], count[block])
         pair_object = objects[start[pair_row] + offset]
         iou = _paired_iou(ground_truth, detections, pair_object, rows[pair_row])
-        near = iou >= IOU_THRESHOLDS[0]
+        near = iou >= lowest
         parts.append((pair_row[near], pair_object[near], iou[near]))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.lexsort((columns[1], columns[0], rank[columns[0]]))
@@ -189,7 +204,7 @@ def match(overlaps: Overlaps, subset: Subset | None = None) -> MatchTable:
     takes_ignored = found & np.append(object_ignored, False)[matched]  # the appended entry answers -1
     outside = ~subset.detections[overlaps.detection_row]
     return MatchTable(
-        iou_thresholds=IOU_THRESHOLDS,
+        iou_thresholds=overlaps.iou_thresholds,
         image_ids=ground_truth.image_ids,
         category_ids=ground_truth.category_ids,
         matched=matched,
@@ -219,15 +234,15 @@ def _greedy(overlaps: Overlaps, object_ignored: np.ndarray) -> np.ndarray:
     Detections of different images or categories never compete, so the first ones of all groups choose together, then
     the second ones, and so on: at most 100 rounds of array work, however many images there are.
     """
-    crowd = overlaps.ground_truth.iscrowd
-    matched = np.full((len(IOU_THRESHOLDS), len(overlaps.score)), -1, dtype=np.int32)
-    free = np.ones((len(IOU_THRESHOLDS), len(object_ignored)), dtype=bool)
+    crowd, thresholds = overlaps.ground_truth.iscrowd, overlaps.iou_thresholds
+    matched = np.full((len(thresholds), len(overlaps.score)), -1, dtype=np.int32)
+    free = np.ones((len(thresholds), len(object_ignored)), dtype=bool)
     ends = np.flatnonzero(np.diff(overlaps.rank[overlaps.pair_detection], append=-1)) + 1
     is_first = np.diff(overlaps.pair_detection, prepend=-1) != 0
     for start, end in pairwise([0, *ends.tolist()]):
         objects, detections = overlaps.pair_object[start:end], overlaps.pair_detection[start:end]
         iou = overlaps.pair_iou[start:end]
-        available = (iou >= IOU_THRESHOLDS[:, None]) & (free[:, objects] | crowd[objects])
+        available = (iou >= thresholds[:, None]) & (free[:, objects] | crowd[objects])
         first = np.flatnonzero(is_first[start:end])
         winner = _choose(iou, available, object_ignored[objects], first)
         threshold, which = np.nonzero(winner >= 0)

@@ -60,15 +60,16 @@ class PrecisionCurves:
 
 
 def precision_curves(
-    table: MatchTable, *, max_detections: int = 100, images: Bool[np.ndarray, " N"] | None = None
+    table: MatchTable, *, max_detections: int | None = None, images: Bool[np.ndarray, " N"] | None = None
 ) -> PrecisionCurves:
-    """Boils a match table down; of each image and category only the first `max_detections` detections count.
+    """Boils a match table down; of each image and category the first `max_detections` detections count (None: all).
 
     Only the objects and detections of `images` are kept where given: as if the other images had weight 0, but
     faster. Weights are still one number for each of all N images.
     """
     within = np.ones(table.num_images, bool) if images is None else images
-    counts = (table.rank < max_detections) & ~table.ignored.all(axis=0) & within[table.image_index]
+    limit = max_detections or len(table.rank)
+    counts = (table.rank < limit) & ~table.ignored.all(axis=0) & within[table.image_index]
     right = (table.matched >= 0) & ~table.ignored
     num_classes = len(table.category_ids)
     bounds = np.searchsorted(table.category_index, np.arange(num_classes + 1))

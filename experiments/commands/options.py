@@ -8,6 +8,7 @@ import argparse
 import math
 from pathlib import Path
 
+from experiments.commands.evaluation_options import add_second, add_tables
 from experiments.commands.parser import Commands, Parser
 from freeanchor.checkpoints.code_bases import CODE_BASES
 
@@ -49,12 +50,12 @@ def _add_evaluate(commands: Commands) -> None:
     )
     evaluate.add_argument("--gt", type=Path, required=True, help=_GT)
     evaluate.add_argument("--detections", type=Path, required=True, help=_RESULTS)
-    evaluate.add_argument("--per-category", action="store_true", help="add the AP of every category")
     evaluate.add_argument(
         "--check", action="store_true", help="compute COCO's twelve statistics with pycocotools as well, and compare"
     )
     _add_area(evaluate)
     _add_answer(evaluate, "resamples of the images; 0: no intervals")
+    add_tables(evaluate, detectors=1)
 
 
 def _add_compare(commands: Commands) -> None:
@@ -65,9 +66,10 @@ def _add_compare(commands: Commands) -> None:
     )
     compare.add_argument("--gt", type=Path, required=True, help=_GT)
     compare.add_argument("first", type=Path, help=_RESULTS)
-    compare.add_argument("second", type=Path, help="those of another detector; a difference is second minus first")
+    add_second(compare)
     _add_area(compare)
     _add_answer(compare, "resamples of the images")
+    add_tables(compare, detectors=2)
 
 
 def _add_nms_recall(commands: Commands) -> None:
