@@ -158,8 +158,9 @@ def detectors_in(frame: pd.DataFrame) -> list[str]:
 
 
 def compared_in(frame: pd.DataFrame) -> list[str]:
-    """The paper's two detectors, whether or not the frame has them, then the others that it has."""
-    return list(dict.fromkeys((*DETECTORS, *detectors_in(frame))))
+    """The detectors of a frame where it has two or more; else the paper's two, run or not, then the one that it has."""
+    names = detectors_in(frame)
+    return names if len(names) > 1 else list(dict.fromkeys((*DETECTORS, *names)))
 
 
 def one_detector(frame: pd.DataFrame) -> pd.DataFrame:

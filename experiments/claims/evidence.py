@@ -198,7 +198,8 @@ def measured_cost(evidence: Evidence) -> Parts:
         path = cost_file(profile, pairs[0], evidence.store)
         parts[backbone] = None
         if path.exists():
-            value, low, high = cost_ratio(stored_frame(path, COST_COLUMNS))
+            baseline, detector = (profile.evaluations[run].training.detector for run in pairs[0])
+            value, low, high = cost_ratio(stored_frame(path, COST_COLUMNS), detector, baseline)
             parts[backbone] = Measured(value=value, low=low, high=high, n_seeds=1, runs=pairs[0])
     return parts
 

@@ -32,7 +32,7 @@ class SimOTA:
 
     Anchors whose centre lies in some object, or within `centre_radius` strides of some object's centre, may be taken.
     An anchor that several objects take learns the one of all objects that it costs least. Of equal costs, common above
-    1e5 where float32 counts in steps of 1/128, `torch.topk` says which comes first.
+    1e5 where float32 counts in steps of 1/128, `torch.topk` says which comes first, as in mmdetection.
     """
 
     centre_radius: float = 2.5  # strides

@@ -100,8 +100,10 @@ def simota(
             cost[i][j] = np.float32(L_cls) + np.float32(3) * np.float32(L_reg) + far
         best = sorted((iou(boxes[j], gt_boxes[i]) for j in valid), reverse=True)[:num_candidates]
         k_i = max(1, int(sum(best)))
-        for place in nearest([float(cost[i][j]) for j in valid], k_i) if valid else []:
-            taken_by[valid[place]].append(i)
+        own = [j for j in valid if in_box[i][j] and is_near[i][j]]
+        pool = own if len(own) >= k_i else valid  # all others cost 1e5 more; it matters to the order of ties alone
+        for place in nearest([float(cost[i][j]) for j in pool], k_i) if valid else []:
+            taken_by[pool[place]].append(i)
     assignment = [BACKGROUND] * len(anchors)
     for j, takers in taken_by.items():
         if len(takers) == 1:
