@@ -50,6 +50,9 @@ _LOOKS = {
     "ATSS": Look("#2F7F5F", "s"),
     "SimOTA": Look("#8A5AA3", "^"),
     "TAL": Look("#B58900", "v"),
+    "TAL, own targets": Look("#C9701E", "<"),
+    "IoU, one anchor": Look("#35506E", ">"),
+    "ATSS, one anchor": Look("#86B89C", "d"),
 }
 _MORE_COLOURS = ("#1F9AA5", "#7A4E2D", "#CC6699", "#5B6770", "#98A832")  # in turn, for names not known here
 _MORE_MARKERS = ("P", "X", "p", "h", "*")
