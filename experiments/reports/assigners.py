@@ -209,8 +209,13 @@ AGREEMENT = figure_report(
 
 
 def method_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
-    """Box quality and class score by an anchor's rank in the object's bag of 50, under every method, over seeds."""
-    frames = [box_rows(runs, store).assign(detector=label) for label, runs in done_runs(profile, store).items() if runs]
+    """Box quality and class score by an anchor's rank in the object's bag of 50, under every method, over seeds.
+
+    Of methods on the anchor grid of the first: on another a rank means other anchors.
+    """
+    done = {label: runs for label, runs in done_runs(profile, store).items() if runs}
+    usual = [_grid(profile.evaluations[method.runs[0]]) for method in profile.methods[:1]]
+    frames = [box_rows(runs, store).assign(detector=label) for label, runs in done.items() if _grid(runs[0]) in usual]
     columns = ["detector", "anchor", "quantity", "value", "low", "high", *SEED_COLUMNS]
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 

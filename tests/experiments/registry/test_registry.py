@@ -151,8 +151,8 @@ def test_seeds_change_the_seed_and_nothing_else() -> None:
     assert set(one.evaluations) < set(three.evaluations)
     for name in one.evaluations:
         assert one.evaluations[name] == three.evaluations[name]
-        if name.replace("-s0", "-s2") not in three.evaluations:  # ablations and long schedules have one seed
-            assert "-2x" in name or name in {ablation.run for ablation in one.ablations}
+        if name.replace("-s0", "-s2") not in three.evaluations:  # ablations, long schedules and rates have one seed
+            assert "-2x" in name or "-rate" in name or name in {ablation.run for ablation in one.ablations}
             continue
         other = three.evaluations[name.replace("-s0", "-s2")]
         names = {"name", "training.name"}
