@@ -413,7 +413,7 @@ def _add_profile(parser: argparse.ArgumentParser, *, is_report: bool = False) ->
     )
     parser.add_argument(
         "--chosen",
-        choices=("demo", "paper", "zoo", "trials", "models", "ablations", "assigners"),
+        choices=("demo", "paper", "zoo", "trials", "models", "ablations", "grids", "assigners"),
         default="paper",
         help=of_reports("the runs that reports wait for; from zoo on, those made on request (default: paper)"),
     )

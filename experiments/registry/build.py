@@ -103,7 +103,7 @@ def build_profile(
         methods=methods,
         examples=committed,
         zoo=tuple(run.name for run in zoo),
-        on_request=size.on_request,
+        on_request=(*size.on_request, *(("assigners",) if methods else ())),
         variant=size.variant,
     )
     return compared(profile, compare) if compare else profile
@@ -140,6 +140,7 @@ def _methods(
 ) -> tuple[tuple[MethodRuns, ...], list[Training]]:
     """Every method of assignment, the paper's two first, with its trainings that are not among the others."""
     backbone, methods = size.compared[0], METHODS if size.rates is not None else ()
+    rates = size.rates_tried if methods else (1.0,)
     if assigner is not None:
         methods = (*methods, own_method(assigner))
     if not methods:
@@ -147,13 +148,13 @@ def _methods(
     there, trainings, described = {training.fingerprint: training.name for training in trials}, [], []
     for detector in DETECTORS:
         usual = _training(size, detector, backbone)
-        tried = rate_trials(usual, size.rates_tried)
+        tried = rate_trials(usual, rates)
         names = {share: there.get(run.fingerprint, run.name) for share, run in tried.items()}
         trainings += [run for share, run in tried.items() if share != 1 and names[share] == run.name]
         runs = tuple(f"{detector.lower()}-{backbone}-s{seed}" for seed in range(num_seeds))
         described.append(MethodRuns(key=detector.lower(), label=detector, runs=runs, tried=names))
     usual_of = partial(_training, size, "RetinaNet", backbone)
-    found = method_trainings(usual_of, methods, num_seeds=num_seeds, rates=size.rates or {}, tried=size.rates_tried)
+    found = method_trainings(usual_of, methods, num_seeds=num_seeds, rates=size.rates or {}, tried=rates)
     trainings += [run for _, runs in found for run in runs]
     return (*described, *(method for method, _ in found)), trainings
 

@@ -165,7 +165,6 @@ def shapes() -> Size:
         long=("large",),
         long_seeds=1,  # each takes as long as two other runs
         factors=_SHAPES_FACTORS,
-        on_request=("assigners",),
         rates={},  # all at the recipe's: not tried yet
         trials=_SHAPES_TRIALS,
         is_committed=True,
@@ -301,7 +300,7 @@ def photos(chosen: Photographs | None) -> Size:
         examples=examples,
         has_peer=True,
         variant="" if chosen.backbone == Photographs.backbone else chosen.backbone,
-        on_request=("trials", "models", "ablations", "grids", "assigners"),
+        on_request=("trials", "models", "ablations", "grids"),
         rates={},
     )
 

@@ -88,14 +88,13 @@ def learning_arrays(found: Learners, detector: DetectorConfig, parts: Parts) -> 
 def done_runs(profile: Profile, store: Store) -> dict[str, list[Evaluation]]:
     """By method's label, its runs that are measured and whose snapshots, or answers, lie there."""
     return {
-        method.label: [
-            profile.evaluations[run] for run in method.runs if _can_be_asked(profile.evaluations[run], store)
-        ]
+        method.label: [profile.evaluations[run] for run in method.runs if can_be_asked(profile.evaluations[run], store)]
         for method in profile.methods
     }
 
 
-def _can_be_asked(run: Evaluation, store: Store) -> bool:
+def can_be_asked(run: Evaluation, store: Store) -> bool:
+    """Whether a run is measured, and its network still lies there or was asked before."""
     is_asked = (run.directory(store.runs) / "learning.csv").exists()
     return is_measured(run, store) and (is_asked or store.network(run.training).exists())
 

@@ -111,7 +111,7 @@ class AssignedLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskAlignedLoss:
-    """TAL with TOOD's quality-weighted targets (Eq. 7 to 9): an anchor learns how good it is, not that it is one.
+    """TAL with TOOD's quality-weighted targets: an anchor learns how good it is, not that it is one.
 
     An object's qualities are its anchors' t, scaled so that the greatest is the object's best IoU. Scores learn them:
     |q - p|^gamma BCE(p, q), 0 for background. Box terms are weighted by them, and both sums are divided by their
@@ -119,7 +119,7 @@ class TaskAlignedLoss:
     """
 
     assigner: TAL = field(default_factory=TAL)
-    gamma: float = 2.0  # Sec. 3.3
+    gamma: float = 2.0  # the paper's, as in quality focal loss
     smooth_l1_beta: float = 0.11
     box_weight: float = 1.0
 

@@ -32,7 +32,7 @@ class ATSS:
     Anchors at equal distance from an object come in the order of `torch.topk`.
     """
 
-    candidates_per_level: int = 9  # k, Sec. 4.3
+    candidates_per_level: int = 9  # k of Algorithm 1, the paper's default
 
     def __post_init__(self) -> None:
         if self.candidates_per_level < 1:

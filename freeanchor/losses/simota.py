@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from freeanchor.boxes import box_centres, ious_by_objects, objects_at_a_time, pairwise_iou
 from freeanchor.losses.assignment import BACKGROUND, Predicted, check_predictions, check_strides
@@ -58,13 +57,21 @@ class SimOTA:
         """Object index of each anchor or BACKGROUND; raises ValueError without strides, predictions or labels."""
         said, labels = check_predictions(self, predictions, gt_labels)
         reach = self.centre_radius * check_strides(strides, len(anchors)).float()
-        image = _Image(gt_boxes.float(), labels, box_centres(anchors.float()), reach, said.boxes.float(), said.scores)
+        image = _Image(
+            gt_boxes.float(),
+            labels,
+            box_centres(anchors.float()).T.contiguous(),
+            reach,
+            said.boxes.float(),
+            said.scores,
+        )
         inside, valid = image.places()
         owner = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
         times = torch.zeros_like(owner)
         for number, (own, k) in enumerate(zip(inside, self._counts(image, valid), strict=False)):
-            places = own if len(own) >= k else valid  # no other anchor costs as little as its own
-            taken = places[self._cost(image, number, places).topk(k, largest=False).indices]
+            # No other anchor costs as little as those in the object and near its centre, where there are enough of them.
+            places, cost = (own, self._near_cost) if len(own) >= k else (valid, self._cost)
+            taken = places[cost(image, number, places).topk(k, largest=False).indices]
             owner[taken] = number
             times[taken] += 1
         contested = (times > 1).nonzero()[:, 0]
@@ -83,38 +90,44 @@ class SimOTA:
 
     def _cost(self, image: "_Image", number: int, places: Tensor) -> Tensor:
         """c_ij of one object i with the anchors at some places."""
-        scores, own = image.scores[places].float(), slice(number, number + 1)
-        is_class = functional.one_hot(image.labels[number], scores.shape[1]).float().expand_as(scores)
-        cls_cost = functional.binary_cross_entropy(scores, is_class, reduction="none").sum(dim=1)
-        iou_cost = -(pairwise_iou(image.gt_boxes[own], image.boxes[places])[0] + LEAST_IOU).log()
-        in_box, is_near = image.where(own, places)
-        return self.cls_weight * cls_cost + self.iou_weight * iou_cost + OUTSIDE * ~(in_box & is_near)[0]
+        in_box, is_near = image.where(slice(number, number + 1), places)
+        return self._near_cost(image, number, places) + OUTSIDE * ~(in_box & is_near)[0]
+
+    def _near_cost(self, image: "_Image", number: int, places: Tensor) -> Tensor:
+        """The same without what being outside costs."""
+        scores, label = image.scores[places].float(), image.labels[number]
+        surprise = torch.log1p(-scores).clamp_(min=-100).neg_()  # BCE(p, 0); nothing surprises by more than 100
+        surprise[:, label] = -scores[:, label].log().clamp_(min=-100)
+        iou = pairwise_iou(image.gt_boxes[number, None], image.boxes[places])[0]
+        return self.cls_weight * surprise.sum(dim=1) + self.iou_weight * -(iou + LEAST_IOU).log_()
 
 
 class _Image(NamedTuple):
     gt_boxes: Tensor  # [G, 4]
     labels: Tensor
-    centres: Tensor  # [A, 2]
+    centres: Tensor  # [2, A]: x, y
     reach: Tensor  # [A], in pixels
     boxes: Tensor
     scores: Tensor
 
     def where(self, objects: slice, places: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Whether centres lie in objects, and whether near those of objects in both x and y: [G, A] each."""
-        in_box, is_near, reach = [], [], self.reach[places]
-        for axis in (0, 1):  # one after the other: numbers in a row are read faster than every second one
-            centre = self.centres[places, axis].contiguous()
-            low, high = self.gt_boxes[objects, axis, None], self.gt_boxes[objects, axis + 2, None]
-            in_box.append((centre > low).logical_and_(centre < high))
-            middle = (low + high) / 2
-            is_near.append((centre > middle - reach).logical_and_(centre < middle + reach))
-        return in_box[0] & in_box[1], is_near[0] & is_near[1]
+        reaches, counts = self.reach[places].unique_consecutive(return_counts=True)
+        boxes, in_box, is_near = self.gt_boxes[objects, :, None], [], []
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        for reach, (x, y) in zip(
+            reaches, self.centres[:, places].split(counts.tolist(), dim=1), strict=True
+        ):  # by level
+            for found, low, high in ((in_box, boxes[:, :2], boxes[:, 2:]), (is_near, middle - reach, middle + reach)):
+                found.append((x > low[:, 0]).logical_and_(x < high[:, 0]))
+                found[-1].logical_and_(y > low[:, 1]).logical_and_(y < high[:, 1])
+        return torch.cat(in_box, dim=1), torch.cat(is_near, dim=1)
 
     def places(self) -> tuple[list[Tensor], Tensor]:
         """Each object's anchors that lie both in it and near its centre; all that lie in some object or near one."""
-        inside, is_valid = [], torch.zeros(len(self.centres), dtype=torch.bool, device=self.centres.device)
-        for own in objects_at_a_time(len(self.gt_boxes), len(self.centres)):
+        inside, is_valid = [], torch.zeros(len(self.reach), dtype=torch.uint8, device=self.centres.device)
+        for own in objects_at_a_time(len(self.gt_boxes) if len(self.reach) else 0, len(self.reach)):
             in_box, is_near = self.where(own)
-            is_valid |= (in_box | is_near).any(dim=0)
+            is_valid |= (in_box | is_near).view(torch.uint8).amax(dim=0)  # `any` takes a hundred times as long
             inside += [row.nonzero()[:, 0] for row in in_box & is_near]
         return inside, is_valid.nonzero()[:, 0]

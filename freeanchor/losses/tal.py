@@ -2,7 +2,7 @@
 
     assignment = TAL().assign(anchors, gt_boxes, gt_labels, predictions=predictions)
 
-Task alignment learning ranks anchors by how well both tasks are done there, Eq. 6 of the paper:
+Task alignment learning ranks anchors by how well both tasks are done there, the paper's alignment metric:
 
     t = s^alpha * u^beta        s: score of the object's class, u: IoU of the predicted box with the object
 """
@@ -30,9 +30,9 @@ class TAL:
     at once.
     """
 
-    num_candidates: int = 13  # m, Sec. 4.1
-    alpha: float = 1.0  # Sec. 4.1
-    beta: float = 6.0  # Sec. 4.1
+    num_candidates: int = 13  # m, as all three the paper's
+    alpha: float = 1.0
+    beta: float = 6.0
 
     def __post_init__(self) -> None:
         if self.num_candidates < 1 or self.alpha < 0 or self.beta < 0:
@@ -42,7 +42,7 @@ class TAL:
             )
 
     def alignment(self, score: Float[Tensor, "*#N"], iou: Float[Tensor, "*#N"]) -> Float[Tensor, "*N"]:
-        """t = s^alpha u^beta of each pair of an anchor and an object (Eq. 6)."""
+        """t = s^alpha u^beta of each pair of an anchor and an object."""
         return score.pow(self.alpha) * iou.pow(self.beta)
 
     @torch.no_grad()
