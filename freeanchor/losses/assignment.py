@@ -82,6 +82,20 @@ def check_predictions(
     return predictions, gt_labels.long()
 
 
+def centre_priors(
+    centres: Float[Tensor, "2 A"], reach: Float[Tensor, "A"], gt_boxes: Float[Tensor, "G 4"]
+) -> tuple[Bool[Tensor, "G A"], Bool[Tensor, "G A"]]:
+    """Whether centres lie in objects, and whether within `reach` pixels of the objects' centres in both x and y."""
+    reaches, counts = reach.unique_consecutive(return_counts=True)
+    boxes, in_box, is_near = gt_boxes[:, :, None], [], []
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    for own, (x, y) in zip(reaches, centres.split(counts.tolist(), dim=1), strict=True):  # level by level
+        for found, low, high in ((in_box, boxes[:, :2], boxes[:, 2:]), (is_near, middle - own, middle + own)):
+            found.append((x > low[:, 0]).logical_and_(x < high[:, 0]))
+            found[-1].logical_and_(y > low[:, 1]).logical_and_(y < high[:, 1])
+    return torch.cat(in_box, dim=1), torch.cat(is_near, dim=1)
+
+
 def by_highest_iou(
     num_anchors: int, candidates: Int[Tensor, "G M"], iou: Float[Tensor, "G M"], is_positive: Bool[Tensor, "G M"]
 ) -> Int[Tensor, "A"]:

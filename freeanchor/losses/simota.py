@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from freeanchor.boxes import box_centres, ious_by_objects, objects_at_a_time, pairwise_iou
-from freeanchor.losses.assignment import BACKGROUND, Predicted, check_predictions, check_strides
+from freeanchor.losses.assignment import BACKGROUND, Predicted, centre_priors, check_predictions, check_strides
 
 OUTSIDE = 1e5  # added to the cost: such an anchor is taken only where the object has too few others
 LEAST_IOU = 1e-7  # added to IoU before the logarithm
@@ -57,19 +57,13 @@ class SimOTA:
         """Object index of each anchor or BACKGROUND; raises ValueError without strides, predictions or labels."""
         said, labels = check_predictions(self, predictions, gt_labels)
         reach = self.centre_radius * check_strides(strides, len(anchors)).float()
-        image = _Image(
-            gt_boxes.float(),
-            labels,
-            box_centres(anchors.float()).T.contiguous(),
-            reach,
-            said.boxes.float(),
-            said.scores,
-        )
+        centres = box_centres(anchors.float()).T.contiguous()
+        image = _Image(gt_boxes.float(), labels, centres, reach, said.boxes.float(), said.scores)
         inside, valid = image.places()
         owner = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
         times = torch.zeros_like(owner)
         for number, (own, k) in enumerate(zip(inside, self._counts(image, valid), strict=False)):
-            # No other anchor costs as little as those in the object and near its centre, where there are enough of them.
+            # Where enough anchors lie in the object and near its centre, no other costs as little.
             places, cost = (own, self._near_cost) if len(own) >= k else (valid, self._cost)
             taken = places[cost(image, number, places).topk(k, largest=False).indices]
             owner[taken] = number
@@ -90,7 +84,8 @@ class SimOTA:
 
     def _cost(self, image: "_Image", number: int, places: Tensor) -> Tensor:
         """c_ij of one object i with the anchors at some places."""
-        in_box, is_near = image.where(slice(number, number + 1), places)
+        own = image.gt_boxes[number, None]
+        in_box, is_near = centre_priors(image.centres[:, places], image.reach[places], own)
         return self._near_cost(image, number, places) + OUTSIDE * ~(in_box & is_near)[0]
 
     def _near_cost(self, image: "_Image", number: int, places: Tensor) -> Tensor:
@@ -110,24 +105,11 @@ class _Image(NamedTuple):
     boxes: Tensor
     scores: Tensor
 
-    def where(self, objects: slice, places: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Whether centres lie in objects, and whether near those of objects in both x and y: [G, A] each."""
-        reaches, counts = self.reach[places].unique_consecutive(return_counts=True)
-        boxes, in_box, is_near = self.gt_boxes[objects, :, None], [], []
-        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        for reach, (x, y) in zip(
-            reaches, self.centres[:, places].split(counts.tolist(), dim=1), strict=True
-        ):  # by level
-            for found, low, high in ((in_box, boxes[:, :2], boxes[:, 2:]), (is_near, middle - reach, middle + reach)):
-                found.append((x > low[:, 0]).logical_and_(x < high[:, 0]))
-                found[-1].logical_and_(y > low[:, 1]).logical_and_(y < high[:, 1])
-        return torch.cat(in_box, dim=1), torch.cat(is_near, dim=1)
-
     def places(self) -> tuple[list[Tensor], Tensor]:
         """Each object's anchors that lie both in it and near its centre; all that lie in some object or near one."""
         inside, is_valid = [], torch.zeros(len(self.reach), dtype=torch.uint8, device=self.centres.device)
         for own in objects_at_a_time(len(self.gt_boxes) if len(self.reach) else 0, len(self.reach)):
-            in_box, is_near = self.where(own)
+            in_box, is_near = centre_priors(self.centres, self.reach, self.gt_boxes[own])
             is_valid |= (in_box | is_near).view(torch.uint8).amax(dim=0)  # `any` takes a hundred times as long
             inside += [row.nonzero()[:, 0] for row in in_box & is_near]
         return inside, is_valid.nonzero()[:, 0]
