@@ -137,5 +137,5 @@ def overlap(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
     """
     keys = ["annotation_id", "anchor"]
     both = one.merge(other, on=keys, how="outer", suffixes=("", "_other")).fillna({"share": 0.0, "share_other": 0.0})
-    common = np.minimum(both["share"], both["share_other"])
-    return common.groupby(both["annotation_id"]).sum().rename("overlap")
+    both["overlap"] = both[["share", "share_other"]].min(axis=1)
+    return both.groupby("annotation_id")["overlap"].sum()

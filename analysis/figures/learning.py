@@ -39,7 +39,7 @@ def methods_figure(frame: pd.DataFrame) -> Figure:
     for axes, (metric, title) in zip(panels, METHOD_PANELS.items(), strict=True):
         own = rows[rows["metric"] == metric].set_index("detector").reindex(names)
         for place, name in enumerate(names):
-            value, look = own.loc[name, "value"], looks[name]
+            value, look = float(own["value"].to_numpy()[place]), looks[name]
             if np.isnan(value):
                 axes.text(0.5, place, "not run", transform=axes.get_yaxis_transform(), ha="center", va="center",
                           color=FAINT_INK, style="italic")  # fmt: skip

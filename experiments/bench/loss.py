@@ -8,7 +8,7 @@ up to 1,000 objects in an image; and how time and memory grow.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ def _assigners(device: str, repetitions: int, scale: float) -> list[BenchRow]:
         .float()
         .repeat_interleave(torch.tensor(sizes, device=device))
     )
-    given = {"level_sizes": sizes, "strides": strides, "predictions": said}
+    given: dict[str, Any] = {"level_sizes": sizes, "strides": strides, "predictions": said}
     calls = {
         type(method).__name__: partial(method.assign, scene.anchors, scene.gt_boxes[0], scene.gt_labels[0], **given)
         for method in (IoUThresholds(), ATSS(), SimOTA(), TAL())

@@ -60,8 +60,8 @@ def learners_by_size(key: str) -> Callable[[Evidence], Parts]:
             objects = stored_frame(learning_stage(run, evidence.store)[0])
             last = objects[objects["step"] == objects["step"].max()]
             ids, image = np.unique(last["image_id"], return_inverse=True)
-            columns = (last[name].to_numpy(dtype=np.float64) for name in ("num_learning", "diagonal"))
-            metric = rank_correlation(*columns, image, len(ids))
+            counts, diagonals = (last[name].to_numpy(dtype=np.float64) for name in ("num_learning", "diagonal"))
+            metric = rank_correlation(counts, diagonals, image, len(ids))
             interval = bootstrap(metric, num_images=len(ids), generator=np.random.default_rng(0))
             found.append([float(np.ravel(side)[0]) for side in (interval.value, interval.low, interval.high)])
         return {"": _over_seeds(found, tuple(run.name for run in done))}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -147,8 +148,8 @@ class FromFile:
         predictions: Predicted | None = None,
     ) -> Tensor:
         """What the rule says; raises UsageError where that is no assignment."""
-        given = {"level_sizes": level_sizes, "strides": strides, "predictions": predictions}
-        found = self.rule.assign(anchors, gt_boxes, gt_labels, **given)  # type: ignore[arg-type]
+        given: dict[str, Any] = {"level_sizes": level_sizes, "strides": strides, "predictions": predictions}
+        found = self.rule.assign(anchors, gt_boxes, gt_labels, **given)
         name = type(self.rule).__name__
         if not isinstance(found, Tensor) or found.shape != (len(anchors),) or found.dtype != torch.int64:
             said = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
@@ -171,13 +172,13 @@ def own_method(path: Path) -> Method:
         source = path.read_bytes()
         ast.parse(source)
     except (OSError, SyntaxError, ValueError) as error:
-        what = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        raise UsageError(
-            f"{path}: not a Python file that can be read ({what}); give the file with your assigner"
-        ) from None
+        what = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, SyntaxError):
+            what = f"line {error.lineno}: {error.msg}"
+        raise UsageError(f"{path}: no Python file that can be read ({what}); give the file of your assigner") from None
     module = _module(path)
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    rules = [kind for kind in own if is_dataclass(kind) and callable(getattr(kind, "assign", None))]
+    rules: list[Any] = [kind for kind in own if is_dataclass(kind) and callable(getattr(kind, "assign", None))]
     if len(rules) != 1:
         raise UsageError(f"{path}: has {len(rules)} dataclasses with a method assign; give a file with one")
     try:

@@ -66,7 +66,9 @@ def methods_frame(profile: Profile, store: Store) -> pd.DataFrame:
         }
         for metric in (*STORED, *OF_DETECTIONS):
             known = metric in measured.index
-            cell = measured.loc[metric, ["value", "low", "high", *SEED_COLUMNS]].to_dict() if known else NOT_RUN
+            cell: dict[Any, Any] = NOT_RUN
+            if known:
+                cell = measured.loc[metric, ["value", "low", "high", *SEED_COLUMNS]].to_dict()
             rows.append({**head, "metric": metric, **cell})
         rows.append({**head, "metric": STEP_COST, **NOT_RUN, **costs.get(method.label, {})})
     columns = ["detector", "metric", "value", "low", "high", *SEED_COLUMNS, "run", "profile", "backbone", "split"]

@@ -109,4 +109,4 @@ def stored_learning(profile: Profile, store: Store) -> pd.DataFrame:
 def stored_shares(run: Evaluation, store: Store) -> dict[int, pd.DataFrame]:
     """A run's learning anchors by snapshot."""
     frame = stored_frame(learning_stage(run, store)[1], SHARE_COLUMNS)
-    return {int(step): own for step, own in frame.groupby("step", sort=True)}
+    return {step: frame[frame["step"] == step] for step in sorted(frame["step"].unique().tolist())}

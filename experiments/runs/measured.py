@@ -185,7 +185,7 @@ def predicted(evaluation: Evaluation, store: Store) -> Measured:
 
 def ap_metric(evaluation: Evaluation, store: Store) -> tuple[Metric, int]:
     """AP of a tested run under any weights of its images, and how many these are."""
-    ground_truth, detections, _ = _predicted(evaluation, store)
+    ground_truth, detections, _ = predicted(evaluation, store)
     curves = precision_curves(match(find_overlaps(ground_truth, detections)))
     return partial(average_precision, curves), curves.num_images
 

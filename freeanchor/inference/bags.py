@@ -121,8 +121,8 @@ def learning_shares(
         objects = torch.arange(len(bags), device=bags.device).repeat_interleave(bags.shape[1])
         return LearningShares(objects=objects, anchors=bags.flatten(), share=mean_max_weights(confidence).flatten())
     each = anchors.new_tensor(strides).repeat_interleave(torch.tensor(output.level_sizes, device=anchors.device))
-    grid = {"level_sizes": output.level_sizes, "strides": each}
-    owner = assign_batch(loss.assigner, logits[None], deltas[None], anchors, [gt_boxes], [gt_labels], **grid)
+    image = logits[None], deltas[None], anchors, [gt_boxes], [gt_labels]
+    owner = assign_batch(loss.assigner, *image, level_sizes=output.level_sizes, strides=each)
     objects, places = (owner == torch.arange(len(gt_boxes), device=owner.device)[:, None]).nonzero(as_tuple=True)
     counts = objects.bincount(minlength=len(gt_boxes))
     return LearningShares(objects=objects, anchors=places, share=1 / counts[objects].float())

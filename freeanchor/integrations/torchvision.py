@@ -90,7 +90,7 @@ class TorchvisionAssigned:
             boxes = self.model.box_coder.decode_single(deltas, own.float()).nan_to_num(0)
             said = Predictions(boxes=boxes, scores=logits.sigmoid().nan_to_num(0))
             labels = target["labels"][: len(target["boxes"])]
-            given = {"level_sizes": level_sizes, "strides": strides, "predictions": said}
+            given: dict[str, Any] = {"level_sizes": level_sizes, "strides": strides, "predictions": said}
             matched.append(self.assigner.assign(own.float(), target["boxes"].float(), labels, **given))
         terms: Terms = self.model.head.compute_loss(targets, head_outputs, anchors, matched)  # its -1 and -2 are ours
         return terms

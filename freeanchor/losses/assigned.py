@@ -7,6 +7,7 @@ sum(terms.values()).backward()
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -58,8 +59,9 @@ def assign_batch(
 ) -> Tensor:
     """Object, BACKGROUND or IGNORED of all anchors of a batch [B * A], image by image."""
     assignments = []
-    for *said, boxes, labels in zip(logits, deltas, gt_boxes, gt_labels, strict=True):
-        given = {"level_sizes": level_sizes, "strides": strides, "predictions": NetworkSays(*said, anchors)}
+    for own_logits, own_deltas, boxes, labels in zip(logits, deltas, gt_boxes, gt_labels, strict=True):
+        said = NetworkSays(own_logits, own_deltas, anchors)
+        given: dict[str, Any] = {"level_sizes": level_sizes, "strides": strides, "predictions": said}
         assignments.append(assigner.assign(anchors, boxes, labels, **given))
     return torch.cat(assignments)
 
@@ -101,8 +103,10 @@ class AssignedLoss:
         anchors, own_boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             deltas, anchors = widen(deltas), widen(anchors)
-            boxes, grid = [own.to(anchors) for own in own_boxes], {"level_sizes": level_sizes, "strides": strides}
-            assignments = assign_batch(self.assigner, logits, deltas, anchors, boxes, labels, **grid)
+            boxes = [own.to(anchors) for own in own_boxes]
+            assignments = assign_batch(
+                self.assigner, logits, deltas, anchors, boxes, labels, level_sizes=level_sizes, strides=strides
+            )
             loss = RetinaNetLoss(
                 alpha=self.alpha, gamma=self.gamma, smooth_l1_beta=self.smooth_l1_beta, box_weight=self.box_weight
             )
@@ -142,15 +146,17 @@ class TaskAlignedLoss:
         anchors, own_boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
             deltas, anchors = widen(deltas), widen(anchors)
-            boxes, grid = [own.to(anchors) for own in own_boxes], {"level_sizes": level_sizes, "strides": strides}
-            assignments = assign_batch(self.assigner, logits, deltas, anchors, boxes, labels, **grid)
+            boxes = [own.to(anchors) for own in own_boxes]
+            assignments = assign_batch(
+                self.assigner, logits, deltas, anchors, boxes, labels, level_sizes=level_sizes, strides=strides
+            )
             matched, objects = matched_pairs(assignments, len(anchors), boxes)
-            own, own_boxes = anchors[matched % len(anchors)], torch.cat(boxes)[objects]
-            coded, moved = encode_boxes(own_boxes, own), deltas.flatten(0, 1)[matched]
+            own, wanted = anchors[matched % len(anchors)], torch.cat(boxes)[objects]
+            coded, moved = encode_boxes(wanted, own), deltas.flatten(0, 1)[matched]
 
             places = matched * logits.shape[2] + torch.cat(labels)[objects]
             background, score = background_focal_loss(logits, places, self.gamma)
-            iou = paired_iou(decode_boxes(moved.detach(), own), own_boxes)
+            iou = paired_iou(decode_boxes(moved.detach(), own), wanted)
             quality = self._quality(score.detach().sigmoid(), iou, objects, sum(map(len, boxes)))
 
             surprise = functional.binary_cross_entropy_with_logits(score, quality.to(score), reduction="none")

@@ -87,7 +87,9 @@ def centre_priors(
 ) -> tuple[Bool[Tensor, "G A"], Bool[Tensor, "G A"]]:
     """Whether centres lie in objects, and whether within `reach` pixels of the objects' centres in both x and y."""
     reaches, counts = reach.unique_consecutive(return_counts=True)
-    boxes, in_box, is_near = gt_boxes[:, :, None], [], []
+    boxes: Tensor = gt_boxes[:, :, None]
+    in_box: list[Tensor] = []
+    is_near: list[Tensor] = []
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     for own, (x, y) in zip(reaches, centres.split(counts.tolist(), dim=1), strict=True):  # level by level
         for found, low, high in ((in_box, boxes[:, :2], boxes[:, 2:]), (is_near, middle - own, middle + own)):

@@ -162,7 +162,9 @@ def loss_terms(
         sizes = torch.tensor(output.level_sizes, device=output.anchors.device)
         each = output.anchors.new_tensor(strides).repeat_interleave(sizes, output_size=len(output.anchors))
         return loss(*arguments, level_sizes=output.level_sizes, strides=each)
-    return loss(*arguments) if valid_anchors is None else loss(*arguments, valid_anchors=valid_anchors)
+    if isinstance(loss, RetinaNetLoss):
+        return loss(*arguments, valid_anchors=valid_anchors)
+    return loss(*arguments)
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> optim.SGD:
