@@ -1,4 +1,4 @@
-"""Duplicates and what they cost; the rank correlation of scores and boxes."""
+"""How well scores rank boxes: the rank correlation, of columns and of detections."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.evaluation.evaluate import metric_intervals
-from analysis.evaluation.metrics import alignment_metrics, duplicate_metrics
+from analysis.evaluation.metrics import alignment_metrics
 from analysis.evaluation.statistics import rank_correlation
 
 
@@ -51,17 +51,6 @@ def _found(rows: list[tuple[int, tuple[float, ...], float]]) -> tuple[GroundTrut
         boxes=np.array(boxes, dtype=np.float64),
         scores=np.array(scores),
     )
-
-
-def test_duplicates_cost_what_ap_gains_without_them() -> None:
-    """The second box on the first object is wrong because of the first one; a box elsewhere is no duplicate."""
-    rows = [(1, (0, 0, 10, 10), 0.9), (1, (0, 0, 10, 9), 0.8), (2, (0, 0, 10, 10), 0.7), (2, (50, 50, 60, 60), 0.6)]
-    frame = metric_intervals(duplicate_metrics(*_found(rows)), _found(rows)[0], num_resamples=0).set_index("metric")
-    assert frame.loc["ap_50_without_duplicates", "value"] == pytest.approx(1)
-    assert frame.loc["duplicates_ap_50", "value"] == pytest.approx(1 - frame.loc["ap_50_with_duplicates", "value"])
-    assert frame.loc["duplicates_ap_50", "value"] > 0.1
-    alone = metric_intervals(duplicate_metrics(*_found(rows[:1] + rows[2:])), _found(rows)[0], num_resamples=0)
-    assert alone.set_index("metric").loc["duplicates_ap_50", "value"] == 0
 
 
 def test_alignment_is_of_scores_and_boxes_that_find_an_object() -> None:
