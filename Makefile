@@ -6,6 +6,8 @@ DATA ?=#              folder of your own images: train.json, val.json, images/; 
 CLASSES ?=#           of your own images: own, supercategory or one
 BACKBONE ?=#          for your own images: resnet18, … or one of timm's with feature maps
 BACKBONE_WEIGHTS ?=#  file of ImageNet weights for it, instead of the published ones
+COMPARE ?=#           two methods instead of the paper's two in figures and Table 1: retinanet freeanchor atss simota tal …
+ASSIGNER ?=#          Python file with an assigner of your own: one more method (docs/matching.md)
 CREDIT ?=#            whose images they are, and under which licence: shown beside them
 IMAGES ?= shown#      hidden: keep them out of reports
 SEEDS ?= 1#           seeds per run
@@ -20,7 +22,7 @@ SPLITS ?= train,val#  of COCO, those that make data fetches; val alone is enough
 GT ?=#                COCO json whose objects make bench evaluates, instead of generated ones
 PYTHON ?= python3#    Python, 3.11 or later, that .venv is made from
 
-SETTINGS := PROFILE DATA CLASSES BACKBONE BACKBONE_WEIGHTS CREDIT IMAGES SEEDS JOBS \
+SETTINGS := PROFILE DATA CLASSES BACKBONE BACKBONE_WEIGHTS COMPARE ASSIGNER CREDIT IMAGES SEEDS JOBS \
 	DEVICE PROCESSES BATCH PRECISION THREADS WORKERS SPLITS GT PYTHON
 
 .DEFAULT_GOAL := help

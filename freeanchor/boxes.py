@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # DEVIATION(D7): unstated in the paper; those of the authors' box coder
@@ -35,8 +35,14 @@ def _intersection_area(a: Tensor, b: Tensor) -> Tensor:
 def pairwise_iou(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
     """Intersection over union of every box in `a` with every box in `b`; 0 where the union is empty. No gradient."""
     b = b.T.contiguous().T  # each coordinate in a row of its own: read faster than every fourth number
-    shared = _intersection_area(a[:, None], b[None])
-    union = (box_area(a)[:, None] + box_area(b)[None]).sub_(shared)
+    return paired_iou(a[:, None], b[None])
+
+
+@torch.no_grad()
+def paired_iou(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
+    """Intersection over union of boxes that stand at the same place; 0 where the union is empty. No gradient."""
+    shared = _intersection_area(a, b)
+    union = (box_area(a) + box_area(b)).sub_(shared)
     return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
@@ -45,9 +51,26 @@ def ious_by_objects(
 ) -> Iterator[tuple[int, Float[Tensor, "_ A"]]]:
     """IoU of every object with every box, some objects at a time: the first one's index, and a row for each."""
     boxes = boxes.T.contiguous().T  # as `pairwise_iou` reads it, once for all
-    step = max(1, IOUS_AT_A_TIME // max(1, len(boxes)))
-    for first in range(0, len(gt_boxes), step):
-        yield first, pairwise_iou(gt_boxes[first : first + step], boxes)
+    for own in objects_at_a_time(len(gt_boxes), len(boxes)):
+        yield own.start, pairwise_iou(gt_boxes[own], boxes)
+
+
+def objects_at_a_time(num_objects: int, num_boxes: int) -> list[slice]:
+    """Slices of the objects whose pairs with all boxes are about `IOUS_AT_A_TIME`."""
+    step = max(1, IOUS_AT_A_TIME // max(1, num_boxes))
+    return [slice(first, first + step) for first in range(0, num_objects, step)]
+
+
+def box_centres(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 2"]:
+    """Centres (x, y) of boxes."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def are_inside(
+    points: Float[Tensor, "*#N 2"], boxes: Float[Tensor, "*#N 4"], margin: float = 0.0
+) -> Bool[Tensor, "*N"]:
+    """Whether points lie inside the boxes at the same place, by more than `margin` pixels from each side."""
+    return ((points - boxes[..., :2] > margin) & (boxes[..., 2:] - points > margin)).all(dim=-1)
 
 
 def _centres_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:

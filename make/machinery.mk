@@ -89,8 +89,11 @@ $(if $(ODD),$(call refuse,DATA: the name of the folder$(comma) $(NAME)$(comma) m
 OWN_IMAGES = $(if $(strip $(CLASSES)), --classes $(call quoted_word,CLASSES))$(if $(strip $(BACKBONE)), --backbone $(call \
 	quoted_word,BACKBONE))$(if $(QUOTED_WEIGHTS), --backbone-weights $(QUOTED_WEIGHTS))$(if \
 	$(CREDIT), --credit $(call quoted,$(CREDIT)))$(if $(filter hidden,$(IMAGES)), --hide-images)
+QUOTED_ASSIGNER := $(if $(ASSIGNER),$(call quoted_path,$(ASSIGNER)))
+METHODS = $(if $(strip $(COMPARE)), --compare $(foreach word,$(COMPARE),$(call quoted,$(word))))$(if \
+	$(QUOTED_ASSIGNER), --assigner $(QUOTED_ASSIGNER))
 WHERE = --profile $(strip $(PROFILE)) --seeds $(strip $(SEEDS))$(if $(QUOTED_DATA), --data $(QUOTED_DATA))$(if $(strip \
-	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_IMAGES)
+	$(BATCH)), --batch-size $(strip $(BATCH)))$(if $(filter zoo,$(CHOSEN)), --chosen zoo)$(OWN_IMAGES)$(METHODS)
 HOW := --device $(call quoted_word,DEVICE) --threads $(strip $(THREADS)) --precision $(call quoted_word,PRECISION) \
 	--workers $(call quoted_word,WORKERS)
 
@@ -122,7 +125,7 @@ REPORT_NEEDS := $(PLAN) $(ASKED) $(shell find experiments -name '*.html')
 TOGETHER := $(filter grouped-target,$(.FEATURES))
 
 ifneq ($(filter demo paper zoo report first-page $(REPORTS) reports/% runs/%,$(MAKECMDGOALS)),)
-NOW := $(call quoted,$(WHERE)$(SEEN))
+NOW := $(call quoted,$(WHERE)$(SEEN)$(if $(QUOTED_ASSIGNER), $(shell cksum < $(QUOTED_ASSIGNER))))
 $(shell mkdir -p .make; printf '%s\n' $(NOW) | cmp -s - $(ASKED) || printf '%s\n' $(NOW) > $(ASKED))
 include $(PLAN)
 endif

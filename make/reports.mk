@@ -1,6 +1,6 @@
 # Written by `make documents` from experiments/reports/catalogue.py: one target per report.
-REPORTS := claims headline table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 ablations positions concentration part_distance bag_boxes bag_overlap candidates training convergence gallery_slender gallery_crowded gallery_random grids comparison peer trials models
-EXTRAS := ablations grids trials models
+REPORTS := claims headline table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 ablations positions concentration part_distance bag_boxes bag_overlap candidates training convergence assigners learning agreement method_boxes gallery_slender gallery_crowded gallery_random grids comparison peer trials models
+EXTRAS := ablations assigners grids trials models
 
 claims: ## The paper's claims, judged
 headline: ## Both detectors and their difference
@@ -22,6 +22,10 @@ bag_overlap: ## What a bag can hold
 candidates: ## NMS recall from equally many candidates
 training: ## Loss, learning rate and effective anchors over training
 convergence: ## AP over training
+assigners: ## Methods of assignment on one network
+learning: ## Which anchors learn an object
+agreement: ## Where methods of assignment agree
+method_boxes: ## Boxes and scores of an object's anchors under each method
 gallery_slender: ## Gallery: slender objects that one detector alone finds
 gallery_crowded: ## Gallery: objects in crowds that one detector alone finds
 gallery_random: ## Gallery: images drawn at random

@@ -244,7 +244,8 @@ def metric_intervals(
 ) -> pd.DataFrame:
     """metric, value, low, high (95 % over images, centred); taking the bias off can push a bound too far: it is cut.
 
-    The cut is at what a metric can be: [0, 1], for a difference [-1, 1]. Bounds are nan with `num_resamples` 0.
+    The cut is at what a metric can be: [0, 1], for a difference or a signed one [-1, 1]. Bounds are nan with
+    `num_resamples` 0.
     """
     num_images = len(ground_truth.image_ids)
     if not num_resamples:
@@ -270,7 +271,8 @@ def _range_of(name: str, metrics: JointMetrics) -> tuple[float, float]:
     last = name.rpartition("/")[2]
     if last.startswith("num_") or last == "threshold":
         return (0.0 if last != "threshold" else -np.inf), np.inf
-    return (-1.0 if name in metrics.differences or last.startswith("dap_") else 0.0), 1.0
+    is_signed = name in metrics.differences or name in metrics.signed or last.startswith("dap_")
+    return (-1.0 if is_signed else 0.0), 1.0
 
 
 def _watched(metrics: JointMetrics, progress: tqdm, num_resamples: int, num_processes: int) -> Metric:

@@ -19,6 +19,7 @@ from analysis.evaluation import precision as ap
 from analysis.evaluation.matching import Overlaps, Subset, find_overlaps, match
 from analysis.evaluation.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
 from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol, percent
+from analysis.evaluation.statistics import rank_correlation
 
 Metric = Callable[[np.ndarray], np.ndarray]
 CATEGORY = "ap_category_"  # and the category's id: AP of one category
@@ -45,6 +46,7 @@ class JointMetrics:
 
     groups: tuple[MetricGroup, ...]
     differences: dict[str, tuple[str, str]]  # name -> minuend, subtrahend
+    signed: frozenset[str] = frozenset()  # names of the groups' metrics that may be negative, down to -1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,7 +62,11 @@ class JointMetrics:
 
     def and_those_of(self, other: "JointMetrics") -> "JointMetrics":
         """The metrics of both."""
-        return JointMetrics(groups=self.groups + other.groups, differences=self.differences | other.differences)
+        return JointMetrics(
+            groups=self.groups + other.groups,
+            differences=self.differences | other.differences,
+            signed=self.signed | other.signed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,3 +207,20 @@ def _nms_recall(ground_truth: GroundTruth, objects: ObjectRecall, suffix: str) -
     percents = [round(100 * tau) for tau in TAUS]
     heads = ["nr", *(f"{name}_{percent}" for name in ("nr", "recall_before", "recall_after") for percent in percents)]
     return MetricGroup(names=tuple(f"{head}{suffix}" for head in heads), values=values)
+
+
+def alignment_metrics(ground_truth: GroundTruth, detections: Detections) -> JointMetrics:
+    """`score_iou_correlation`: rank correlation of score and IoU over detections that find an object (IoU >= 0.5).
+
+    Spearman's, with ranks among all of them, whatever images are drawn; nan where fewer than two detections are.
+    """
+    overlaps = find_overlaps(ground_truth, detections)
+    table = match(overlaps, ap.area_subset(ground_truth, detections, "all"))
+    right = np.flatnonzero((table.matched[0] >= 0) & ~table.ignored[0])
+    key = overlaps.pair_detection * (len(ground_truth.boxes) + 1) + overlaps.pair_object
+    order = np.argsort(key)
+    places = np.searchsorted(key[order], right * (len(ground_truth.boxes) + 1) + table.matched[0][right])
+    iou = overlaps.pair_iou[order[places]]
+    values = rank_correlation(table.score[right], iou, table.image_index[right], table.num_images)
+    group = MetricGroup(names=("score_iou_correlation",), values=values)
+    return JointMetrics(groups=(group,), differences={}, signed=frozenset(group.names))

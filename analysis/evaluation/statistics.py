@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from freeanchor.workers import map_in_processes
@@ -225,3 +226,26 @@ def _check(num_images: int, num_resamples: int, level: float) -> None:
         )
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}; pass a fraction, not a percentage")
+
+
+def rank_correlation(
+    one: Float[np.ndarray, " M"], other: Float[np.ndarray, " M"], image: np.ndarray, num_images: int
+) -> Metric:
+    """Spearman's correlation of two columns of rows that belong to images, as a metric of image weights: [R, 1].
+
+    Ranks are among all rows, equal values share their mean; nan where fewer than two rows, or equal ones alone, are
+    drawn.
+    """
+    x, y = (pd.Series(values).rank().to_numpy(dtype=np.float64) / max(1, len(one)) for values in (one, other))
+    products = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    moments = np.stack([np.bincount(image, weights=of, minlength=num_images) for of in products], axis=1)
+
+    def correlation(weights: np.ndarray) -> np.ndarray:
+        n, sum_x, sum_y, sum_xx, sum_yy, sum_xy = (weights @ moments).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread_x, spread_y = sum_xx - sum_x**2 / n, sum_yy - sum_y**2 / n
+            product = np.sqrt(np.maximum(spread_x * spread_y, 0))
+            value = np.where(product > 1e-12, (sum_xy - sum_x * sum_y / n) / product, np.nan)
+        return np.clip(value, -1, 1)[:, None]
+
+    return correlation

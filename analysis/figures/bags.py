@@ -282,7 +282,8 @@ def _draw_picked(axes: Axes, frame: pd.DataFrame) -> None:
     rows = frame[(frame["quantity"] == "box_iou") & frame["anchor"].isin(list(_PICKED))]
     if style.is_not_run(axes, rows):
         return
-    for detector, look, shift in style.side_by_side(style.detectors_in(rows), 0.16):
+    detectors = style.detectors_in(rows)
+    for detector, look, shift in style.side_by_side(detectors, min(0.16, 0.7 / len(detectors))):
         own = rows[rows["detector"] == detector].set_index("anchor").reindex(list(_PICKED))
         axes.errorbar(
             np.arange(len(own)) + shift, own["value"], np.nan_to_num(style.error_lengths(own)) / 100, linestyle="",

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.figures import style
-from analysis.figures.style import DETECTORS, ERROR_LOOK, FAINT_INK, FREEANCHOR, INK, RETINANET, VERMILION, styled
+from analysis.figures.style import DETECTORS, ERROR_LOOK, FAINT_INK, INK, VERMILION, styled
 
 _GROUP_WIDTH = 0.72  # of the bars of one group together
 _CANDIDATES_TITLES = {"recall_before": "Found before NMS", "recall_after": "Found after NMS", "nr": "NMS recall"}
@@ -110,12 +110,13 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _annotate_gain(axes: Axes, place: float, pair: pd.DataFrame) -> None:
-    """FreeAnchor's gain above a pair of bars; nothing where one of them was not run."""
-    values = pair.value.reindex(list(DETECTORS))
+    """The second's gain above a pair of bars, FreeAnchor's of more; nothing where one of them was not run."""
+    compared = style.compared_in(pair.reset_index())
+    values = pair.value.reindex(compared if len(compared) == 2 else list(DETECTORS))
     if values.isna().any():
         return
     top = 100 * float(pair[["value", "high"]].max().max())
-    text = f"{100 * (values[FREEANCHOR] - values[RETINANET]):+.1f}"
+    text = f"{100 * (values.iloc[1] - values.iloc[0]):+.1f}"
     axes.annotate(text, (place, top), (0, 5), textcoords="offset points", ha="center", va="bottom", fontweight="bold")
 
 

@@ -50,6 +50,9 @@ _LOOKS = {
     "ATSS": Look("#2F7F5F", "s"),
     "SimOTA": Look("#8A5AA3", "^"),
     "TAL": Look("#B58900", "v"),
+    "TAL, own targets": Look("#C9701E", "<"),
+    "IoU, one anchor": Look("#35506E", ">"),
+    "ATSS, one anchor": Look("#86B89C", "d"),
 }
 _MORE_COLOURS = ("#1F9AA5", "#7A4E2D", "#CC6699", "#5B6770", "#98A832")  # in turn, for names not known here
 _MORE_MARKERS = ("P", "X", "p", "h", "*")
@@ -158,8 +161,9 @@ def detectors_in(frame: pd.DataFrame) -> list[str]:
 
 
 def compared_in(frame: pd.DataFrame) -> list[str]:
-    """The paper's two detectors, whether or not the frame has them, then the others that it has."""
-    return list(dict.fromkeys((*DETECTORS, *detectors_in(frame))))
+    """The detectors of a frame where it has two or more; else the paper's two, run or not, then the one that it has."""
+    names = detectors_in(frame)
+    return names if len(names) > 1 else list(dict.fromkeys((*DETECTORS, *names)))
 
 
 def one_detector(frame: pd.DataFrame) -> pd.DataFrame:

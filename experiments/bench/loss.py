@@ -8,7 +8,7 @@ up to 1,000 objects in an image; and how time and memory grow.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from experiments.bench.rows import BenchRow, growth_exponent, medians, peak_tensor_bytes
 from freeanchor.anchors import AnchorConfig, grid_anchors, grid_sizes
-from freeanchor.boxes import encode_boxes
+from freeanchor.boxes import decode_boxes, encode_boxes
+from freeanchor.losses import ATSS, TAL, IoUThresholds, SimOTA
+from freeanchor.losses.assignment import Predictions
 from freeanchor.losses.free_anchor import FreeAnchorLoss, anchor_bags
 from freeanchor.losses.reference import dense_loss
 from freeanchor.losses.retinanet import RetinaNetLoss
@@ -29,6 +31,7 @@ WHY_SLOWER = (
     "against our RetinaNetLoss: it makes the same single pass over the logits; overlaps of predicted boxes, bags and "
     "match probabilities come on top in FreeAnchor and cannot be less than one look at objects x anchors"
 )
+NUM_ASSIGNED = 60
 PER_OBJECT = 200  # anchors whose prediction is drawn to their object, as in a trained detector
 
 
@@ -47,7 +50,32 @@ def bench_loss(device: str = "cpu", repetitions: int = 5, scale: float = 1.0) ->
     rows = []
     for num_objects in (7, 60):
         rows += _compare(_scene(2, num_objects, device, scale), num_objects, device, repetitions)
+    rows += _assigners(device, repetitions, scale)
     return [*rows, *_crowds(device, repetitions, scale), *_growth_in_anchors(device, repetitions, scale)]
+
+
+def _assigners(device: str, repetitions: int, scale: float) -> list[BenchRow]:
+    """Time of one image's assignment by each method against IoU thresholds, predictions at hand."""
+    scene, (height, width) = _scene(1, NUM_ASSIGNED, device, scale), _sides(scale)
+    cells = [rows * columns for rows, columns in grid_sizes(AnchorConfig(), height, width)]
+    sizes = [AnchorConfig().num_per_cell * number for number in cells]
+    with torch.no_grad():
+        said = Predictions(boxes=decode_boxes(scene.deltas[0], scene.anchors), scores=scene.logits[0].sigmoid())
+    strides = (
+        torch.tensor(AnchorConfig().strides, device=device)
+        .float()
+        .repeat_interleave(torch.tensor(sizes, device=device))
+    )
+    given: dict[str, Any] = {"level_sizes": sizes, "strides": strides, "predictions": said}
+    calls = {
+        type(method).__name__: partial(method.assign, scene.anchors, scene.gt_boxes[0], scene.gt_labels[0], **given)
+        for method in (IoUThresholds(), ATSS(), SimOTA(), TAL())
+    }
+    seconds = medians(calls, repetitions, device)
+    baseline = seconds.pop(IoUThresholds.__name__)
+    row = partial(BenchRow, subject="assignment", unit="s", theirs=baseline, aim=2.0, repetitions=repetitions)
+    what = f"{len(scene.anchors):,} anchors, {NUM_ASSIGNED} objects"
+    return [row(what=f"{name}, {what}", ours=own, peer="IoUThresholds") for name, own in seconds.items()]
 
 
 def _compare(scene: _Scene, num_objects: int, device: str, repetitions: int) -> list[BenchRow]:

@@ -178,15 +178,17 @@ def seed_error(sd: float, num_seeds: int) -> SeedError:
 
 def widened(row: pd.Series, seeds: SeedError, runs: tuple[str, ...]) -> Measured:
     """A row with value, low, high and n_seeds, the seeds' half-width added to its interval in quadrature."""
-    value, half = float(row["value"]), seeds.half
-    return Measured(
-        value=value,
-        low=value - math.hypot(value - row["low"], half),
-        high=value + math.hypot(row["high"] - value, half),
-        n_seeds=int(row["n_seeds"]),
-        runs=runs,
-        seeds=seeds,
-    )
+    bounds = float(row["value"]), float(row["low"]), float(row["high"])
+    return widened_interval(bounds, int(row["n_seeds"]), seeds, runs)
+
+
+def widened_interval(
+    bounds: tuple[float, float, float], num_seeds: int, seeds: SeedError, runs: tuple[str, ...]
+) -> Measured:
+    """The same of a value with its low and high."""
+    (value, low, high), half = bounds, seeds.half
+    low, high = value - math.hypot(value - low, half), value + math.hypot(high - value, half)
+    return Measured(value=value, low=low, high=high, n_seeds=num_seeds, runs=runs, seeds=seeds)
 
 
 def measured_cost(evidence: Evidence) -> Parts:
@@ -198,7 +200,8 @@ def measured_cost(evidence: Evidence) -> Parts:
         path = cost_file(profile, pairs[0], evidence.store)
         parts[backbone] = None
         if path.exists():
-            value, low, high = cost_ratio(stored_frame(path, COST_COLUMNS))
+            baseline, detector = (profile.evaluations[run].training.detector for run in pairs[0])
+            value, low, high = cost_ratio(stored_frame(path, COST_COLUMNS), detector, baseline)
             parts[backbone] = Measured(value=value, low=low, high=high, n_seeds=1, runs=pairs[0])
     return parts
 

@@ -330,7 +330,7 @@ def _add_registry(commands: Commands) -> None:
     for parser in (show, train, predict):
         parser.add_argument("name", help="registry name; see freeanchor list")
     cost = commands.add("cost", "time training steps of both detectors in turn", "freeanchor cost small")
-    cost.add_argument("backbone", help="a backbone of the profile, whose two runs are timed: small, large, r50 …")
+    cost.add_argument("backbone", help="a backbone whose two runs are timed: small, r50 …; or assigners: every method")
     report = commands.add("report", "write tables, figures, or the index page", "freeanchor report table2 figure5")
     report.add_argument("names", nargs="+", metavar="name", help="one or several of the list below")
     report.more_help = _reports
@@ -392,6 +392,10 @@ def _add_profile(parser: argparse.ArgumentParser, *, is_report: bool = False) ->
         metavar="FILE",
         help="ImageNet weights for that backbone (default: the published ones)",
     )
+    parser.add_argument(
+        "--compare", nargs=2, default=(), metavar="METHOD", help="two others than the paper's: atss tal …"
+    )
+    parser.add_argument("--assigner", type=Path, metavar="FILE", help="a Python file with an assigner of your own, too")
     parser.add_argument("--seeds", type=int, default=1, help="seeds per run (default: 1)")
     parser.add_argument("--batch-size", type=int, help="images per step; rate and schedule follow by the linear rule")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="run store (default: runs)")
@@ -409,12 +413,9 @@ def _add_profile(parser: argparse.ArgumentParser, *, is_report: bool = False) ->
     )
     parser.add_argument(
         "--chosen",
-        choices=("demo", "paper", "zoo", "trials", "models", "ablations"),
+        choices=("demo", "paper", "zoo", "trials", "models", "ablations", "grids", "assigners"),
         default="paper",
-        help=of_reports(
-            "the runs that reports wait for; zoo: published checkpoints; trials, models, ablations: further runs on "
-            "your own images (default: paper)"
-        ),
+        help=of_reports("the runs that reports wait for; from zoo on, those made on request (default: paper)"),
     )
     parser.add_argument(
         "--reports", type=Path, default=Path("reports"), help=of_reports("folder of reports (default: reports)")

@@ -18,7 +18,7 @@ from experiments.reports.catalogue import REPORTS, in_order
 from experiments.reports.index import write_index
 from experiments.reports.kept import pack_runs, unpack_runs
 from experiments.reports.plan import make_rules
-from experiments.runs.cost import cost_stage
+from experiments.runs.cost import cost_stage, timed_pairs
 from experiments.runs.measured import measure_stage
 from experiments.runs.store import Store, is_measured, is_trained
 from experiments.runs.testing import curve_stage, predict_stage
@@ -46,6 +46,8 @@ def profile_of(arguments: argparse.Namespace) -> Profile:
             batch_size=arguments.batch_size,
             chosen=arguments.chosen,
             photographs=_photographs(arguments),
+            compare=arguments.compare,
+            assigner=arguments.assigner,
         )
     except FreeAnchorError:
         raise
@@ -137,10 +139,11 @@ def predict(arguments: argparse.Namespace) -> None:
 def cost(arguments: argparse.Namespace) -> None:
     """`freeanchor cost BACKBONE`: time training steps of both detectors in turn."""
     profile, store = profile_of(arguments), store_of(arguments)
-    if arguments.backbone not in profile.comparisons:
-        known = ", ".join(profile.comparisons)
+    pairs = {backbone: pairs[0] for backbone, pairs in profile.comparisons.items()} | timed_pairs(profile)
+    if arguments.backbone not in pairs:
+        known = ", ".join(pairs)
         raise UsageError(f"no backbone {arguments.backbone!r} in profile {profile.name}; choose one of {known}")
-    pair = profile.comparisons[arguments.backbone][0]
+    pair = pairs[arguments.backbone]
     for run in pair:
         if isinstance(profile.evaluations[run].training, PublishedCheckpoint):
             raise UsageError(f"{run} is a published checkpoint: there is no training of it to time")

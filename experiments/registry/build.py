@@ -8,11 +8,13 @@ jitter (Table 3), FreeAnchor with one field of its loss changed (Sec. 4.3), and 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from experiments.registry.config import Evaluation, PublishedCheckpoint, Training
+from experiments.registry.methods import METHODS, MethodRuns, method_trainings, own_method, rate_trials
 from experiments.registry.profile import (
     DETECTORS,
     FACTORS,
@@ -39,6 +41,7 @@ from experiments.registry.sizes import (
 )
 from freeanchor.checkpoints.convert import inference_of
 from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.errors import UsageError
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 from freeanchor.training.recipe import TrainConfig
 
@@ -59,11 +62,14 @@ def build_profile(
     batch_size: int | None = None,
     chosen: str = "paper",
     photographs: Photographs | None = None,
+    compare: Sequence[str] = (),
+    assigner: Path | None = None,
 ) -> Profile:
     """The profile `name` with `num_seeds` seeds of every run; `data` is a folder of COCO or of photographs.
 
     `photographs` says more about the latter. `batch_size` changes every recipe by the linear rule. With `chosen` "zoo"
-    the figures of a COCO profile compare two published checkpoints in place of two runs of ours. Raises ValueError for
+    the figures of a COCO profile compare two published checkpoints in place of two runs of ours, with `compare` those
+    of two methods of assignment (`compared`). `assigner` is a file with one more (`own_method`). Raises ValueError for
     an unknown profile or number, DataError for no folder or one that holds no data set, TimmError and CheckpointError
     for a backbone or weights that cannot be had.
     """
@@ -77,13 +83,14 @@ def build_profile(
     zoo, trials, examples, ablations = _zoo(size), _trials(size), _examples(size), _ablations(size, num_seeds)
     extra = [*examples, *_peer(size), *trials, *(training for _, trainings in ablations for training in trainings)]
     cells = _cells(size, num_seeds)
-    extra += [training for _, trainings in cells for training in trainings]
+    methods, own = _methods(size, num_seeds, trials, assigner)
+    extra += [*(training for _, trainings in cells for training in trainings), *own]
     runs = [*_main_runs(size, num_seeds), *map(_tested, extra), *zoo]
     comparisons = {backbone: _pairs(backbone, num_seeds) for backbone in size.compared}
     committed = comparisons[size.compared[0]][0] if size.is_committed else tuple(training.name for training in examples)
     if chosen == "zoo" and zoo:
         comparisons = {"published": (PAIR,)}
-    return Profile(
+    profile = Profile(
         name=size.name,
         data=size.data,
         evaluations={run.name: run for run in runs},
@@ -93,11 +100,63 @@ def build_profile(
         trials=tuple(training.name for training in trials),
         ablations=tuple(ablation for ablation, _ in ablations),
         grids=tuple(cell for cell, _ in cells),
+        methods=methods,
         examples=committed,
         zoo=tuple(run.name for run in zoo),
-        on_request=size.on_request,
+        on_request=(*size.on_request, *(("assigners",) if methods else ())),
         variant=size.variant,
     )
+    return compared(profile, compare) if compare else profile
+
+
+def compared(profile: Profile, methods: Sequence[str]) -> Profile:
+    """The profile with two methods in the place of the paper's two: in the figures, in Table 1, wherever pairs are.
+
+    Differences are the later minus the earlier, in the order of `Profile.methods`. Raises UsageError for any but two of
+    them.
+    """
+    known = {method.key: method for method in profile.methods}
+    if not known:
+        raise UsageError(f"profile {profile.name} has no methods of assignment to compare; give shapes, photos or mini")
+    if len(set(methods)) != 2 or not set(methods) <= set(known):
+        raise UsageError(f"cannot compare {' and '.join(methods)}; give two of {', '.join(known)}")
+    first, second = (method for key, method in known.items() if key in methods)
+    pairs = tuple(zip(first.runs, second.runs, strict=True))
+    backbone = next(iter(profile.comparisons))
+    usual = {row.runs: row for row in profile.tables["table1"]}
+    rows = [usual.get(each.runs, Row(detector=each.label, runs=each.runs)) for each in (first, second)]
+    return replace(
+        profile,
+        tables={**profile.tables, "table1": tuple(rows)},
+        comparisons={backbone: pairs},
+        demo=tuple(run for pair in pairs for run in pair),
+        on_request=tuple(name for name in profile.on_request if name != "assigners"),
+        variant="-".join(filter(None, (profile.variant, f"{second.key}-minus-{first.key}"))),
+    )
+
+
+def _methods(
+    size: Size, num_seeds: int, trials: list[Training], assigner: Path | None
+) -> tuple[tuple[MethodRuns, ...], list[Training]]:
+    """Every method of assignment, the paper's two first, with its trainings that are not among the others."""
+    backbone, methods = size.compared[0], METHODS if size.rates is not None else ()
+    rates = size.rates_tried if methods else (1.0,)
+    if assigner is not None:
+        methods = (*methods, own_method(assigner))
+    if not methods:
+        return (), []
+    there, trainings, described = {training.fingerprint: training.name for training in trials}, [], []
+    for detector in DETECTORS:
+        usual = _training(size, detector, backbone)
+        tried = rate_trials(usual, rates)
+        names = {share: there.get(run.fingerprint, run.name) for share, run in tried.items()}
+        trainings += [run for share, run in tried.items() if share != 1 and names[share] == run.name]
+        runs = tuple(f"{detector.lower()}-{backbone}-s{seed}" for seed in range(num_seeds))
+        described.append(MethodRuns(key=detector.lower(), label=detector, runs=runs, tried=names))
+    usual_of = partial(_training, size, "RetinaNet", backbone)
+    found = method_trainings(usual_of, methods, num_seeds=num_seeds, rates=size.rates or {}, tried=rates)
+    trainings += [run for _, runs in found for run in runs]
+    return (*described, *(method for method, _ in found)), trainings
 
 
 def _pairs(backbone: str, num_seeds: int) -> tuple[Pair, ...]:

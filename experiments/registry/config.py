@@ -21,6 +21,7 @@ from freeanchor.detector.postprocess import InferenceConfig
 from freeanchor.detector.retinanet import ModelConfig
 from freeanchor.errors import DataError
 from freeanchor.files import read_json, write_json
+from freeanchor.losses.assigned import AssignedLoss, TaskAlignedLoss
 from freeanchor.shapes.dataset import VERSION as SHAPES_VERSION
 from freeanchor.shapes.scene import ShapesConfig
 from freeanchor.training.recipe import TrainConfig
@@ -179,7 +180,10 @@ class Training:
     def describe(self) -> str:
         """The whole configuration as json, for people and provenance."""
         content = asdict(self)
-        content["recipe"]["loss"]["kind"] = type(self.recipe.loss).__name__
+        loss = self.recipe.loss
+        content["recipe"]["loss"]["kind"] = type(loss).__name__
+        if isinstance(loss, AssignedLoss | TaskAlignedLoss):
+            content["recipe"]["loss"]["assigner"]["kind"] = type(loss.assigner).__name__
         content["model"]["backbone"]["kind"] = type(self.backbone).__name__
         return json.dumps(content, indent=2)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.registry.config import DataSource, Evaluation, FolderData, Training
+from experiments.registry.methods import MethodRuns
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 
@@ -142,7 +143,8 @@ class Profile:
     `comparisons` has, for each backbone, the runs to compare: a pair a seed, RetinaNet first; the first backbone's are
     the figures'. `demo` are the runs that a demonstration waits for; `trials` the baseline at each learning rate that
     was tried; `ablations` each value of Sec. 4.3 with its run; `grids` both
-    detectors on two anchor grids, FreeAnchor with two bag sizes; `examples` two small models to commit; `zoo` other
+    detectors on two anchor grids, FreeAnchor with two bag sizes; `methods` every method of assignment, the paper's two
+    first; `examples` two small models to commit; `zoo` other
     people's checkpoints, evaluated here; `on_request` the reports whose runs are made only when asked for by name;
     `variant` what tells its reports from others on the same data.
     """
@@ -156,6 +158,7 @@ class Profile:
     trials: tuple[str, ...] = ()
     ablations: tuple[Ablation, ...] = ()
     grids: tuple[Cell, ...] = ()
+    methods: tuple[MethodRuns, ...] = ()
     examples: tuple[str, ...] = ()
     zoo: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()
@@ -173,7 +176,6 @@ class Profile:
 
     @property
     def report_name(self) -> Path:
-        """Folder of its reports under `reports/`: for the user's own data, one a data set and variant."""
-        if not isinstance(self.data, FolderData):
-            return Path(self.name)
-        return Path(self.name) / "-".join(filter(None, (self.data.title, self.variant)))
+        """Folder of its reports under `reports/`: one per variant and, for the user's own data, per data set."""
+        title = self.data.title if isinstance(self.data, FolderData) else ""
+        return Path(self.name) / "-".join(filter(None, (title, self.variant)))

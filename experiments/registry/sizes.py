@@ -19,6 +19,7 @@ from experiments.registry.config import (
     PublishedCheckpoint,
     merged,
 )
+from experiments.registry.methods import RATES_TRIED
 from experiments.registry.profile import DETECTORS, FACTORS, SNAPSHOTS, Factor
 from experiments.registry.published import published_checkpoints
 from freeanchor.anchors import AnchorConfig
@@ -83,6 +84,9 @@ class Size:
     has_peer: bool = False  # whether RetinaNet is trained with torchvision's loss, too
     variant: str = ""  # what its reports' folder is called after, besides the data
     on_request: tuple[str, ...] = ()  # reports whose runs are made only when they are asked for by name
+    # Of other methods of assignment, the learning rate each was found best at, in the recipe's own; None: not trained.
+    rates: dict[str, float] | None = None
+    rates_tried: tuple[float, ...] = RATES_TRIED
 
     def at_batch_size(self, batch_size: int) -> "Size":
         """The size with every recipe at another batch size, by the linear rule; nothing was tried there."""
@@ -161,6 +165,7 @@ def shapes() -> Size:
         long=("large",),
         long_seeds=1,  # each takes as long as two other runs
         factors=_SHAPES_FACTORS,
+        rates={},  # all at the recipe's: not tried yet
         trials=_SHAPES_TRIALS,
         is_committed=True,
     )
@@ -183,6 +188,7 @@ def mini() -> Size:
         backbones={"small": tiny, "large": replace(tiny, depths=(2, 2, 2, 2))},
         factors=tuple(replace(factor, values=(factor.default, value)) for factor, value in varied),
         trials={},
+        rates_tried=(1.0,),
     )
 
 
@@ -295,6 +301,7 @@ def photos(chosen: Photographs | None) -> Size:
         has_peer=True,
         variant="" if chosen.backbone == Photographs.backbone else chosen.backbone,
         on_request=("trials", "models", "ablations", "grids"),
+        rates={},
     )
 
 

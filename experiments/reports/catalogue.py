@@ -10,10 +10,11 @@ then writes make/reports.mk again.
 import re
 from collections.abc import Iterable
 
-from experiments.reports import comparisons, gallery, grids, kept, matching, tables
+from experiments.reports import assigners, comparisons, gallery, grids, kept, matching, tables
 from experiments.reports.report import Report
 
-_ALL = [report for module in (tables, matching, comparisons, gallery, grids, kept) for report in module.REPORTS]
+_MODULES = (tables, matching, comparisons, assigners, gallery, grids, kept)
+_ALL = [report for module in _MODULES for report in module.REPORTS]
 _IS_PAPERS = re.compile(r"(table|figure)\d")
 FIRST = (tables.CLAIMS, tables.HEADLINE)  # above the table of contents: verdicts, then the numbers behind most of them
 SECTIONS = sorted(  # the paper's own tables and figures before all others

@@ -222,6 +222,12 @@ def _is_there(run: Evaluation, store: Store) -> bool:
     return is_measured(run, store) and (is_asked or store.network(run.training).exists())
 
 
+def box_rows(runs: Sequence[Evaluation], store: Store) -> pd.DataFrame:
+    """One row per anchor and quantity of runs that differ in their seed, over seeds."""
+    answers = [answer for answer in (_asked(run, store) for run in runs) if len(answer)]
+    return over_seeds([_own(answer) for answer in answers], _KEYS)
+
+
 def _asked(run: Evaluation, store: Store) -> pd.DataFrame:
     return stored_frame(bag_boxes_stage(run, store), dtype={"anchor": str})  # ranks are names here
 

@@ -80,7 +80,7 @@ def snapshot_files(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int
     return there, training.recipe.num_steps
 
 
-def _stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, Any], Path]]:
+def stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, Any], Path]]:
     """The snapshots at which matching is looked at, each under its columns; a run may have more, to draw AP by."""
     files, num_steps = snapshot_files(evaluation, store)
     shown = {round(fraction * num_steps) for fraction in SNAPSHOTS}
@@ -92,7 +92,7 @@ def _stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, An
 
 def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     """The bags of the chosen objects at each snapshot of a training; one row per anchor, columns MATCH_COLUMNS."""
-    return matches_of(evaluation.training, store, _stages(evaluation, store))
+    return matches_of(evaluation.training, store, stages(evaluation, store))
 
 
 def matches_of(
@@ -122,7 +122,7 @@ def bag_frames(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS
     parts = recorded_parts(read_json(locate_split(directory, "val")[0]))
     images = first_images(read_split(directory, "val"), max_objects)
     tables, positions = [pd.DataFrame(columns=BAG_COLUMNS)], [pd.DataFrame(columns=STAGE_POSITION_COLUMNS)]
-    for head, path in _stages(evaluation, store):
+    for head, path in stages(evaluation, store):
         model, detector = load_model(path)
         found = [bag_arrays(bags, detector, parts) for bags in object_bags(model, detector, images, FreeAnchorLoss())]
         if found:

@@ -7,6 +7,7 @@ the same batches, in one process, so that whatever disturbs one disturbs the oth
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from analysis.evaluation.statistics import percentile_interval
 from experiments.registry.config import Training
-from experiments.registry.profile import Pair, Profile
+from experiments.registry.profile import Profile
 from experiments.runs.store import Store, is_done
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.augmentation import TrainingStream
@@ -31,6 +32,7 @@ from freeanchor.training.step import training_step
 NUM_ROUNDS, NUM_WARM_UP = 30, 3  # steps of each detector; the first ones allocate memory and are left out
 NUM_RESAMPLES = 2000
 COLUMNS = ("detector", "round", "seconds")
+METHODS = "assigners"  # in the place of a backbone's name: every method of assignment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +44,26 @@ class _Racer:
     recipe: TrainConfig
 
 
-def timed_pairs(profile: Profile) -> dict[str, Pair]:
-    """The trained pair of each backbone, whose steps are timed; published checkpoints have none to time."""
+def timed_pairs(profile: Profile) -> dict[str, tuple[str, ...]]:
+    """The trained pair of each backbone, whose steps are timed; published checkpoints have none to time.
+
+    Under "assigners", a run of every method of assignment.
+    """
     pairs = {backbone: pairs[0] for backbone, pairs in profile.comparisons.items()}
-    return {backbone: pair for backbone, pair in pairs.items() if not set(pair) & set(profile.zoo)}
+    timed: dict[str, tuple[str, ...]] = {
+        backbone: pair for backbone, pair in pairs.items() if not set(pair) & set(profile.zoo)
+    }
+    return {**timed, METHODS: tuple(method.runs[0] for method in profile.methods)} if profile.methods else timed
 
 
-def cost_file(profile: Profile, pair: Pair, store: Store) -> Path:
-    """Where the times of a pair of runs lie: under the fingerprints of both."""
+def cost_file(profile: Profile, pair: Sequence[str], store: Store) -> Path:
+    """Where the times of a pair of runs, or of more, lie: under the fingerprints of all."""
     prints = [profile.evaluations[run].training.fingerprint for run in pair]
     return store.runs / profile.name / "costs" / f"{'-'.join(prints)}.csv"
 
 
-def cost_stage(profile: Profile, pair: Pair, store: Store, runtime: Runtime) -> Path:
-    """Time steps of a pair of trained runs; leaves a csv, one row per step: detector, round, seconds.
+def cost_stage(profile: Profile, pair: Sequence[str], store: Store, runtime: Runtime) -> Path:
+    """Time steps of trained runs in turn; leaves a csv, one row per step: detector, round, seconds.
 
     Seconds are processor time on a CPU, which other programs hardly touch, and the clock's on a GPU.
     """
@@ -102,10 +110,12 @@ def _timed_step(racer: _Racer, groups: list[Batch], runtime: Runtime) -> float:
     return clock() - begun
 
 
-def cost_ratio(frame: pd.DataFrame) -> tuple[float, float, float]:
-    """FreeAnchor's median seconds over RetinaNet's, and its 95 % interval (bootstrap over rounds)."""
+def cost_ratio(
+    frame: pd.DataFrame, detector: str = "FreeAnchor", baseline: str = "RetinaNet"
+) -> tuple[float, float, float]:
+    """A detector's median seconds over the baseline's, and its 95 % interval (bootstrap over rounds)."""
     times = frame[frame["round"] >= NUM_WARM_UP].pivot(index="round", columns="detector", values="seconds")
-    ours, theirs = times["FreeAnchor"].to_numpy(), times["RetinaNet"].to_numpy()
+    ours, theirs = times[detector].to_numpy(), times[baseline].to_numpy()
     draws = np.random.default_rng(0).integers(len(times), size=(NUM_RESAMPLES, len(times)))
     low, high = percentile_interval(np.median(ours[draws], axis=1) / np.median(theirs[draws], axis=1))
     return float(np.median(ours) / np.median(theirs)), float(low), float(high)

@@ -122,7 +122,7 @@ def metrics_frame(profile: Profile, store: Store, metrics_of: MetricsOf) -> pd.D
     """
     runs, found = [profile.evaluations[name] for pair in profile.pairs for name in pair], {}
     for run in (run for run in runs if is_measured(run, store)):
-        ground_truth, detections, _ = _predicted(run, store)
+        ground_truth, detections, _ = predicted(run, store)
         found[run.name] = metrics_of(ground_truth, detections), ground_truth
     seeds_of = seeds_of_pairs(
         profile,
@@ -167,7 +167,7 @@ def measure_stage(evaluation: Evaluation, store: Store) -> None:
     directory = evaluation.directory(store.runs)
     if is_done(directory / "measurements.csv", MEASURED, touched=True):
         return
-    ground_truth, detections, recall = _predicted(evaluation, store)
+    ground_truth, detections, recall = predicted(evaluation, store)
     seconds = trained_record(evaluation.training, store)["seconds"]
     write_csv(directory / "matches.csv", matches_frame(evaluation, store))
     frame = measure(ground_truth, detections, recall)
@@ -175,7 +175,8 @@ def measure_stage(evaluation: Evaluation, store: Store) -> None:
     write_csv(directory / "measurements.csv", pd.concat([training, frame], ignore_index=True))
 
 
-def _predicted(evaluation: Evaluation, store: Store) -> Measured:
+def predicted(evaluation: Evaluation, store: Store) -> Measured:
+    """Ground truth, detections and object recall of a run that was tested."""
     directory = evaluation.directory(store.runs)
     ground_truth = read_ground_truth(locate_split(store.data(evaluation.training), "val")[0])
     detections = read_detections(directory / "detections.json", ground_truth)
@@ -184,7 +185,7 @@ def _predicted(evaluation: Evaluation, store: Store) -> Measured:
 
 def ap_metric(evaluation: Evaluation, store: Store) -> tuple[Metric, int]:
     """AP of a tested run under any weights of its images, and how many these are."""
-    ground_truth, detections, _ = _predicted(evaluation, store)
+    ground_truth, detections, _ = predicted(evaluation, store)
     curves = precision_curves(match(find_overlaps(ground_truth, detections)))
     return partial(average_precision, curves), curves.num_images
 
@@ -198,7 +199,7 @@ def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.Dat
     names.append(_digest(first, second, store))
     path = store.runs / first.training.profile / "comparisons" / f"{'-'.join(names)}.csv"
     if not path.exists():
-        write_csv(path, compare(_predicted(first, store), _predicted(second, store)))
+        write_csv(path, compare(predicted(first, store), predicted(second, store)))
     return stored_frame(path, MEASURED)
 
 

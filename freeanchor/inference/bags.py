@@ -1,7 +1,9 @@
 """What a detector says of the anchors in each object's bag: as arrays for a data set, as rows for a single image.
 
-Any detector can be asked, whichever loss trained it; `assigned` says what IoU assignment would have done.
+Any detector can be asked, whichever loss trained it; `assigned` says what IoU assignment would have done. And which
+anchors learn which object under a loss, on one scale for all: an object's shares add up to 1.
 
+    shares = learning_shares(AssignedLoss(assigner=ATSS()), output, 0, gt_boxes, gt_labels, strides)
     for bags in object_bags(model, detector, split.images, FreeAnchorLoss()):
         bags.confidence, bags.weight                                    # [G, n] each
     rows = bag_rows(model, detector, image, FreeAnchorLoss())           # the same, one row per anchor
@@ -16,10 +18,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from freeanchor.boxes import clip_boxes, decode_boxes, pairwise_iou
+from freeanchor.boxes import box_centres, clip_boxes, decode_boxes, paired_iou, pairwise_iou
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import ImageRecord, Sample, collate, load_sample
 from freeanchor.detector.retinanet import ModelConfig, ModelOutput, RetinaNet
+from freeanchor.losses.assigned import AssignedLoss, TaskAlignedLoss, assign_batch
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max_weights
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
@@ -68,13 +71,9 @@ def object_bags(
     """
     runtime, rule = runtime or Runtime(precision="float32"), assignment or RetinaNetLoss()
     model = model.to(runtime.device).eval()
-    for _, group in groupby(images, key=lambda image: (image.width, image.height)):
-        own = list(group)
-        for first in range(0, len(own), batch_size):
-            samples = [load_sample(image, detector.inputs) for image in own[first : first + batch_size]]
-            output = _output(model, collate(samples).images, runtime)
-            for index, sample in enumerate(samples):
-                yield _bags_of(output, index, sample, detector, loss, rule)
+    for samples, output in _batches(model, detector, images, runtime, batch_size):
+        for index, sample in enumerate(samples):
+            yield _bags_of(output, index, sample, detector, loss, rule)
 
 
 def bag_rows(
@@ -92,6 +91,92 @@ def bag_rows(
     """
     (bags,) = object_bags(model, detector, [image], loss, assignment=assignment, runtime=runtime)
     return _rows(bags, detector)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningShares:
+    """P pairs of an object and an anchor that learns it, by rising object; an object's shares add up to 1.
+
+    Of an assigner they are equal, of FreeAnchor those of its Mean-max. An object that nothing learns has no pair.
+    """
+
+    objects: Int[Tensor, "P"]
+    anchors: Int[Tensor, "P"]
+    share: Float[Tensor, "P"]
+
+
+@torch.no_grad()
+def learning_shares(
+    loss: FreeAnchorLoss | RetinaNetLoss | AssignedLoss | TaskAlignedLoss,
+    output: ModelOutput,
+    index: int,
+    gt_boxes: Float[Tensor, "G 4"],
+    gt_labels: Int[Tensor, "G"],
+    strides: Sequence[int],
+) -> LearningShares:
+    """Which anchors learn the objects of the `index`-th image of a batch under a loss; `strides` of the levels."""
+    logits, deltas, anchors = output.logits[index].float(), output.deltas[index].float(), output.anchors.float()
+    if isinstance(loss, FreeAnchorLoss):
+        bags, confidence = loss.confidence(logits, deltas, anchors, gt_boxes, gt_labels)
+        objects = torch.arange(len(bags), device=bags.device).repeat_interleave(bags.shape[1])
+        return LearningShares(objects=objects, anchors=bags.flatten(), share=mean_max_weights(confidence).flatten())
+    each = anchors.new_tensor(strides).repeat_interleave(torch.tensor(output.level_sizes, device=anchors.device))
+    image = logits[None], deltas[None], anchors, [gt_boxes], [gt_labels]
+    owner = assign_batch(loss.assigner, *image, level_sizes=output.level_sizes, strides=each)
+    objects, places = (owner == torch.arange(len(gt_boxes), device=owner.device)[:, None]).nonzero(as_tuple=True)
+    counts = objects.bincount(minlength=len(gt_boxes))
+    return LearningShares(objects=objects, anchors=places, share=1 / counts[objects].float())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learners:
+    """The learning anchors of one image's objects, with what the detector says there; in the pixels of the file."""
+
+    image: ImageRecord
+    shares: LearningShares
+    centres: Float[Tensor, "P 2"]
+    iou: Float[Tensor, "P"]  # of the anchor with its object
+    box_iou: Float[Tensor, "P"]  # of the box predicted from it, clipped to the image
+    cls_prob: Float[Tensor, "P"]  # of the object's class
+
+
+def learners(
+    model: RetinaNet,
+    detector: DetectorConfig,
+    images: Sequence[ImageRecord],
+    loss: FreeAnchorLoss | RetinaNetLoss | AssignedLoss | TaskAlignedLoss,
+    *,
+    runtime: Runtime | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Learners]:
+    """Of every image in the order of `images`; batches as in `object_bags`."""
+    runtime, strides = runtime or Runtime(precision="float32"), detector.model.anchors.strides
+    model = model.to(runtime.device).eval()
+    for samples, output in _batches(model, detector, images, runtime, batch_size):
+        for index, sample in enumerate(samples):
+            boxes, labels = sample.boxes, sample.record.labels
+            shares = learning_shares(loss, output, index, boxes, labels, strides)
+            anchors, own = output.anchors[shares.anchors], boxes[shares.objects]
+            said = decode_boxes(output.deltas[index][shares.anchors], anchors)
+            yield Learners(
+                image=sample.record,
+                shares=shares,
+                centres=box_centres(_in_file(output.anchors, sample, detector)[shares.anchors]),
+                iou=paired_iou(anchors, own),
+                box_iou=paired_iou(clip_boxes(said, *sample.image.shape[1:]), own),
+                cls_prob=output.logits[index][shares.anchors, labels[shares.objects]].sigmoid(),
+            )
+
+
+def _batches(
+    model: RetinaNet, detector: DetectorConfig, images: Sequence[ImageRecord], runtime: Runtime, batch_size: int
+) -> Iterator[tuple[list[Sample], ModelOutput]]:
+    """Samples and outputs of images of one size at a time."""
+    for _, group in groupby(images, key=lambda image: (image.width, image.height)):
+        own = list(group)
+        for first in range(0, len(own), batch_size):
+            samples = [load_sample(image, detector.inputs) for image in own[first : first + batch_size]]
+            yield samples, _output(model, collate(samples).images, runtime)
 
 
 @torch.no_grad()

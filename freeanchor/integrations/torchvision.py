@@ -1,5 +1,6 @@
-"""FreeAnchor in torchvision's RetinaNet: the loss changes, the detector around it stays.
+"""FreeAnchor, or any assigner, in torchvision's RetinaNet: the loss changes, the detector around it stays.
 
+    model = use_assigner(model, ATSS())       # torchvision's own losses on anchors that ATSS gives their objects
     model = use_free_anchor(torchvision.models.detection.retinanet_resnet50_fpn(num_classes=3))
     terms = model(images, targets)            # training: {"positive": …, "negative": …}; minimise their sum
     detections = model.eval()(images)         # boxes, scores and labels, as torchvision gives them
@@ -8,7 +9,8 @@ Images, targets, detections, parameters and the names in the state dict are torc
 either detector to the other and code around the model need not change. A label is a slot of the head, as torchvision
 has it: 1 to num_classes - 1, slot 0 being left to the background. Call `use_free_anchor` before wrapping the model in
 DistributedDataParallel or torch.compile; copies and pickles of the model keep the loss. For TorchScript, which is not
-supported, call `use_focal_loss` first: the model is then torchvision's own again, with the weights it has.
+supported, call `use_focal_loss` first: the model is then torchvision's own again, with the weights it has. The same
+holds of `use_assigner`.
 
 torchvision codes deltas with weights 1, FreeAnchor with 10 and 5. The loss scales the head's deltas, and `BoxOutput`
 the gradients of the convolution that makes them, so that learning rates mean what they mean in the paper.
@@ -25,6 +27,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from freeanchor.boxes import DELTA_WEIGHTS
+from freeanchor.losses.assignment import Assigner, Predictions
 from freeanchor.losses.focal import Terms, widen
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 
@@ -60,6 +63,65 @@ class TorchvisionLoss:
             boxes,
             labels,
         )
+
+
+@dataclass(eq=False, repr=False)
+class TorchvisionAssigned:
+    """Stands in for `RetinaNet.compute_loss`: an assigner in the place of torchvision's matcher, its losses kept.
+
+    `grid` knows the anchors that the generator laid last.
+    """
+
+    model: RetinaNet
+    assigner: Assigner
+    grid: "_LastGrid"
+
+    def __call__(
+        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]
+    ) -> Terms:
+        """torchvision's terms `classification` and `bbox_regression` of a batch.
+
+        Raises ValueError where the assigner asks for what a RetinaNet does not say.
+        """
+        level_sizes, strides = self.grid.levels(anchors[0])
+        scores, codes = (head_outputs[name].detach().float() for name in ("cls_logits", "bbox_regression"))
+        matched = []
+        for target, own, logits, deltas in zip(targets, anchors, scores, codes, strict=True):
+            boxes = self.model.box_coder.decode_single(deltas, own.float()).nan_to_num(0)
+            said = Predictions(boxes=boxes, scores=logits.sigmoid().nan_to_num(0))
+            labels = target["labels"][: len(target["boxes"])]
+            given: dict[str, Any] = {"level_sizes": level_sizes, "strides": strides, "predictions": said}
+            matched.append(self.assigner.assign(own.float(), target["boxes"].float(), labels, **given))
+        terms: Terms = self.model.head.compute_loss(targets, head_outputs, anchors, matched)  # its -1 and -2 are ours
+        return terms
+
+
+@dataclass(eq=False)
+class _LastGrid:
+    """A forward hook of an anchor generator: the levels of the anchors that it last laid."""
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    image_size: tuple[int, int] = (0, 0)
+    num_per_cell: tuple[int, ...] = ()
+
+    def __call__(self, generator: nn.Module, inputs: tuple[Any, ...], _: object) -> None:
+        """Note the grid."""
+        images, maps = inputs
+        height, width = images.tensors.shape[-2:]
+        self.sizes, self.image_size = tuple((each.shape[-2], each.shape[-1]) for each in maps), (height, width)
+        self.num_per_cell = tuple(generator.num_anchors_per_location())  # type: ignore[operator]  # a generator's
+
+    def levels(self, anchors: Tensor) -> tuple[tuple[int, ...], Tensor]:
+        """Anchors of each level, and each anchor's stride: the mean of both directions, as torchvision lays them."""
+        sizes = tuple(rows * columns * own for (rows, columns), own in zip(self.sizes, self.num_per_cell, strict=True))
+        if sum(sizes) != len(anchors):
+            raise ValueError(
+                f"the anchor generator laid {sum(sizes)} anchors, the loss sees {len(anchors)}; call the model"
+            )
+        height, width = self.image_size
+        strides = [(height // rows + width // columns) / 2 for rows, columns in self.sizes]
+        counts = torch.tensor(sizes, device=anchors.device)
+        return sizes, anchors.new_tensor(strides).float().repeat_interleave(counts)
 
 
 class _DividedGradient(torch.autograd.Function):
@@ -143,8 +205,8 @@ def _scale_gradients(model: RetinaNet, _: object = None) -> None:
 
 def _refuse_script() -> None:
     raise RuntimeError(
-        "TorchScript cannot hold FreeAnchor's loss; call use_focal_loss(model) first: the weights stay, and the script "
-        "is torchvision's own"
+        "TorchScript cannot hold FreeAnchor's loss or an assigner; call use_focal_loss(model) first: the weights stay, "
+        "and the script is torchvision's own"
     )
 
 
@@ -188,9 +250,30 @@ def use_free_anchor(
     return model
 
 
+def use_assigner(model: RetinaNet, assigner: Assigner) -> RetinaNet:
+    """Train `model` on anchors that `assigner` gives their objects, in place; the same model is returned.
+
+    Only torchvision's matcher is replaced: its focal loss and L1, priors, detections and names stay. Any assigner will
+    do, `IoUThresholds`, `ATSS`, `SimOTA`, `TAL` or one of your own; labels are slots of the head, as torchvision has
+    them. Raises TypeError for any other model, or where `assigner` has no method `assign`.
+    """
+    _check_model(model)
+    if not callable(getattr(assigner, "assign", None)) or isinstance(assigner, type):
+        raise TypeError(f"expected an assigner such as ATSS(), got {assigner!r}; it needs a method assign")
+    use_focal_loss(model)  # an earlier loss leaves nothing behind
+    grid = _LastGrid()
+    model.anchor_generator.register_forward_hook(grid)
+    model.compute_loss = TorchvisionAssigned(model=model, assigner=assigner, grid=grid)
+    model.__prepare_scriptable__ = _refuse_script
+    return model
+
+
 def use_focal_loss(model: RetinaNet) -> RetinaNet:
     """Make `model` torchvision's own again, losses included, in place; the same model is returned, its weights kept."""
     _check_model(model)
+    hooks = model.anchor_generator._forward_hooks
+    for key in [key for key, hook in hooks.items() if isinstance(hook, _LastGrid)]:
+        del hooks[key]
     vars(model).pop("compute_loss", None)
     vars(model).pop("__prepare_scriptable__", None)
     for key in [key for key, hook in model._forward_pre_hooks.items() if hook is _scale_gradients]:

@@ -1,32 +1,45 @@
-"""Hand-crafted assignment: each anchor gets an object before the loss is computed (C_ij of Eq. 1).
+"""What an assigner is: a rule that gives each anchor an object before the loss is computed (C_ij of Eq. 1).
 
-An assigner is a frozen dataclass with one method, so that methods can be compared on the same loss.
+An assigner is a frozen dataclass with one method, so that methods can be compared on the same loss:
+`IoUThresholds`, `ATSS`, `SimOTA`, `TAL`, or your own (docs/matching.md).
 
-    assignment = IoUThresholds().assign(anchors, gt_boxes)    # object index, BACKGROUND or IGNORED
+    assignment = ATSS().assign(anchors, gt_boxes, gt_labels, level_sizes=sizes)     # object index, BACKGROUND, IGNORED
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-from freeanchor.boxes import ious_by_objects
 
 BACKGROUND = -1  # C_ij = 0 for every object i: the anchor is in A-
 IGNORED = -2  # between the two thresholds: the anchor takes no part in the loss
 
 
+@runtime_checkable
+class Predicted(Protocol):
+    """What the network says of one image, for assigners that ask it: anything with decoded boxes and probabilities."""
+
+    @property
+    def boxes(self) -> Float[Tensor, "A 4"]:
+        """Boxes in xyxy pixels, without gradient."""
+
+    @property
+    def scores(self) -> Float[Tensor, "A K"]:
+        """Probabilities of the classes, without gradient."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the network says of one image, for assigners that ask it: decoded boxes and probabilities, no gradient."""
+    """Those of an image, as they are."""
 
     boxes: Float[Tensor, "A 4"]
     scores: Float[Tensor, "A K"]
 
 
+@runtime_checkable
 class Assigner(Protocol):
     """A rule that gives each anchor of one image an object."""
 
@@ -38,68 +51,61 @@ class Assigner(Protocol):
         *,
         level_sizes: Sequence[int] = (),
         strides: Float[Tensor, "A"] | None = None,
-        predictions: Predictions | None = None,
+        predictions: Predicted | None = None,
     ) -> Int[Tensor, "A"]:
         """Object index of each anchor, BACKGROUND or IGNORED; `level_sizes` are the anchors of each pyramid level."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class IoUThresholds:
-    """RetinaNet's hand-crafted matrix C (Sec. 3.1).
+def check_levels(level_sizes: Sequence[int], num_anchors: int) -> list[int]:
+    """The anchors of each pyramid level; raises ValueError where they are not all anchors."""
+    sizes = [int(size) for size in level_sizes]
+    if sum(sizes) != num_anchors:
+        raise ValueError(f"level_sizes {sizes} add up to {sum(sizes)}; give the anchors of each level, {num_anchors}")
+    return sizes
 
-    An anchor takes the object it overlaps most if their IoU reaches `foreground_iou`, is background below
-    `background_iou`, and ignored between. With `low_quality_matches` the anchors that tie for an object's best IoU
-    are matched too, each with the object it overlaps most itself (authors' code: modeling/matcher.py); with
-    `low_quality_owner="object"` each with the last object that it is best for, and an object that meets no anchor
-    takes those at IoU 0, as mmdetection's MaxIoUAssigner has it.
-    """
 
-    foreground_iou: float = 0.5
-    background_iou: float = 0.4
-    low_quality_matches: bool = True
-    low_quality_owner: Literal["anchor", "object"] = "anchor"
+def check_strides(strides: Tensor | None, num_anchors: int) -> Tensor:
+    """The stride of each anchor's level in pixels; raises ValueError where there is not one per anchor."""
+    if strides is None or len(strides) != num_anchors:
+        given = "none" if strides is None else f"{len(strides)}"
+        raise ValueError(f"{given} strides are given for {num_anchors} anchors; give one per anchor, in pixels")
+    return strides
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.background_iou <= self.foreground_iou <= 1:
-            raise ValueError(
-                f"background_iou and foreground_iou must be fractions in this order, got {self.background_iou} and "
-                f"{self.foreground_iou}"
-            )
 
-    def assign(
-        self,
-        anchors: Float[Tensor, "A 4"],
-        gt_boxes: Float[Tensor, "G 4"],
-        gt_labels: Int[Tensor, "G"] | None = None,
-        *,
-        level_sizes: Sequence[int] = (),
-        strides: Float[Tensor, "A"] | None = None,
-        predictions: Predictions | None = None,
-    ) -> Int[Tensor, "A"]:
-        """Object index of each anchor, BACKGROUND or IGNORED, from boxes alone."""
-        if len(gt_boxes) == 0:
-            return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
-        best_iou = anchors.new_full((len(anchors),), -1.0)
-        best_object = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
-        is_best = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-        owner = torch.full_like(best_object, BACKGROUND)
-        for first, iou in ious_by_objects(gt_boxes, anchors):
-            best_here, object_here = iou.max(dim=0)
-            best_object = torch.where(best_here > best_iou, first + object_here, best_object)
-            best_iou = torch.maximum(best_iou, best_here)
-            best_of_object = iou.amax(dim=1, keepdim=True)
-            ties = iou == best_of_object
-            if self.low_quality_owner == "object":
-                numbers = torch.arange(first, first + len(iou), device=anchors.device)[:, None]
-                last = torch.where(ties, numbers, BACKGROUND).amax(dim=0)
-                owner = torch.where(last >= 0, last, owner)
-                continue
-            # DEVIATION(D14): an object that meets no anchor ties with every anchor at IoU 0; those ties are no matches.
-            is_best |= (ties & (best_of_object > 0)).any(dim=0)
-        assignment = torch.where(best_iou < self.background_iou, BACKGROUND, IGNORED)
-        assignment = torch.where(best_iou >= self.foreground_iou, best_object, assignment)
-        if not self.low_quality_matches:
-            return assignment
-        if self.low_quality_owner == "object":
-            return torch.where(owner >= 0, owner, assignment)
-        return torch.where(is_best, best_object, assignment)
+def check_predictions(
+    assigner: Assigner, predictions: Predicted | None, gt_labels: Tensor | None
+) -> tuple[Predicted, Tensor]:
+    """Both, for an assigner that cannot do without; raises ValueError where one is missing."""
+    if predictions is None or gt_labels is None:
+        missing = "predictions (boxes and scores)" if predictions is None else "gt_labels"
+        raise ValueError(f"{type(assigner).__name__} asks what the network says of each class; give {missing}")
+    return predictions, gt_labels.long()
+
+
+def centre_priors(
+    centres: Float[Tensor, "2 A"], reach: Float[Tensor, "A"], gt_boxes: Float[Tensor, "G 4"]
+) -> tuple[Bool[Tensor, "G A"], Bool[Tensor, "G A"]]:
+    """Whether centres lie in objects, and whether within `reach` pixels of the objects' centres in both x and y."""
+    reaches, counts = reach.unique_consecutive(return_counts=True)
+    boxes: Tensor = gt_boxes[:, :, None]
+    in_box: list[Tensor] = []
+    is_near: list[Tensor] = []
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    for own, (x, y) in zip(reaches, centres.split(counts.tolist(), dim=1), strict=True):  # level by level
+        for found, low, high in ((in_box, boxes[:, :2], boxes[:, 2:]), (is_near, middle - own, middle + own)):
+            found.append((x > low[:, 0]).logical_and_(x < high[:, 0]))
+            found[-1].logical_and_(y > low[:, 1]).logical_and_(y < high[:, 1])
+    return torch.cat(in_box, dim=1), torch.cat(is_near, dim=1)
+
+
+def by_highest_iou(
+    num_anchors: int, candidates: Int[Tensor, "G M"], iou: Float[Tensor, "G M"], is_positive: Bool[Tensor, "G M"]
+) -> Int[Tensor, "A"]:
+    """Of the objects whose positive candidate an anchor is, the one of highest IoU, the first of equal ones."""
+    objects, places = is_positive.nonzero(as_tuple=True)
+    anchors, iou = candidates[objects, places], iou[objects, places]
+    best = iou.new_full((num_anchors,), -1.0).scatter_reduce(0, anchors, iou, "amax")
+    is_best, none = iou == best[anchors], len(candidates)
+    owner = torch.full((num_anchors,), none, device=candidates.device)
+    owner = owner.scatter_reduce(0, anchors[is_best], objects[is_best], "amin")
+    return torch.where(owner < none, owner, BACKGROUND)

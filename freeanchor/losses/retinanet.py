@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from freeanchor.boxes import DELTA_WEIGHTS, encode_boxes
 from freeanchor.losses import focal, targets
-from freeanchor.losses.assignment import IGNORED, IoUThresholds
+from freeanchor.losses.assignment import IGNORED
 from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
+from freeanchor.losses.iou_thresholds import IoUThresholds
 from freeanchor.losses.targets import Ragged
 
 MMDETECTION_EPS = 2.0**-23  # it adds float32's epsilon to what losses are divided by (models/losses/utils.py)
@@ -74,22 +75,32 @@ class RetinaNetLoss:
             deltas, anchors = widen(deltas), widen(anchors)
             boxes = [own.to(anchors) for own in own_boxes]
             assignments = self._assign(anchors, boxes, valid_anchors)
-            # Objects and anchors are counted through the batch: image i's anchors begin at i * A.
-            firsts = torch.tensor([0, *map(len, boxes)], device=anchors.device).cumsum(0)[:-1]
-            matched = (assignments >= 0).nonzero()[:, 0]
-            objects = assignments[matched] + firsts[matched // len(anchors)]
-            coded = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
-            box = deltas[:, :0].sum() + self._distance(deltas.flatten(0, 1)[matched], coded)
-            classification = self._focal_loss(logits, assignments, matched, torch.cat(labels)[objects])
-            if self.convention == "mmdetection":
-                # Its samplers count at least one matched anchor for each image.
-                counts = (matched // len(anchors)).bincount(minlength=len(logits)).clamp(min=1)
-                divisor = total_count(int(counts.sum())) + MMDETECTION_EPS
-                return {"classification": classification / divisor, "box": self.box_weight * box / divisor}
-            num_matched = total_count(len(matched))
-            # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
-            over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
-            return {"classification": classification / over_all, "box": self.box_weight * box / over_boxes}
+            return self.terms(logits, deltas, anchors, boxes, labels, assignments, total_count)
+
+    def terms(
+        self,
+        logits: Float[Tensor, "B A K"],
+        deltas: Float[Tensor, "B A 4"],
+        anchors: Float[Tensor, "A 4"],
+        boxes: list[Tensor],
+        labels: list[Tensor],
+        assignments: Int[Tensor, "BA"],
+        total_count: TotalCount = int,
+    ) -> Terms:
+        """The two terms of anchors that are assigned already, image after image: B * A objects of their own images."""
+        matched, objects = matched_pairs(assignments, len(anchors), boxes)
+        coded = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
+        box = deltas[:, :0].sum() + self._distance(deltas.flatten(0, 1)[matched], coded)
+        classification = self._focal_loss(logits, assignments, matched, torch.cat(labels)[objects])
+        if self.convention == "mmdetection":
+            # Its samplers count at least one matched anchor for each image.
+            counts = (matched // len(anchors)).bincount(minlength=len(logits)).clamp(min=1)
+            divisor = total_count(int(counts.sum())) + MMDETECTION_EPS
+            return {"classification": classification / divisor, "box": self.box_weight * box / divisor}
+        num_matched = total_count(len(matched))
+        # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
+        over_all, over_boxes = num_matched + total_count(len(logits)), 4 * max(1, num_matched)
+        return {"classification": classification / over_all, "box": self.box_weight * box / over_boxes}
 
     def _assign(self, anchors: Tensor, boxes: list[Tensor], valid_anchors: Tensor | None) -> Tensor:
         """Object, BACKGROUND or IGNORED of all anchors [B * A]; those that take no part are ignored."""
@@ -118,3 +129,10 @@ class RetinaNetLoss:
         """Summed smooth-L1 of matched anchors' deltas, in the units of the convention."""
         units = deltas.new_tensor(DELTA_WEIGHTS if self.convention == "mmdetection" else (1.0,))
         return smooth_l1(deltas / units, targets / units, self.smooth_l1_beta).sum()
+
+
+def matched_pairs(assignments: Tensor, num_anchors: int, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Places [M] of the matched among a batch's anchors [B * A], rising, and the object of each, counted likewise."""
+    firsts = torch.tensor([0, *map(len, boxes)], device=assignments.device).cumsum(0)[:-1]
+    matched = (assignments >= 0).nonzero()[:, 0]
+    return matched, assignments[matched] + firsts[matched // num_anchors]

@@ -5,8 +5,8 @@ for line in replay(path):
     print(line)
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,12 +17,13 @@ from freeanchor.checkpoints.native import DetectorConfig, describe, load_tensors
 from freeanchor.data.coco import Batch
 from freeanchor.detector.retinanet import ModelOutput, RetinaNet
 from freeanchor.errors import CheckpointError
+from freeanchor.losses import ATSS, TAL, IoUThresholds, SimOTA
 from freeanchor.losses.focal import Terms
 from freeanchor.runtime import Runtime
 from freeanchor.training.processes import Processes
-from freeanchor.training.recipe import Loss, TrainingError
+from freeanchor.training.recipe import Loss, TrainingError, loss_terms
 
-LOSSES = {kind.__name__: kind for kind in get_args(Loss)}
+KINDS = {kind.__name__: kind for kind in (*get_args(Loss), IoUThresholds, ATSS, SimOTA, TAL)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,24 @@ def save_divergence(
     tensors["images"] = batch.images
     for image, (boxes, labels) in enumerate(zip(batch.gt_boxes, batch.gt_labels, strict=True)):
         tensors |= {f"gt_boxes.{image}": boxes, f"gt_labels.{image}": labels}
-    described = {"kind": type(loss).__name__, **asdict(loss)}
-    save_tensors(path, tensors, {"divergence": asdict(divergence), "detector": describe(detector), "loss": described})
+    header = {"divergence": asdict(divergence), "detector": describe(detector), "loss": _described(loss)}
+    save_tensors(path, tensors, header)
+
+
+def _described(value: Any) -> Any:
+    """A loss, or its assigner, as json: its kind and its fields."""
+    if not is_dataclass(value):
+        return value
+    inner = {field.name: _described(getattr(value, field.name)) for field in fields(value)}
+    return {"kind": type(value).__name__, **inner}
+
+
+def _restored(content: Any, path: Path) -> Any:
+    if not isinstance(content, dict):
+        return content
+    if content["kind"] not in KINDS:
+        raise CheckpointError(f"{path}: its assigner {content['kind']} is none of ours; replay cannot build it again")
+    return KINDS[content["kind"]](**{name: _restored(v, path) for name, v in content.items() if name != "kind"})
 
 
 def replay(path: Path, precision: str = "") -> Iterator[str]:
@@ -97,10 +114,10 @@ def replay(path: Path, precision: str = "") -> Iterator[str]:
     runtime = Runtime(precision=precision or seen.precision)  # type: ignore[arg-type]  # Runtime refuses others
     output, first = _watched(model.train(), tensors["images"], runtime)
     yield f"network in {str(runtime.dtype).removeprefix('torch.')}: {first or 'every layer gives finite values'}"
-    kind = dict(header["loss"])
-    loss = LOSSES[kind.pop("kind")](**kind)
+    loss = _restored(header["loss"], path)
+    strides = model.config.anchors.strides
     for image, name in enumerate(seen.images):
-        yield f"{name}: {_words(_terms_of(image, output, tensors, loss), len(tensors[f'gt_boxes.{image}']))}"
+        yield f"{name}: {_words(_terms_of(image, output, tensors, loss, strides), len(tensors[f'gt_boxes.{image}']))}"
         if seen.what == "gradient":
             yield f"{name}: {_gradient_of(image, model, tensors, loss, runtime)}"
 
@@ -125,9 +142,10 @@ def _watched(model: RetinaNet, images: Tensor, runtime: Runtime) -> tuple[ModelO
     return output, f"{found[0]} is the first layer with values that are not finite" if found else ""
 
 
-def _terms_of(image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: Loss) -> Terms:
+def _terms_of(image: int, output: ModelOutput, tensors: dict[str, Tensor], loss: Loss, strides: Sequence[int]) -> Terms:
     boxes, labels = tensors[f"gt_boxes.{image}"], tensors[f"gt_labels.{image}"]
-    return loss(output.logits[image][None], output.deltas[image][None], output.anchors, [boxes], [labels])
+    own = replace(output, logits=output.logits[image][None], deltas=output.deltas[image][None])
+    return loss_terms(loss, own, strides, [boxes], [labels])
 
 
 def _words(terms: Terms, num_objects: int) -> str:
@@ -139,7 +157,7 @@ def _gradient_of(image: int, model: RetinaNet, tensors: dict[str, Tensor], loss:
     with runtime.autocast():
         output = model(tensors["images"][image][None])
     alone = {f"gt_{what}.0": tensors[f"gt_{what}.{image}"] for what in ("boxes", "labels")}
-    torch.stack(list(_terms_of(0, output, alone, loss).values())).sum().backward()
+    torch.stack(list(_terms_of(0, output, alone, loss, model.config.anchors.strides).values())).sum().backward()
     gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     broken = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
     return f"gradient is not finite at {broken[0]} ({len(broken)} in all)" if broken else "gradient is finite"

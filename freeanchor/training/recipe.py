@@ -4,17 +4,22 @@ recipe = TrainConfig(loss=FreeAnchorLoss())     # the paper's 90,000 steps of 16
 recipe.at_batch_size(4)                         # 360,000 steps at a quarter of the rate
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 
 from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.detector.retinanet import ModelOutput
 from freeanchor.errors import FreeAnchorError
+from freeanchor.losses.assigned import AssignedLoss, TaskAlignedLoss
+from freeanchor.losses.focal import Terms, TotalCount
 from freeanchor.losses.free_anchor import FreeAnchorLoss
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 
-Loss = RetinaNetLoss | FreeAnchorLoss | TorchvisionRetinaNetLoss
+Loss = RetinaNetLoss | FreeAnchorLoss | AssignedLoss | TaskAlignedLoss | TorchvisionRetinaNetLoss
 
 
 class TrainingError(FreeAnchorError):
@@ -137,6 +142,29 @@ class TrainConfig:
             f"a tenth from step {drops or 'never'}; {self.num_steps:,} steps = {self.num_samples:,} images; "
             f"loss normalised over {over}"
         )
+
+
+def loss_terms(
+    loss: Loss,
+    output: ModelOutput,
+    strides: Sequence[int],
+    gt_boxes: Sequence[Tensor],
+    gt_labels: Sequence[Tensor],
+    total_count: TotalCount = int,
+    valid_anchors: Tensor | None = None,
+) -> Terms:
+    """A loss on what the network says of a batch; `strides` are those of the pyramid's levels.
+
+    `valid_anchors` are for `RetinaNetLoss` alone.
+    """
+    arguments = output.logits, output.deltas, output.anchors, gt_boxes, gt_labels, total_count
+    if isinstance(loss, AssignedLoss | TaskAlignedLoss):
+        sizes = torch.tensor(output.level_sizes, device=output.anchors.device)
+        each = output.anchors.new_tensor(strides).repeat_interleave(sizes, output_size=len(output.anchors))
+        return loss(*arguments, level_sizes=output.level_sizes, strides=each)
+    if isinstance(loss, RetinaNetLoss):
+        return loss(*arguments, valid_anchors=valid_anchors)
+    return loss(*arguments)
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> optim.SGD:

@@ -20,7 +20,7 @@ from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 from freeanchor.training.divergence import DivergedError, Divergence
 from freeanchor.training.processes import ALONE, Processes
-from freeanchor.training.recipe import TrainConfig
+from freeanchor.training.recipe import TrainConfig, loss_terms
 from freeanchor.training.state import TrainingState
 
 SMALLEST_SCALE = 1.0  # float16's gradients overflow even unscaled: no scale will cure that
@@ -78,11 +78,10 @@ def _forward(
     gt_boxes = [boxes.to(images.device) for boxes in batch.gt_boxes]
     gt_labels = [labels.to(images.device) for labels in batch.gt_labels]
     total_count = processes.total_count if _shares_batch(config, processes) else int
-    arguments = output.logits, output.deltas, output.anchors, gt_boxes, gt_labels, total_count
+    anchors, valid = state.model.config.anchors, None
     if isinstance(config.loss, RetinaNetLoss) and config.loss.convention == "mmdetection":
-        valid = _valid_anchors(state.model.config.anchors, batch, images)
-        return config.loss(*arguments, valid_anchors=valid), output
-    return config.loss(*arguments), output
+        valid = _valid_anchors(anchors, batch, images)
+    return loss_terms(config.loss, output, anchors.strides, gt_boxes, gt_labels, total_count, valid), output
 
 
 def _valid_anchors(anchors: AnchorConfig, batch: Batch, images: Tensor) -> Tensor | None:

@@ -11,8 +11,9 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from freeanchor import boxes
-from freeanchor.losses.assignment import BACKGROUND, IGNORED, IoUThresholds
+from freeanchor.losses.assignment import BACKGROUND, IGNORED
 from freeanchor.losses.free_anchor import anchor_bags
+from freeanchor.losses.iou_thresholds import IoUThresholds
 
 WITHOUT_LOW_QUALITY = IoUThresholds(low_quality_matches=False)
 

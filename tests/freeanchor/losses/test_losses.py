@@ -17,8 +17,9 @@ from torch.nn import functional
 from torchvision.models.detection import _utils as torchvision_detection
 
 from freeanchor.boxes import decode_boxes, pairwise_iou
-from freeanchor.losses.assignment import IGNORED, IoUThresholds
+from freeanchor.losses.assignment import IGNORED
 from freeanchor.losses.free_anchor import FreeAnchorLoss
+from freeanchor.losses.iou_thresholds import IoUThresholds
 from freeanchor.losses.retinanet import RetinaNetLoss
 
 LOSSES = [FreeAnchorLoss(bag_size=5), RetinaNetLoss()]

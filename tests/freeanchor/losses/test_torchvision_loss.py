@@ -16,7 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
 
 from freeanchor.losses import torchvision_peer as torchvision_loss
-from freeanchor.losses.assignment import IoUThresholds
+from freeanchor.losses.iou_thresholds import IoUThresholds
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 
