@@ -183,17 +183,26 @@ def evaluate(
     )
     frames = evaluation_frames(ground_truth, found, wanted, num_resamples=resamples, check=check)
     context = Context(ground_truth=ground_truth, detections=found, protocol=protocol)
+    frames |= _looked_at(context, working_point, per_image, confusion)
+    title = f"Evaluation of {_name(detections, 'detections')} on {_name(gt, 'the ground truth')}"
+    subject = Subject(
+        contexts=[context], names=[_name(detections, "detections")], ground_truth_source=gt, slices=wanted.slices
+    )
+    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
+
+
+def _looked_at(
+    context: Context, working_point: Goal | None, per_image: bool, confusion: float | Literal["f1"] | None
+) -> dict[str, pd.DataFrame]:
+    """Tables that are not resampled."""
+    frames = {}
     if working_point is not None:
         frames["curves"] = curves_frame(context)
     if per_image:
         frames["images"] = images_frame(context)
     if confusion is not None:
         frames["confusion"] = confusion_frame(context, confusion)
-    title = f"Evaluation of {_name(detections, 'detections')} on {_name(gt, 'the ground truth')}"
-    subject = Subject(
-        contexts=[context], names=[_name(detections, "detections")], ground_truth_source=gt, slices=wanted.slices
-    )
-    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
+    return frames
 
 
 def compare(

@@ -148,7 +148,8 @@ def _answer(result: "analysis.Result", arguments: argparse.Namespace) -> None:
     tables = {"": result.table, **{f"-{name}": table for name, table in result.parts.items()}}
     if arguments.csv:
         for name, table in tables.items():
-            write_csv(arguments.csv.with_name(f"{arguments.csv.stem}{name}{arguments.csv.suffix}"), table)
+            path = arguments.csv  # of the main table, which comes first and is refused if it is a folder
+            write_csv(path.with_name(f"{path.stem}{name}{path.suffix}") if name else path, table)
     if getattr(arguments, "figures", None):
         _write_figures(result, arguments.figures)
     if getattr(arguments, "html", None):
