@@ -224,7 +224,7 @@ def _unpacked(content: bytes) -> bytes:
 
 def _value(text: str, *, lines: bool) -> Any:
     try:
-        return _checked_value(text)
+        return checked_json(text)
     except json.JSONDecodeError as error:
         rows = [line for line in text.split("\n") if line.strip()]
         if error.msg != "Extra data" or len(rows) < 2 or not all(line.lstrip()[0] == "{" for line in rows):
@@ -238,13 +238,13 @@ def _value(text: str, *, lines: bool) -> Any:
 
 def _checked_line(number: int, line: str) -> Any:
     try:
-        return _checked_value(line)
+        return checked_json(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number:,}: {error.msg}") from None
 
 
-def _checked_value(text: str) -> Any:
-    """The value in the text; objects with two values of one key are refused, for one of them would be lost."""
+def checked_json(text: str) -> Any:
+    """The value in the text; raises FileError for an object with two values of one key: one of them would be lost."""
     if not text.startswith("["):
         return json.loads(text, object_pairs_hook=_without_repeats)
     # Results are long lists of flat objects, which need no look at each where the numbers of keys agree.

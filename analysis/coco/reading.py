@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, bbox_of, corners, positions
+from analysis.coco.pieces import NotInPieces, read_results
 from analysis.coco.suspicions import detection_suspicions, ground_truth_suspicions
 from freeanchor.errors import NO_TEXT, DataError, brief, is_number
 from freeanchor.files import check_file, collector_paused, read_json
@@ -106,7 +107,7 @@ def read_detections(
         name = str(source)
         detections = _parquet_detections(Path(source))
     else:
-        name, detections = _json_detections(source, name)
+        name, detections = _results_in_pieces(source) or _json_detections(source, name)
     if not len(detections):
         notes = ["holds no detections: AP and AR are 0 (pycocotools alone stops at such a file)"]
     elif ground_truth is not None:
@@ -125,6 +126,23 @@ def _parquet_detections(path: Path) -> Detections:
     with _named(path):
         check_file(path, "parquet")
         return read_parquet(path)
+
+
+def _results_in_pieces(source: DetectionSource) -> tuple[str, Detections] | None:
+    """The fast way; None where only the reader of whole files can tell what there is."""
+    if not isinstance(source, Path | str):
+        return None
+    try:
+        rows = read_results(Path(source))
+        return str(source), Detections(
+            image_id=rows.image_id,
+            category_id=rows.category_id,
+            boxes=corners(rows.bbox),
+            scores=rows.score,
+            sizes=rows.bbox[:, 2:],
+        )
+    except (NotInPieces, DataError):
+        return None
 
 
 @collector_paused()
