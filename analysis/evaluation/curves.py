@@ -1,7 +1,7 @@
 """A match table boiled down to what AP and AR take: sorted once, evaluated under many weights of the images.
 
     curves = precision_curves(match_detections(ground_truth, detections))
-    curves.plain.ap, curves.plain.recall            # [T, K], every image counted once
+    curves.plain_ap, curves.plain_recall            # [T, K], every image counted once
     interpolated_precisions(curves.classes[0], by_image, num_objects)       # [T, R] under R weightings
 
 `analysis.evaluation.precision` makes AP and AR of these.
@@ -35,15 +35,6 @@ class ClassCurve:
     right: Sequence[Int[np.ndarray, " _"]]  # positions among the landmarks that are right
     ignored: Sequence[Int[np.ndarray, " _"]]  # rows that do not count at this threshold, though at others
     object_images: Int[np.ndarray, " _"]  # image of every object that counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainValues:
-    """What curves say where every image counts once; T thresholds, K classes."""
-
-    ap: Float[np.ndarray, "T K"]  # 0 where undefined
-    recall: Float[np.ndarray, "T K"]
-    at_levels: Float[np.ndarray, "T 101 C"]  # best precision at each level or beyond, of classes that have objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +81,49 @@ class PrecisionCurves:
         return int(max(np.diff(self.starts).max(initial=0), self.num_objects.max(initial=0)))
 
     @cached_property
-    def plain(self) -> PlainValues:
-        """AP, final recall and precision at levels with every image counted once: all classes in one pass."""
-        shape = len(self.iou_thresholds), len(self.num_objects)
-        ap, recall = np.zeros(shape), np.zeros(shape)
-        at_levels = np.zeros((shape[0], shape[1], len(RECALL_LEVELS)))
-        for t in range(shape[0]):
-            self._plain_at(t, ap[t], recall[t], at_levels[t])
-        has_objects = self.num_objects > 0
-        return PlainValues(
-            ap=ap, recall=recall, at_levels=np.ascontiguousarray(at_levels[:, has_objects].transpose(0, 2, 1))
-        )
+    def plain_recall(self) -> Float[np.ndarray, "T K"]:
+        """Final recall with every image counted once; 0 where undefined."""
+        num_right = np.stack([np.diff(np.searchsorted(rows, self.starts)) for rows in self.right])
+        return np.divide(num_right, self.num_objects, out=np.zeros(num_right.shape), where=self.num_objects > 0)
 
-    def _plain_at(self, t: int, ap: np.ndarray, recall: np.ndarray, at_levels: np.ndarray) -> None:
-        """Fills in the values of one threshold."""
+    @cached_property
+    def plain_ap(self) -> Float[np.ndarray, "T K"]:
+        """AP with every image counted once; 0 where undefined."""
+        values = np.zeros((len(self.right), len(self.num_objects)))
+        for t, value in enumerate(values):
+            precision, gains, bounds = self._peaks(t)
+            precision *= gains
+            for k, (start, end) in enumerate(pairwise(bounds)):
+                if start < end:
+                    value[k] = np.add.reduce(precision[start:end]) / len(RECALL_LEVELS)
+        return values
+
+    @cached_property
+    def precision_at_levels(self) -> Float[np.ndarray, "T 101 C"]:
+        """The best precision at each level of recall or beyond, every image counted once, of classes with objects.
+
+        pycocotools' `eval["precision"]`, to the bit.
+        """
+        values = np.zeros((len(self.right), len(self.num_objects), len(RECALL_LEVELS)))
+        for t, value in enumerate(values):
+            precision, gains, bounds = self._peaks(t)
+            times = gains.astype(np.int64)
+            filled = np.arange(times.sum()) + np.repeat(self._level_starts(times, bounds), times)
+            value.ravel()[filled] = np.repeat(precision, times)
+        return np.ascontiguousarray(values[:, self.num_objects > 0].transpose(0, 2, 1))
+
+    @staticmethod
+    def _level_starts(times: np.ndarray, bounds: list[int]) -> np.ndarray:
+        """By how much each right row's levels lie further in the values of all classes than in a row without gaps."""
+        filled = np.append(0, np.cumsum(times))[bounds[:-1]]
+        gaps = np.arange(len(filled)) * len(RECALL_LEVELS) - filled
+        return np.repeat(gaps, np.diff(bounds))
+
+    def _peaks(self, t: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """At one threshold, of each right row: the best precision from there on, and the levels reached there first.
+
+        And where the rows of each class begin. Every image counts once.
+        """
         rows, ignored = self.right[t], self.ignored[t]
         bounds = np.searchsorted(rows, self.starts)
         num_right = np.diff(bounds)
@@ -114,16 +134,15 @@ class PrecisionCurves:
         rank = np.arange(len(rows)) - bounds[of] + 1.0
         precision = rank / (counted + _EPSILON)
         levels = levels_reached(rank / self.num_objects[of])
-        gains = np.diff(levels, prepend=0.0)  # levels reached here first
-        gains[bounds[:-1][num_right > 0]] = levels[bounds[:-1][num_right > 0]]
+        gains = np.diff(levels, prepend=0.0)
+        first = bounds[:-1][num_right > 0]
+        gains[first] = levels[first]
         edges = bounds.tolist()
-        for k in np.flatnonzero(num_right).tolist():
-            peaks = precision[edges[k] : edges[k + 1]]
-            np.maximum.accumulate(peaks[::-1], out=peaks[::-1])
-            ap[k] = (peaks * gains[edges[k] : edges[k + 1]]).sum() / len(RECALL_LEVELS)
-            own = np.repeat(peaks, gains[edges[k] : edges[k + 1]].astype(np.int64))
-            at_levels[k, : len(own)] = own
-        np.divide(num_right, self.num_objects, out=recall, where=self.num_objects > 0)
+        for start, end in pairwise(edges):
+            if start < end:
+                peaks = precision[start:end][::-1]
+                np.maximum.accumulate(peaks, out=peaks)
+        return precision, gains, edges
 
 
 def precision_curves(
@@ -139,23 +158,25 @@ def precision_curves(
     objects = np.flatnonzero(~table.object_ignored & within[table.object_image])
     objects = objects[np.argsort(table.object_category[objects], kind="stable")]
     object_starts = np.searchsorted(table.object_category[objects], np.arange(num_classes + 1))
-    counts = (table.rank < max_detections) & ~table.ignored.all(axis=0) & within[table.image_index]
+    counts = (table.rank < max_detections) & ~table.always_ignored & within[table.image_index]
     counts &= (np.diff(object_starts) > 0)[table.category_index]  # else AP is undefined, whatever was found
-    rows = np.flatnonzero(counts)
-    ignored = table.ignored[:, rows]
-    right = (table.matched[:, rows] >= 0) & ~ignored
-    landmarks = np.flatnonzero(right.any(axis=0))
-    of = table.category_index[rows]
+    columns = table.told_apart[counts[table.told_apart]]
+    ignored = table.ignored[:, columns]
+    right = (table.matched[:, columns] >= 0) & ~ignored
+    landmarks = columns[right.any(axis=0)]
     last = np.full(num_classes, -1)
-    last[of[landmarks]] = landmarks  # the last of a class stays
-    kept = np.arange(len(rows)) <= last[of]  # what follows the last right one changes nothing
+    last[table.category_index[landmarks]] = landmarks  # the last of a class stays
+    counts &= np.arange(len(counts)) <= last[table.category_index]  # what follows the last right one changes nothing
+    rows = np.flatnonzero(counts)
+    place = (np.cumsum(counts) - 1)[columns]
+    kept = counts[columns]
     return PrecisionCurves(
         iou_thresholds=table.iou_thresholds,
         num_images=table.num_images,
-        images=table.image_index[rows[kept]],
-        starts=np.searchsorted(of[kept], np.arange(num_classes + 1)),
-        right=tuple(np.flatnonzero(flags) for flags in right[:, kept]),
-        ignored=tuple(np.flatnonzero(flags) for flags in ignored[:, kept]),
+        images=table.image_index[rows],
+        starts=np.searchsorted(table.category_index[rows], np.arange(num_classes + 1)),
+        right=tuple(place[flags & kept] for flags in right),
+        ignored=tuple(place[flags & kept] for flags in ignored),
         object_images=table.object_image[objects],
         object_starts=object_starts,
     )

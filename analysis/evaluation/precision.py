@@ -99,9 +99,9 @@ def twelve_statistics(
 
     Values are averaged in pycocotools' order (`COCOeval.summarize`), so that the last bit agrees; nan where undefined.
     """
-    precision = overall.plain.at_levels
+    precision = overall.precision_at_levels
     values = [_mean(precision), *(_mean(precision[threshold_position(overall, iou)]) for iou in (0.5, 0.75))]
-    values += [_mean(sized[name].plain.at_levels) for name in AREA_RANGES]
+    values += [_mean(sized[name].precision_at_levels) for name in AREA_RANGES]
     parts = [*(limited[limit] for limit in DETECTION_LIMITS), *(sized[name] for name in AREA_RANGES)]
     recalls = [class_recall(curves) for curves in parts]
     values += [_mean(recall[~np.isnan(recall)]) for recall in recalls]
@@ -170,8 +170,8 @@ def _by_class(
 
 
 _PLAIN: dict[Callable[..., np.ndarray], Callable[[PrecisionCurves], np.ndarray]] = {
-    interpolated_precisions: lambda curves: curves.plain.ap,
-    final_recalls: lambda curves: curves.plain.recall,
+    interpolated_precisions: lambda curves: curves.plain_ap,
+    final_recalls: lambda curves: curves.plain_recall,
 }
 
 

@@ -88,7 +88,7 @@ def test_precisions_at_levels_are_pycocotools(world):
     theirs = evaluation.eval["precision"][:, :, :, 0, 2]
     own = columns(world)
     curves = precision_curves(match_detections(*own, area_subset(*own, "all")))
-    values = curves.plain.at_levels
+    values = curves.precision_at_levels
     has_objects = curves.num_objects > 0
     np.testing.assert_array_equal(values, theirs[:, :, has_objects])
     assert values.shape[1] == len(RECALL_LEVELS)
