@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, positions
+from analysis.coco.match_parts import MatchedDetections
 from freeanchor.errors import DataError
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # pycocotools' floats: np.arange gives others
@@ -134,7 +135,10 @@ def find_overlaps(ground_truth: GroundTruth, detections: Detections) -> Overlaps
     rank = _ranks(narrow_image[rows], narrow_category[rows])
     rows, rank = rows[rank < MAX_DETECTIONS], rank[rank < MAX_DETECTIONS]
     group = category[rows] * len(ground_truth.image_ids) + image[rows]
-    pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group)
+    if isinstance(detections, MatchedDetections):
+        pair_detection, pair_object, pair_iou = _stored_pairs(ground_truth, detections, rows, rank)
+    else:
+        pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group)
     return Overlaps(
         ground_truth=ground_truth,
         detection_row=rows,
@@ -182,9 +186,25 @@ def _pairs(
         iou = _paired_iou(ground_truth, detections, pair_object, rows[pair_row])
         near = iou >= IOU_THRESHOLDS[0]
         parts.append((pair_row[near], pair_object[near], iou[near]))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.lexsort((columns[1], columns[0], rank[columns[0]]))
-    return columns[0][order], columns[1][order], columns[2][order]
+    return _in_order(rank, *(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _stored_pairs(
+    ground_truth: GroundTruth, detections: MatchedDetections, rows: np.ndarray, rank: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of detections that were matched before."""
+    place = np.empty(len(detections), dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    order = np.argsort(ground_truth.annotation_id)
+    pair_object = order[np.searchsorted(ground_truth.annotation_id[order], detections.pair_annotation)]
+    return _in_order(rank, place[detections.pair_detection], pair_object, detections.pair_iou)
+
+
+def _in_order(
+    rank: np.ndarray, pair_row: np.ndarray, pair_object: np.ndarray, iou: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    order = np.lexsort((pair_object, pair_row, rank[pair_row]))
+    return pair_row[order], pair_object[order], iou[order]
 
 
 def _block_ends(count: np.ndarray) -> np.ndarray:

@@ -14,17 +14,19 @@ from contextlib import contextmanager
 import analysis
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
 from analysis.evaluation.suppression import check_threshold, suppress, suppressions
+from experiments.commands.formats import as_coco
 from freeanchor.errors import FreeAnchorError, UsageError, printable
 from freeanchor.files import write_bytes, write_csv
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`freeanchor evaluate --gt G --detections D`."""
-    with _as_a_command():
+    with as_a_command():
+        gt, (detections,) = as_coco(arguments.gt, [arguments.detections], arguments.split)
         try:
             result = analysis.evaluate(
-                arguments.gt,
-                arguments.detections,
+                gt,
+                detections,
                 per_category=arguments.per_category,
                 area=arguments.area,
                 resamples=arguments.resamples,
@@ -37,10 +39,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """`freeanchor compare --gt G A B`: B minus A, paired over images."""
-    with _as_a_command():
-        result = analysis.compare(
-            arguments.gt, arguments.first, arguments.second, area=arguments.area, resamples=arguments.resamples
-        )
+    with as_a_command():
+        gt, (first, second) = as_coco(arguments.gt, [arguments.first, arguments.second], arguments.split)
+        result = analysis.compare(gt, first, second, area=arguments.area, resamples=arguments.resamples)
     _answer(result, arguments)
 
 
@@ -48,7 +49,7 @@ def nms_recall(arguments: argparse.Namespace) -> None:
     """`freeanchor nms-recall --gt G --candidates C`."""
     if arguments.max_candidates < 0:
         raise UsageError(f"--max-candidates must not be negative, got {arguments.max_candidates}; 0 takes all")
-    with _as_a_command():
+    with as_a_command():
         result = analysis.nms_recall(
             arguments.gt,
             arguments.candidates,
@@ -70,7 +71,7 @@ def nms(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--out must end with .json or .json.gz, got {arguments.out}; it holds COCO results")
     if arguments.max_detections < 0:
         raise UsageError(f"--max-detections must not be negative, got {arguments.max_detections}; 0 keeps all")
-    with _as_a_command():
+    with as_a_command():
         *_, suppression = suppressions(arguments.nms, arguments.soft_nms, arguments.sigma)
         check_threshold(arguments.score_threshold)
         ground_truth = read_ground_truth(arguments.gt) if arguments.gt else None
@@ -87,7 +88,7 @@ def nms(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _as_a_command() -> Iterator[None]:
+def as_a_command() -> Iterator[None]:
     """Within it, notes on files stand on stderr, each once, and what is wrong with an option has the option's name."""
     told: set[str] = set()
     shown = warnings.showwarning
