@@ -44,7 +44,7 @@ HANDLERS = {
     "compare": "evaluate.compare",
     "nms-recall": "evaluate.nms_recall",
     "nms": "evaluate.nms",
-    "match": "matching.match",
+    "match": "evaluate.match",
 }
 
 

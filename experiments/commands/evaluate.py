@@ -1,4 +1,4 @@
-"""The commands on detections in plain files: evaluate, compare, nms-recall, nms.
+"""The commands on detections in plain files: evaluate, compare, match, nms-recall, nms.
 
 Each takes the parsed command line and prints a table, or json where asked.
 """
@@ -6,6 +6,7 @@ Each takes the parsed command line and prints a table, or json where asked.
 import argparse
 import gzip
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 
 import analysis
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
+from analysis.evaluation.parted import match_part
 from analysis.evaluation.suppression import check_threshold, suppress, suppressions
 from experiments.commands.formats import as_coco
 from freeanchor.errors import FreeAnchorError, UsageError, printable
@@ -21,7 +23,7 @@ from freeanchor.files import write_bytes, write_csv
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`freeanchor evaluate --gt G --detections D`."""
-    with as_a_command():
+    with _as_a_command():
         gt, (detections,) = as_coco(arguments.gt, [arguments.detections], arguments.split)
         try:
             result = analysis.evaluate(
@@ -39,17 +41,30 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """`freeanchor compare --gt G A B`: B minus A, paired over images."""
-    with as_a_command():
+    with _as_a_command():
         gt, (first, second) = as_coco(arguments.gt, [arguments.first, arguments.second], arguments.split)
         result = analysis.compare(gt, first, second, area=arguments.area, resamples=arguments.resamples)
     _answer(result, arguments)
+
+
+def match(arguments: argparse.Namespace) -> None:
+    """`freeanchor match --gt G --detections D --part K/N --out DIR`: parts run anywhere, in any order."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", arguments.part)
+    part, num_parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= num_parts:
+        raise UsageError(
+            f"--part must be K/N with K from 1 to N, got {arguments.part}; 3/16 is the third of sixteen parts"
+        )
+    with _as_a_command():
+        gt, (detections,) = as_coco(arguments.gt, [arguments.detections], arguments.split)
+        print(match_part(gt, detections, arguments.out, part=part, num_parts=num_parts))
 
 
 def nms_recall(arguments: argparse.Namespace) -> None:
     """`freeanchor nms-recall --gt G --candidates C`."""
     if arguments.max_candidates < 0:
         raise UsageError(f"--max-candidates must not be negative, got {arguments.max_candidates}; 0 takes all")
-    with as_a_command():
+    with _as_a_command():
         result = analysis.nms_recall(
             arguments.gt,
             arguments.candidates,
@@ -71,7 +86,7 @@ def nms(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--out must end with .json or .json.gz, got {arguments.out}; it holds COCO results")
     if arguments.max_detections < 0:
         raise UsageError(f"--max-detections must not be negative, got {arguments.max_detections}; 0 keeps all")
-    with as_a_command():
+    with _as_a_command():
         *_, suppression = suppressions(arguments.nms, arguments.soft_nms, arguments.sigma)
         check_threshold(arguments.score_threshold)
         ground_truth = read_ground_truth(arguments.gt) if arguments.gt else None
@@ -88,7 +103,7 @@ def nms(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def as_a_command() -> Iterator[None]:
+def _as_a_command() -> Iterator[None]:
     """Within it, notes on files stand on stderr, each once, and what is wrong with an option has the option's name."""
     told: set[str] = set()
     shown = warnings.showwarning
