@@ -25,7 +25,7 @@ import pandas as pd
 
 from analysis.coco.reading import Area, DetectionSource, GroundTruthSource, read_detections, read_ground_truth
 from analysis.evaluation.evaluate import compare_detections, evaluation_frame
-from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_frame, recall_text
+from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_text, streamed_frame
 from analysis.evaluation.suppression import SoftNms, suppressions
 from freeanchor.errors import UsageError
 from freeanchor.files import write_bytes
@@ -175,8 +175,7 @@ def nms_recall(
         strict=not inclusive,
     )
     ground_truth = read_ground_truth(gt)
-    found = read_detections(candidates, ground_truth, name="candidates")
-    table = recall_frame(ground_truth, found, compared, base=base, num_resamples=resamples)
+    table = streamed_frame(candidates, ground_truth, compared, base=base, num_resamples=resamples)
     limit = f"at most {max_candidates} candidates per image\n" if max_candidates else ""
     return Result(
         title=f"NMS recall of {_name(candidates, 'candidates')} on {_name(gt, 'the ground truth')}",
