@@ -27,6 +27,7 @@ from analysis.coco.reading import Area, DetectionSource, GroundTruthSource, read
 from analysis.evaluation.evaluate import compare_detections, evaluation_frame
 from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_text, streamed_frame
 from analysis.evaluation.suppression import SoftNms, suppressions
+from analysis.evaluation.ultralytics import ultralytics_frame
 from freeanchor.errors import UsageError
 from freeanchor.files import write_bytes
 
@@ -99,23 +100,28 @@ def evaluate(
     area: Area = "annotation",
     resamples: int = 1000,
     check: bool = False,
+    ultralytics: bool = False,
 ) -> Result:
     """COCO's twelve statistics of a detector, AP by slenderness and by crowdedness, each with an interval over images.
 
     The table has the columns metric, label, value, low, high, num_objects, num_images. `per_category` adds one row
     `ap_category` per category, its name in `label`. `area` says what makes an object small, medium or large: the area
     in the file (COCO's own: the mask's), or the box's. `resamples` 0 leaves the intervals out. `check` computes the
-    twelve with pycocotools too and raises `ArithmeticError` where one differs in its last bit.
+    twelve with pycocotools too and raises `ArithmeticError` where one differs in its last bit. `ultralytics` adds AP as
+    Ultralytics computes it (`analysis.evaluation.ultralytics`), without intervals.
     """
     _check_resamples(resamples, may_be_none=True)
     ground_truth = read_ground_truth(gt, area=_checked_area(area))
+    found = read_detections(detections, ground_truth)
     table = evaluation_frame(
         ground_truth,
-        read_detections(detections, ground_truth),
+        found,
         num_resamples=resamples,
         per_category=per_category,
         check=check,
     )
+    if ultralytics:
+        table = pd.concat([table, ultralytics_frame(ground_truth, found).assign(label="")], ignore_index=True)
     title = f"Evaluation of {_name(detections, 'detections')} on {_name(gt, 'the ground truth')}"
     return _result(title, f"Fractions. {_intervals_in_words(resamples)}", table)
 

@@ -33,6 +33,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
                 area=arguments.area,
                 resamples=arguments.resamples,
                 check=arguments.check,
+                ultralytics=arguments.ultralytics,
             )
         except ArithmeticError as error:
             raise FreeAnchorError(f"--check: {error}") from None

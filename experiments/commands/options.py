@@ -107,6 +107,7 @@ def _add_evaluate(commands: _Commands) -> None:
     evaluate.add_argument(
         "--check", action="store_true", help="compute COCO's twelve statistics with pycocotools as well, and compare"
     )
+    evaluate.add_argument("--ultralytics", action="store_true", help="add AP as Ultralytics computes it, beside COCO's")
     _add_area(evaluate)
     _add_answer(evaluate, "resamples of the images; 0: no intervals")
 
