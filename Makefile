@@ -35,7 +35,7 @@ test: $(READY) ## run the tests
 	$(VENV)/bin/python -m pytest -n $(strip $(JOBS))
 
 ##@ Everyday
-.PHONY: help setup data anchors paper zoo report
+.PHONY: help setup data anchors paper zoo report explorer
 help: ## list the targets and the variables
 	@$(HELP)
 
@@ -55,6 +55,9 @@ zoo: ## fetch published RetinaNets and FreeAnchors and evaluate them into the ta
 	@$(MAKE) CHOSEN=zoo $(PAGE) && echo "zoo: done, open "$(PAGE)
 
 report: ## the page that shows all reports
+
+explorer: $(READY) ## a page to see which anchors learn which object, over training: reports/.../explorer.html
+	@$(FREEANCHOR) explore $(WHERE) $(HOW)
 
 ##@ Reports
 # One target per report, in make/reports.mk.

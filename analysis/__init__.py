@@ -4,9 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.api import Result, compare, evaluate, nms_recall
+    from analysis.api import (
+        GaussianSoftNms,
+        HardNms,
+        LinearSoftNms,
+        Protocol,
+        Result,
+        compare,
+        evaluate,
+        nms_recall,
+    )
 
-__all__ = ["Result", "compare", "evaluate", "nms_recall"]
+__all__ = [
+    "GaussianSoftNms",
+    "HardNms",
+    "LinearSoftNms",
+    "Protocol",
+    "Result",
+    "compare",
+    "evaluate",
+    "nms_recall",
+]
 
 
 def __getattr__(name: str) -> Any:

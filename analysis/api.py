@@ -13,21 +13,38 @@ a warning, `analysis.coco.reading.DataNote`. Options that mean nothing raise `fr
 `ValueError`s.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import Area, DetectionSource, GroundTruthSource, read_detections, read_ground_truth
-from analysis.evaluation.evaluate import compare_detections, evaluation_frame
+from analysis.evaluation.errors import Convention
+from analysis.evaluation.evaluate import Wanted, comparison_frames, evaluation_frames
 from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_text, streamed_frame
-from analysis.evaluation.suppression import SoftNms, suppressions
+from analysis.evaluation.parts import Context
+from analysis.evaluation.per_image import confusion_frame, confusions_compared, images_compared, images_frame
+from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
+from analysis.evaluation.slices import DEFAULT_BINS, Bins, SliceSource, read_slices
+from analysis.evaluation.suppression import (
+    GaussianSoftNms,
+    HardNms,
+    LinearSoftNms,
+    SoftNms,
+    Suppression,
+    suppress,
+    suppressions,
+)
 from analysis.evaluation.ultralytics import ultralytics_frame
+from analysis.evaluation.working_point import Goal, checked_goal, curves_frame
+from analysis.pages.content import Subject
+from analysis.tables.printed import cell, printed, printed_parts
 from freeanchor.errors import UsageError
 from freeanchor.files import write_bytes
 
@@ -60,36 +77,64 @@ th, td {{ padding: 0.2em 0.7em; border-bottom: 1px solid #e4e7ea; text-align: le
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What an analysis found: `table`, one row per measurement, fractions, nan where undefined; `print` shows it."""
+    """What an analysis found: `table`, one row per measurement, fractions, nan where undefined; `print` shows it.
+
+    `parts` holds what was asked for beside it, by name: errors, slices, working_points, curves, images, confusion.
+    """
 
     title: str
     caption: str
     table: pd.DataFrame = field(repr=False)
     text: str = field(repr=False)  # the table in lines for people
     drawing: str = field(repr=False)  # of `analysis.figures.intervals`, which brings matplotlib
+    parts: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    subject: Any = field(default=None, repr=False)  # `analysis.pages.content.Subject`: what the page draws
 
     def __str__(self) -> str:
-        return self.text
+        return self.text + printed_parts(self.parts)
 
-    def figure(self) -> "Figure":
-        """The table as a matplotlib figure: values with their intervals."""
+    def figure(self, part: str = "") -> "Figure":
+        """The table as a matplotlib figure, values with their intervals; or the figure of one of the `parts`."""
+        if part and part not in self.parts:
+            raise UsageError(f"part must be one of {', '.join(self.parts) or 'none'}, got {part!r}; ask for it first")
+        if part:
+            drawn: Figure = import_module("analysis.figures.parts").part_figure(part, self.parts[part])
+            return drawn
         figure: Figure = getattr(import_module("analysis.figures.intervals"), self.drawing)(self.table)
         return figure
 
-    def to_html(self, path: str | Path | None = None) -> str:
-        """The page with caption, figure and table as one self-contained text, also written to `path` where given.
+    def to_html(
+        self, path: str | Path | None = None, *, photos: str | Path | None = None, size_limit: int = 3_000_000
+    ) -> str:
+        """The page to mail as one self-contained text, also written to `path` where given.
 
-        The file appears whole or not at all, folders are made; raises `OSError` where it cannot be written.
+        It shows the table and every one of the `parts`, and of an evaluation or a comparison the images with their
+        boxes: over the images themselves where `photos` is their folder, as many as `size_limit` bytes allow. The file
+        appears whole or not at all, folders are made; raises `OSError` where it cannot be written.
         """
-        page = _PAGE.format(
-            title=escape(self.title),
-            caption=escape(self.caption),
-            figure=_svg(self.figure()),
-            table=self.table.astype(object).map(_cell).to_html(index=False, border=0),
-        )
+        if self.subject is not None:
+            page = import_module("analysis.pages.page").evaluation_page(
+                self.subject,
+                title=self.title,
+                caption=self.caption.replace("Fractions. low and high bound each value", "Intervals"),
+                table=self.table,
+                parts=self.parts,
+                photos=photos,
+                size_limit=size_limit,
+            )
+        else:
+            page = self._plain_page()
         if path is not None:
             write_bytes(Path(path), page.encode())
         return page
+
+    def _plain_page(self) -> str:
+        return _PAGE.format(
+            title=escape(self.title),
+            caption=escape(self.caption),
+            figure=_svg(self.figure()),
+            table=self.table.astype(object).map(cell).to_html(index=False, border=0),
+        )
 
 
 def evaluate(
@@ -101,51 +146,127 @@ def evaluate(
     resamples: int = 1000,
     check: bool = False,
     ultralytics: bool = False,
+    protocol: Protocol = COCO_PROTOCOL,
+    errors: Convention | None = None,
+    slices: SliceSource | None = None,
+    bins: Bins = DEFAULT_BINS,
+    candidates: DetectionSource | None = None,
+    working_point: Goal | None = None,
+    per_image: bool = False,
+    confusion: float | Literal["f1"] | None = None,
 ) -> Result:
     """COCO's twelve statistics of a detector, AP by slenderness and by crowdedness, each with an interval over images.
 
     The table has the columns metric, label, value, low, high, num_objects, num_images. `per_category` adds one row
     `ap_category` per category, its name in `label`. `area` says what makes an object small, medium or large: the area
     in the file (COCO's own: the mask's), or the box's. `resamples` 0 leaves the intervals out. `check` computes the
-    twelve with pycocotools too and raises `ArithmeticError` where one differs in its last bit. `ultralytics` adds AP as
+    twelve with pycocotools too and raises `ArithmeticError` where one differs in its last bit. `protocol` sets size
+    ranges, aspect cuts, crowd bins, the detections that count and the IoU thresholds. `ultralytics` adds AP as
     Ultralytics computes it (`analysis.evaluation.ultralytics`), without intervals.
+
+    The others ask for `parts` of the result: `errors` ("coco" or "tide") for TIDE's error types
+    (`analysis.evaluation.errors`); `slices`, a csv or json file or a list of dicts, for the same of any subset of
+    objects or images (`analysis.evaluation.slices`), with NMS recall where `candidates` are given; `working_point`
+    ("f1", or a precision) for the best threshold of each class, and curves; `per_image` for a table of the images,
+    the worst first; `confusion`, a score threshold or "f1" for the best one, for which classes are taken for
+    which.
     """
     _check_resamples(resamples, may_be_none=True)
+    _check_wanted(errors, working_point, protocol, check=check)
     ground_truth = read_ground_truth(gt, area=_checked_area(area))
     found = read_detections(detections, ground_truth)
-    table = evaluation_frame(
-        ground_truth,
-        found,
-        num_resamples=resamples,
+    before = () if candidates is None else (read_detections(candidates, ground_truth, name="candidates"),)
+    wanted = Wanted(
+        protocol=protocol,
         per_category=per_category,
-        check=check,
+        errors=errors,
+        slices=() if slices is None else read_slices(slices, ground_truth, bins=bins),
+        candidates=before,
+        working_point=working_point,
     )
+    frames = evaluation_frames(ground_truth, found, wanted, num_resamples=resamples, check=check)
     if ultralytics:
-        table = pd.concat([table, ultralytics_frame(ground_truth, found).assign(label="")], ignore_index=True)
+        more = ultralytics_frame(ground_truth, found).assign(label="")
+        frames["metrics"] = pd.concat([frames["metrics"], more], ignore_index=True)
+    context = Context(ground_truth=ground_truth, detections=found, protocol=protocol)
+    if working_point is not None:
+        frames["curves"] = curves_frame(context)
+    if per_image:
+        frames["images"] = images_frame(context)
+    if confusion is not None:
+        frames["confusion"] = confusion_frame(context, confusion)
     title = f"Evaluation of {_name(detections, 'detections')} on {_name(gt, 'the ground truth')}"
-    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", table)
+    subject = Subject(
+        contexts=[context], names=[_name(detections, "detections")], ground_truth_source=gt, slices=wanted.slices
+    )
+    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
 
 
 def compare(
     gt: GroundTruthSource,
     first: DetectionSource,
-    second: DetectionSource,
+    second: DetectionSource | Suppression,
     *,
     area: Area = "annotation",
     resamples: int = 1000,
+    per_category: bool = False,
+    protocol: Protocol = COCO_PROTOCOL,
+    errors: Convention | None = None,
+    slices: SliceSource | None = None,
+    bins: Bins = DEFAULT_BINS,
+    candidates: tuple[DetectionSource, DetectionSource] | None = None,
+    working_point: Goal | None = None,
+    per_image: bool = False,
+    confusion: float | Literal["f1"] | None = None,
 ) -> Result:
     """Two detectors on the same images: every metric of `evaluate` of both, and second minus first with its interval.
 
-    The table has the columns metric, first, second, difference, low, high. Intervals are paired: each resample of the
-    images is the same for both. `area` is as for `evaluate`.
+    The table has the columns metric, first, second, difference, low, high; with `per_category` also `label`, the
+    category of the rows `ap_category`. Intervals are paired: each resample of the images is the same for both. The
+    other arguments are as for `evaluate`; `candidates` are those of both.
+
+    `second` may be an NMS (`HardNms(nms_iou=0.7)`, `LinearSoftNms()`, `GaussianSoftNms()`): then the first detector is
+    compared with itself after it, error types included. Boxes of every score are kept, soft-NMS leaves out what falls
+    to 0.
     """
     _check_resamples(resamples, may_be_none=False)
+    if errors is None and isinstance(second, get_args(Suppression)):
+        errors = "coco"  # duplicates are what NMS is asked about
+    _check_wanted(errors, working_point, protocol)
     ground_truth = read_ground_truth(gt, area=_checked_area(area))
     one = read_detections(first, ground_truth, name="first")
-    two = read_detections(second, ground_truth, name="second")
-    table = compare_detections(ground_truth, one, two, num_resamples=resamples).rename(columns={"value": "difference"})
-    title = f"{_name(second, 'Second')} minus {_name(first, 'first')} on {_name(gt, 'the ground truth')}"
-    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", table)
+    other, other_name = _second(second, one, ground_truth)
+    before = candidates or ()
+    wanted = Wanted(
+        protocol=protocol,
+        per_category=per_category,
+        errors=errors,
+        slices=() if slices is None else read_slices(slices, ground_truth, bins=bins),
+        candidates=tuple(read_detections(own, ground_truth, name="candidates") for own in before),
+        working_point=working_point,
+    )
+    frames = comparison_frames(ground_truth, one, other, wanted, num_resamples=resamples)
+    contexts = [Context(ground_truth=ground_truth, detections=own, protocol=protocol) for own in (one, other)]
+    if working_point is not None:
+        sides = zip(("first", "second"), contexts, strict=True)
+        frames["curves"] = pd.concat([curves_frame(context).assign(detector=side) for side, context in sides])
+    if per_image:
+        frames["images"] = images_compared(*(images_frame(context) for context in contexts))
+    if confusion is not None:
+        frames["confusion"] = confusions_compared(*(confusion_frame(context, confusion) for context in contexts))
+    title = f"{other_name} minus {_name(first, 'first')} on {_name(gt, 'the ground truth')}"
+    names = [_name(first, "first"), other_name]
+    subject = Subject(contexts=contexts, names=names, ground_truth_source=gt, slices=wanted.slices)
+    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
+
+
+def _second(
+    second: DetectionSource | Suppression, first: Detections, ground_truth: GroundTruth
+) -> tuple[Detections, str]:
+    if not isinstance(second, HardNms | LinearSoftNms | GaussianSoftNms):
+        return read_detections(second, ground_truth, name="second"), _name(second, "Second")
+    lowest = -math.inf if isinstance(second, HardNms) else 0.0
+    return suppress(first, second, score_threshold=lowest), f"The same after {second.label}"
 
 
 def nms_recall(
@@ -192,10 +313,18 @@ def nms_recall(
     )
 
 
-def _result(title: str, caption: str, table: pd.DataFrame) -> Result:
-    filled = table.loc[:, [not (table[name].isna() | (table[name] == "")).all() for name in table.columns]]
-    text = filled.astype(object).map(_cell).to_string(index=False)
-    return Result(title=title, caption=caption, table=table, text=text, drawing="interval_figure")
+def _result(title: str, caption: str, frames: dict[str, pd.DataFrame], subject: Any) -> Result:
+    table = frames["metrics"]
+    parts = {name: frame for name, frame in frames.items() if name != "metrics"}
+    return Result(
+        title=title,
+        caption=caption,
+        table=table,
+        text=printed(table),
+        drawing="interval_figure",
+        parts=parts,
+        subject=subject,
+    )
 
 
 def _svg(figure: "Figure") -> str:
@@ -205,13 +334,6 @@ def _svg(figure: "Figure") -> str:
     with noted_letters("page"):
         text = figure_bytes(figure, "svg").decode()
     return text[text.index("<svg") :]
-
-
-def _cell(value: Any) -> str:
-    """One entry of the table for people: fractions with four digits, `-` for what is undefined."""
-    if pd.isna(value):
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float | np.floating) else str(value)
 
 
 def _name(source: object, otherwise: str) -> str:
@@ -226,6 +348,15 @@ def _checked_area(area: Area) -> Area:
     if area not in get_args(Area):
         raise UsageError(f'area must be "annotation" or "box", got {area!r}')
     return area
+
+
+def _check_wanted(errors: object, working_point: Goal | None, protocol: Protocol, *, check: bool = False) -> None:
+    if errors is not None and errors not in get_args(Convention):
+        raise UsageError(f'errors must be "coco" or "tide", got {errors!r}')
+    if working_point is not None:
+        checked_goal(working_point)
+    if check and not protocol.is_record:
+        raise UsageError("check needs COCO's own sizes, detections and IoU thresholds; leave the other options out")
 
 
 def _check_resamples(resamples: int, *, may_be_none: bool) -> None:

@@ -40,6 +40,7 @@ HANDLERS = {
     "replay": "data.replay",
     "detect": "detect.command",
     "matches": "matches.matches",
+    "explore": "explore.explore",
     "evaluate": "evaluate.evaluate",
     "compare": "evaluate.compare",
     "nms-recall": "evaluate.nms_recall",

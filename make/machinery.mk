@@ -118,7 +118,10 @@ SEEN = $(if $(filter photos,$(PROFILE)),$(if $(QUOTED_DATA), $(shell { find -L $
 ASKED := .make/$(strip $(PROFILE)).asked
 REPORT_NEEDS := $(PLAN) $(ASKED) $(shell find experiments -name '*.html')
 
-ifneq ($(filter demo paper zoo report $(REPORTS) reports/% runs/%,$(MAKECMDGOALS)),)
+# Whether one command may make several targets; before GNU Make 4.3 it takes one for each.
+TOGETHER := $(filter grouped-target,$(.FEATURES))
+
+ifneq ($(filter demo paper zoo report first-page $(REPORTS) reports/% runs/%,$(MAKECMDGOALS)),)
 NOW := $(call quoted,$(WHERE)$(SEEN))
 $(shell mkdir -p .make; printf '%s\n' $(NOW) | cmp -s - $(ASKED) || printf '%s\n' $(NOW) > $(ASKED))
 include $(PLAN)
@@ -133,8 +136,8 @@ $(PLAN): $(SOURCES) $(ASKED) | $(READY)
 # The plan spells the page as Make reads it, with a backslash before each blank.
 PAGE = $(call quoted,$(subst \$(space),$(space),$(REPORT)))
 
-# The page by a plan of its own, or a word that nothing is to be done.
+# The page by a plan of its own, or a word that nothing is to be done. A demonstration shows one before its trainings.
 define up_to_date_or
 if $(MAKE) -q CHOSEN=$(1) $(PAGE) 2>/dev/null; then echo "$(1): nothing to do, "$(PAGE)" is up to date"; \
-	else $(MAKE) CHOSEN=$(1) $(PAGE) && echo "$(1): done, open "$(PAGE); fi
+	else $(if $(filter demo,$(1)),$(MAKE) CHOSEN=$(1) first-page && )$(MAKE) CHOSEN=$(1) $(PAGE) && echo "$(1): done, open "$(PAGE); fi
 endef

@@ -1,6 +1,6 @@
 # Written by `make documents` from experiments/reports/catalogue.py: one target per report.
-REPORTS := claims headline table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 ablations positions concentration part_distance bag_boxes bag_overlap candidates training convergence gallery_slender gallery_crowded gallery_random comparison peer trials models
-EXTRAS := ablations trials models
+REPORTS := claims headline table1 table2 table3 figure1 figure2 figure3 figure4 figure5 figure6 ablations positions concentration part_distance bag_boxes bag_overlap candidates training convergence gallery_slender gallery_crowded gallery_random grids comparison peer trials models
+EXTRAS := ablations grids trials models
 
 claims: ## The paper's claims, judged
 headline: ## Both detectors and their difference
@@ -25,6 +25,7 @@ convergence: ## AP over training
 gallery_slender: ## Gallery: slender objects that one detector alone finds
 gallery_crowded: ## Gallery: objects in crowds that one detector alone finds
 gallery_random: ## Gallery: images drawn at random
+grids: ## Two anchor grids, two bag sizes (PROFILE=photos)
 comparison: ## FreeAnchor minus RetinaNet in every metric, paired
 peer: ## Both detectors minus RetinaNet with torchvision's own loss (PROFILE=photos)
 trials: ## The settings tried before the recipe was fixed, by RetinaNet's AP

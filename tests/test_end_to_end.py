@@ -193,9 +193,11 @@ def test_a_changed_source_remakes_reports_but_no_run(whole: Path, tmp_path: Path
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder, copy_function=shutil.copy2)
     (folder / "analysis" / "tables" / "markup.py").touch()
-    verbs = [line.split()[0] for line in _plan(folder)]
-    assert set(verbs) == {"report"}
-    assert len(verbs) == len(set(_plan(folder))) >= len(TABLES) + len(FIGURES) + 2
+    plan = _plan(folder)
+    assert {line.split()[0] for line in plan} == {"report"}
+    written = [name for line in plan for name in line.split(" --")[0].split()[1:]]
+    assert set(written) - {"index"} == set(REPORTS)  # a dry run of GNU Make 4.3 does not see that the page is due
+    assert len(written) == len(set(written))
 
 
 @pytest.mark.slow  # `test_train_resume` and `test_torchrun` stop and resume a training in every run
@@ -225,10 +227,14 @@ def test_kept_runs_give_the_same_reports_without_a_training(whole: Path, tmp_pat
     folder = tmp_path / "clone"
     shutil.copytree(whole, folder, copy_function=shutil.copy2)
     _run(folder, ["pack --profile mini"])
-    kept = shutil.move(folder / "reports" / "mini" / "kept", tmp_path / "kept")
+    committed = ("kept", "models", "models.csv")
+    for name in committed:
+        shutil.move(folder / "reports" / "mini" / name, tmp_path / name)
     for made in ("runs", "data", "reports"):
         shutil.rmtree(folder / made)
-    shutil.move(kept, folder / "reports" / "mini" / "kept")
+    (folder / "reports" / "mini").mkdir(parents=True)
+    for name in committed:
+        shutil.move(tmp_path / name, folder / "reports" / "mini" / name)
     _run(folder, ["unpack --profile mini"])
     _run(folder, _plan(folder))
     assert not list((folder / "runs").rglob("*.safetensors"))

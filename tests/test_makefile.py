@@ -51,7 +51,7 @@ def _write_rules(desk: Path, page: Path, command: str = "report index $(WHERE)")
     """The plan that the stand-in prints: a page, and the command that makes it."""
     (desk / "page.txt").write_text(str(page))
     rule = make_rule(page, [], f"@$(FREEANCHOR) {command}", also=" $(REPORT_NEEDS)")
-    (desk / "rules.mk").write_text(f"REPORT := {escape(page)}\n{rule}")
+    (desk / "rules.mk").write_text(f"REPORT := {escape(page)}\n.PHONY: first-page\nfirst-page:\n{rule}")
     (desk / "given.txt").write_text("")
 
 
@@ -65,6 +65,18 @@ def _given(desk: Path) -> dict[str, list[str]]:
     """What each command of the front door was given."""
     calls = (desk / "given.txt").read_text().removesuffix("END\n").split("END\n")
     return {words[0]: words[1:] for words in (call.splitlines() for call in calls) if words}
+
+
+def test_the_explorer_is_given_the_profile_and_the_machine(desk: Path) -> None:
+    """What a user says of data, seeds and device reaches the command; no run is planned for."""
+    data = desk / "doors"
+    data.mkdir()
+    asked = _make(desk, "explorer", "PROFILE=photos", f"DATA={data}", "IMAGES=hidden", "THREADS=1")
+    assert asked.returncode == 0, asked.stderr
+    given = _given(desk)
+    assert list(given) == ["explore"]
+    words = " ".join(given["explore"])
+    assert f"--profile photos --seeds 1 --data {data} --hide-images --device cpu --threads 1" in words
 
 
 def test_a_checkpoint_put_there_by_hand_is_planned_for(desk: Path) -> None:
@@ -90,8 +102,9 @@ def test_a_checkpoint_put_there_by_hand_is_planned_for(desk: Path) -> None:
 
 def _needs(rules: str, target: str) -> list[str]:
     """What a target of the rules waits for."""
-    (line,) = (line for line in rules.splitlines() if line.startswith(f"{target}:"))
-    return line.split()[1:]
+    parts = [line.split(" &: ") for line in rules.splitlines() if " &: " in line]
+    (needs,) = (needs for targets, needs in parts if target in targets.split())
+    return needs.split()
 
 
 def test_processes_share_the_cores(desk: Path) -> None:

@@ -19,7 +19,7 @@ FLOORS = {
         "errors": 0, "workers": 0, "boxes": 0, "files": 1, "anchors": 1, "runtime": 1, "data": 2, "losses": 3, "detector": 3,
         "shapes": 3, "checkpoints": 4, "integrations": 4, "inference": 5, "training": 5,
     },
-    "analysis": {"coco": 0, "tables": 0, "evaluation": 1, "bags": 2, "figures": 3, "api": 4},
+    "analysis": {"coco": 0, "tables": 0, "evaluation": 1, "bags": 2, "pages": 2, "figures": 3, "api": 4},
     "experiments": {
         "fetch": 0, "registry": 1, "runs": 2, "claims": 3, "bench": 3, "reports": 4, "commands": 5, "cli": 6,
     },

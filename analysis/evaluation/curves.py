@@ -146,9 +146,9 @@ class PrecisionCurves:
 
 
 def precision_curves(
-    table: MatchTable, *, max_detections: int = 100, images: Bool[np.ndarray, " N"] | None = None
+    table: MatchTable, *, max_detections: int | None = None, images: Bool[np.ndarray, " N"] | None = None
 ) -> PrecisionCurves:
-    """Boils a match table down; of each image and category only the first `max_detections` detections count.
+    """Boils a match table down; of each image and category the first `max_detections` detections count (None: all).
 
     Only the objects and detections of `images` are kept where given: as if the other images had weight 0, but
     faster. Weights are still one number for each of all N images.
@@ -158,7 +158,7 @@ def precision_curves(
     objects = np.flatnonzero(~table.object_ignored & within[table.object_image])
     objects = objects[np.argsort(table.object_category[objects], kind="stable")]
     object_starts = np.searchsorted(table.object_category[objects], np.arange(num_classes + 1))
-    counts = (table.rank < max_detections) & ~table.always_ignored & within[table.image_index]
+    counts = (table.rank < (max_detections or len(table.rank))) & ~table.always_ignored & within[table.image_index]
     counts &= (np.diff(object_starts) > 0)[table.category_index]  # else AP is undefined, whatever was found
     columns = table.told_apart[counts[table.told_apart]]
     ignored = table.ignored[:, columns]

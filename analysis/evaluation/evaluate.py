@@ -10,6 +10,8 @@ The number, its bootstrap interval and the paired interval of a difference all c
 """
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,13 +19,8 @@ from tqdm import tqdm
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.record import STATISTICS, coco_statistics
-from analysis.evaluation.breakdowns import (
-    AspectCuts,
-    aspect_ratio,
-    category_counts,
-    crowdedness_bins,
-    objects_per_image,
-)
+from analysis.evaluation.breakdowns import category_counts
+from analysis.evaluation.errors import Convention
 from analysis.evaluation.metrics import (
     CATEGORY,
     JointMetrics,
@@ -33,8 +30,11 @@ from analysis.evaluation.metrics import (
     metrics_of,
     recall_metrics,
 )
-from analysis.evaluation.precision import ALL_AREAS, AREA_RANGES
+from analysis.evaluation.parts import Context, Part, errors_part, slices_part, with_values
+from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
+from analysis.evaluation.slices import Slice
 from analysis.evaluation.statistics import bootstrap, paired_bootstrap
+from analysis.evaluation.working_point import Goal, working_points_part
 from freeanchor.workers import usable_processors
 
 COLUMNS = ("metric", "label", "value", "low", "high", "num_objects", "num_images")
@@ -42,6 +42,18 @@ NUM_RESAMPLES = 1000
 _SEED = 0  # of the resampling: every metric, and every detector, meets the same images
 _SMALL = 100_000  # detections; fewer are done before other processes are worth their start
 Measured = tuple[GroundTruth, Detections, pd.DataFrame]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an evaluation is asked for beside its main table."""
+
+    protocol: Protocol = COCO_PROTOCOL
+    per_category: bool = False
+    errors: Convention | None = None
+    working_point: Goal | None = None
+    slices: Sequence[Slice] = ()
+    candidates: tuple[Detections, ...] = ()  # before NMS, one set for each detector
 
 
 def evaluation_frame(
@@ -52,28 +64,77 @@ def evaluation_frame(
     per_category: bool = False,
     check: bool = False,
 ) -> pd.DataFrame:
-    """One row per metric: metric, label, value, low, high, num_objects, num_images; fractions, nan where undefined.
+    """The main table of `evaluation_frames`."""
+    wanted = Wanted(per_category=per_category)
+    return evaluation_frames(ground_truth, detections, wanted, num_resamples=num_resamples, check=check)["metrics"]
 
+
+def evaluation_frames(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    wanted: Wanted = Wanted(),
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    check: bool = False,
+) -> dict[str, pd.DataFrame]:
+    """The main table, `metrics`, then `errors` and `slices` where wanted, all resampled together.
+
+    One row per metric: metric, label, value, low, high, num_objects, num_images; fractions, nan where undefined.
     The twelve COCO statistics equal pycocotools' to the bit, which the tests hold, and `check` here and now: it takes
     pycocotools' time (a minute at COCO's size) and raises `ArithmeticError` should one differ. Then AP of slender,
     middle and square objects and by crowdedness, and differences of these; `per_category` adds one row `ap_category`
     per class, its name in `label`. `low` and `high` bound the value by centred percentile bootstrap over images (95 %),
     clipped to what the metric can be; nan with `num_resamples` 0. Counts are of the objects that a metric is about,
-    crowd regions left out, and of the images it looks at (for a subset of objects: those that hold one).
+    crowd regions left out, and of the images it looks at (for a subset of objects: those that hold one). Errors and
+    slices have the columns of `analysis.evaluation.parts`, then value, low, high.
     """
-    curves = detection_curves(ground_truth, detections)
-    twelve = curves.twelve()
+    protocol = wanted.protocol
+    context = _contexts(ground_truth, (detections,), wanted)[0]
+    curves = detection_curves(ground_truth, detections, protocol, overlaps=context.overlaps)
+    twelve = curves.twelve() if protocol.is_record else {}
     if check:
         _refuse_difference(twelve, coco_statistics(ground_truth, detections))
-    metrics = metrics_of(curves, ground_truth, per_category=per_category)
-    rows = metric_intervals(metrics, ground_truth, num_resamples, _processes(detections))
+    main = metrics_of(curves, ground_truth, per_category=wanted.per_category, protocol=protocol)
+    parts = _parts(context, wanted)
+    rows = metric_intervals(_joined(main, parts), ground_truth, num_resamples, _processes(detections))
+    columns = ("value", "low", "high")
+    more = {name: with_values(part.labels, _rows_of(rows, name), columns) for name, part in parts.items()}
+    rows = rows[rows["metric"].isin(main.names)]
     rows["value"] = rows["metric"].map(twelve).fillna(rows["value"])
-    single = rows[~rows["metric"].str.startswith(CATEGORY)].assign(label="").merge(_counts(ground_truth), how="left")
-    order = [*STATISTICS, *(name for name in single["metric"] if name not in STATISTICS)]
-    parts = [single.set_index("metric").loc[order].reset_index()]
-    if per_category:
-        parts.append(_category_rows(rows, ground_truth))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)].astype({"num_objects": "Int64", "num_images": "Int64"})
+    counts = _counts(ground_truth, protocol)
+    single = rows[~rows["metric"].str.startswith(CATEGORY)].assign(label="").merge(counts, how="left")
+    order = [name for name in STATISTICS if name in main.names] if protocol.is_record else []
+    order += [name for name in single["metric"] if name not in order]
+    whole = [single.set_index("metric").loc[order].reset_index()]
+    if wanted.per_category:
+        whole.append(_category_rows(rows, ground_truth))
+    frame = pd.concat(whole, ignore_index=True)[list(COLUMNS)]
+    return {"metrics": frame.astype({"num_objects": "Int64", "num_images": "Int64"}), **more}
+
+
+def _contexts(ground_truth: GroundTruth, detectors: Sequence[Detections], wanted: Wanted) -> list[Context]:
+    candidates = wanted.candidates or (None,) * len(detectors)
+    return [
+        Context(ground_truth=ground_truth, detections=own, protocol=wanted.protocol, candidates=before)
+        for own, before in zip(detectors, candidates, strict=True)
+    ]
+
+
+def _parts(context: Context, wanted: Wanted) -> dict[str, Part]:
+    parts = {"errors": errors_part(context, wanted.errors)} if wanted.errors else {}
+    if wanted.working_point is not None:
+        parts["working_points"] = working_points_part(context, wanted.working_point)
+    return parts | ({"slices": slices_part(context, wanted.slices)} if wanted.slices else {})
+
+
+def _joined(main: JointMetrics, parts: dict[str, Part]) -> JointMetrics:
+    for part in parts.values():
+        main = main.and_those_of(part.metrics)
+    return main
+
+
+def _rows_of(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    return rows[rows["metric"].str.startswith(f"{part}/")]
 
 
 def measure(
@@ -115,11 +176,50 @@ def compare_detections(
     The interval is the 95 % percentile interval of the paired bootstrap over images; nan where a metric is undefined.
     `num_processes` (None chooses) changes no number.
     """
-    ones, twos = detection_metrics(ground_truth, first), detection_metrics(ground_truth, second)
-    frame = metric_differences(ones, twos, ground_truth, num_resamples, num_processes or _processes(first, second))
+    frames = comparison_frames(ground_truth, first, second, num_resamples=num_resamples, num_processes=num_processes)
+    return frames["metrics"].rename(columns={"difference": "value"})
+
+
+def comparison_frames(
+    ground_truth: GroundTruth,
+    first: Detections,
+    second: Detections,
+    wanted: Wanted = Wanted(),
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    num_processes: int | None = None,
+) -> dict[str, pd.DataFrame]:
+    """The main table, `metrics`, then `errors` and `slices` where wanted: first, second, difference, low, high.
+
+    Classes, where wanted, are rows `ap_category` of the main table, which has a column `label` then.
+    """
+    detectors = (first, second)
+    parts: dict[str, Part] = {}
+    joint: list[JointMetrics] = []
+    for context in _contexts(ground_truth, detectors, wanted):
+        curves = detection_curves(ground_truth, context.detections, wanted.protocol, overlaps=context.overlaps)
+        main = metrics_of(curves, ground_truth, per_category=wanted.per_category, protocol=wanted.protocol)
+        parts = _parts(context, wanted)
+        joint.append(_joined(main, parts))
+    ones, twos = joint
+    rows = metric_differences(ones, twos, ground_truth, num_resamples, num_processes or _processes(*detectors))
     as_they_are = np.ones((1, len(ground_truth.image_ids)))
-    frame = frame.assign(first=ones(as_they_are)[0], second=twos(as_they_are)[0])
-    return frame[["metric", "first", "second", "value", "low", "high"]]
+    values = [metrics(as_they_are)[0] for metrics in joint]
+    rows = rows.rename(columns={"value": "difference"}).assign(first=values[0], second=values[1])
+    columns = ("first", "second", "difference", "low", "high")
+    more = {name: with_values(part.labels, _rows_of(rows, name), columns) for name, part in parts.items()}
+    rows = rows.loc[rows["metric"].isin(main.names), ["metric", *columns]].reset_index(drop=True)
+    if wanted.per_category:
+        rows = _with_category_labels(rows, ground_truth)
+    return {"metrics": rows, **more}
+
+
+def _with_category_labels(rows: pd.DataFrame, ground_truth: GroundTruth) -> pd.DataFrame:
+    """Classes last, their name in `label`."""
+    is_class = rows["metric"].str.startswith(CATEGORY)
+    classes = rows[is_class].assign(metric="ap_category", label=list(ground_truth.category_names))
+    frame = pd.concat([rows[~is_class].assign(label=""), classes], ignore_index=True)
+    return frame[["metric", "label", *(name for name in rows if name != "metric")]]
 
 
 def _metrics(measured: Measured, *, per_category: bool = False) -> JointMetrics:
@@ -159,9 +259,18 @@ def metric_intervals(
             centred=True,
             num_processes=num_processes,
         )
-    lowest = [-1.0 if name in metrics.differences else 0.0 for name in metrics.names]
-    low, high = (np.clip(bound, lowest, 1.0) for bound in (interval.low, interval.high))
+    lowest, highest = zip(*(_range_of(name, metrics) for name in metrics.names), strict=True)
+    back = np.where([name.startswith("working_points/") for name in metrics.names], interval.bias, 0.0)  # not centred
+    low, high = (np.clip(bound + back, lowest, highest) for bound in (interval.low, interval.high))
     return pd.DataFrame({"metric": metrics.names, "value": interval.value, "low": low, "high": high})
+
+
+def _range_of(name: str, metrics: JointMetrics) -> tuple[float, float]:
+    """What a metric can be: a count, a difference of fractions, or a fraction."""
+    last = name.rpartition("/")[2]
+    if last.startswith("num_") or last == "threshold":
+        return (0.0 if last != "threshold" else -np.inf), np.inf
+    return (-1.0 if name in metrics.differences or last.startswith("dap_") else 0.0), 1.0
 
 
 def _watched(metrics: JointMetrics, progress: tqdm, num_resamples: int, num_processes: int) -> Metric:
@@ -197,24 +306,10 @@ def metric_differences(
     return pd.DataFrame({"metric": ones.names, **columns})
 
 
-def _counts(ground_truth: GroundTruth) -> pd.DataFrame:
+def _counts(ground_truth: GroundTruth, protocol: Protocol = COCO_PROTOCOL) -> pd.DataFrame:
     """metric, num_objects, num_images of the twelve statistics and of each breakdown."""
-    counting, aspects = ~ground_truth.iscrowd, aspect_ratio(ground_truth.sizes)
-
-    def within(measure: np.ndarray, low: float, high: float) -> tuple[int, int]:
-        own = counting & (measure >= low) & (measure <= high)
-        return int(own.sum()), len(np.unique(ground_truth.image_id[own]))
-
-    whole = within(ground_truth.area, *ALL_AREAS)[0], len(ground_truth.image_ids)
-    rows = dict.fromkeys(STATISTICS, whole)
-    rows |= {
-        f"{of}_{size}": within(ground_truth.area, *AREA_RANGES[size]) for of in ("ap", "ar") for size in AREA_RANGES
-    }
-    rows |= {f"ap_{shape}": within(aspects, *bounds) for shape, bounds in AspectCuts().ranges().items()}
-    counts = objects_per_image(ground_truth)
-    for name, images in crowdedness_bins(ground_truth).items():
-        rows[f"ap_{name}"] = int(counts[images].sum()), int(images.sum())
-    return pd.DataFrame([(name, *numbers) for name, numbers in rows.items()], columns=["metric", *COLUMNS[-2:]])
+    rows = [(name, *numbers) for name, numbers in protocol.counts(ground_truth).items()]
+    return pd.DataFrame(rows, columns=["metric", *COLUMNS[-2:]])
 
 
 def _category_rows(rows: pd.DataFrame, ground_truth: GroundTruth) -> pd.DataFrame:

@@ -59,6 +59,7 @@ class Overlaps(Ranked):
 
     ground_truth: GroundTruth
     num_detections: int  # D
+    iou_thresholds: Float[np.ndarray, " T"]  # to match at; the lowest is 0.5 or the lowest that was asked for
     # pairs stand in the order of their detection's rank, then detection, then object: the order in which they are taken
     pair_detection: Int[np.ndarray, " P"]  # position among the E
     pair_object: Int[np.ndarray, " P"]
@@ -81,7 +82,7 @@ class Overlaps(Ranked):
     @cached_property
     def matched_all(self) -> Int[np.ndarray, "T E"]:
         """The object that each detection takes where all but crowd regions count, -1 for none."""
-        matched = np.full((len(IOU_THRESHOLDS), len(self.score)), -1, dtype=np.int32)
+        matched = np.full((len(self.iou_thresholds), len(self.score)), -1, dtype=np.int32)
         _greedy(self, self.ground_truth.iscrowd, np.arange(len(self.pair_object)), matched)
         return matched
 
@@ -123,22 +124,31 @@ def match_detections(ground_truth: GroundTruth, detections: Detections, subset: 
     return match(find_overlaps(ground_truth, detections), subset)
 
 
-def find_overlaps(ground_truth: GroundTruth, detections: Detections) -> Overlaps:
+def find_overlaps(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    *,
+    max_detections: int = MAX_DETECTIONS,
+    iou_thresholds: Float[np.ndarray, " T"] = IOU_THRESHOLDS,
+) -> Overlaps:
     """Ranks the detections and finds every pair of detection and object that could match, at IoU 0.5 or more.
 
-    Raises `DataError` for unknown images or categories.
+    Of each image and category `max_detections` count. Thresholds rise; where the first is below 0.5, pairs are found
+    from there on. Raises `DataError` for unknown images or categories.
     """
     image = positions(detections.image_id, ground_truth.image_ids, what="detections", kind="image")
     category = positions(detections.category_id, ground_truth.category_ids, what="detections", kind="category")
     narrow_image, narrow_category = _narrow(image), _narrow(category)
     rows = np.lexsort((narrow_image, -detections.scores, narrow_category))
     rank = _ranks(narrow_image[rows], narrow_category[rows])
-    rows, rank = rows[rank < MAX_DETECTIONS], rank[rank < MAX_DETECTIONS]
+    rows, rank = rows[rank < max_detections], rank[rank < max_detections]
     group = category[rows] * len(ground_truth.image_ids) + image[rows]
+    lowest = min(iou_thresholds[0], IOU_THRESHOLDS[0])
     if isinstance(detections, MatchedDetections):
+        _check_stored(detections, max_detections, lowest)
         pair_detection, pair_object, pair_iou = _stored_pairs(ground_truth, detections, rows, rank)
     else:
-        pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group)
+        pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group, lowest)
     return Overlaps(
         ground_truth=ground_truth,
         detection_row=rows,
@@ -148,6 +158,7 @@ def find_overlaps(ground_truth: GroundTruth, detections: Detections) -> Overlaps
         rank=rank,
         box=detections.boxes[rows],
         num_detections=len(detections),
+        iou_thresholds=iou_thresholds,
         pair_detection=pair_detection,
         pair_object=pair_object,
         pair_iou=pair_iou,
@@ -171,9 +182,14 @@ def _ranks(image: np.ndarray, category: np.ndarray) -> np.ndarray:
 
 
 def _pairs(
-    ground_truth: GroundTruth, detections: Detections, rows: np.ndarray, rank: np.ndarray, group: np.ndarray
+    ground_truth: GroundTruth,
+    detections: Detections,
+    rows: np.ndarray,
+    rank: np.ndarray,
+    group: np.ndarray,
+    lowest: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of one image and category with IoU >= 0.5: position among `rows`, object row, IoU."""
+    """Pairs of one image and category with IoU >= `lowest`: position among `rows`, object row, IoU."""
     object_group = ground_truth.category_index * len(ground_truth.image_ids) + ground_truth.image_index
     objects = np.argsort(object_group, kind="stable")
     start = np.searchsorted(object_group[objects], group, side="left")
@@ -184,9 +200,17 @@ def _pairs(
         offset = np.arange(len(pair_row)) - np.repeat(np.cumsum(count[block]) - count[block], count[block])
         pair_object = objects[start[pair_row] + offset]
         iou = _paired_iou(ground_truth, detections, pair_object, rows[pair_row])
-        near = iou >= IOU_THRESHOLDS[0]
+        near = iou >= lowest
         parts.append((pair_row[near], pair_object[near], iou[near]))
     return _in_order(rank, *(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _check_stored(detections: MatchedDetections, max_detections: int, lowest: float) -> None:
+    if max_detections > detections.max_detections or lowest < detections.lowest_iou:
+        raise DataError(
+            f"parts hold the best {detections.max_detections} detections of an image and category and pairs of IoU "
+            f"{detections.lowest_iou} or more, but {max_detections} and {lowest} were asked for; give the detections"
+        )
 
 
 def _stored_pairs(
@@ -245,12 +269,12 @@ def match(overlaps: Overlaps, subset: Subset | None = None) -> MatchTable:
     object_ignored = ground_truth.iscrowd | ~subset.objects
     matched = _matched(overlaps, object_ignored)
     outside = ~subset.detections[overlaps.detection_row]
-    ignored = np.tile(outside, (len(IOU_THRESHOLDS), 1))
+    ignored = np.tile(outside, (len(overlaps.iou_thresholds), 1))
     could = overlaps.could_match
     taken = matched[:, could]
     ignored[:, could] = np.where(taken >= 0, object_ignored[taken], outside[could])
     return MatchTable(
-        iou_thresholds=IOU_THRESHOLDS,
+        iou_thresholds=overlaps.iou_thresholds,
         image_ids=ground_truth.image_ids,
         category_ids=ground_truth.category_ids,
         matched=matched,
@@ -304,16 +328,16 @@ def _greedy(overlaps: Overlaps, object_ignored: np.ndarray, pairs: np.ndarray, m
     Detections of different images or categories never compete, so the first ones of all groups choose together, then
     the second ones, and so on: at most 100 rounds of array work, however many images there are.
     """
-    crowd = overlaps.ground_truth.iscrowd
+    crowd, thresholds = overlaps.ground_truth.iscrowd, overlaps.iou_thresholds
     pair_object, pair_detection, pair_iou = (
         column[pairs] for column in (overlaps.pair_object, overlaps.pair_detection, overlaps.pair_iou)
     )
-    free = np.ones((len(IOU_THRESHOLDS), len(object_ignored)), dtype=bool)
+    free = np.ones((len(thresholds), len(object_ignored)), dtype=bool)
     ends = np.flatnonzero(np.diff(overlaps.rank[pair_detection], append=-1)) + 1
     is_first = np.diff(pair_detection, prepend=-1) != 0
     for start, end in pairwise([0, *ends.tolist()]):
         objects, detections, iou = pair_object[start:end], pair_detection[start:end], pair_iou[start:end]
-        available = (iou >= IOU_THRESHOLDS[:, None]) & (free[:, objects] | crowd[objects])
+        available = (iou >= thresholds[:, None]) & (free[:, objects] | crowd[objects])
         first = np.flatnonzero(is_first[start:end])
         winner = _choose(iou, available, object_ignored[objects], first)
         threshold, which = np.nonzero(winner >= 0)

@@ -16,9 +16,9 @@ from jaxtyping import Float
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.evaluation import precision as ap
-from analysis.evaluation.breakdowns import AspectCuts, aspect_subset, crowdedness_bins
-from analysis.evaluation.matching import Subset, find_overlaps, match
+from analysis.evaluation.matching import Overlaps, Subset, find_overlaps, match
 from analysis.evaluation.nms_recall import TAUS, ObjectRecall, found_by_image, nms_recall_values
+from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol, percent
 
 Metric = Callable[[np.ndarray], np.ndarray]
 CATEGORY = "ap_category_"  # and the category's id: AP of one category
@@ -75,27 +75,40 @@ class DetectionCurves:
     crowded: dict[str, ap.PrecisionCurves]  # of the images of each bin alone
 
     def twelve(self) -> dict[str, float]:
-        """COCO's twelve statistics by name, equal to the bit to those of `analysis.coco.record`, and faster."""
+        """Of the default protocol: COCO's twelve statistics, to the bit as `analysis.coco.record` has them."""
         return ap.twelve_statistics(overall=self.overall, limited=self.limited, sized=self.sized)
 
 
-def detection_curves(ground_truth: GroundTruth, detections: Detections) -> DetectionCurves:
-    """Finds overlaps once, matches once per part, and boils the matches down."""
-    overlaps = find_overlaps(ground_truth, detections)
-    table = match(overlaps, ap.area_subset(ground_truth, detections, "all"))
+def overlaps_under(protocol: Protocol, ground_truth: GroundTruth, detections: Detections) -> Overlaps:
+    """The pairs that can match, with the protocol's limit of detections and its thresholds."""
+    return find_overlaps(
+        ground_truth, detections, max_detections=protocol.max_detections, iou_thresholds=protocol.thresholds()
+    )
 
-    def of(subset: Subset) -> ap.PrecisionCurves:
-        return ap.precision_curves(match(overlaps, subset))
+
+def detection_curves(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    protocol: Protocol = COCO_PROTOCOL,
+    *,
+    overlaps: Overlaps | None = None,
+) -> DetectionCurves:
+    """Finds overlaps once (unless given), matches once per part, and boils the matches down."""
+    overlaps = overlaps or overlaps_under(protocol, ground_truth, detections)
+    table = match(overlaps, protocol.all_objects(ground_truth, detections))
+
+    def of(subsets: dict[str, Subset]) -> dict[str, ap.PrecisionCurves]:
+        return {name: ap.precision_curves(match(overlaps, subset)) for name, subset in subsets.items()}
 
     overall = ap.precision_curves(table)
     # the match table holds no more than the last limit's detections
-    few = {limit: ap.precision_curves(table, max_detections=limit) for limit in ap.DETECTION_LIMITS[:-1]}
-    shapes, bins = AspectCuts().ranges(), crowdedness_bins(ground_truth)
+    few = {limit: ap.precision_curves(table, max_detections=limit) for limit in protocol.limits[:-1]}
+    bins = protocol.crowd_bins(ground_truth)
     return DetectionCurves(
         overall=overall,
-        limited=few | {ap.DETECTION_LIMITS[-1]: overall},
-        sized={size: of(ap.area_subset(ground_truth, detections, size)) for size in ap.AREA_RANGES},
-        shaped={shape: of(aspect_subset(ground_truth, detections, *bounds)) for shape, bounds in shapes.items()},
+        limited=few | {protocol.limits[-1]: overall},
+        sized=of(protocol.area_subsets(ground_truth, detections)),
+        shaped=of(protocol.aspect_subsets(ground_truth, detections)),
         crowded={name: ap.precision_curves(table, images=images) for name, images in bins.items()},
     )
 
@@ -105,25 +118,29 @@ def detection_metrics(ground_truth: GroundTruth, detections: Detections, *, per_
     return metrics_of(detection_curves(ground_truth, detections), ground_truth, per_category=per_category)
 
 
-def metrics_of(curves: DetectionCurves, ground_truth: GroundTruth, *, per_category: bool = False) -> JointMetrics:
-    """The metrics of a detector from its curves.
+def metrics_of(
+    curves: DetectionCurves,
+    ground_truth: GroundTruth,
+    *,
+    per_category: bool = False,
+    protocol: Protocol = COCO_PROTOCOL,
+) -> JointMetrics:
+    """The metrics of a detector from its curves, which are of the same protocol.
 
     `ap_slender_minus_square` and `ap_crowded_minus_sparse` (the most crowded bin minus the sparsest) are differences in
     [-1, 1], all others fractions. `per_category` adds `ap_category_<id>` for every category.
     """
-    groups = [_overall(curves.overall, ground_truth, per_category)]
+    groups = [_overall(curves.overall, ground_truth, per_category, protocol)]
     for parts in (curves.sized, curves.shaped, curves.crowded):
         groups += [metric_alone(f"ap_{name}", ap.average_precision, own) for name, own in parts.items()]
     groups += [metric_alone(f"ar_{limit}", ap.average_recall, own) for limit, own in curves.limited.items()]
     groups += [metric_alone(f"ar_{size}", ap.average_recall, own) for size, own in curves.sized.items()]
-    sparsest, *_, most_crowded = curves.crowded
-    return JointMetrics(
-        groups=tuple(groups),
-        differences={
-            "ap_slender_minus_square": ("ap_slender", "ap_square"),
-            "ap_crowded_minus_sparse": (f"ap_{most_crowded}", f"ap_{sparsest}"),
-        },
-    )
+    differences = {}
+    for parts, name in ((curves.shaped, ""), (curves.crowded, "ap_crowded_minus_sparse")):
+        names = list(parts)
+        if len(names) > 1:
+            differences[name or f"ap_{names[-1]}_minus_{names[0]}"] = (f"ap_{names[-1]}", f"ap_{names[0]}")
+    return JointMetrics(groups=tuple(groups), differences=differences)
 
 
 def recall_metrics(ground_truth: GroundTruth, recall: pd.DataFrame) -> JointMetrics:
@@ -148,17 +165,20 @@ def object_recalls(recall: pd.DataFrame) -> dict[str, ObjectRecall]:
     }
 
 
-def _overall(curves: ap.PrecisionCurves, ground_truth: GroundTruth, per_category: bool) -> MetricGroup:
+def _overall(
+    curves: ap.PrecisionCurves, ground_truth: GroundTruth, per_category: bool, protocol: Protocol
+) -> MetricGroup:
     """AP, AP50, AP75, and each category's AP where asked, from one pass."""
-    at = [ap.threshold_position(curves, iou) for iou in (0.5, 0.75)]
+    at = [ap.threshold_position(curves, iou) for iou in protocol.single_ious]
 
     def values(weights: np.ndarray) -> np.ndarray:
         precision = ap.class_precision(curves, weights)
         means = [ap.mean_over_classes(precision), *(ap.mean_over_classes(precision[:, [t]]) for t in at)]
         return np.column_stack([*means, precision.mean(axis=1)] if per_category else means)
 
+    singles = [f"ap_{percent(iou)}" for iou in protocol.single_ious]
     categories = [f"{CATEGORY}{category}" for category in ground_truth.category_ids] if per_category else []
-    return MetricGroup(names=("ap", "ap_50", "ap_75", *categories), values=values)
+    return MetricGroup(names=("ap", *singles, *categories), values=values)
 
 
 def metric_alone(name: str, statistic: Callable[..., np.ndarray], curves: ap.PrecisionCurves) -> MetricGroup:

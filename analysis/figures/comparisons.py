@@ -63,6 +63,71 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+_GRID_PANELS = {  # metric -> what its axis says, and how many of its units are one
+    "gain_ap": ("gain in AP (points)", 100),
+    "regret": ("regret (points of IoU)", 100),
+    "effective_anchors": ("effective anchors of 50", 1),
+    "score_fall": ("score, 1st minus 25th anchor", 1),
+}
+
+
+@styled
+def grids_figure(frame: pd.DataFrame) -> Figure:
+    """Detectors and bag sizes side by side on each anchor grid: the gain, then what their bags look like.
+
+    Columns grid, detector, bag, metric, value, low, high; rows whose grid or bag names a difference ("minus") are the
+    answers, drawn beside the gains.
+    """
+    if frame.empty or not frame.value.notna().any():
+        return style.not_run_figure(7.4, 2.6)
+    is_answer = frame.grid.str.contains(" minus ") | frame.bag.astype(str).str.contains(" minus ")
+    figure = new_figure(10.6, 3.6)
+    panels = figure.subplots(1, len(_GRID_PANELS) + 1, width_ratios=[1.2, 0.8, 1, 1, 1])
+    names = ("gain_ap", "answers", *list(_GRID_PANELS)[1:])
+    for axes, name in zip(panels, names, strict=True):
+        metric = "gain_ap" if name == "answers" else name
+        rows = frame[(frame.metric == metric) & (is_answer == (name == "answers"))]
+        _draw_answers(axes, rows) if name == "answers" else _draw_cells(axes, rows, *_GRID_PANELS[metric])
+    style.share_legend(figure, panels[2])
+    return figure
+
+
+def _draw_cells(axes: Axes, rows: pd.DataFrame, label: str, scale: float) -> None:
+    grids = list(dict.fromkeys(rows.grid))
+    cells = [(detector, bag) for detector, bag in dict.fromkeys(zip(rows.detector, rows.bag.astype(str), strict=True))]
+    for number, (detector, bag) in enumerate(cells):
+        own = rows[(rows.detector == detector) & (rows.bag.astype(str) == bag)].set_index("grid").reindex(grids)
+        places = np.arange(len(grids)) + 0.16 * (number - (len(cells) - 1) / 2)
+        look = style.palette([detector])[detector]
+        is_hollow = number != len(cells) - 1 and detector != cells[0][0]
+        axes.errorbar(
+            places, scale * own.value, scale * style.error_lengths(own) / 100, color=look.colour, marker=look.marker,
+            markerfacecolor="white" if is_hollow else look.colour, elinewidth=1.2, capsize=2.5, linestyle="none",
+            label=f"{detector}, n = {bag}" if bag else detector,
+        )  # fmt: skip
+    if scale == 100 and "gain" in label:
+        axes.axhline(0, color=FAINT_INK, linewidth=0.9)
+    axes.set_xticks(np.arange(len(grids)), [grid.replace(", ", ",\n") for grid in grids], fontsize=8)
+    axes.set_xlim(-0.5, len(grids) - 0.5)
+    axes.set_title(label, fontsize=9)
+    axes.grid(visible=False, axis="x")
+
+
+def _draw_answers(axes: Axes, rows: pd.DataFrame) -> None:
+    labels = ["finer\ngrid" if " minus " in grid else "smaller\nbag" for grid in rows.grid]
+    places = np.arange(len(rows))
+    axes.errorbar(
+        places, 100 * rows.value, style.error_lengths(rows), color=INK, marker="D", capsize=2.5, linestyle="none"
+    )
+    axes.axhline(0, color=FAINT_INK, linewidth=0.9)
+    for place in places[rows.value.isna().to_numpy()]:
+        axes.text(place, 0, "not run", rotation=90, ha="center", va="bottom", color=FAINT_INK, style="italic")
+    axes.set_xticks(places, labels, fontsize=8)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.set_title("what it changes\n(points of AP)", fontsize=9)
+    axes.grid(visible=False, axis="x")
+
+
 def _labels(rows: pd.DataFrame) -> list[str]:
     return [str(tried).removesuffix(" (default)") for tried in rows.tried]
 

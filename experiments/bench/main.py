@@ -16,6 +16,7 @@ from tqdm import tqdm
 from analysis.figures.comparisons import benchmarks_figure
 from analysis.figures.style import write_figure
 from experiments.bench.evaluation import bench_evaluation
+from experiments.bench.explorer import bench_explorer
 from experiments.bench.inference import bench_inference
 from experiments.bench.loss import bench_loss
 from experiments.bench.rows import BenchRow
@@ -32,6 +33,7 @@ SUBJECTS: dict[str, Subject] = {
     "shapes": lambda runtime, options: bench_shapes_step(runtime, 4 * options.repetitions),
     "inference": lambda runtime, options: bench_inference(runtime, options.repetitions),
     "evaluation": lambda runtime, options: bench_evaluation(options.gt),
+    "explorer": lambda runtime, options: bench_explorer(options.repetitions),
 }
 
 

@@ -11,14 +11,26 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import analysis
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
 from analysis.evaluation.parted import match_part
-from analysis.evaluation.suppression import check_threshold, suppress, suppressions
+from analysis.evaluation.suppression import Suppression, check_threshold, suppress, suppressions
+from experiments.commands.evaluation_options import parts_of
 from experiments.commands.formats import as_coco
 from freeanchor.errors import FreeAnchorError, UsageError, printable
 from freeanchor.files import write_bytes, write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_OPTIONS = {
+    "nms_iou": "nms", "size_cuts": "sizes", "aspect_cuts": "aspects", "crowd_edges": "crowds", "iou_thresholds": "ious",
+    "working_point": "precision",
+}  # fmt: skip
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -29,11 +41,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
             result = analysis.evaluate(
                 gt,
                 detections,
-                per_category=arguments.per_category,
                 area=arguments.area,
                 resamples=arguments.resamples,
                 check=arguments.check,
                 ultralytics=arguments.ultralytics,
+                candidates=arguments.candidates[0] if arguments.candidates else None,
+                **parts_of(arguments),
             )
         except ArithmeticError as error:
             raise FreeAnchorError(f"--check: {error}") from None
@@ -41,10 +54,20 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """`freeanchor compare --gt G A B`: B minus A, paired over images."""
+    """`freeanchor compare --gt G A B`: B minus A, paired over images; or A after `--nms` minus A."""
     with _as_a_command():
-        gt, (first, second) = as_coco(arguments.gt, [arguments.first, arguments.second], arguments.split)
-        result = analysis.compare(gt, first, second, area=arguments.area, resamples=arguments.resamples)
+        second = _second(arguments)
+        files = [second] if isinstance(second, Path) else []
+        gt, (first, *others) = as_coco(arguments.gt, [arguments.first, *files], arguments.split)
+        result = analysis.compare(
+            gt,
+            first,
+            others[0] if others else second,
+            area=arguments.area,
+            resamples=arguments.resamples,
+            candidates=tuple(arguments.candidates) if arguments.candidates else None,
+            **parts_of(arguments),
+        )
     _answer(result, arguments)
 
 
@@ -59,6 +82,17 @@ def match(arguments: argparse.Namespace) -> None:
     with _as_a_command():
         gt, (detections,) = as_coco(arguments.gt, [arguments.detections], arguments.split)
         print(match_part(gt, detections, arguments.out, part=part, num_parts=num_parts))
+
+
+def _second(arguments: argparse.Namespace) -> "Path | Suppression":
+    """The other detector's file, or what is done to the first's detections."""
+    has_nms = arguments.nms is not None or arguments.soft_nms is not None
+    if has_nms == (arguments.second is not None):
+        raise FreeAnchorError("compare: give either a second file, or --nms or --soft-nms for the first one after it")
+    if arguments.second is not None:
+        return arguments.second
+    *_, suppression = suppressions(0.5 if arguments.nms is None else arguments.nms, arguments.soft_nms, arguments.sigma)
+    return suppression
 
 
 def nms_recall(arguments: argparse.Namespace) -> None:
@@ -123,15 +157,39 @@ def _as_a_command() -> Iterator[None]:
             yield
         except UsageError as error:
             name, _, rest = str(error).partition(" ")
-            raise UsageError(f"--{'nms' if name == 'nms_iou' else name.replace('_', '-')} {rest}") from None
+            raise UsageError(f"--{_OPTIONS.get(name, name.replace('_', '-'))} {rest}") from None
 
 
 def _answer(result: "analysis.Result", arguments: argparse.Namespace) -> None:
-    """Prints the table, or with `--json` its rows, undefined numbers as null; with `--csv FILE` writes it there too."""
-    table = result.table
+    """Prints the tables, or with `--json` their rows, undefined numbers as null; writes them where asked.
+
+    `--csv FILE` takes the main table, and `FILE` with `-errors`, `-slices` … before its suffix the others. `--json` is
+    a list of rows, or an object of such lists where other tables were asked for.
+    """
+    tables = {"": result.table, **{f"-{name}": table for name, table in result.parts.items()}}
     if arguments.csv:
-        write_csv(arguments.csv, table)
+        for name, table in tables.items():
+            write_csv(arguments.csv.with_name(f"{arguments.csv.stem}{name}{arguments.csv.suffix}"), table)
+    if getattr(arguments, "figures", None):
+        _write_figures(result, arguments.figures)
+    if getattr(arguments, "html", None):
+        with _as_a_command():
+            result.to_html(arguments.html, photos=arguments.photos, size_limit=round(arguments.page_size * 1e6))
+        print(f"freeanchor: the page is in {arguments.html}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=1))
+        rows = {name.removeprefix("-") or "metrics": _records(table) for name, table in tables.items()}
+        print(json.dumps(rows if result.parts else rows["metrics"], indent=1))
     else:
         print(result)
+
+
+def _records(table: "pd.DataFrame") -> list[dict]:
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _write_figures(result: "analysis.Result", folder: Path) -> None:
+    from analysis.figures.style import write_figure
+
+    write_figure(result.figure(), result.table, folder / "metrics")
+    for name, table in result.parts.items():
+        write_figure(result.figure(name), table, folder / name)

@@ -5,13 +5,11 @@ runtime = runtime_of(arguments)
 """
 
 import argparse
-import difflib
 import math
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
+from experiments.commands.evaluation_options import add_second, add_tables
+from experiments.commands.parser import Commands, Parser
 from experiments.commands.source_options import add_data, add_match, add_split
 from freeanchor.checkpoints.code_bases import CODE_BASES
 
@@ -22,60 +20,10 @@ _RESULTS = "detections: COCO results as .json, .json.gz or .parquet; a folder of
 _CANDIDATES = "candidates before NMS: COCO results as .json, .json.gz or .parquet"
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose refusals name the closest command, option or choice where one was misspelt."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and the message with what may have been meant, and exit with status 2."""
-        choice = re.match(r".*invalid choice: '(.*)' \(choose from (.*)\)", message)
-        stray = re.match(r"unrecognized arguments: (-[^\s=]*)", message)
-        near: list[str] = []
-        if choice:
-            near = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1, cutoff=0.5)
-        elif stray:
-            near = difflib.get_close_matches(stray[1], sorted(set(self._options())), n=1, cutoff=0.6)
-        super().error(f"{message}; did you mean {near[0]}?" if near else message)
-
-    more_help: Callable[[], str] = staticmethod(lambda: "")  # what takes long to import, and is printed last
-
-    def format_help(self) -> str:
-        """The help, and what is asked for only when it is shown."""
-        return "\n".join(filter(None, (super().format_help(), self.more_help())))
-
-    def _options(self) -> Iterator[str]:
-        """Every option of this parser and of its commands."""
-        for action in self._actions:
-            yield from action.option_strings
-            if isinstance(action, argparse._SubParsersAction):
-                for command in action.choices.values():
-                    yield from command._options()
-
-
-class _Commands:
-    """The commands of a parser, listed in its help under the headings of their groups."""
-
-    def __init__(self, parser: Parser, dest: str) -> None:
-        self.parser = parser
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        parser.usage = f"{parser.prog} {dest.upper()} …      ({parser.prog} {dest.upper()} --help says more)"
-        self.choices = parser.add_subparsers(
-            dest=dest, required=True, metavar=dest.upper(), help=argparse.SUPPRESS, prog=parser.prog
-        )
-
-    def group(self, heading: str) -> None:
-        """Begin a group of the list."""
-        self.parser.epilog = f"{self.parser.epilog or ''}\n{heading}:\n".lstrip("\n")
-
-    def add(self, name: str, what: str, example: str) -> Parser:
-        """A command of the current group."""
-        self.parser.epilog = f"{self.parser.epilog or ''}    {name:11} {what}\n"
-        return self.choices.add_parser(name, description=f"{what[0].upper()}{what[1:]}.", epilog=f"example: {example}")
-
-
 def build_parser() -> Parser:
     """The whole command line: everyday commands first, then those that make calls."""
     parser = Parser(prog="freeanchor", description="Evaluate detectors, and reproduce FreeAnchor (NeurIPS 2019).")
-    commands = _Commands(parser, "command")
+    commands = Commands(parser, "command")
     commands.group("detections and candidates of any detector")
     _add_evaluate(commands)
     _add_compare(commands)
@@ -85,6 +33,7 @@ def build_parser() -> Parser:
     commands.group("images, under a trained model")
     _add_detect(commands)
     _add_matches(commands)
+    _add_explore(commands)
     commands.group("data sets and model files")
     _add_anchors(commands)
     add_data(commands.add, _add_profile)
@@ -95,7 +44,7 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add_evaluate(commands: _Commands) -> None:
+def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add(
         "evaluate",
         "COCO statistics and breakdowns of any detections, with intervals over images",
@@ -103,16 +52,16 @@ def _add_evaluate(commands: _Commands) -> None:
     )
     evaluate.add_argument("--gt", type=Path, required=True, help=_GT)
     evaluate.add_argument("--detections", type=Path, required=True, help=_RESULTS)
-    evaluate.add_argument("--per-category", action="store_true", help="add the AP of every category")
     evaluate.add_argument(
         "--check", action="store_true", help="compute COCO's twelve statistics with pycocotools as well, and compare"
     )
     evaluate.add_argument("--ultralytics", action="store_true", help="add AP as Ultralytics computes it, beside COCO's")
     _add_area(evaluate)
     _add_answer(evaluate, "resamples of the images; 0: no intervals")
+    add_tables(evaluate, detectors=1)
 
 
-def _add_compare(commands: _Commands) -> None:
+def _add_compare(commands: Commands) -> None:
     compare = commands.add(
         "compare",
         "two detectors on the same images, with a paired interval of every difference",
@@ -120,12 +69,13 @@ def _add_compare(commands: _Commands) -> None:
     )
     compare.add_argument("--gt", type=Path, required=True, help=_GT)
     compare.add_argument("first", type=Path, help=_RESULTS)
-    compare.add_argument("second", type=Path, help="those of another detector; a difference is second minus first")
+    add_second(compare)
     _add_area(compare)
     _add_answer(compare, "resamples of the images")
+    add_tables(compare, detectors=2)
 
 
-def _add_nms_recall(commands: _Commands) -> None:
+def _add_nms_recall(commands: Commands) -> None:
     recall = commands.add(
         "nms-recall",
         "the share of found objects that NMS keeps, under four definitions, with intervals",
@@ -162,7 +112,7 @@ def _add_nms_recall(commands: _Commands) -> None:
     _add_answer(recall, "resamples of the images; 0: no intervals")
 
 
-def _add_nms(commands: _Commands) -> None:
+def _add_nms(commands: Commands) -> None:
     nms = commands.add(
         "nms",
         "turn candidates into detections by NMS or soft-NMS",
@@ -210,7 +160,7 @@ def _add_suppression(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_detect(commands: _Commands) -> None:
+def _add_detect(commands: Commands) -> None:
     detect = commands.add(
         "detect", "draw a model's boxes on images", "freeanchor detect a.jpg --checkpoint model.safetensors"
     )
@@ -226,7 +176,7 @@ def _add_detect(commands: _Commands) -> None:
     _add_compute(detect)
 
 
-def _add_matches(commands: _Commands) -> None:
+def _add_matches(commands: Commands) -> None:
     matches = commands.add(
         "matches",
         "draw which anchors one or several models match with an object, beside IoU",
@@ -253,7 +203,40 @@ def _add_matches(commands: _Commands) -> None:
     _add_compute(matches)
 
 
-def _add_anchors(commands: _Commands) -> None:
+def _add_explore(commands: Commands) -> None:
+    explore = commands.add(
+        "explore",
+        "write one page to explore which anchors one or two models match with objects, over training",
+        "freeanchor explore --gt val.json --images photos --checkpoint a.safetensors b.safetensors --out explorer.html",
+    )
+    explore.add_argument("--gt", type=Path, help="COCO json (or .json.gz) with the objects (default: the profile's)")
+    explore.add_argument("--images", type=Path, metavar="DIR", help="folder of its images (default: the profile's)")
+    explore.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        help="a model.safetensors of ours, or two that are compared (default: both runs of the profile, or the example "
+        "models kept with its reports)",
+    )
+    explore.add_argument("--snapshots", action="store_true", help="also show the step-*.safetensors beside each model")
+    explore.add_argument("--num-stages", type=int, default=5, help="stages shown of a training (default: 5)")
+    explore.add_argument("--num-images", type=int, default=40, help="images shown (default: 40)")
+    explore.add_argument("--seed", type=int, default=0, help="of the draw of images (default: 0)")
+    explore.add_argument("--bag-size", type=int, default=50, help="anchors in an object's bag (default: 50)")
+    explore.add_argument(
+        "--blur",
+        choices=("restricted", "all"),
+        help="blur images whose licence forbids derivatives (default: leave them out), or all",
+    )
+    explore.add_argument("--title", help="what the data are called on the page (default: the folder or profile)")
+    explore.add_argument(
+        "--out", type=Path, help="page to write (default: explorer.html, or reports/…/explorer.html of a profile)"
+    )
+    _add_profile(explore, is_report=True)
+    _add_compute(explore)
+
+
+def _add_anchors(commands: Commands) -> None:
     fit = commands.add(
         "anchors",
         "how anchor grids fit a data set's objects, what they cost, and which to take",
@@ -282,7 +265,7 @@ def _eps(text: str) -> float:
     return value
 
 
-def _add_convert(commands: _Commands) -> None:
+def _add_convert(commands: Commands) -> None:
     convert = commands.add(
         "convert",
         "turn another code base's RetinaNet or FreeAnchor into a model file of ours",
@@ -303,7 +286,7 @@ def _add_convert(commands: _Commands) -> None:
     )
 
 
-def _add_export(commands: _Commands) -> None:
+def _add_export(commands: Commands) -> None:
     export = commands.add(
         "export",
         "turn a model file of ours into another code base's, or into ONNX",
@@ -315,7 +298,7 @@ def _add_export(commands: _Commands) -> None:
     export.add_argument("target", type=Path, help="the file to write")
 
 
-def _add_registry(commands: _Commands) -> None:
+def _add_registry(commands: Commands) -> None:
     listing = commands.add(
         "list", "list the runs of a profile and whether they are done", "freeanchor list --profile shapes"
     )

@@ -32,7 +32,8 @@ def _did_you_mean(name: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
 
 
-def _profile(arguments: argparse.Namespace) -> Profile:
+def profile_of(arguments: argparse.Namespace) -> Profile:
+    """The profile that the options name; raises UsageError where they make none."""
     if arguments.profile not in PROFILES:
         raise UsageError(f"unknown profile {arguments.profile!r}; {_did_you_mean(arguments.profile, list(PROFILES))}")
     if arguments.seeds < 1:
@@ -81,7 +82,7 @@ def store_of(arguments: argparse.Namespace) -> Store:
 
 def evaluation_of(arguments: argparse.Namespace, name: str) -> Evaluation:
     """The registered run of that name."""
-    return _run_of(_profile(arguments), name)
+    return _run_of(profile_of(arguments), name)
 
 
 def _run_of(profile: Profile, name: str) -> Evaluation:
@@ -116,7 +117,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> None:
     """`freeanchor predict NAME`: test, then measure; of a run that reports compare, its snapshots too."""
-    profile = _profile(arguments)
+    profile = profile_of(arguments)
     evaluation = _run_of(profile, arguments.name)
     store = store_of(arguments)
     if not is_trained(evaluation.training, store):
@@ -135,7 +136,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def cost(arguments: argparse.Namespace) -> None:
     """`freeanchor cost BACKBONE`: time training steps of both detectors in turn."""
-    profile, store = _profile(arguments), store_of(arguments)
+    profile, store = profile_of(arguments), store_of(arguments)
     if arguments.backbone not in profile.comparisons:
         known = ", ".join(profile.comparisons)
         raise UsageError(f"no backbone {arguments.backbone!r} in profile {profile.name}; choose one of {known}")
@@ -164,7 +165,7 @@ def report(arguments: argparse.Namespace) -> None:
     for name in arguments.names:
         if name not in known:
             raise UsageError(f"no report {name!r}; {_did_you_mean(name, known)}")
-    profile, store = _profile(arguments), store_of(arguments)
+    profile, store = profile_of(arguments), store_of(arguments)
     make_data(profile, store)
     for name in in_order([*REPORTS, "index"] if "all" in arguments.names else arguments.names):
         if name == "index":
@@ -175,7 +176,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 def list_runs(arguments: argparse.Namespace) -> None:
     """`freeanchor list`."""
-    profile, store = _profile(arguments), store_of(arguments)
+    profile, store = profile_of(arguments), store_of(arguments)
     rows = [
         {
             "name": name,
@@ -198,18 +199,18 @@ def list_runs(arguments: argparse.Namespace) -> None:
 
 def plan(arguments: argparse.Namespace) -> None:
     """`freeanchor plan`."""
-    print(make_rules(_profile(arguments), store_of(arguments), reports=arguments.reports, chosen=arguments.chosen))
+    print(make_rules(profile_of(arguments), store_of(arguments), reports=arguments.reports, chosen=arguments.chosen))
 
 
 def pack(arguments: argparse.Namespace) -> None:
     """`freeanchor pack`."""
-    for line in pack_runs(_profile(arguments), store_of(arguments), arguments.reports):
+    for line in pack_runs(profile_of(arguments), store_of(arguments), arguments.reports):
         print(line)
 
 
 def unpack(arguments: argparse.Namespace) -> None:
     """`freeanchor unpack`."""
-    for line in unpack_runs(_profile(arguments), store_of(arguments), arguments.reports):
+    for line in unpack_runs(profile_of(arguments), store_of(arguments), arguments.reports):
         print(line)
 
 

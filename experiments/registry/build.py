@@ -7,14 +7,36 @@ jitter (Table 3), FreeAnchor with one field of its loss changed (Sec. 4.3), and 
     profile.evaluations["freeanchor-small-s0"].training.recipe
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from experiments.registry.config import Evaluation, PublishedCheckpoint, Training
-from experiments.registry.profile import DETECTORS, PEER, Ablation, Pair, Profile, Row, ablations_of
+from experiments.registry.profile import (
+    DETECTORS,
+    FACTORS,
+    PEER,
+    Ablation,
+    Cell,
+    Pair,
+    Profile,
+    Row,
+    ablations_of,
+    variant,
+)
 from experiments.registry.published import PAIR, README_ROWS, TABLE_3_ROWS
-from experiments.registry.sizes import JITTER, SIZES, WIDE_JITTER, Photographs, Size
+from experiments.registry.sizes import (
+    CELL_BAG_SIZES,
+    CELL_SEEDS,
+    COARSE,
+    FINE,
+    JITTER,
+    SIZES,
+    WIDE_JITTER,
+    Photographs,
+    Size,
+)
 from freeanchor.checkpoints.convert import inference_of
 from freeanchor.data.augmentation import AugmentConfig
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
@@ -24,7 +46,7 @@ PROFILES = tuple(SIZES)
 PAPERS = {  # our backbones -> the paper's that stand in the same row
     "small": "ResNet-50", "large": "ResNet-101", "r50": "ResNet-50", "r101": "ResNet-101", "x101": "ResNeXt-101",
 }  # fmt: skip
-EXAMPLE = "tiny"  # the backbone of the models that are committed with the reports
+EXAMPLE = "tiny"  # the backbone of models that are trained to be committed with the reports
 TEST_SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)  # 480 to 1280 (Sec. 4.4)
 SIX_SCALES = ", six test scales"
 
@@ -52,10 +74,13 @@ def build_profile(
     size = SIZES[name](photographs or (Photographs(folder=data) if data else None))
     if batch_size is not None:
         size = size.at_batch_size(batch_size)
-    zoo, trials, examples, ablations = _zoo(size), _trials(size), _examples(size), _ablations(size)
-    extra = [*examples, *_peer(size), *trials, *(training for _, training in ablations)]
+    zoo, trials, examples, ablations = _zoo(size), _trials(size), _examples(size), _ablations(size, num_seeds)
+    extra = [*examples, *_peer(size), *trials, *(training for _, trainings in ablations for training in trainings)]
+    cells = _cells(size, num_seeds)
+    extra += [training for _, trainings in cells for training in trainings]
     runs = [*_main_runs(size, num_seeds), *map(_tested, extra), *zoo]
     comparisons = {backbone: _pairs(backbone, num_seeds) for backbone in size.compared}
+    committed = comparisons[size.compared[0]][0] if size.is_committed else tuple(training.name for training in examples)
     if chosen == "zoo" and zoo:
         comparisons = {"published": (PAIR,)}
     return Profile(
@@ -67,7 +92,8 @@ def build_profile(
         demo=tuple(run for pair in next(iter(comparisons.values())) for run in pair),
         trials=tuple(training.name for training in trials),
         ablations=tuple(ablation for ablation, _ in ablations),
-        examples=tuple(training.name for training in examples),
+        grids=tuple(cell for cell, _ in cells),
+        examples=committed,
         zoo=tuple(run.name for run in zoo),
         on_request=size.on_request,
         variant=size.variant,
@@ -157,8 +183,28 @@ def _trials(size: Size) -> list[Training]:
     return [replace(run, model=replace(trial.model, prior_prob=run.model.prior_prob)) for trial, run in own]
 
 
-def _ablations(size: Size) -> list[tuple[Ablation, Training]]:
-    return ablations_of(_training(size, "FreeAnchor", size.compared[0]), size.factors)
+def _ablations(size: Size, num_seeds: int) -> list[tuple[Ablation, list[Training]]]:
+    usual = [_training(size, "FreeAnchor", size.compared[0], seed) for seed in range(num_seeds)]
+    return ablations_of(usual, size.factors)
+
+
+def _cells(size: Size, num_seeds: int) -> list[tuple[Cell, list[Training]]]:
+    """Both detectors on the usual grid and the finer one, FreeAnchor with two bag sizes on each."""
+    found: list[tuple[Cell, list[Training]]] = []
+    backbone, bags = size.compared[0], FACTORS[0]
+    for grid, suffix, pair in ((COARSE, "", size.detectors), (FINE, "-fine", size.fine)) if size.fine else ():
+        for detector, own in pair.items():
+            model = replace(own.model, backbone=size.backbones[backbone])
+            runs = [
+                replace(_training(size, detector, backbone, seed, suffix, own.recipe), model=model)
+                for seed in range(num_seeds)
+            ]
+            for value in CELL_BAG_SIZES if detector == "FreeAnchor" else (math.nan,):
+                is_usual = value in (bags.default, math.nan)
+                chosen = runs if is_usual else [variant(run, bags, value) for run in runs[:CELL_SEEDS]]
+                names = tuple(run.name for run in chosen)
+                found.append((Cell(grid=grid, detector=detector, bag_size=value, runs=names), chosen))
+    return found
 
 
 def _zoo(size: Size) -> list[Evaluation]:

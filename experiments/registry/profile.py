@@ -16,13 +16,17 @@ Value = float | str
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """One field of `FreeAnchorLoss` and the values tried; `symbol` is the paper's, or ours where it has none."""
+    """One field of `FreeAnchorLoss` and the values tried; `symbol` is the paper's, or ours where it has none.
+
+    `repeated` are the values that are trained with every seed; the others have the first alone.
+    """
 
     symbol: str
     label: str
     field: str
     values: tuple[Value, ...]
     is_papers: bool = True  # whether Sec. 4.3 names these values
+    repeated: tuple[Value, ...] = ()
 
     @property
     def default(self) -> Value:
@@ -38,11 +42,20 @@ class Factor:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """One value of one factor and the run that has it."""
+    """One value of one factor and the runs that have it, one per seed."""
 
     factor: Factor
     value: Value
-    run: str
+    runs: tuple[str, ...]
+
+    @property
+    def run(self) -> str:
+        """The run with the first seed."""
+        return self.runs[0]
+
+    def pairs_with(self, default: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        """(the default's run, this value's) of every seed that both have."""
+        return tuple(zip(default, self.runs, strict=False))
 
 
 FACTORS = (
@@ -73,14 +86,18 @@ def variant(training: Training, factor: Factor, value: Value) -> Training:
     return replace(training, name=f"{stem}-{_suffix(factor, value)}-{seed}", recipe=replace(training.recipe, loss=loss))
 
 
-def ablations_of(training: Training, factors: tuple[Factor, ...]) -> list[tuple[Ablation, Training]]:
-    """Every value of every factor with the training that has it; the default's is `training` itself."""
-    return [
-        (Ablation(factor=factor, value=value, run=changed.name), changed)
-        for factor in factors
-        for value in factor.values
-        for changed in [training if value == factor.default else variant(training, factor, value)]
-    ]
+def ablations_of(usual: list[Training], factors: tuple[Factor, ...]) -> list[tuple[Ablation, list[Training]]]:
+    """Every value of every factor with the trainings that have it; the default's are `usual`, one per seed."""
+    found = []
+    for factor in factors:
+        for value in factor.values:
+            trainings = usual
+            if value != factor.default:
+                seeds = usual if value in factor.repeated else usual[:1]
+                trainings = [variant(training, factor, value) for training in seeds]
+            names = tuple(training.name for training in trainings)
+            found.append((Ablation(factor=factor, value=value, runs=names), trainings))
+    return found
 
 
 # The only differences between the two detectors: the loss, and rho of Sec. 4.1 (0.01 is RetinaNet's own).
@@ -109,12 +126,23 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A detector on one anchor grid with one bag size (nan for RetinaNet, which has none); its runs, one per seed."""
+
+    grid: str
+    detector: str
+    bag_size: float
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """Everything that is run and reported at one size.
 
     `comparisons` has, for each backbone, the runs to compare: a pair a seed, RetinaNet first; the first backbone's are
     the figures'. `demo` are the runs that a demonstration waits for; `trials` the baseline at each learning rate that
-    was tried; `ablations` each value of Sec. 4.3 with its run; `examples` two small models to commit; `zoo` other
+    was tried; `ablations` each value of Sec. 4.3 with its run; `grids` both
+    detectors on two anchor grids, FreeAnchor with two bag sizes; `examples` two small models to commit; `zoo` other
     people's checkpoints, evaluated here; `on_request` the reports whose runs are made only when asked for by name;
     `variant` what tells its reports from others on the same data.
     """
@@ -127,6 +155,7 @@ class Profile:
     demo: tuple[str, ...] = ()
     trials: tuple[str, ...] = ()
     ablations: tuple[Ablation, ...] = ()
+    grids: tuple[Cell, ...] = ()
     examples: tuple[str, ...] = ()
     zoo: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()

@@ -10,10 +10,10 @@ then writes make/reports.mk again.
 import re
 from collections.abc import Iterable
 
-from experiments.reports import comparisons, gallery, kept, matching, tables
+from experiments.reports import comparisons, gallery, grids, kept, matching, tables
 from experiments.reports.report import Report
 
-_ALL = [report for module in (tables, matching, comparisons, gallery, kept) for report in module.REPORTS]
+_ALL = [report for module in (tables, matching, comparisons, gallery, grids, kept) for report in module.REPORTS]
 _IS_PAPERS = re.compile(r"(table|figure)\d")
 FIRST = (tables.CLAIMS, tables.HEADLINE)  # above the table of contents: verdicts, then the numbers behind most of them
 SECTIONS = sorted(  # the paper's own tables and figures before all others
@@ -22,6 +22,7 @@ SECTIONS = sorted(  # the paper's own tables and figures before all others
 )
 BESIDE = [report for report in _ALL if not report.kinds]  # files that the page does not show
 REPORTS: dict[str, Report] = {report.name: report for report in (*FIRST, *SECTIONS, *BESIDE)}
+MATCHING = matching.REPORTS
 TARGETS_FILE = "make/reports.mk"
 
 

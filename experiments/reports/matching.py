@@ -32,7 +32,7 @@ from experiments.reports.anchors import aspects_of
 from experiments.reports.comparisons import interval_rows
 from experiments.reports.gallery import image_credits
 from experiments.reports.report import Report, compared_runs, figure_report, no_runs
-from experiments.runs.bags import bag_boxes_stage, stored_bags, stored_positions
+from experiments.runs.bags import bag_boxes_stage, matches_of, stored_bags, stored_positions
 from experiments.runs.measured import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.runs.store import Store, is_measured, stored_frame
 from freeanchor.anchors import AnchorConfig
@@ -44,12 +44,21 @@ from freeanchor.files import read_json, write_csv
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max, saturated_linear
 
 
-def matches(profile: Profile, store: Store) -> pd.DataFrame:
-    """The stored bags of the compared FreeAnchor's run, first object alone; empty where it was not run."""
-    path = profile.evaluations[profile.pair[-1]].directory(store.runs) / "matches.csv"
-    if not path.exists():
+def matches(profile: Profile, store: Store, models: Path | None = None) -> pd.DataFrame:
+    """The stored bags of the compared FreeAnchor's run, first object alone; empty where it was not run.
+
+    Where it was not run and an example model lies in the folder `models`, its bags are computed, named as such.
+    """
+    own = profile.evaluations[profile.pair[-1]]
+    path = own.directory(store.runs) / "matches.csv"
+    example = None if models is None or not profile.examples else models / profile.examples[-1] / "model.safetensors"
+    if path.exists():
+        frame = stored_frame(path, ["annotation_id"])
+    elif example is not None and example.exists() and store.data(own.training).exists():
+        head = {"run": profile.examples[-1], "detector": "FreeAnchor, the committed model", "step": 0, "num_steps": 0}
+        frame = matches_of(own.training, store, [(head, example)])
+    else:
         return pd.DataFrame(columns=list(MATCH_COLUMNS))
-    frame = stored_frame(path, ["annotation_id"])
     return frame[frame["annotation_id"] == frame["annotation_id"].iloc[0]] if len(frame) else frame
 
 
@@ -69,11 +78,13 @@ def image_of(frame: pd.DataFrame, profile: Profile, store: Store) -> tuple[np.nd
     return np.array(open_image(image.path)), credit
 
 
-def _matching_report(draw: Callable[[pd.DataFrame, np.ndarray], Figure], **described: Any) -> Report:
-    """A figure of the stored matches over their image."""
+def _matching_report(
+    draw: Callable[[pd.DataFrame, np.ndarray], Figure], *, may_be_example: bool = False, **described: Any
+) -> Report:
+    """A figure of the stored matches over their image, or of the example model's before anything was trained."""
 
     def build(profile: Profile, store: Store, stem: Path) -> None:
-        frame = matches(profile, store)
+        frame = matches(profile, store, stem.parent / "models" if may_be_example else None)
         pixels, credit = image_of(frame, profile, store)
         figure = draw(frame, pixels)
         if credit:
@@ -110,11 +121,12 @@ def mean_max_frame(bag_size: int, rest: tuple[float, ...] = (0.1, 0.5)) -> pd.Da
 
 FIGURE1 = _matching_report(
     matching.figure1,
+    may_be_example=True,
     name="figure1",
     title="Figure 1. Assignment by hand and learned",
     caption="One object of the validation split. Top: the anchors that IoU assignment matches with it, all equal. "
     "Bottom: its bag of 50 under the trained FreeAnchor, opacity by each anchor's share in Mean-max, the chosen one "
-    "thick.",
+    "thick. Before this profile's is trained, the model that is kept with the reports.",
 )
 FIGURE2 = figure_report(
     lambda profile, store: saturated_linear_frame(FreeAnchorLoss().match_iou),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
@@ -27,6 +27,7 @@ from freeanchor.errors import FreeAnchorError
 from freeanchor.files import sibling, write_bytes
 
 PAGE_NAME = "index.html"
+EXPLORER_NAME = "explorer.html"  # of `freeanchor explore`, linked to where it lies beside the page
 _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
 _POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
 _PNG_DPI = 200
@@ -97,20 +98,22 @@ def build_page(
     for name in ids:
         if ids.count(name) > 1:
             raise PageError(f"section id {name} occurs more than once; give every section an id of its own")
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title,
-            summary=summary,
-            profile=str(provenance.get("profile", "")),
-            first=[_shown(section, report_dir) for section in first],
-            runs=runs,
-            sections=[_shown(section, report_dir) for section in sections],
-            provenance={key: value for key, value in provenance.items() if key != "profile"},
-        )
+    page = template("page.html").render(
+        title=title,
+        summary=summary,
+        explorer=EXPLORER_NAME if (report_dir / EXPLORER_NAME).exists() else "",
+        profile=str(provenance.get("profile", "")),
+        first=[_shown(section, report_dir) for section in first],
+        runs=runs,
+        sections=[_shown(section, report_dir) for section in sections],
+        provenance={key: value for key, value in provenance.items() if key != "profile"},
     )
     write_bytes(report_dir / PAGE_NAME, page.encode())
+
+
+def template(name: str) -> Template:
+    """A template of this folder; what it is given is escaped."""
+    return _environment().get_template(name)
 
 
 def _environment() -> Environment:

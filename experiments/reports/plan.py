@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.registry.config import Evaluation, FolderData, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
-from experiments.reports.catalogue import REPORTS
+from experiments.reports.catalogue import MATCHING, REPORTS
 from experiments.reports.report import Report
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.store import Store
@@ -27,16 +27,48 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
     page = directory / "index.html"
     rules = _run_rules(profile, store)
     waited_for = _chosen(profile, store, chosen)
-    for name, report in REPORTS.items():
-        needs = _run_needs(
-            report, profile, store, set() if report.is_extra and chosen in ("demo", "zoo") else waited_for
-        )
-        needs += [csvs[other] for other in report.needs]
-        rules.append(make_rule(csvs[name], needs, f"$(FREEANCHOR) report {name} $(WHERE)", also=" $(REPORT_NEEDS)"))
+    rules += _report_rules(profile, store, csvs, waited_for)
     rules += _cost_rules(profile, store)
     rules.append(make_rule(page, list(csvs.values()), "$(FREEANCHOR) report index $(WHERE)"))
+    rules.append(_first_page_rule(profile, store, waited_for))
     aliases = [f"{name}: {escape(path)}" for name, path in [*csvs.items(), ("report", page)]]
     return "\n".join([f"REPORT := {escape(page)}", f".PHONY: report {' '.join(REPORTS)}", *aliases, "", *rules])
+
+
+def _report_rules(profile: Profile, store: Store, csvs: dict[str, Path], waited_for: set[str]) -> list[str]:
+    """How reports come about: those that wait for the same runs in one process, which imports torch and the rest once.
+
+    Make before 4.3 knows no targets that are made together, and takes a process for each. Those about matching are
+    written beside the others, on another core.
+    """
+    groups: dict[tuple[tuple[Path, ...], bool, bool], list[str]] = {}
+    for name, report in REPORTS.items():
+        runs = tuple(_run_needs(report, profile, store, waited_for))
+        groups.setdefault((runs, bool(report.needs), report in MATCHING and not report.needs), []).append(name)
+    return [_rule_together(names, list(runs), csvs) for (runs, _, _), names in groups.items()]
+
+
+def _rule_together(names: list[str], runs: list[Path], csvs: dict[str, Path]) -> str:
+    needs = [*runs, *dict.fromkeys(csvs[other] for name in names for other in REPORTS[name].needs)]
+    targets, wanted = (" ".join(map(escape, paths)) for paths in ([csvs[name] for name in names], needs))
+    return (
+        f"ifneq ($(TOGETHER),)\n{targets} &: {wanted} $(REPORT_NEEDS)\n"
+        f"\t$(FREEANCHOR) report {' '.join(names)} $(WHERE)\n"
+        f"else\n{targets}: {wanted} $(REPORT_NEEDS)\n\t$(FREEANCHOR) report $(basename $(@F)) $(WHERE)\nendif\n"
+    )
+
+
+def _first_page_rule(profile: Profile, store: Store, waited_for: set[str]) -> str:
+    """A page before the trainings: what needs none, and *not run* elsewhere; nothing where all runs are done."""
+    training = profile.evaluations[profile.pair[0]].training
+    done = ",".join(
+        f"$(wildcard {escape(measured_file(profile.evaluations[run], store))})" for run in sorted(waited_for)
+    )
+    command = f"$(if $(and {done}),@:,$(FREEANCHOR) report all $(WHERE))\n\t@mkdir -p $(@D) && touch $@"
+    data = [data_file(training, store)] if training.data.is_made else []
+    mark = Path(".make") / f"{str(profile.report_name).replace('/', '-')}-first.done"
+    rule = make_rule(mark, data, command, also=" $(REPORT_NEEDS)")
+    return f".PHONY: first-page\nfirst-page: {escape(mark)}\n{rule}"
 
 
 def escape(path: Path | str) -> str:
@@ -96,7 +128,8 @@ def _chosen(profile: Profile, store: Store, chosen: str) -> set[str]:
     if chosen != "zoo":
         tables = {run for rows in profile.tables.values() for row in rows for run in row.runs}
         asked = {run for name in profile.on_request if name != chosen for run in REPORTS[name].runs(profile)}
-        return set(profile.evaluations) - set(profile.zoo) - (asked - tables)
+        wanted = tables | (set(REPORTS[chosen].runs(profile)) if chosen in REPORTS else set())
+        return set(profile.evaluations) - set(profile.zoo) - (asked - wanted)
     trainings = {name: profile.evaluations[name].training for name in profile.zoo}
     return {name for name, it in trainings.items() if isinstance(it, PublishedCheckpoint) and is_at_hand(it, store)}
 

@@ -17,12 +17,14 @@ from analysis.figures.comparisons import ablations_figure
 from experiments.claims.evidence import Evidence
 from experiments.claims.ledger import CAPTION, ledger_frame, write_ledger
 from experiments.registry.config import CocoData, Evaluation, PublishedCheckpoint, Training
-from experiments.registry.profile import DETECTORS, PEER, Ablation, Profile, Row, Value
+from experiments.registry.profile import DETECTORS, FACTORS, PEER, Ablation, Profile, Row, Value
 from experiments.registry.published import AP_FAMILY, NMS_RECALL, SOURCES, published
 from experiments.reports.report import Report, csv_of, split_of, table_report
 from experiments.runs.measured import NOT_RUN, gains_frame, measurements, over_seeds, pair_frame, peer_frame
 from experiments.runs.store import Store, is_measured
 from freeanchor.data.augmentation import AugmentConfig
+from freeanchor.detector.backbones import SmallResNet
+from freeanchor.detector.retinanet import ModelConfig
 
 TABLE_METRICS = {"table1": NMS_RECALL, "table2": ("training_seconds", *AP_FAMILY), "table3": AP_FAMILY}
 
@@ -165,13 +167,28 @@ def trials_frame(profile: Profile, store: Store) -> pd.DataFrame:
         evaluation = profile.evaluations[name]
         assert isinstance(evaluation.training, Training)  # nobody tries rates with somebody else's weights
         recipe = evaluation.training.recipe
-        head = {"run": name, "detector": evaluation.training.detector, "lr": recipe.lr, "steps": recipe.num_steps}
-        head |= {"pictures": recipe.num_samples, "augmentation": _augmentation(recipe.augment)}
+        head: dict[str, Any] = {
+            "run": name,
+            "detector": evaluation.training.detector,
+            "network": _network(evaluation.training.model),
+            "lr": recipe.lr,
+            "steps": recipe.num_steps,
+            "pictures": recipe.num_samples,
+            "augmentation": _augmentation(recipe.augment),
+        }
         values = measurements(evaluation, store).set_index("metric") if is_measured(evaluation, store) else None
         for metric in ("ap", "ap_50", "ap_75"):
             value = math.nan if values is None else values.loc[metric, "value"]
             rows.append({**head, "metric": metric, "value": value})
-    return pd.DataFrame(rows, columns=["run", "detector", "lr", "steps", "pictures", "augmentation", "metric", "value"])
+    columns = ["run", "detector", "network", "lr", "steps", "pictures", "augmentation", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _network(model: ModelConfig) -> str:
+    backbone = model.backbone
+    widths = f" of {backbone.widths[0]} to {backbone.widths[-1]} channels" if isinstance(backbone, SmallResNet) else ""
+    levels = f"P{model.levels[0]} to P{model.levels[-1]}"
+    return f"{backbone.label}{widths}, {levels} of {model.pyramid_channels}, heads of {model.head_depth} convolutions"
 
 
 def _augmentation(augment: AugmentConfig) -> str:
@@ -256,13 +273,15 @@ HEADLINE = table_report(
 
 _ABLATION_METRICS = ("ap", "ap_50", "ap_75", "ap_slender", "ap_square", "nr", "nr_90")
 _UNKNOWN = dict.fromkeys(("value", "low", "high"), math.nan)
+_PAPERS_VALUES = {factor.symbol: factor.values for factor in FACTORS}
 
 
 def ablation_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """One row per (factor, value, metric): value, low, high, n_seeds; nan where not run.
 
     Metric `gain_ap` is the AP minus that of the factor's default, its interval over images and seeds; 0 without one
-    for the default itself. `seed_sd` is the standard deviation over FreeAnchor's seeds, pooled over backbones.
+    for the default itself, and over every seed that both have. The other metrics are seed 0's. `seed_sd` is the
+    standard deviation over FreeAnchor's seeds, pooled over backbones.
     """
     evidence = Evidence(profile, store)
     rows = []
@@ -272,6 +291,7 @@ def ablation_frame(profile: Profile, store: Store) -> pd.DataFrame:
         if is_measured(run, store):
             measured = measurements(run, store).drop_duplicates("metric").set_index("metric")
             cells = {metric: measured.loc[metric, list(_UNKNOWN)].to_dict() for metric in _ABLATION_METRICS}
+        num_pairs = len(evidence.done(ablation.pairs_with(_default_of(ablation, profile))))
         cells["gain_ap"] = _difference(ablation, profile, evidence)
         head = {
             "profile": profile.name,
@@ -284,12 +304,17 @@ def ablation_frame(profile: Profile, store: Store) -> pd.DataFrame:
             "tried": _text(ablation.value) + (" (default)" if ablation.value == ablation.factor.default else ""),
             "is_default": ablation.value == ablation.factor.default,
             "is_papers": ablation.factor.is_papers,
-            "n_seeds": int(is_measured(run, store)),
-            "published": math.nan,
-            "source": "",
         }
         rows += [
-            {**head, "metric": metric, **cell, "seed_sd": evidence.noise(metric.removeprefix("gain_")).sd}
+            {
+                **head,
+                "n_seeds": num_pairs if metric == "gain_ap" else int(is_measured(run, store)),
+                "published": math.nan,
+                "source": "",
+                "metric": metric,
+                **cell,
+                "seed_sd": evidence.noise(metric.removeprefix("gain_")).sd,
+            }
             for metric, cell in cells.items()
         ]
     return pd.DataFrame(rows)
@@ -301,12 +326,16 @@ def _text(value: Value) -> str:
 
 def _difference(ablation: Ablation, profile: Profile, evidence: Evidence) -> dict[Any, float]:
     """AP minus the default's with its interval; nan for what was not run."""
-    factor = ablation.factor
-    default = next(it.run for it in profile.ablations if it.factor == factor and it.value == factor.default)
-    if ablation.run == default:
-        return {**_UNKNOWN, "value": 0.0} if evidence.is_done(default) else _UNKNOWN
-    measured = evidence.difference(default, ablation.run, "ap")
+    default = _default_of(ablation, profile)
+    if ablation.runs == default:
+        return {**_UNKNOWN, "value": 0.0} if evidence.is_done(ablation.run) else _UNKNOWN
+    measured = evidence.gain(ablation.pairs_with(default), "ap")
     return {"value": measured.value, "low": measured.low, "high": measured.high} if measured else _UNKNOWN
+
+
+def _default_of(ablation: Ablation, profile: Profile) -> tuple[str, ...]:
+    factor = ablation.factor
+    return next(it.runs for it in profile.ablations if it.factor == factor and it.value == factor.default)
 
 
 def _ablation_caption(profile: Profile) -> str:
@@ -314,11 +343,19 @@ def _ablation_caption(profile: Profile) -> str:
     papers = [label.split()[-1] for label, factor in factors.items() if factor.is_papers]
     whose = f"The values of {', '.join(papers)} are the paper's, all others ours" if papers else "The values are ours"
     whose = whose.replace("β are", "β (0.75 alone) are")
+    added = {
+        one.symbol: [value for value in one.values if value not in _PAPERS_VALUES.get(one.symbol, ())]
+        for one in factors.values()
+        if one.is_papers
+    }
+    whose += "".join(f", but {symbol} = {', '.join(map(_text, values))}" for symbol, values in added.items() if values)
+    repeated = [f"{factor.symbol} = {_text(value)}" for factor in factors.values() for value in factor.repeated]
+    seeds = f" (over all seeds for {', '.join(repeated)})" if repeated else ""
     return (
         f"FreeAnchor on {profile.evaluations[profile.pair[1]].training.backbone_label}, seed 0, with one field of its "
         "loss changed at a time; the default of each factor is the run of the other tables. Difference: AP minus the "
-        "default's, paired over images; its brackets include what another seed would change (standard deviation over "
-        f"FreeAnchor's seeds, pooled over backbones). {whose}; the paper gives no numbers."
+        f"default's, paired over images{seeds}; its brackets include what another seed would change (standard "
+        f"deviation over FreeAnchor's seeds, pooled over backbones). {whose}; the paper gives no numbers."
     )
 
 
@@ -335,7 +372,7 @@ ABLATIONS = table_report(
     },
     has_paper_lines=False,
     draw=ablations_figure,
-    runs=lambda profile: [ablation.run for ablation in profile.ablations],
+    runs=lambda profile: list(dict.fromkeys(run for ablation in profile.ablations for run in ablation.runs)),
     is_extra=True,
 )  # fmt: skip
 

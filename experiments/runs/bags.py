@@ -9,7 +9,7 @@ objects, the largest; those first whose discriminative part lies off their centr
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from analysis.bags.matches import MATCH_COLUMNS
 from analysis.bags.summaries import POSITION_COLUMNS, position_histograms
 from analysis.evaluation.breakdowns import AspectCuts
 from analysis.figures.bags import GROUP_NAMES
-from experiments.registry.config import Evaluation, PublishedCheckpoint
+from experiments.registry.config import Evaluation, PublishedCheckpoint, Training
 from experiments.registry.profile import SNAPSHOTS, Profile
 from experiments.runs.store import Store, is_done, is_measured, stored_frame
 from freeanchor.checkpoints.native import DetectorConfig, load_model
@@ -92,11 +92,18 @@ def _stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, An
 
 def matches_frame(evaluation: Evaluation, store: Store) -> pd.DataFrame:
     """The bags of the chosen objects at each snapshot of a training; one row per anchor, columns MATCH_COLUMNS."""
-    directory = store.data(evaluation.training)
+    return matches_of(evaluation.training, store, _stages(evaluation, store))
+
+
+def matches_of(
+    training: Training | PublishedCheckpoint, store: Store, stages: Iterable[tuple[dict[str, Any], Path]]
+) -> pd.DataFrame:
+    """The same for model files, each with the values of its STAGE_COLUMNS, on the data of a training."""
+    directory = store.data(training)
     parts = recorded_parts(read_json(locate_split(directory, "val")[0]))
     chosen = choose_objects(read_split(directory, "val"), parts)
     rows = []
-    for head, path in _stages(evaluation, store):
+    for head, path in stages:
         model, detector = load_model(path)
         for image, annotation_id in chosen:
             part = dict(zip(("part_x", "part_y"), parts.get(annotation_id, UNKNOWN), strict=True))

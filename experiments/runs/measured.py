@@ -13,6 +13,7 @@ of the mean over seeds; nan for one seed).
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -21,8 +22,10 @@ import pandas as pd
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.evaluation.evaluate import Measured, compare, measure, metric_differences, metric_intervals
+from analysis.evaluation.matching import find_overlaps, match
 from analysis.evaluation.metrics import JointMetrics
-from analysis.evaluation.statistics import spread
+from analysis.evaluation.precision import average_precision, precision_curves
+from analysis.evaluation.statistics import Metric, spread
 from experiments.registry.config import NUM_DIGITS, Evaluation
 from experiments.registry.profile import PEER, Pair, Profile
 from experiments.runs.bags import matches_frame
@@ -177,6 +180,13 @@ def _predicted(evaluation: Evaluation, store: Store) -> Measured:
     ground_truth = read_ground_truth(locate_split(store.data(evaluation.training), "val")[0])
     detections = read_detections(directory / "detections.json", ground_truth)
     return ground_truth, detections, stored_frame(directory / "object_recall.csv", RECALL_COLUMNS)
+
+
+def ap_metric(evaluation: Evaluation, store: Store) -> tuple[Metric, int]:
+    """AP of a tested run under any weights of its images, and how many these are."""
+    ground_truth, detections, _ = _predicted(evaluation, store)
+    curves = precision_curves(match(find_overlaps(ground_truth, detections)))
+    return partial(average_precision, curves), curves.num_images
 
 
 def compare_stage(first: Evaluation, second: Evaluation, store: Store) -> pd.DataFrame:

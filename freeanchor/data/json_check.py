@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
-from freeanchor.data.suspicions import Boxes, passed_over, suspicions
+from freeanchor.data.suspicions import Boxes, is_drawn, passed_over, suspicions
 from freeanchor.errors import LARGEST, FileError, Problem, brief, is_line, is_number, is_whole
 from freeanchor.files import load_json
 
@@ -92,7 +92,8 @@ def content_problems(content: Item, where: str) -> Iterator[Problem]:
     yield from _annotation_problems(lists["annotations"], images, set(categories), where)
     yield from _range_problems(lists, where)
     yield from suspicions(_boxes_of(lists["annotations"], images), where)
-    yield from passed_over(lists["images"], lists["annotations"], where)
+    if not is_drawn(content):  # its boxes lie around what its angles turn
+        yield from passed_over(lists["images"], lists["annotations"], where)
 
 
 def _objects_of(content: Item) -> dict[str, list[Item]]:

@@ -29,6 +29,7 @@ KINDS = (
     "sides swapped",
     "areas of other boxes",
 )
+DRAWN = "freeanchor shapes"  # the description by which a json shows that it was drawn here
 PASSED_OVER = "fields that are passed over"
 NO: tuple[Any, ...] = (None, 0, "", "0", "false", "no", [])
 XYWH = (None, 1, "1", "xywh", "xywh_abs", "coco")
@@ -132,6 +133,12 @@ def _num_areas(found: Boxes) -> int:
         return int((np.abs(areas - own) > PIXEL).sum())
     differ = (areas > LARGE * own + PIXEL) | ((areas < TINY * own) & ~has_mask)
     return int(differ.sum()) if differ.sum() >= FEW * len(areas) else 0
+
+
+def is_drawn(content: Mapping[str, Any]) -> bool:
+    """Whether a json says that it is one of `freeanchor data shapes`."""
+    info = content.get("info")
+    return isinstance(info, dict) and info.get("description") == DRAWN
 
 
 def passed_over(

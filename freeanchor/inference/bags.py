@@ -41,7 +41,8 @@ class ObjectBags:
     ratio: Float[Tensor, "G n"]  # h / w
     octave: Int[Tensor, "G n"]
     iou: Float[Tensor, "G n"]  # of the anchor with the object
-    box_iou: Float[Tensor, "G n"]  # of the box predicted from it, clipped to the image, with the object
+    predicted: Float[Tensor, "G n 4"]  # the box that the network makes of it, clipped to the image
+    box_iou: Float[Tensor, "G n"]  # of that box with the object
     cls_prob: Float[Tensor, "G n"]
     loc_prob: Float[Tensor, "G n"]
     confidence: Float[Tensor, "G n"]  # their product, X_i of Eq. 7
@@ -109,6 +110,7 @@ def _bags_of(
     logits, deltas, gt_labels = output.logits[index], output.deltas[index], sample.record.labels
     bags, confidence = loss.confidence(logits, deltas, output.anchors, sample.boxes, gt_labels)
     cls_prob = logits[bags, gt_labels[:, None]].sigmoid()
+    predicted = clip_boxes(decode_boxes(deltas, output.anchors), *sample.image.shape[1:])[bags]
     levels, ratios, octaves = _shapes_of(output, detector.model)
     strides = torch.tensor(detector.model.anchors.strides)[levels - detector.model.levels[0], None] / torch.tensor(
         sample.scale
@@ -121,7 +123,8 @@ def _bags_of(
         ratio=ratios[bags],
         octave=octaves[bags],
         iou=pairwise_iou(sample.boxes, output.anchors).gather(1, bags),
-        box_iou=_box_iou(output.anchors[bags], deltas[bags], sample),
+        predicted=_in_file(predicted, sample, detector),
+        box_iou=_box_iou(sample.boxes, predicted),
         cls_prob=cls_prob,
         loc_prob=torch.where(cls_prob > 0, confidence / cls_prob, torch.zeros_like(cls_prob)),
         confidence=confidence,
@@ -130,12 +133,10 @@ def _bags_of(
     )
 
 
-def _box_iou(anchors: Tensor, deltas: Tensor, sample: Sample) -> Tensor:
-    """[G, n]: IoU of each object with the boxes predicted from the anchors [G, n, 4] of its bag."""
-    boxes = clip_boxes(decode_boxes(deltas, anchors), *sample.image.shape[1:])
-    own = zip(sample.boxes, boxes, strict=True)
-    rows = [pairwise_iou(gt_box[None], predicted)[0] for gt_box, predicted in own]
-    return torch.stack(rows) if rows else deltas.new_zeros(deltas.shape[:2])
+def _box_iou(gt_boxes: Tensor, predicted: Tensor) -> Tensor:
+    """[G, n]: IoU of each object with the boxes [G, n, 4] predicted from the anchors of its bag."""
+    rows = [pairwise_iou(gt_box[None], boxes)[0] for gt_box, boxes in zip(gt_boxes, predicted, strict=True)]
+    return torch.stack(rows) if rows else predicted.new_zeros(predicted.shape[:2])
 
 
 def _shapes_of(output: ModelOutput, model: ModelConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,10 +148,10 @@ def _shapes_of(output: ModelOutput, model: ModelConfig) -> tuple[Tensor, Tensor,
 
 
 def _in_file(anchors: Tensor, sample: Sample, detector: DetectorConfig) -> Tensor:
-    # The inverse of what `load_sample` does to boxes.
+    # Anchors or other boxes of the network's input. The inverse of what `load_sample` does to boxes.
     boxes = anchors / torch.tensor([*sample.scale, *sample.scale])
     if detector.inputs.box_convention == "inclusive":
-        boxes[:, 2:] += 1 - 1 / torch.tensor(sample.scale)
+        boxes[..., 2:] += 1 - 1 / torch.tensor(sample.scale)
     return boxes
 
 

@@ -197,8 +197,9 @@ def predict(
     *,
     all_candidates: bool = True,
     budgets: Sequence[int] = (),
+    progress: bool = True,
 ) -> Iterator[Prediction]:
-    """Predictions for `images`, in order.
+    """Predictions for `images`, in order; `progress` shows a bar on a terminal.
 
     Detections come from the candidates within the cap per level. Recall before NMS counts the others too; without
     `all_candidates` they are left out, since an early detector has so many that their NMS takes minutes.
@@ -212,7 +213,9 @@ def predict(
         batch_size = 1
     inclusive = detector.inputs.box_convention == "inclusive"
     model = model.to(runtime.device).to(memory_format=torch.channels_last).eval()
-    for first in tqdm(range(0, len(images), batch_size), desc="predict", unit="batch", disable=None):
+    for first in tqdm(
+        range(0, len(images), batch_size), desc="predict", unit="batch", disable=None if progress else True
+    ):
         group = images[first : first + batch_size]
         by_scale = []
         for short_side in inference.short_sides or (None,):

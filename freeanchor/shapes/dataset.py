@@ -11,6 +11,7 @@ later objects hide).
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from typing import Any, TypeGuard
 from PIL import Image
 from tqdm import tqdm
 
+from freeanchor.data.suspicions import DRAWN, is_drawn
 from freeanchor.errors import DataError, is_number
 from freeanchor.files import hidden_beside, read_json, settle
 from freeanchor.shapes.objects import CATEGORIES, SceneObject
@@ -28,8 +30,7 @@ from freeanchor.shapes.scene import SPLITS, Crowd, ShapesConfig, draw_scene
 from freeanchor.workers import map_in_processes, usable_processors
 
 AT_ONCE = 100  # images between two moves of the progress bar
-DESCRIPTION = "freeanchor shapes"  # by which a json shows that it was written here
-VERSION = "2"  # of the drawing; raise it with every change that moves a byte
+VERSION = "3"  # of the drawing; raise it with every change that moves a byte
 
 
 def write_shapes(config: ShapesConfig, directory: Path) -> None:
@@ -55,7 +56,7 @@ def write_shapes(config: ShapesConfig, directory: Path) -> None:
 
 
 def _info(config: ShapesConfig) -> dict[str, Any]:
-    return {"config": asdict(config), "description": DESCRIPTION, "version": VERSION}
+    return {"config": asdict(config), "description": DRAWN, "version": VERSION}
 
 
 def recorded_parts(content: Mapping[str, Any]) -> dict[int, tuple[float, float]]:
@@ -63,8 +64,7 @@ def recorded_parts(content: Mapping[str, Any]) -> dict[int, tuple[float, float]]
 
     Empty for any other json: what a `part` is there, only its authors know.
     """
-    info = content.get("info")
-    if not isinstance(info, dict) or info.get("description") != DESCRIPTION:
+    if not is_drawn(content):
         return {}
     parts = ((item["id"], item.get("part")) for item in content["annotations"])
     return {number: (part[0], part[1]) for number, part in parts if _is_point(part)}
@@ -146,12 +146,12 @@ def _annotate(item: SceneObject, hidden: float) -> dict[str, Any]:
 
 
 def _annotate_crowd(crowd: Crowd) -> dict[str, Any]:
-    # A crowd has no discriminative part, so the middle of its box stands in.
+    # A crowd has no discriminative part, so the middle of its box stands in. Its members overlap: no more than the box.
     x, y, width, height = _xywh(crowd.box)
     return {
         "category_id": crowd.members[0].category + 1,
         "bbox": [x, y, width, height],
-        "area": round(sum(member.area for member in crowd.members), 2),
+        "area": math.floor(100 * min(sum(member.area for member in crowd.members), width * height)) / 100,
         "iscrowd": 1,
         "part": [round(x + width / 2, 2), round(y + height / 2, 2)],
         "angle": 0.0,

@@ -35,15 +35,15 @@ OWNER_SAMPLES = 2  # per pixel, along both axes, for telling what hides what
 class ShapesConfig:
     """The settings of the data set; the same settings and packages give the same bytes."""
 
-    num_train: int = 2000
+    num_train: int = 1500
     num_val: int = 500
-    image_size: int = 192  # px, both sides
+    image_size: int = 160  # px, both sides
     seed: int = 0
     max_objects: int = 20
     empty_fraction: float = 0.02  # of the images
     crowd_fraction: float = 0.04  # of the images, with one crowd region each
-    min_size: float = 20.0  # px, length of the shortest compact object
-    max_size: float = 128.0  # px, length of the longest object
+    min_size: float = 32.0  # px, length of the shortest compact object
+    max_size: float = 110.0  # px, length of the longest object
     min_head: float = 12.0  # px, width of the thinnest slender object: below, the heads look alike
     max_aspect: float = 8.0  # length over width of the most slender object; the least has 3, as in `slender >= 3`
     max_hidden: float = 0.25  # share of an object that later ones may hide
@@ -216,7 +216,7 @@ def _draw_theme(rng: np.random.Generator, ground: Background) -> Theme:
 def _draw_crowd(rng: np.random.Generator, config: ShapesConfig, theme: Theme) -> Crowd:
     # 12 to 28 small objects of one class inside a square of 0.3 to 0.5 of the image's side.
     sizes = Sizes(
-        min_size=config.min_size * 0.55, max_size=config.min_size * 0.8, min_head=config.min_head * 0.75, max_aspect=3.3
+        min_size=config.min_size * 0.35, max_size=config.min_size * 0.5, min_head=config.min_head * 0.75, max_aspect=3.3
     )
     longest = max(sizes.max_size, sizes.min_head * sizes.max_aspect)
     side = int(max(config.image_size * between(rng, 0.3, 0.5), 1.5 * longest + 2))  # 1.5: a square turned by 45 degrees

@@ -55,7 +55,11 @@ def test_the_two_detectors_differ_in_loss_and_prior_alone(profile: Profile) -> N
             assert other.training.recipe.loss == RetinaNetLoss()
             assert (evaluation.training.model.prior_prob, other.training.model.prior_prob) == (0.02, 0.01)
     num_tried = len(profile.trials) // 2 - 1 if profile.name == "photos" else 0  # one is the registered run
-    assert pairs == 2 * (1 if profile.name == "photos" else 2) + bool(profile.examples) + num_tried
+    num_committed = len(set(profile.examples) - set(profile.pair)) // 2
+    num_fine = len(
+        {run for cell in profile.grids if cell.detector == "RetinaNet" for run in cell.runs if "-fine" in run}
+    )
+    assert pairs == 2 * (1 if profile.name == "photos" else 2) + num_fine + num_committed + num_tried
 
 
 def test_names_are_those_of_the_runs(profile: Profile) -> None:
@@ -135,7 +139,7 @@ def test_longer_schedules_are_twice_as_long_with_jitter() -> None:
         training = profile.evaluations[f"freeanchor-large-{name}-s0"].training
         assert training.recipe.num_steps == 2 * usual.recipe.num_steps
         sides = training.recipe.augment.short_sides  # steps of 32, scaled to the profile, never beyond 1.2 of its size
-        assert sides == tuple(round(192 * side / 800) for side in range(low, high + 1, 32)) and len(sides) == count
+        assert sides == tuple(round(160 * side / 800) for side in range(low, high + 1, 32)) and len(sides) == count
         unchanged = replace(training.recipe, num_steps=usual.recipe.num_steps, augment=usual.recipe.augment)
         assert unchanged == usual.recipe
         assert training.model == usual.model
@@ -148,7 +152,7 @@ def test_seeds_change_the_seed_and_nothing_else() -> None:
     for name in one.evaluations:
         assert one.evaluations[name] == three.evaluations[name]
         if name.replace("-s0", "-s2") not in three.evaluations:  # ablations and long schedules have one seed
-            assert "-2x" in name or name in {*one.examples, *(ablation.run for ablation in one.ablations)}
+            assert "-2x" in name or name in {ablation.run for ablation in one.ablations}
             continue
         other = three.evaluations[name.replace("-s0", "-s2")]
         names = {"name", "training.name"}
@@ -156,16 +160,27 @@ def test_seeds_change_the_seed_and_nothing_else() -> None:
 
 
 def test_the_trials_are_the_baselines_alone() -> None:
-    """The rate is chosen for the baseline: each with RetinaNet, the recipe's own being the registered run."""
+    """Network, then rate, are chosen for the baseline: each with RetinaNet, one being the registered run."""
     profile = build_profile("shapes")
     trials = [profile.evaluations[name].training for name in profile.trials]
     assert {training.detector for training in trials} == {"RetinaNet"}
-    assert [training.recipe.lr for training in trials] == [0.08, 0.16, 0.32]
-    assert len(trials) >= 3
     assert profile.pair[0] in profile.trials
-    for training in trials:
-        same = replace(training.recipe, lr=0.16)
-        assert same == profile.evaluations[profile.pair[0]].training.recipe
+    own = profile.evaluations[profile.pair[0]].training
+    rates = [training for training in trials if training.model == own.model]
+    assert [training.recipe.lr for training in rates] == [0.08, 0.16, 0.32]
+    assert all(replace(training.recipe, lr=own.recipe.lr) == own.recipe for training in rates)
+    networks = [training for training in trials if training.recipe.lr == own.recipe.lr]
+    assert len({training.model for training in networks}) == len(networks) == 4
+    assert all(replace(it.recipe, num_steps=own.recipe.num_steps) == own.recipe for it in networks)
+
+
+def test_values_of_interest_have_every_seed() -> None:
+    """Bags of 25 and 50 are trained with each seed on `shapes`; the other values with the first alone."""
+    ablations = build_profile("shapes", num_seeds=3).ablations
+    seeds = {one.value: len(one.runs) for one in ablations if one.factor.symbol == "n"}
+    assert seeds == {12: 1, 25: 3, 40: 1, 50: 3, 60: 1, 100: 1}
+    default = next(one for one in ablations if one.value == 50)
+    assert [len(one.pairs_with(default.runs)) for one in ablations if one.factor.symbol == "n"] == [1, 3, 1, 3, 1, 1]
 
 
 def test_folders_have_reports_of_their_own(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Pages to mail: one file each, no network."""
