@@ -41,7 +41,7 @@ from analysis.evaluation.suppression import (
     suppress,
     suppressions,
 )
-from analysis.evaluation.ultralytics import ultralytics_frame
+from analysis.evaluation.ultralytics import with_ultralytics
 from analysis.evaluation.working_point import Goal, checked_goal, curves_frame
 from analysis.pages.content import Subject
 from analysis.tables.printed import cell, printed, printed_parts
@@ -161,8 +161,7 @@ def evaluate(
     `ap_category` per category, its name in `label`. `area` says what makes an object small, medium or large: the area
     in the file (COCO's own: the mask's), or the box's. `resamples` 0 leaves the intervals out. `check` computes the
     twelve with pycocotools too and raises `ArithmeticError` where one differs in its last bit. `protocol` sets size
-    ranges, aspect cuts, crowd bins, the detections that count and the IoU thresholds. `ultralytics` adds AP as
-    Ultralytics computes it (`analysis.evaluation.ultralytics`), without intervals.
+    ranges, aspect cuts, crowd bins, the detections that count and the IoU thresholds. `ultralytics` adds its kind of AP.
 
     The others ask for `parts` of the result: `errors` ("coco" or "tide") for TIDE's error types
     (`analysis.evaluation.errors`); `slices`, a csv or json file or a list of dicts, for the same of any subset of
@@ -186,8 +185,7 @@ def evaluate(
     )
     frames = evaluation_frames(ground_truth, found, wanted, num_resamples=resamples, check=check)
     if ultralytics:
-        more = ultralytics_frame(ground_truth, found).assign(label="")
-        frames["metrics"] = pd.concat([frames["metrics"], more], ignore_index=True)
+        frames["metrics"] = with_ultralytics(frames["metrics"], ground_truth, found)
     context = Context(ground_truth=ground_truth, detections=found, protocol=protocol)
     if working_point is not None:
         frames["curves"] = curves_frame(context)

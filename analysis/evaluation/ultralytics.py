@@ -38,6 +38,12 @@ def ultralytics_frame(ground_truth: GroundTruth, detections: Detections) -> pd.D
     return pd.DataFrame({"metric": ["ap_ultralytics", "ap_50_ultralytics"], "value": values})
 
 
+def with_ultralytics(table: pd.DataFrame, ground_truth: GroundTruth, detections: Detections) -> pd.DataFrame:
+    """The table of `evaluate` with these two rows behind it, without intervals."""
+    more = ultralytics_frame(ground_truth, detections).assign(label="")
+    return pd.concat([table, more], ignore_index=True)
+
+
 def class_ap(ground_truth: GroundTruth, detections: Detections) -> Float[np.ndarray, "T K"]:
     """AP of each class at IoU 0.50 to 0.95; nan for a class without objects, 0 for one without detections."""
     rows, is_right = matched_rows(ground_truth, detections)
