@@ -161,7 +161,7 @@ def evaluate(
     `ap_category` per category, its name in `label`. `area` says what makes an object small, medium or large: the area
     in the file (COCO's own: the mask's), or the box's. `resamples` 0 leaves the intervals out. `check` computes the
     twelve with pycocotools too and raises `ArithmeticError` where one differs in its last bit. `protocol` sets size
-    ranges, aspect cuts, crowd bins, the detections that count and the IoU thresholds. `ultralytics` adds its kind of AP.
+    ranges, aspect cuts, crowd bins, detections that count and IoU thresholds. `ultralytics` adds its kind of AP.
 
     The others ask for `parts` of the result: `errors` ("coco" or "tide") for TIDE's error types
     (`analysis.evaluation.errors`); `slices`, a csv or json file or a list of dicts, for the same of any subset of
@@ -174,13 +174,12 @@ def evaluate(
     _check_wanted(errors, working_point, protocol, check=check)
     ground_truth = read_ground_truth(gt, area=_checked_area(area))
     found = read_detections(detections, ground_truth)
-    before = () if candidates is None else (read_detections(candidates, ground_truth, name="candidates"),)
     wanted = Wanted(
         protocol=protocol,
         per_category=per_category,
         errors=errors,
         slices=() if slices is None else read_slices(slices, ground_truth, bins=bins),
-        candidates=before,
+        candidates=() if candidates is None else (read_detections(candidates, ground_truth, name="candidates"),),
         working_point=working_point,
     )
     frames = evaluation_frames(ground_truth, found, wanted, num_resamples=resamples, check=check)
