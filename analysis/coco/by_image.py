@@ -19,7 +19,7 @@ from analysis.coco.suspicions import detection_suspicions
 from freeanchor.errors import DataError
 
 STREAMED_FROM = 20_000_000  # bytes; smaller files are read as a whole
-_ENOUGH = 1000  # rows of a block for a share to mean something
+_ENOUGH = 10_000  # rows of a block for a share to mean something; the last one may be a single image
 
 
 def is_streamed(source: object) -> bool:
