@@ -93,10 +93,11 @@ def _rows(source: SliceSource) -> list[Mapping[str, Any]]:
     if not isinstance(source, Path | str):
         return list(source)
     path = Path(source)
-    content = _csv_rows(path) if path.suffix in (".csv", ".tsv") else read_json(path)
+    content: Any = _csv_rows(path) if path.suffix in (".csv", ".tsv") else read_json(path)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError(f'{path}: must hold a list of rows; give [{{"image_id": 1, "weather": "rain"}}, …]')
-    return content
+    rows: list[Mapping[str, Any]] = content
+    return rows
 
 
 def _csv_rows(path: Path) -> list[dict[str, str]]:

@@ -8,12 +8,13 @@
             browser.screenshot(Path("page.png"))
             assert not browser.errors
 
-Tests of the matching explorer and the measurement of its times use it. Its profile is a temporary folder.
+Tests of our pages and the measurement of their times use it. Its profile is a temporary folder.
 """
 
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -44,11 +45,15 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One page of a browser, of `width` by `height` CSS pixels; `errors` are its console's errors and exceptions."""
+    """One page of a browser, of `width` by `height` CSS pixels.
+
+    `errors` are its console's errors, warnings and exceptions, `requests` the addresses that it asked for.
+    """
 
     def __init__(self, *, width: int = 1300, height: int = 900, is_dark: bool = False, is_touch: bool = False) -> None:
         self.width, self.height, self.is_dark, self.is_touch = width, height, is_dark, is_touch
         self.errors: list[str] = []
+        self.requests: list[str] = []
         self._number, self._events = 0, list[dict[str, Any]]()
         self._left = b""
 
@@ -72,7 +77,7 @@ class Browser:
         targets = self._call("Target.getTargets")["targetInfos"]
         page = next(one["targetId"] for one in targets if one["type"] == "page")
         self._session = self._call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         self._set_up()
         return self
@@ -122,7 +127,7 @@ class Browser:
 
     def press(self, key: str) -> None:
         """A key, where the focus is."""
-        text = {"text": key} if len(key) == 1 else {}
+        text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
         code = {"windowsVirtualKeyCode": KEYS.get(key, ord(key[0].upper()))}
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key, **code, **(text if kind == "keyDown" else {}))
@@ -146,6 +151,10 @@ class Browser:
         answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole)
         path.write_bytes(base64.b64decode(answer["data"]))
 
+    def show_as_printed(self) -> None:
+        """The window as the page prints."""
+        self._call("Emulation.setEmulatedMedia", media="print")
+
     def print(self, path: Path) -> None:
         """The page as a pdf, as it prints."""
         path.write_bytes(base64.b64decode(self._call("Page.printToPDF", printBackground=True)["data"]))
@@ -167,6 +176,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._left:
+            if not select.select([self._read], [], [], TIMEOUT)[0]:
+                raise BrowserError(f"the browser has not answered for {TIMEOUT:.0f} s; is the machine very busy?")
             part = os.read(self._read, 1 << 20)
             if not part:
                 raise BrowserError("the browser ended; does it start by hand, with --headless?")
@@ -176,7 +187,7 @@ class Browser:
         return answer
 
     def _note(self, event: dict[str, Any]) -> None:
-        """Keep what the console or the page calls an error."""
+        """Keep what the console or the page calls an error, and what it asks for."""
         values = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
             details = values["exceptionDetails"]
@@ -185,6 +196,8 @@ class Browser:
             self.errors.append(" ".join(str(one.get("value", one.get("description"))) for one in values["args"]))
         elif event.get("method") == "Log.entryAdded" and values["entry"]["level"] in ("error", "warning"):
             self.errors.append(values["entry"]["text"])
+        elif event.get("method") == "Network.requestWillBeSent":
+            self.requests.append(values["request"]["url"])
 
 
 def _as_three_and_four(read_by_it: int, written_by_it: int) -> None:

@@ -2,20 +2,22 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, chromium
 from oracles.plain_files import ground_truth_content, random_sets, results_content
 from PIL import Image
 
 from analysis import compare, evaluate
 from analysis.pages.charts import Mark, forest
 from analysis.pages.content import verdict
+from experiments.bench.browser import Browser, find_chromium
 from freeanchor.errors import UsageError
 
-needs_browser = pytest.mark.skipif(chromium() is None, reason="no Chromium here; install the package chromium")
+needs_browser = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here; install the package chromium")
 HOSTILE = "</script><b>&$x_$"
 
 
@@ -53,6 +55,14 @@ def page(tmp_path_factory, content, photos) -> Path:
     return path
 
 
+@contextmanager
+def opened(page: Path, *, width: int, is_dark: bool = False) -> Iterator[Browser]:
+    """The page in a browser of its own."""
+    with Browser(width=width, is_dark=is_dark) as browser:
+        browser.open(page)
+        yield browser
+
+
 def data_of(page: str) -> dict:
     """The json that the page's script reads."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
@@ -62,7 +72,7 @@ def data_of(page: str) -> dict:
 
 def choose(browser: Browser, select: str, value: str) -> None:
     """What a hand does: another value, and the event that follows."""
-    browser.run(f"(() => {{ const s = document.getElementById('{select}'); s.value = '{value}'; "
+    browser.ask(f"(() => {{ const s = document.getElementById('{select}'); s.value = '{value}'; "
                 "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
 
 
@@ -70,39 +80,39 @@ def choose(browser: Browser, select: str, value: str) -> None:
 def test_every_control_works_without_an_error(page) -> None:
     """Filters keep the images that they name, order sorts, boxes go and come, more are shown; nothing is fetched."""
     data = data_of(page.read_text(encoding="utf-8"))
-    with Browser.open(page, width=1300) as browser:
+    with opened(page, width=1300) as browser:
         cards = "[...document.querySelectorAll('#cards > figure')].map(f => +f.dataset.id)"
-        assert browser.run(cards) == [image["id"] for image in data["images"][:12]]
+        assert browser.ask(cards) == [image["id"] for image in data["images"][:12]]
         choose(browser, "by-slice", "1")
         name = data["slices"][1]
         assert name in ("half=low", "half=high")
-        assert sorted(browser.run(cards)) == sorted(i["id"] for i in data["images"] if 1 in i["slices"])
+        assert sorted(browser.ask(cards)) == sorted(i["id"] for i in data["images"] if 1 in i["slices"])
         choose(browser, "by-slice", "")
         kind = data["kinds"].index("missed")
         choose(browser, "by-error", str(kind))
         wanted = [i["id"] for i in data["images"] if any(counts[kind] for counts in i["errors"])]
-        assert browser.run(cards) == wanted[:12] and f"{len(wanted)} images" in browser.run("get('count').textContent")
+        assert browser.ask(cards) == wanted[:12] and f"{len(wanted)} images" in browser.ask("get('count').textContent")
         choose(browser, "by-error", "")
         choose(browser, "by-class", "0")
         has_class = [
             i["id"] for i in data["images"] if 0 in [row[4] for rows in (i["objects"], *i["found"]) for row in rows]
         ]
-        assert browser.run(cards) == has_class[:12]
+        assert browser.ask(cards) == has_class[:12]
         choose(browser, "by-class", "")
         choose(browser, "order", "worse")
         gaps = {i["id"]: (i["ap"][1] or 0) - (i["ap"][0] or 0) for i in data["images"]}
-        assert browser.run(cards) == sorted(gaps, key=lambda identity: gaps[identity])[:12]
+        assert browser.ask(cards) == sorted(gaps, key=lambda identity: gaps[identity])[:12]
         for box, kind_of_box in (("objects", ".object"), ("detections", ".ok")):
             count = f"document.querySelectorAll('#cards {kind_of_box}').length"
-            before = browser.run(count)
-            browser.run(f"document.getElementById('{box}').click()")
-            assert browser.run(count) == 0 < before
-            browser.run(f"document.getElementById('{box}').click()")
-            assert browser.run(count) == before
+            before = browser.ask(count)
+            browser.ask(f"document.getElementById('{box}').click()")
+            assert browser.ask(count) == 0 < before
+            browser.ask(f"document.getElementById('{box}').click()")
+            assert browser.ask(count) == before
         for label, kind_of_curve in ((HOSTILE, "f1"), ("all classes", "pr")):
-            browser.run(f"get('curve-class').value = {json.dumps(label)}")
+            browser.ask(f"get('curve-class').value = {json.dumps(label)}")
             choose(browser, "curve-kind", kind_of_curve)
-            assert browser.run("document.querySelectorAll('#curve polyline').length") == 2
+            assert browser.ask("document.querySelectorAll('#curve polyline').length") == 2
         assert browser.errors == []
         assert all(address.startswith(("file:", "data:", "about:")) for address in browser.requests)
 
@@ -110,25 +120,25 @@ def test_every_control_works_without_an_error(page) -> None:
 @needs_browser
 def test_a_keyboard_reaches_and_uses_the_page(page) -> None:
     """Tab walks through every control, Enter sorts the classes either way; each control has a name."""
-    with Browser.open(page, width=1300) as browser:
+    with opened(page, width=1300) as browser:
         reached = set()
         for _ in range(60):
-            browser.press("Tab", 9)
-            reached.add(browser.run("document.activeElement.id || document.activeElement.tagName"))
+            browser.press("Tab")
+            reached.add(browser.ask("document.activeElement.id || document.activeElement.tagName"))
         controls = {"curve-class", "curve-kind", "by-class", "by-slice", "by-error", "order", "objects", "detections"}
         assert controls | {"BUTTON"} <= reached
         values = (
             "[...document.querySelectorAll('#class-table tbody tr')].map(r => parseFloat(r.children[1].textContent))"
         )
-        browser.run("document.querySelectorAll('#class-table th button')[1].focus()")
+        browser.ask("document.querySelectorAll('#class-table th button')[1].focus()")
         for ascending in (False, True):
-            browser.press("\r", 13)
-            shown = browser.run(values)
+            browser.press("Enter")
+            shown = browser.ask(values)
             assert shown == sorted(shown, reverse=not ascending)
-            order = browser.run("document.querySelectorAll('#class-table th')[1].getAttribute('aria-sort')")
+            order = browser.ask("document.querySelectorAll('#class-table th')[1].getAttribute('aria-sort')")
             assert order == ("ascending" if ascending else "descending")
         unnamed = "[...document.querySelectorAll('select, input, svg[role=img]')].filter(e => !e.labels?.length && !e.ariaLabel)"
-        assert browser.run(f"{unnamed}.length") == 0
+        assert browser.ask(f"{unnamed}.length") == 0
         assert browser.errors == []
 
 
@@ -136,12 +146,12 @@ def test_a_keyboard_reaches_and_uses_the_page(page) -> None:
 @pytest.mark.parametrize(("width", "dark"), [(1300, False), (400, True)])
 def test_it_fits_wide_and_narrow_dark_and_light(page, width, dark) -> None:
     """Nothing sticks out to the side; dark is dark; text is as wide as the page."""
-    with Browser.open(page, width=width, dark=dark) as browser:
-        assert browser.run("document.documentElement.scrollWidth") <= width
-        colour = browser.run("getComputedStyle(document.body).backgroundColor")
+    with opened(page, width=width, is_dark=dark) as browser:
+        assert browser.ask("document.documentElement.scrollWidth") <= width
+        colour = browser.ask("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", colour))) < 300) == dark
-        browser.ask("Emulation.setEmulatedMedia", media="print")
-        assert browser.run("getComputedStyle(document.querySelector('.controls')).display") == "none"
+        browser.show_as_printed()
+        assert browser.ask("getComputedStyle(document.querySelector('.controls')).display") == "none"
         assert browser.errors == []
 
 

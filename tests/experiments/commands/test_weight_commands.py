@@ -111,7 +111,7 @@ def test_show_prints_the_whole_configuration(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     for part in (
         "bag_size",
-        "cost: 28,000 images = 14.00 epochs",
+        "cost: 28,000 images = 18.67 epochs",
         "1, 2, 4 or 8 processes",
         "no weights to start from",
     ):

@@ -86,6 +86,7 @@ def test_images_objects_and_stages_are_picked_with_the_mouse(browser: Browser, f
     _click(browser, "document.getElementById('play')")
     browser.wait_for("state.moment === 'end' && !timer")
     assert _text(browser, "#moment") == "end, step 90"
+    assert all(address.startswith(("file:", "data:", "about:", "blob:")) for address in browser.requests)
     assert browser.errors == []
 
 
