@@ -27,7 +27,7 @@ from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import Area, DetectionSource, GroundTruthSource, read_detections, read_ground_truth
 from analysis.evaluation.errors import Convention
 from analysis.evaluation.evaluate import Wanted, comparison_frames, evaluation_frames
-from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_frame, recall_text
+from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_text, streamed_frame
 from analysis.evaluation.parts import Context
 from analysis.evaluation.per_image import confusion_frame, confusions_compared, images_compared, images_frame
 from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
@@ -41,6 +41,7 @@ from analysis.evaluation.suppression import (
     suppress,
     suppressions,
 )
+from analysis.evaluation.ultralytics import with_ultralytics
 from analysis.evaluation.working_point import Goal, checked_goal, curves_frame
 from analysis.pages.content import Subject
 from analysis.tables.printed import cell, printed, printed_parts
@@ -144,6 +145,7 @@ def evaluate(
     area: Area = "annotation",
     resamples: int = 1000,
     check: bool = False,
+    ultralytics: bool = False,
     protocol: Protocol = COCO_PROTOCOL,
     errors: Convention | None = None,
     slices: SliceSource | None = None,
@@ -159,7 +161,7 @@ def evaluate(
     `ap_category` per category, its name in `label`. `area` says what makes an object small, medium or large: the area
     in the file (COCO's own: the mask's), or the box's. `resamples` 0 leaves the intervals out. `check` computes the
     twelve with pycocotools too and raises `ArithmeticError` where one differs in its last bit. `protocol` sets size
-    ranges, aspect cuts, crowd bins, the detections that count and the IoU thresholds.
+    ranges, aspect cuts, crowd bins, detections that count and IoU thresholds. `ultralytics` adds its kind of AP.
 
     The others ask for `parts` of the result: `errors` ("coco" or "tide") for TIDE's error types
     (`analysis.evaluation.errors`); `slices`, a csv or json file or a list of dicts, for the same of any subset of
@@ -172,16 +174,17 @@ def evaluate(
     _check_wanted(errors, working_point, protocol, check=check)
     ground_truth = read_ground_truth(gt, area=_checked_area(area))
     found = read_detections(detections, ground_truth)
-    before = () if candidates is None else (read_detections(candidates, ground_truth, name="candidates"),)
     wanted = Wanted(
         protocol=protocol,
         per_category=per_category,
         errors=errors,
         slices=() if slices is None else read_slices(slices, ground_truth, bins=bins),
-        candidates=before,
+        candidates=() if candidates is None else (read_detections(candidates, ground_truth, name="candidates"),),
         working_point=working_point,
     )
     frames = evaluation_frames(ground_truth, found, wanted, num_resamples=resamples, check=check)
+    if ultralytics:
+        frames["metrics"] = with_ultralytics(frames["metrics"], ground_truth, found)
     context = Context(ground_truth=ground_truth, detections=found, protocol=protocol)
     frames |= _looked_at(context, working_point, per_image, confusion)
     title = f"Evaluation of {_name(detections, 'detections')} on {_name(gt, 'the ground truth')}"
@@ -305,8 +308,7 @@ def nms_recall(
         strict=not inclusive,
     )
     ground_truth = read_ground_truth(gt)
-    found = read_detections(candidates, ground_truth, name="candidates")
-    table = recall_frame(ground_truth, found, compared, base=base, num_resamples=resamples)
+    table = streamed_frame(candidates, ground_truth, compared, base=base, num_resamples=resamples)
     limit = f"at most {max_candidates} candidates per image\n" if max_candidates else ""
     return Result(
         title=f"NMS recall of {_name(candidates, 'candidates')} on {_name(gt, 'the ground truth')}",

@@ -45,6 +45,7 @@ HANDLERS = {
     "compare": "evaluate.compare",
     "nms-recall": "evaluate.nms_recall",
     "nms": "evaluate.nms",
+    "match": "evaluate.match",
 }
 
 

@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from freeanchor.errors import BusyError, DataError, FileError, brief
 
 if TYPE_CHECKING:
     import pandas as pd
+    from filelock import FileLock
 
 # What a packed file may unpack to: the larger of so many times its size, and this. Real files reach 3 to 30 times.
 UNPACKED_TIMES, UNPACKED_BYTES = 50, 20 * 10**6
@@ -224,7 +224,7 @@ def _unpacked(content: bytes) -> bytes:
 
 def _value(text: str, *, lines: bool) -> Any:
     try:
-        return _checked_value(text)
+        return checked_json(text)
     except json.JSONDecodeError as error:
         rows = [line for line in text.split("\n") if line.strip()]
         if error.msg != "Extra data" or len(rows) < 2 or not all(line.lstrip()[0] == "{" for line in rows):
@@ -238,13 +238,13 @@ def _value(text: str, *, lines: bool) -> Any:
 
 def _checked_line(number: int, line: str) -> Any:
     try:
-        return _checked_value(line)
+        return checked_json(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number:,}: {error.msg}") from None
 
 
-def _checked_value(text: str) -> Any:
-    """The value in the text; objects with two values of one key are refused, for one of them would be lost."""
+def checked_json(text: str) -> Any:
+    """The value in the text; raises FileError for an object with two values of one key: one of them would be lost."""
     if not text.startswith("["):
         return json.loads(text, object_pairs_hook=_without_repeats)
     # Results are long lists of flat objects, which need no look at each where the numbers of keys agree.
@@ -336,7 +336,7 @@ def collector_paused() -> Iterator[None]:
 def alone_at(path: Path) -> Iterator[None]:
     """Hold a file or folder, there or not, for the block; raises BusyError where another process holds it."""
 
-    def refuse(_: FileLock) -> None:
+    def refuse(_: "FileLock") -> None:
         raise BusyError(
             f"{path}: another process is at work on it; wait for it or stop it, then give the command again"
         )
@@ -352,7 +352,7 @@ def in_turn(path: Path, *, quiet: bool = False) -> Iterator[None]:
     Says on stderr that it waits, or that there are no locks, unless `quiet`.
     """
 
-    def wait(lock: FileLock) -> None:
+    def wait(lock: "FileLock") -> None:
         _say(path, "waiting for another process that is at work on it", quiet=quiet)
         lock.acquire()
 
@@ -361,11 +361,13 @@ def in_turn(path: Path, *, quiet: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _held(path: Path, when_taken: Callable[[FileLock], None], *, quiet: bool = False) -> Iterator[None]:
+def _held(path: Path, when_taken: "Callable[[FileLock], None]", *, quiet: bool = False) -> Iterator[None]:
     """Hold the lock of `path`, a hidden file beside it that goes when the lock does.
 
     The system lets go of it when a process dies.
     """
+    from filelock import FileLock, Timeout  # brings asyncio, and most commands lock nothing
+
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(hidden_beside(target, "lock"), mode=0o666, fallback_to_soft=False)  # for every user

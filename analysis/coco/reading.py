@@ -30,6 +30,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, bbox_of, corners, positions
+from analysis.coco.match_parts import is_parts, read_parts
+from analysis.coco.pieces import NotInPieces, read_results
 from analysis.coco.suspicions import detection_suspicions, ground_truth_suspicions
 from freeanchor.errors import NO_TEXT, DataError, brief, is_number
 from freeanchor.files import check_file, collector_paused, read_json
@@ -95,7 +97,8 @@ def read_detections(
     """The detections or candidates in a COCO results file: a list of image_id, category_id, bbox, score.
 
     `.json`, `.json.gz`, a `.parquet` table of these columns (`analysis.coco.parquet`), or such a list itself, which
-    messages call `name`; `.jsonl` has one on each line. Detections of images and categories that `ground_truth` does
+    messages call `name`; `.jsonl` has one on each line; so is a folder of
+    parts (`analysis.evaluation.parted`). Detections of images and categories that `ground_truth` does
     not have (None: any will do) are left out. A `DataNote` tells of those, of an empty list, of scores outside 0 to 1
     (COCO asks for their order alone, score thresholds for more), and of boxes that hardly are in pixels as COCO's.
     Raises `DataError` where all detections are left out, for boxes that are not finite, negative widths and heights,
@@ -105,8 +108,10 @@ def read_detections(
     if isinstance(source, Path | str) and Path(source).suffix == ".parquet":
         name = str(source)
         detections = _parquet_detections(Path(source))
+    elif isinstance(source, Path | str) and is_parts(source):
+        name, detections = str(source), read_parts(Path(source), ground_truth)
     else:
-        name, detections = _json_detections(source, name)
+        name, detections = _results_in_pieces(source) or _json_detections(source, name)
     if not len(detections):
         notes = ["holds no detections: AP and AR are 0 (pycocotools alone stops at such a file)"]
     elif ground_truth is not None:
@@ -125,6 +130,23 @@ def _parquet_detections(path: Path) -> Detections:
     with _named(path):
         check_file(path, "parquet")
         return read_parquet(path)
+
+
+def _results_in_pieces(source: DetectionSource) -> tuple[str, Detections] | None:
+    """The fast way; None where only the reader of whole files can tell what there is."""
+    if not isinstance(source, Path | str):
+        return None
+    try:
+        rows = read_results(Path(source))
+        return str(source), Detections(
+            image_id=rows.image_id,
+            category_id=rows.category_id,
+            boxes=corners(rows.bbox),
+            scores=rows.score,
+            sizes=rows.bbox[:, 2:],
+        )
+    except (NotInPieces, DataError):
+        return None
 
 
 @collector_paused()

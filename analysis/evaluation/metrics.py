@@ -55,6 +55,7 @@ class JointMetrics:
 
     def __call__(self, weights: Float[np.ndarray, "R N"]) -> Float[np.ndarray, "R M"]:
         """Every metric under every weighting of the images; nan where undefined."""
+        weights = ap.turned(weights)
         values = np.concatenate([group.values(weights) for group in self.groups], axis=1)
         place = {name: column for column, name in enumerate(self.names)}
         gaps = [values[:, [place[one]]] - values[:, [place[other]]] for one, other in self.differences.values()]

@@ -12,16 +12,20 @@ them the more candidates it has. So the two recalls stand beside the ratio, and 
 A detector can stream the same columns, one image at a time, and never hold all candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
+from analysis.coco.by_image import image_blocks, is_streamed
 from analysis.coco.columns import Detections, GroundTruth, positions
+from analysis.coco.pieces import NotInPieces
+from analysis.coco.reading import DetectionSource, read_detections
 from analysis.evaluation.statistics import bootstrap, paired_bootstrap
 from analysis.evaluation.suppression import (
     HardNms,
@@ -166,7 +170,7 @@ def nms_recall_values(found: FoundByImage, weights: Float[np.ndarray, "R N"]) ->
 
 def recall_frame(
     ground_truth: GroundTruth,
-    candidates: Detections,
+    candidates: Detections | Iterable[Detections],
     suppressions: Sequence[Suppression],
     *,
     base: NmsRecallDefinition = NmsRecallDefinition(),
@@ -196,6 +200,25 @@ def recall_frame(
     return pd.concat(blocks, ignore_index=True)
 
 
+def streamed_frame(
+    source: DetectionSource,
+    ground_truth: GroundTruth,
+    suppressions: Sequence[Suppression],
+    *,
+    base: NmsRecallDefinition = NmsRecallDefinition(),
+    num_resamples: int = 1000,
+) -> pd.DataFrame:
+    """`recall_frame` of a file of candidates, which is never held as a whole where it is large and image by image."""
+    if is_streamed(source):
+        try:
+            blocks = image_blocks(Path(str(source)), ground_truth)
+            return recall_frame(ground_truth, blocks, suppressions, base=base, num_resamples=num_resamples)
+        except NotInPieces:
+            pass
+    found = read_detections(source, ground_truth, name="candidates")
+    return recall_frame(ground_truth, found, suppressions, base=base, num_resamples=num_resamples)
+
+
 def object_recall(
     ground_truth: GroundTruth, candidates: Detections, *, definition: NmsRecallDefinition = NmsRecallDefinition()
 ) -> ObjectRecall:
@@ -208,22 +231,24 @@ def object_recall(
 
 
 def object_recall_under(
-    ground_truth: GroundTruth, candidates: Detections, definitions: Sequence[NmsRecallDefinition]
+    ground_truth: GroundTruth, candidates: Detections | Iterable[Detections], definitions: Sequence[NmsRecallDefinition]
 ) -> list[ObjectRecall]:
     """`object_recall` under each of several definitions, in one pass: those with the same NMS share its work.
 
-    Progress on stderr where it is a terminal.
+    `candidates` may come in blocks of whole images. Progress on stderr where it is a terminal.
     """
-    positions(candidates.category_id, ground_truth.category_ids, what="candidates", kind="category")
-    image = positions(candidates.image_id, ground_truth.image_ids, what="candidates", kind="image")
-    num_images, num_objects = len(ground_truth.image_ids), len(ground_truth.boxes)
-    found_in = rows_by_image(image, num_images)
+    num_images = len(ground_truth.image_ids)
     objects_in = rows_by_image(ground_truth.image_index, num_images)
-    best = np.zeros((len(definitions), 2, num_objects))
-    images = zip(objects_in, found_in, strict=True)
-    for objects, found in tqdm(images, total=num_images, desc="nms-recall", unit="image", disable=None):
-        if len(objects) and len(found):
-            best[:, :, objects] = _image_recall(ground_truth, objects, candidates, found, definitions)
+    best = np.zeros((len(definitions), 2, len(ground_truth.boxes)))
+    with tqdm(total=num_images, desc="nms-recall", unit="image", disable=None) as progress:
+        for block in [candidates] if isinstance(candidates, Detections) else candidates:
+            positions(block.category_id, ground_truth.category_ids, what="candidates", kind="category")
+            image = positions(block.image_id, ground_truth.image_ids, what="candidates", kind="image")
+            present, own = np.unique(image, return_inverse=True)
+            for i, found in zip(present.tolist(), rows_by_image(own, len(present)), strict=bool(len(block))):
+                if len(objects := objects_in[i]):
+                    best[:, :, objects] = _image_recall(ground_truth, objects, block, found, definitions)
+                progress.update()
     return [_columns(ground_truth, ious, definition) for ious, definition in zip(best, definitions, strict=True)]
 
 
@@ -236,15 +261,55 @@ def _image_recall(
 ) -> np.ndarray:
     """Best IoUs of one image's objects, [definition, before and after, object]."""
     best = np.zeros((len(definitions), 2, len(objects)))
+    places: dict[tuple[float, int | None], _Covered] = {}
     kept: dict[tuple[Suppression, float, int | None], np.ndarray] = {}
     for d, definition in enumerate(definitions):
-        before = _before_nms(candidates, found, definition)
-        key = (definition.nms, definition.score_threshold, definition.max_candidates)
+        limits = (definition.score_threshold, definition.max_candidates)
+        if limits not in places:
+            places[limits] = _Covered(ground_truth, objects, candidates, _before_nms(candidates, found, definition))
+        before = places[limits]
+        key = (definition.nms, *limits)
         if key not in kept:
-            kept[key], _ = survivors(candidates, before, definition.nms, score_threshold=definition.score_threshold)
-        for side, rows in enumerate((before, kept[key][: definition.max_detections])):
-            best[d, side] = _best_iou(ground_truth, objects, candidates, rows, definition.class_aware)
+            rows, _ = survivors(candidates, before.rows, definition.nms, score_threshold=definition.score_threshold)
+            kept[key] = before.order[np.searchsorted(before.rows[before.order], rows)]
+        best[d, 0] = before.best(None, definition.class_aware)
+        best[d, 1] = before.best(kept[key][: definition.max_detections], definition.class_aware)
     return best
+
+
+class _Covered:
+    """IoUs of one image's objects with its candidates in `rows`, computed once; all of them that memory takes."""
+
+    def __init__(
+        self, ground_truth: GroundTruth, objects: np.ndarray, candidates: Detections, rows: np.ndarray
+    ) -> None:
+        self.rows, self.order = rows, np.argsort(rows)
+        self._of = ground_truth.boxes[objects], ground_truth.category_id[objects]
+        self._candidates = candidates
+        fits = len(rows) * len(objects) <= _PAIRS_AT_ONCE
+        self._iou = pairwise_iou(self._of[0], candidates.boxes[rows]) if fits else None
+        self._best: dict[bool, np.ndarray] = {}
+
+    def best(self, places: np.ndarray | None, class_aware: bool) -> Float[np.ndarray, " G"]:
+        """Each object's highest IoU with the candidates at these places of `rows` (None: all), 0 for none."""
+        if places is not None:
+            return self._of_all(places, class_aware)
+        if class_aware not in self._best:
+            self._best[class_aware] = self._of_all(np.arange(len(self.rows)), class_aware)
+        return self._best[class_aware]
+
+    def _of_all(self, places: np.ndarray, class_aware: bool) -> np.ndarray:
+        boxes, categories = self._of
+        best = np.zeros(len(boxes))
+        block = max(1, _PAIRS_AT_ONCE // len(boxes))
+        for start in range(0, len(places), block):
+            part = places[start : start + block]
+            rows = self.rows[part]
+            iou = pairwise_iou(boxes, self._candidates.boxes[rows]) if self._iou is None else self._iou[:, part]
+            if class_aware:
+                iou = np.where(categories[:, None] == self._candidates.category_id[rows], iou, 0.0)
+            best = np.maximum(best, iou.max(axis=1))
+        return best
 
 
 def _before_nms(candidates: Detections, found: np.ndarray, definition: NmsRecallDefinition) -> np.ndarray:
@@ -278,21 +343,6 @@ def _recalls(recall: ObjectRecall, tau: float, *, strict: bool) -> tuple[float, 
 
 def _is_found(iou: np.ndarray, tau: float, *, strict: bool) -> Bool[np.ndarray, " G"]:
     return iou > tau if strict else iou >= tau
-
-
-def _best_iou(
-    ground_truth: GroundTruth, objects: np.ndarray, candidates: Detections, rows: np.ndarray, class_aware: bool
-) -> np.ndarray:
-    """Highest IoU of each of an image's objects with the candidates in `rows`, blocks of candidates at a time."""
-    best = np.zeros(len(objects))
-    block = max(1, _PAIRS_AT_ONCE // len(objects))
-    for start in range(0, len(rows), block):
-        part = rows[start : start + block]
-        iou = pairwise_iou(ground_truth.boxes[objects], candidates.boxes[part])
-        if class_aware:
-            iou = np.where(ground_truth.category_id[objects][:, None] == candidates.category_id[part], iou, 0.0)
-        best = np.maximum(best, iou.max(axis=1))
-    return best
 
 
 def _rows(recall: ObjectRecall, suffix: str, *, strict: bool) -> pd.DataFrame:

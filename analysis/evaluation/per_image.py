@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from analysis.evaluation.curves import RECALL_LEVELS, levels_reached
 from analysis.evaluation.errors import CLASSIFICATION, MAIN, RIGHT, TypedErrors, best_of_each
 from analysis.evaluation.parts import Context
-from analysis.evaluation.precision import RECALL_LEVELS, levels_reached
 from analysis.evaluation.working_point import best_threshold
 
 BACKGROUND = "background"

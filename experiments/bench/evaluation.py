@@ -10,11 +10,15 @@ imports hold. That the statistics are pycocotools' own is asserted here too.
 """
 
 import json
+import math
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +27,7 @@ import numpy as np
 
 from analysis.coco.reading import read_ground_truth
 from experiments.bench.rows import BenchRow, growth_exponent
+from experiments.bench.task import PEERS
 from freeanchor.files import read_json
 from freeanchor.workers import usable_processors
 
@@ -105,6 +110,8 @@ class Setting:
     repetitions: int = 3
     num_doublings: int = 3
     seed: int = 0
+    # images, detections, and the aim: times hotcoco's processor time
+    whole: tuple[tuple[int, int, float], ...] = ((2880, 162_855, 3.0), (5000, 500_000, 2.0))
 
     def row(self, what: str, unit: str, ours: float, aim: float, note: str, **peer: Any) -> BenchRow:
         """A row of this subject."""
@@ -114,7 +121,13 @@ class Setting:
 
 FULL = Setting()
 QUICK = Setting(
-    num_images=40, num_objects=300, num_detections=1500, num_resamples=10, repetitions=1, num_doublings=1
+    num_images=40,
+    num_objects=300,
+    num_detections=1500,
+    num_resamples=10,
+    repetitions=1,
+    num_doublings=1,
+    whole=((40, 1500, 3.0),),
 )  # seconds
 
 
@@ -130,6 +143,7 @@ def bench_evaluation(gt: Path | None = None, setting: Setting = FULL) -> list[Be
         found = (made_up_detections(content, setting.num_detections, generator) for _ in range(2))
         files = _written(Path(folder), content, *found)
         rows = [*_speed_rows(files, setting), _interval_row(files, setting)]
+    rows += _whole_process_rows(setting)
     return rows + _growth_rows(content, setting, generator)
 
 
@@ -170,6 +184,55 @@ def _speed_rows(files: list[Path], setting: Setting) -> list[BenchRow]:
         row(what.format("in memory"), "s", ("evaluating",), 0.1, note),
         row("peak memory of the same, from files", "MB", ("peak",), 1.0, size, scale=1e6),
     ]
+
+
+def _whole_process_rows(setting: Setting) -> list[BenchRow]:
+    """`freeanchor evaluate` with all breakdowns against each peer's twelve statistics: whole processes, imports too.
+
+    Peers that are not installed have a row that says so. The least of several processor times counts, in turn: what
+    else the machine does adds to them, and takes nothing off.
+    """
+    rows = []
+    for num_images, num_detections, aim in setting.whole:
+        generator = np.random.default_rng(setting.seed + 2)
+        num_objects = setting.num_objects * num_images // setting.num_images
+        content = made_up_ground_truth(num_images=num_images, num_objects=num_objects, generator=generator)
+        with tempfile.TemporaryDirectory() as folder:
+            files = _written(Path(folder), content, made_up_detections(content, num_detections, generator))
+            evaluate = ["experiments.cli", "evaluate", "--gt", str(files[0]), "--detections", str(files[1])]
+            commands = {"ours": [*evaluate, "--resamples", "0"]}
+            commands |= {name: ["experiments.bench.task", name, *map(str, files)] for name in _installed()}
+            costs = {name: _least_costs(command, setting.repetitions) for name, command in commands.items()}
+        size = f"{num_images:,} images, {num_detections:,} detections"
+        for name in PEERS:
+            told = {"peer": f"{name} {version(name)}", "theirs": costs[name][0]} if name in costs else {}
+            note = "processor time of whole processes, the least of several"
+            note = note if told else f"{note}; {name} is not installed"
+            what = f"freeanchor evaluate --resamples 0, {size}, against {name}'s twelve"
+            limit = aim if name == "hotcoco" and told else math.nan
+            rows.append(setting.row(what, "s", costs["ours"][0], limit, note, **told))
+            if name == "hotcoco" and told:
+                told = told | {"theirs": costs[name][1]}
+                rows.append(setting.row(f"peak memory of the same, {size}", "MB", costs["ours"][1], 1.0, "", **told))
+    return rows
+
+
+def _installed() -> list[str]:
+    return [name for name, (module, _) in PEERS.items() if find_spec(module) is not None]
+
+
+def _least_costs(command: list[str], repetitions: int) -> tuple[float, float]:
+    """Seconds of processor time and megabytes at the peak of a whole process, the least of each."""
+    costs = []
+    for _ in range(repetitions):
+        with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.DEVNULL) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        scale = 1e6 if sys.platform == "darwin" else 1e3
+        costs.append((used.ru_utime + used.ru_stime, used.ru_maxrss / scale))
+    return min(seconds for seconds, _ in costs), min(peak for _, peak in costs)
 
 
 def _difference(ours: list[float], theirs: list[float]) -> float:

@@ -1,7 +1,7 @@
 """One measured piece of evaluation in a process of its own, for `evaluation.py`: prints one line of json.
 
     python -m experiments.bench.task ours gt.json detections.json
-    python -m experiments.bench.task pycocotools gt.json detections.json
+    python -m experiments.bench.task pycocotools gt.json detections.json        # or hotcoco, …
     python -m experiments.bench.task intervals gt.json first.json second.json 1000
 
 `reading` and `evaluating` are seconds of processor time (of `intervals`, by the clock), imports left out; `peak` is the
@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,27 @@ def ours(gt: str, found: str) -> Answer:
     return meter.answer(statistics=frame["value"].reindex(list(STATISTICS)).tolist())
 
 
-def pycocotools(gt: str, found: str) -> Answer:
-    """pycocotools' twelve statistics, as its manual says."""
+def _peer(module: str, evaluator: str) -> Callable[[str, str], Answer]:
+    """A package with pycocotools' interface, used as its manual says."""
+
+    def run(gt: str, found: str) -> Answer:
+        peer = import_module(module)
+        meter = Meter(time.process_time)
+        objects = peer.COCO(gt)
+        evaluation = getattr(peer, evaluator)(objects, objects.loadRes(found), "bbox")
+        meter.lap("reading")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        meter.lap("evaluating")
+        return meter.answer(
+            statistics=[value if value > -1 else float("nan") for value in map(float, evaluation.stats[:12])]
+        )
+
+    return run
+
+
+def _pycocotools(gt: str, found: str) -> Answer:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -73,6 +93,14 @@ def pycocotools(gt: str, found: str) -> Answer:
     evaluation.summarize()
     meter.lap("evaluating")
     return meter.answer(statistics=[value if value > -1 else float("nan") for value in evaluation.stats.tolist()])
+
+
+# name of the package -> its module, its evaluator; what `make bench` runs beside ours where it is installed
+PEERS = {
+    "hotcoco": ("hotcoco", "COCOeval"),
+    "ultrafast-pycocotools": ("ultrafast_pycocotools", "COCOeval"),
+    "faster-coco-eval": ("faster_coco_eval", "COCOeval_faster"),
+}
 
 
 def intervals(gt: str, first: str, second: str, num_resamples: str) -> Answer:
@@ -93,7 +121,9 @@ def intervals(gt: str, first: str, second: str, num_resamples: str) -> Answer:
 
 def main(arguments: list[str]) -> None:
     """Does the task and prints its answer."""
-    tasks: dict[str, Callable[..., Answer]] = {"ours": ours, "pycocotools": pycocotools, "intervals": intervals}
+    tasks: dict[str, Callable[..., Answer]] = {"ours": ours, "intervals": intervals}
+    tasks["pycocotools"] = _pycocotools
+    tasks |= {name: _peer(*where) for name, where in PEERS.items()}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
         answer = tasks[arguments[0]](*arguments[1:])
     print(json.dumps(answer))

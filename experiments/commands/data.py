@@ -13,6 +13,7 @@ from freeanchor.checkpoints.convert import convert_file, export_file
 from freeanchor.data.coco import COCO_CATEGORIES, read_categories_file
 from freeanchor.data.folder_check import report_folder
 from freeanchor.data.voc import convert_voc
+from freeanchor.data.yolo import convert_yolo
 from freeanchor.errors import DataError, UsageError
 from freeanchor.files import in_turn
 from freeanchor.inference.onnx_graph import write_onnx
@@ -22,7 +23,7 @@ from freeanchor.training.divergence import replay as replay_step
 
 
 def data(arguments: argparse.Namespace) -> None:
-    """`freeanchor data check DIR | voc DIR DIR | shapes DIR | coco DIR | draw RUN`."""
+    """`freeanchor data check DIR | voc DIR DIR | yolo DIR DIR | shapes DIR | coco DIR | draw RUN`."""
     target = arguments.target
     if arguments.action == "shapes":
         with in_turn(target):
@@ -32,6 +33,9 @@ def data(arguments: argparse.Namespace) -> None:
     elif arguments.action == "voc":
         with in_turn(arguments.destination):
             convert_voc(target, arguments.destination)
+    elif arguments.action == "yolo":
+        with in_turn(arguments.destination):
+            convert_yolo(target, arguments.destination)
     elif arguments.action == "coco":
         fetch_coco(target, splits=tuple(arguments.splits.split(",")))
     else:

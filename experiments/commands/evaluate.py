@@ -1,4 +1,4 @@
-"""The commands on detections in plain files: evaluate, compare, nms-recall, nms.
+"""The commands on detections in plain files: evaluate, compare, match, nms-recall, nms.
 
 Each takes the parsed command line and prints a table, or json where asked.
 """
@@ -6,6 +6,7 @@ Each takes the parsed command line and prints a table, or json where asked.
 import argparse
 import gzip
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import analysis
 from analysis.coco.reading import DataNote, read_detections, read_ground_truth, results_json
+from analysis.evaluation.parted import match_part
 from analysis.evaluation.suppression import Suppression, check_threshold, suppress, suppressions
 from experiments.commands.evaluation_options import parts_of
+from experiments.commands.formats import as_coco
 from freeanchor.errors import FreeAnchorError, UsageError, printable
 from freeanchor.files import write_bytes, write_csv
 
@@ -33,13 +36,15 @@ _OPTIONS = {
 def evaluate(arguments: argparse.Namespace) -> None:
     """`freeanchor evaluate --gt G --detections D`."""
     with _as_a_command():
+        gt, (detections,) = as_coco(arguments.gt, [arguments.detections], arguments.split)
         try:
             result = analysis.evaluate(
-                arguments.gt,
-                arguments.detections,
+                gt,
+                detections,
                 area=arguments.area,
                 resamples=arguments.resamples,
                 check=arguments.check,
+                ultralytics=arguments.ultralytics,
                 candidates=arguments.candidates[0] if arguments.candidates else None,
                 **parts_of(arguments),
             )
@@ -51,16 +56,32 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """`freeanchor compare --gt G A B`: B minus A, paired over images; or A after `--nms` minus A."""
     with _as_a_command():
+        second = _second(arguments)
+        files = [second] if isinstance(second, Path) else []
+        gt, (first, *others) = as_coco(arguments.gt, [arguments.first, *files], arguments.split)
         result = analysis.compare(
-            arguments.gt,
-            arguments.first,
-            _second(arguments),
+            gt,
+            first,
+            others[0] if others else second,
             area=arguments.area,
             resamples=arguments.resamples,
             candidates=tuple(arguments.candidates) if arguments.candidates else None,
             **parts_of(arguments),
         )
     _answer(result, arguments)
+
+
+def match(arguments: argparse.Namespace) -> None:
+    """`freeanchor match --gt G --detections D --part K/N --out DIR`: parts run anywhere, in any order."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", arguments.part)
+    part, num_parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= num_parts:
+        raise UsageError(
+            f"--part must be K/N with K from 1 to N, got {arguments.part}; 3/16 is the third of sixteen parts"
+        )
+    with _as_a_command():
+        gt, (detections,) = as_coco(arguments.gt, [arguments.detections], arguments.split)
+        print(match_part(gt, detections, arguments.out, part=part, num_parts=num_parts))
 
 
 def _second(arguments: argparse.Namespace) -> "Path | Suppression":

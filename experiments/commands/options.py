@@ -10,12 +10,13 @@ from pathlib import Path
 
 from experiments.commands.evaluation_options import add_second, add_tables
 from experiments.commands.parser import Commands, Parser
+from experiments.commands.source_options import add_data, add_match, add_split
 from freeanchor.checkpoints.code_bases import CODE_BASES
 
 CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-_GT = "ground truth: COCO json (or .json.gz)"
-_RESULTS = "detections: COCO results as .json, .json.gz or .parquet"
+_GT = "ground truth: COCO json (or .json.gz), or a folder of YOLO's (data.yaml) or VOC's layout"
+_RESULTS = "detections: COCO results as .json, .json.gz or .parquet; a folder of YOLO's txt or VOC's; parts of match"
 _CANDIDATES = "candidates before NMS: COCO results as .json, .json.gz or .parquet"
 
 
@@ -26,6 +27,7 @@ def build_parser() -> Parser:
     commands.group("detections and candidates of any detector")
     _add_evaluate(commands)
     _add_compare(commands)
+    add_match(commands.add)
     _add_nms_recall(commands)
     _add_nms(commands)
     commands.group("images, under a trained model")
@@ -34,7 +36,7 @@ def build_parser() -> Parser:
     _add_explore(commands)
     commands.group("data sets and model files")
     _add_anchors(commands)
-    _add_data(commands)
+    add_data(commands.add, _add_profile)
     _add_convert(commands)
     _add_export(commands)
     commands.group("registered runs and their reports (the Makefile calls these)")
@@ -53,6 +55,7 @@ def _add_evaluate(commands: Commands) -> None:
     evaluate.add_argument(
         "--check", action="store_true", help="compute COCO's twelve statistics with pycocotools as well, and compare"
     )
+    evaluate.add_argument("--ultralytics", action="store_true", help="add AP as Ultralytics computes it, beside COCO's")
     _add_area(evaluate)
     _add_answer(evaluate, "resamples of the images; 0: no intervals")
     add_tables(evaluate, detectors=1)
@@ -131,6 +134,7 @@ def _add_nms(commands: Commands) -> None:
 
 
 def _add_area(parser: argparse.ArgumentParser) -> None:
+    add_split(parser)
     parser.add_argument(
         "--area",
         choices=("annotation", "box"),
@@ -252,30 +256,6 @@ def _add_anchors(commands: Commands) -> None:
     fit.add_argument("--json", action="store_true", help="print json, for programs")
     fit.add_argument("--csv", type=Path, metavar="FILE", help="also write one row per grid, group and metric there")
     fit.add_argument("--figure", type=Path, metavar="FILE", help="also draw it there: .png, .pdf or .svg")
-
-
-def _add_data(commands: Commands) -> None:
-    data = commands.add("data", "check, convert, fetch or generate a data set", "freeanchor data check photos")
-    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
-
-    def add(name: str, what: str, example: str) -> argparse.ArgumentParser:
-        return actions.add_parser(
-            name, help=what, description=what, epilog=f"example: freeanchor data {name} {example}"
-        )
-
-    check = add("check", "list what is wrong with a folder of images and COCO json", "photos")
-    check.add_argument("target", type=Path, help="a folder with train.json, val.json and images/, or COCO's own layout")
-    voc = add("voc", "convert Pascal VOC xml into our layout", "VOC2007 photos")
-    voc.add_argument("target", type=Path, help="a folder with Annotations/ and JPEGImages/, or xml beside images")
-    voc.add_argument("destination", type=Path, help="the folder to write")
-    shapes = add("shapes", "generate the synthetic data set", "shapes")
-    shapes.add_argument("target", type=Path, help="the folder to write")
-    coco = add("coco", "fetch COCO 2017 (20 GB), verify and unpack it", "data/coco --splits val")
-    coco.add_argument("target", type=Path, help="the folder to write")
-    coco.add_argument("--splits", default="train,val", help="the splits to fetch (default: train,val)")
-    drawn = add("draw", "generate the data set of a registered run", "freeanchor-small-s0")
-    drawn.add_argument("target", help="registry name; see freeanchor list")
-    _add_profile(drawn)
 
 
 def _eps(text: str) -> float:

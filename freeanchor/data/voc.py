@@ -117,7 +117,7 @@ def convert_voc(source: Path, target: Path, *, say: Callable[[str], None] = prin
         categories=tuple(categories),
         notes=(*layout.notes, *_notes(records, names)),
     )
-    documents = {f"{split}.json": _as_coco(found, names, categories) for split, found in records.items()}
+    documents = {f"{split}.json": as_coco(found, names, categories) for split, found in records.items()}
     _write(target.resolve(), documents, names)
     for line in summary.lines():
         say(line)
@@ -302,7 +302,8 @@ def _portable(name: str) -> str:
     return name if PureWindowsPath(name).name == name else name.replace("\\", "_").replace(":", "_")
 
 
-def _as_coco(records: Sequence[Record], names: Mapping[Path, str], categories: Sequence[str]) -> dict[str, Any]:
+def as_coco(records: Sequence[Record], names: Mapping[Path, str], categories: Sequence[str]) -> dict[str, Any]:
+    """The content of a COCO instances file: images called by `names`, categories with ids from 1."""
     ids, numbers = {name: number for number, name in enumerate(categories, start=1)}, count(1)
     return {
         "info": {"description": "converted from Pascal VOC xml by freeanchor"},

@@ -18,14 +18,13 @@ from world_columns import columns, our_statistics
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.coco.record import STATISTICS
+from analysis.evaluation.curves import RECALL_LEVELS
 from analysis.evaluation.matching import find_overlaps, match, match_detections
 from analysis.evaluation.precision import (
-    RECALL_LEVELS,
     area_subset,
     average_precision,
     average_recall,
     precision_curves,
-    precisions_at_levels,
 )
 from analysis.evaluation.statistics import paired_bootstrap
 
@@ -89,15 +88,12 @@ def test_precisions_at_levels_are_pycocotools(world):
     theirs = evaluation.eval["precision"][:, :, :, 0, 2]
     own = columns(world)
     curves = precision_curves(match_detections(*own, area_subset(*own, "all")))
-    values = []
-    for k, curve in enumerate(curves.classes):
-        if len(curve.object_images):
-            values.append(precisions_at_levels(curve, curves.num_images))
-            np.testing.assert_array_equal(values[-1], theirs[:, :, k])
-            assert values[-1].shape[1] == len(RECALL_LEVELS)
-        else:
-            assert (theirs[:, :, k] == -1).all()
-    mean = np.mean(values) if values else np.nan
+    values = curves.precision_at_levels
+    has_objects = curves.num_objects > 0
+    np.testing.assert_array_equal(values, theirs[:, :, has_objects])
+    assert values.shape[1] == len(RECALL_LEVELS)
+    assert (theirs[:, :, ~has_objects] == -1).all()
+    mean = np.mean(values) if values.size else np.nan
     np.testing.assert_allclose(average_precision(curves), mean, rtol=0, atol=1e-12)
 
 

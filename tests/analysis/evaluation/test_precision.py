@@ -10,14 +10,13 @@ from world_columns import found, objects, our_statistics
 
 from analysis.coco.record import coco_statistics
 from analysis.evaluation import precision as module
+from analysis.evaluation.curves import RECALL_LEVELS, levels_reached
 from analysis.evaluation.matching import IOU_THRESHOLDS, match_detections
 from analysis.evaluation.precision import (
-    RECALL_LEVELS,
     average_precision,
     average_recall,
     class_precision,
     class_recall,
-    levels_reached,
     mean_over_classes,
     precision_curves,
 )

@@ -16,7 +16,7 @@ from experiments.bench import task as bench_task
 from experiments.bench.evaluation import QUICK, bench_evaluation, first_images, made_up_detections, made_up_ground_truth
 from freeanchor.errors import DataError
 
-TINY = replace(QUICK, num_images=16, num_objects=60, num_detections=200, num_resamples=4)
+TINY = replace(QUICK, whole=(), num_images=16, num_objects=60, num_detections=200, num_resamples=4)
 
 
 def run_here(task, files, *options):
@@ -126,3 +126,26 @@ def test_the_seed_reaches_the_draw():
     assert len(first) == 50
     assert {row["image_id"] for row in first} <= {row["id"] for row in content()["images"]}
     assert all(0 <= row["score"] <= 1 and min(row["bbox"][2:]) >= 0 for row in first)
+
+
+def test_whole_processes_stand_beside_each_peer(monkeypatch):
+    """One row per peer, those that are not there said so; the aim is hotcoco's alone, and memory is compared with it."""
+    monkeypatch.setattr(module, "_installed", lambda: ["hotcoco"])
+    monkeypatch.setattr(module, "version", lambda name: "1.0")
+    monkeypatch.setattr(
+        module, "_least_costs", lambda command, repetitions: (2.0 if "evaluate" in command else 1.0, 50.0)
+    )
+    rows = module._whole_process_rows(QUICK)
+    assert [row.peer for row in rows] == ["hotcoco 1.0", "hotcoco 1.0", "", ""]
+    assert [row.met for row in rows] == [True, True, None, None]
+    assert [row.unit for row in rows] == ["s", "MB", "s", "s"]
+    assert all("is not installed" in row.note for row in rows[2:])
+
+
+def test_a_process_has_its_costs():
+    """Seconds and megabytes of a child, the least of two; a child that fails is told."""
+    seconds, peak = module._least_costs(["this"], 1)
+    assert seconds > 0
+    assert peak > 5
+    with pytest.raises(module.subprocess.CalledProcessError):
+        module._least_costs(["json.tool", "/does/not/exist"], 1)
