@@ -2,7 +2,8 @@
 
     ultralytics_frame(ground_truth, detections)         # ap_ultralytics, ap_50_ultralytics
 
-What differs, as its public documentation and releases 8.x have it:
+What differs, as its maintainers have it in public (yolov5 #8011, ultralytics #5741 and #8568); their program was not
+run here:
 
 - **Detections.** Scores of at least 0.001, and of each image the best 300 of all classes together; COCO takes the best
   100 of each class, whatever their score.
