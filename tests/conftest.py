@@ -4,13 +4,18 @@ Shapes in the signatures of `freeanchor` are checked at every call: the hook mus
 imported, so it stands here at module level. As for every type checker, an int may stand where a float is asked for.
 """
 
+import os
+
 import jaxtyping
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: its kernels then run as numpy
 
 jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest
 import timm
-import torch
 from hypothesis import HealthCheck, settings
 from oracles.inputs import EDGE_CASES, LossInputs
 from safetensors.torch import save_file
