@@ -144,7 +144,7 @@ def _sweep(flat: Tensor, exceptions: Tensor, gamma: float, gradient: Tensor | No
 
 
 def _by_piece(size: int, piece: int, exceptions: Tensor) -> Iterator[Tensor]:
-    """Each piece's exceptions as places in it; on an asynchronous device all of them, those of others negative or beyond."""
+    """Each piece's exceptions as places in it; on an asynchronous device those of all, negative or beyond."""
     starts = range(0, size, piece)
     if is_asynchronous(exceptions.device):
         yield from (exceptions - start for start in starts)

@@ -13,6 +13,7 @@ or wider whatever comes in: near its threshold the match probability is close to
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -150,7 +151,7 @@ class FreeAnchorLoss:
         if self.excuse == "none":
             overlaps.settle(bags, focal.places_where(is_unsure)[0], anchors, objects)
             return bags, bags.new_empty(0), deltas.new_empty(0)
-        t = torch.tensor(self.match_iou, dtype=anchors.dtype).item()  # IoU of float32(0.6) is at, not above, 0.6
+        t = self.match_iou if anchors.dtype == torch.float64 else float(np.float32(self.match_iou))  # at it, not above
         predicted = overlaps.chunked_predictions(deltas, anchors)
         unsure, found = focal.places_where(is_unsure, overlaps.chunks_above(predicted, objects, images, t))
         overlaps.settle(bags, unsure, anchors, objects)

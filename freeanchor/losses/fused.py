@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN202  # a kernel's arguments are what Triton makes of them
 """The focal loss of background scores in one sweep on a GPU, as Triton kernels; `focal.py` chooses them.
 
 Forward reads each logit once, in its own precision, and writes one partial sum per block of scores. Backward reads it
@@ -119,7 +120,7 @@ def _gradient_kernel(
 
 
 def background_sum(flat: Float[Tensor, "N"], exceptions: Int[Tensor, "T"], gamma: float) -> Float[Tensor, ""]:
-    """The sum of `focal.background_focal_loss`, in float32 or wider; exceptions as there, ends beyond N count nowhere."""
+    """The sum of `focal.background_focal_loss`, in float32 or wider; exceptions as there."""
     blocks, borders = _blocks(flat, exceptions)
     partials = torch.empty(blocks, dtype=torch.float64, device=flat.device)
     if blocks:
