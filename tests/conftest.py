@@ -5,6 +5,7 @@ imported, so it stands here at module level. As for every type checker, an int m
 """
 
 import os
+from importlib.util import find_spec
 
 import jaxtyping
 import torch
@@ -12,7 +13,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: its kernels then run as numpy
 
-jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+if find_spec("beartype"):  # a machine with a GPU may not have it
+    jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest
 import timm
