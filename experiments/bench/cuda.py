@@ -61,10 +61,12 @@ class _Session:
 
     @property
     def is_small(self) -> bool:
+        """Whether this is the miniature on a CPU."""
         return torch.device(self.device).type == "cpu"
 
     @property
     def repetitions(self) -> int:
+        """Of what is timed."""
         return 2 if self.is_small else 50
 
     def aim(self, value: float) -> float:
@@ -235,7 +237,8 @@ def _trainings(session: _Session) -> Iterator[list[BenchRow]]:
     running: dict[str, subprocess.Popen[bytes]] = {}
     while (waiting or running) and session.left > 0:
         while waiting and len(running) < session.side_by_side:
-            running[waiting[0]] = _start(waiting.pop(0), session)
+            name = waiting.pop(0)
+            running[name] = _start(name, session)
         for name in [name for name, process in running.items() if process.poll() is not None]:
             yield [_ended(name, running.pop(name))]
         time.sleep(0.2)
