@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # DEVIATION(D7): unstated in the paper; those of the authors' box coder
+SHIFT_WEIGHT, GROWTH_WEIGHT = 10.0, 5.0  # DEVIATION(D7): unstated in the paper; those of the authors' box coder
+DELTA_WEIGHTS = (SHIFT_WEIGHT, SHIFT_WEIGHT, GROWTH_WEIGHT, GROWTH_WEIGHT)
 IOUS_AT_A_TIME = 2**20  # float32 buffers of 4 MiB: memory stays small however many objects there are
+IOUS_IN_CACHE = 2**17  # float32 buffers of 512 KiB, between which a core's cache keeps what is worked on
 MAX_LOG_GROWTH = math.log(1000.0 / 16.0)  # a decoded side is at most 62.5 times its anchor's
 
 
@@ -51,8 +53,11 @@ def ious_by_objects(
 ) -> Iterator[tuple[int, Float[Tensor, "_ A"]]]:
     """IoU of every object with every box, some objects at a time: the first one's index, and a row for each."""
     boxes = boxes.T.contiguous().T  # as `pairwise_iou` reads it, once for all
+    step = max(1, IOUS_AT_A_TIME // max(1, len(boxes)))
+    tile = max(1, IOUS_IN_CACHE // step) if boxes.device.type == "cpu" else max(1, len(boxes))
     for own in objects_at_a_time(len(gt_boxes), len(boxes)):
-        yield own.start, pairwise_iou(gt_boxes[own], boxes)
+        tiles = [paired_iou(gt_boxes[own, None], part[None]) for part in boxes.split(tile)]
+        yield own.start, torch.cat(tiles, dim=1)
 
 
 def objects_at_a_time(num_objects: int, num_boxes: int) -> list[slice]:
@@ -86,7 +91,8 @@ def encode_boxes(boxes: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"])
     anchor_centres, anchor_sides = _centres_and_sides(anchors)
     shift = (box_centres - anchor_centres) / anchor_sides
     growth = torch.log(box_sides.clamp(min=1e-6) / anchor_sides)
-    return torch.cat([shift, growth], dim=-1) * boxes.new_tensor(DELTA_WEIGHTS)
+    # By numbers, not by a tensor: to bring one to a GPU waits for it.
+    return torch.cat([shift * SHIFT_WEIGHT, growth * GROWTH_WEIGHT], dim=-1)
 
 
 def decode_boxes(deltas: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N 4"]:
@@ -95,11 +101,18 @@ def decode_boxes(deltas: Float[Tensor, "*#N 4"], anchors: Float[Tensor, "*#N 4"]
     Growth is clamped from above only, as in the authors' code (modeling/box_coder.py): a side is at most 62.5 times
     the anchor's.
     """
-    scaled = deltas / deltas.new_tensor(DELTA_WEIGHTS)
-    anchor_centres, anchor_sides = _centres_and_sides(anchors)
-    centres = anchor_centres + scaled[..., :2] * anchor_sides
-    half = anchor_sides * torch.exp(scaled[..., 2:].clamp(max=MAX_LOG_GROWTH)) / 2
-    return torch.cat([centres - half, centres + half], dim=-1)
+    return torch.cat(decode_corners(deltas[..., :2], deltas[..., 2:], anchors[..., :2], anchors[..., 2:]), dim=-1)
+
+
+def decode_corners(shift: Tensor, growth: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """`decode_boxes` in halves: of deltas (dx, dy) and (dw, dh) and an anchor's two corners, the box's two corners.
+
+    Whichever axis the two coordinates lie along.
+    """
+    sides = upper - lower
+    centres = (lower + upper) / 2 + shift / SHIFT_WEIGHT * sides
+    half = sides * torch.exp((growth / GROWTH_WEIGHT).clamp(max=MAX_LOG_GROWTH)) / 2
+    return centres - half, centres + half
 
 
 def clip_boxes(boxes: Float[Tensor, "*N 4"], height: float, width: float) -> Float[Tensor, "*N 4"]:

@@ -29,6 +29,7 @@ class Runtime:
 
     `threads=0` leaves torch its own choice. Precision "auto" is bfloat16 autocast where the processor multiplies
     bfloat16 in hardware, float32 elsewhere; float16 trains with gradient scaling. Losses are float32 always.
+    `compiled` trains through `torch.compile`, whose sums have another order.
     """
 
     device: str = "cpu"
@@ -37,6 +38,7 @@ class Runtime:
     num_workers: int = 0
     checkpoint_every: int = 100
     log_every: int = 10
+    compiled: bool = False
 
     def prepare(self) -> None:
         """Set torch's thread count; called once by the front door."""

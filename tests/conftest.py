@@ -4,13 +4,20 @@ Shapes in the signatures of `freeanchor` are checked at every call: the hook mus
 imported, so it stands here at module level. As for every type checker, an int may stand where a float is asked for.
 """
 
-import jaxtyping
+import os
+from importlib.util import find_spec
 
-jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+import jaxtyping
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: its kernels then run as numpy
+
+if find_spec("beartype"):  # a machine with a GPU may not have it
+    jaxtyping.install_import_hook("freeanchor", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest
 import timm
-import torch
 from hypothesis import HealthCheck, settings
 from oracles.inputs import EDGE_CASES, LossInputs
 from safetensors.torch import save_file

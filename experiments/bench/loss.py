@@ -27,15 +27,16 @@ HEIGHT, WIDTH, NUM_CLASSES = 800, 1216, 80
 CROWDS = (125, 250, 500, 1000)  # objects in one image
 CROWD_LIMIT = 1e9  # bytes
 BASELINE = "our RetinaNetLoss"
+DENSE, FOCAL = "authors' dense layout", "torchvision's sigmoid_focal_loss"
 WHY_SLOWER = (
-    "against our RetinaNetLoss: it makes the same single pass over the logits; overlaps of predicted boxes, bags and "
-    "match probabilities come on top in FreeAnchor and cannot be less than one look at objects x anchors"
+    "against our RetinaNetLoss: the same single pass over the logits; bags need the overlaps of objects x anchors as "
+    "the assignment does, match probabilities those of the few chunks of predictions that may reach the threshold"
 )
 NUM_ASSIGNED = 60
 PER_OBJECT = 200  # anchors whose prediction is drawn to their object, as in a trained detector
 
 
-class _Scene(NamedTuple):
+class LossScene(NamedTuple):
     """What a loss is called with."""
 
     logits: Tensor
@@ -49,14 +50,14 @@ def bench_loss(device: str = "cpu", repetitions: int = 5, scale: float = 1.0) ->
     """All rows; `scale` shrinks the image's sides, for tests."""
     rows = []
     for num_objects in (7, 60):
-        rows += _compare(_scene(2, num_objects, device, scale), num_objects, device, repetitions)
+        rows += _compare(loss_scene(2, num_objects, device, scale), num_objects, device, repetitions)
     rows += _assigners(device, repetitions, scale)
     return [*rows, *_crowds(device, repetitions, scale), *_growth_in_anchors(device, repetitions, scale)]
 
 
 def _assigners(device: str, repetitions: int, scale: float) -> list[BenchRow]:
     """Time of one image's assignment by each method against IoU thresholds, predictions at hand."""
-    scene, (height, width) = _scene(1, NUM_ASSIGNED, device, scale), _sides(scale)
+    scene, (height, width) = loss_scene(1, NUM_ASSIGNED, device, scale), _sides(scale)
     cells = [rows * columns for rows, columns in grid_sizes(AnchorConfig(), height, width)]
     sizes = [AnchorConfig().num_per_cell * number for number in cells]
     with torch.no_grad():
@@ -78,32 +79,36 @@ def _assigners(device: str, repetitions: int, scale: float) -> list[BenchRow]:
     return [row(what=f"{name}, {what}", ours=own, peer="IoUThresholds") for name, own in seconds.items()]
 
 
-def _compare(scene: _Scene, num_objects: int, device: str, repetitions: int) -> list[BenchRow]:
+def _compare(scene: LossScene, num_objects: int, device: str, repetitions: int) -> list[BenchRow]:
     """Time against all peers, and memory against the logits."""
-    targets = torch.zeros_like(scene.logits)
-    dense, focal = "authors' dense layout", "torchvision's sigmoid_focal_loss"
-    calls = {
-        "ours": _free_anchor(scene),
-        dense: _both_ways(scene, lambda: _sum(dense_loss(FreeAnchorLoss(), *scene))),
-        BASELINE: _both_ways(scene, lambda: _sum(RetinaNetLoss()(*scene).values())),
-        focal: _both_ways(scene, lambda: sigmoid_focal_loss(scene.logits, targets, reduction="sum")),
-    }
+    calls = loss_calls(scene)
     seconds = medians(calls, repetitions, device)
     what = f"FreeAnchorLoss, forward and backward, 2 x {num_objects} objects"
     rows = [
         BenchRow(subject="loss", what=what, unit="s", ours=seconds["ours"], peer=peer, theirs=seconds[peer],
                  aim=aim, repetitions=repetitions, note=WHY_SLOWER if peer == BASELINE else "")
-        for peer, aim in {dense: 0.2, BASELINE: 1.0, focal: 1.0}.items()
+        for peer, aim in {DENSE: 0.2, BASELINE: 1.0, FOCAL: 1.0}.items()
     ]  # fmt: skip
     size = scene.logits.numel() * scene.logits.element_size()
-    note = f"authors' dense layout: {peak_tensor_bytes(calls[dense], device) / 1e6:.0f} MB"
+    note = f"authors' dense layout: {peak_tensor_bytes(calls[DENSE], device) / 1e6:.0f} MB"
     peak = peak_tensor_bytes(calls["ours"], device) / 1e6
     memory = BenchRow(subject="loss", what=f"{what}: memory beyond the inputs, gradients included", unit="MB",
                       ours=peak, peer="the logits", theirs=size / 1e6, aim=2.0, note=note)  # fmt: skip
     return [*rows, memory]
 
 
-def _costs(scenes: Iterable[_Scene], device: str, repetitions: int) -> tuple[list[float], list[int]]:
+def loss_calls(scene: LossScene) -> dict[str, Callable[[], None]]:
+    """Forward and backward of our loss ("ours") and of its peers on a scene, by name."""
+    targets = torch.zeros_like(scene.logits)
+    return {
+        "ours": _free_anchor(scene),
+        DENSE: _both_ways(scene, lambda: _sum(dense_loss(FreeAnchorLoss(), *scene))),
+        BASELINE: _both_ways(scene, lambda: _sum(RetinaNetLoss()(*scene).values())),
+        FOCAL: _both_ways(scene, lambda: sigmoid_focal_loss(scene.logits, targets, reduction="sum")),
+    }
+
+
+def _costs(scenes: Iterable[LossScene], device: str, repetitions: int) -> tuple[list[float], list[int]]:
     """Seconds and bytes at the peak of our loss on each scene."""
     seconds, peaks = [], []
     for scene in scenes:
@@ -127,7 +132,7 @@ def _growth(
 
 def _crowds(device: str, repetitions: int, scale: float) -> list[BenchRow]:
     """One image with many objects: memory at the most, and growth of time and memory."""
-    seconds, peaks = _costs((_scene(1, count, device, scale) for count in CROWDS), device, repetitions)
+    seconds, peaks = _costs((loss_scene(1, count, device, scale) for count in CROWDS), device, repetitions)
     num_anchors = len(_anchors(*_sides(scale)))
     what = f"{num_anchors:,} anchors, {CROWDS[-1]:,} objects in one image"
     return [
@@ -142,11 +147,11 @@ def _growth_in_anchors(device: str, repetitions: int, scale: float) -> list[Benc
     """Seven objects on images whose number of anchors doubles three times."""
     scales = [scale * share**0.5 for share in (0.125, 0.25, 0.5, 1.0)]
     sizes = [len(_anchors(*_sides(own))) for own in scales]
-    seconds, peaks = _costs((_scene(2, 7, device, own) for own in scales), device, repetitions)
+    seconds, peaks = _costs((loss_scene(2, 7, device, own) for own in scales), device, repetitions)
     return _growth("anchors", sizes, seconds, peaks, repetitions)
 
 
-def _both_ways(scene: _Scene, total: Callable[[], Tensor]) -> Callable[[], None]:
+def _both_ways(scene: LossScene, total: Callable[[], Tensor]) -> Callable[[], None]:
     """A call that makes a loss and its gradients afresh."""
 
     def call() -> None:
@@ -156,7 +161,7 @@ def _both_ways(scene: _Scene, total: Callable[[], Tensor]) -> Callable[[], None]
     return call
 
 
-def _free_anchor(scene: _Scene) -> Callable[[], None]:
+def _free_anchor(scene: LossScene) -> Callable[[], None]:
     return _both_ways(scene, lambda: _sum(FreeAnchorLoss()(*scene).values()))
 
 
@@ -164,7 +169,7 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum()
 
 
-def _scene(num_images: int, num_objects: int, device: str, scale: float) -> _Scene:
+def loss_scene(num_images: int, num_objects: int, device: str, scale: float) -> LossScene:
     """Noise for scores, and boxes drawn to the objects that they overlap most, as a trained detector's are."""
     generator = torch.Generator().manual_seed(0)
     height, width = _sides(scale)
@@ -179,7 +184,7 @@ def _scene(num_images: int, num_objects: int, device: str, scale: float) -> _Sce
         deltas[image][bags] = encode_boxes(boxes[:, None], anchors[bags]) + noise
         gt_boxes.append(boxes.to(device))
         gt_labels.append(torch.randint(NUM_CLASSES, (num_objects,), generator=generator).to(device))
-    return _Scene(
+    return LossScene(
         logits=logits.to(device).requires_grad_(),
         deltas=deltas.to(device).requires_grad_(),
         anchors=anchors.to(device),

@@ -57,7 +57,11 @@ def runtime_of(arguments: argparse.Namespace, processes: "Processes | None" = No
     check_counts(arguments)
     device = processes.device if processes is not None and processes.count > 1 else arguments.device
     runtime = Runtime(
-        device=device, threads=arguments.threads, precision=arguments.precision, num_workers=arguments.workers
+        device=device,
+        threads=arguments.threads,
+        precision=arguments.precision,
+        num_workers=arguments.workers,
+        compiled=getattr(arguments, "compile", False),
     )
     runtime.prepare()
     return runtime

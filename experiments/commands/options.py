@@ -307,6 +307,7 @@ def _add_registry(commands: Commands) -> None:
     show.add_argument("--json", action="store_true", help="print the configuration, for programs")
     train = commands.add("train", "train a run, or resume it", "freeanchor train freeanchor-small-s0")
     predict = commands.add("predict", "test and measure a trained run", "freeanchor predict freeanchor-small-s0")
+    train.add_argument("--compile", action="store_true", help="train through torch.compile: faster on a GPU")
     for parser in (show, train, predict):
         parser.add_argument("name", help="registry name; see freeanchor list")
     cost = commands.add("cost", "time training steps of both detectors in turn", "freeanchor cost small")

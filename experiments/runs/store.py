@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,13 @@ def hardware(device: str) -> str:
     return f"{processor_name()}, {torch.get_num_threads()} thread(s)"
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # pycocotools, say, which training does without
+        return "not installed"
+
+
 def provenance(device: str = "cpu") -> dict[str, str]:
     """Commit, date, versions, system and hardware of this moment."""
     return {
@@ -197,5 +204,5 @@ def provenance(device: str = "cpu") -> dict[str, str]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "hardware": hardware(device),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        **{package: version(package) for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
     }

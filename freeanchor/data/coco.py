@@ -112,6 +112,11 @@ class Batch:
     gt_labels: tuple[Tensor, ...]
     samples: tuple[Sample, ...]
 
+    def pin_memory(self) -> "Batch":
+        """The same in memory from which a GPU copies while the processor goes on; DataLoader calls it."""
+        gt_boxes, gt_labels = (tuple(own.pin_memory() for own in each) for each in (self.gt_boxes, self.gt_labels))
+        return replace(self, images=self.images.pin_memory(), gt_boxes=gt_boxes, gt_labels=gt_labels)
+
 
 def locate_split(directory: Path, split: str) -> tuple[Path, Path]:
     """Annotation file and image folder of `split` ("train" or "val") under `directory`, in either layout."""

@@ -10,17 +10,17 @@ A loss is a frozen set of hyper-parameters that can be called; it holds no state
 or wider whatever comes in: near its threshold the match probability is close to 0/0 in float32 already.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from freeanchor.boxes import decode_boxes, encode_boxes, ious_by_objects
-from freeanchor.losses import focal, targets
+from freeanchor.boxes import encode_boxes
+from freeanchor.losses import focal, overlaps, targets
 from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
 from freeanchor.losses.targets import Ragged
 
@@ -81,29 +81,29 @@ class FreeAnchorLoss:
             deltas, anchors = widen(deltas), widen(anchors)
             boxes = [own.to(anchors) for own in own_boxes]
 
-            # A_i, Algorithm 1, line 4. Places count anchors through the batch, [B * A], and scores, [B * A * K].
-            bags = torch.cat([anchor_bags(anchors, own, self.bag_size) for own in boxes])
-            firsts = [image * len(anchors) for image, own in enumerate(boxes) for _ in own]
-            places = bags + torch.tensor(firsts, dtype=torch.int64, device=bags.device)[:, None]
-            in_bags = places * logits.shape[2] + torch.cat(gt_labels)[:, None]
+            # Objects of all images in a row. Places count anchors through the batch, [B * A], and scores, [B * A * K].
+            objects, labels = torch.cat(boxes), torch.cat(gt_labels)
+            images = torch.cat([torch.full_like(own, image) for image, own in enumerate(gt_labels)])
 
-            # max_i P{a_j -> b_i}, Eq. 4, of the few scores where it is not 0.
-            matched, match_prob = self._matched_scores(logits, deltas, anchors, boxes, gt_labels)
+            # A_i, Algorithm 1, line 4; and max_i P{a_j -> b_i}, Eq. 4, of the few scores where it is not 0.
+            bags, matched, match_prob = self._bags_and_matches(logits, deltas, anchors, objects, labels, images)
+            places = bags + (images * len(anchors))[:, None]
+            in_bags = places * logits.shape[2] + labels[:, None]
 
             # One pass over all scores: FL summed where P{a_j in A-} = 1 and no bag asks, and the logits of the others.
-            exceptions = torch.cat([in_bags.flatten(), matched]).unique()
+            exceptions = focal.rising(torch.cat([in_bags.flatten(), matched]), logits.numel())
             background, few = background_focal_loss(logits, exceptions, self.gamma)
 
             # First sum: X_i = {P_ij^cls P_ij^loc | a_j in A_i}; the floor keeps a bag without any confidence finite.
             score = few[torch.searchsorted(exceptions, in_bags)]
-            confidence = self._confidence(score, deltas.flatten(0, 1)[places], anchors[bags], torch.cat(boxes))
+            confidence = self._confidence(score, deltas.flatten(0, 1)[places], anchors[bags], objects)
             likelihood = self._likelihood(confidence)
             positive = -torch.log(likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny)).sum()
             positive = positive + deltas[:, :0].sum()  # a gradient, of zeros, where no image has an object
 
             # Second sum: P{a_j in A-} = 1 - max_i P{a_j -> b_i}.
-            match_prob_of_few = few.new_zeros(len(few))
-            match_prob_of_few[torch.searchsorted(exceptions, matched)] = match_prob.to(few)
+            match_prob_of_few = (exceptions == logits.numel()).to(few.dtype)  # what is no score has no loss
+            match_prob_of_few.scatter_reduce_(0, torch.searchsorted(exceptions, matched), match_prob.to(few), "amax")
             negative = background + _unmatched_focal_loss(few, match_prob_of_few, self.gamma).sum()
 
             num_objects = total_count(len(bags))  # ||B||; DEVIATION(D8): of the batch, and each divisor at least 1
@@ -135,35 +135,35 @@ class FreeAnchorLoss:
         return mean_max(confidence, detach_weights=self.likelihood == "detached")
 
     @torch.no_grad()  # DEVIATION(D5)
-    def _matched_scores(
-        self, logits: Tensor, deltas: Tensor, anchors: Tensor, gt_boxes: Sequence[Tensor], gt_labels: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Places [P] of the batch's scores with P{a_j in A-} < 1, rising, and max_i P{a_j -> b_i} of each [P].
+    def _bags_and_matches(
+        self, logits: Tensor, deltas: Tensor, anchors: Tensor, objects: Tensor, labels: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Bags [G, n], and of pairs [P] with P{a_j -> b_i} > 0 the score's place and that probability.
 
-        The maximum is over objects of the score's class (DEVIATION(D1)), with "per-anchor" over all objects.
+        A place may come more than once: its probability is the largest, over objects of the score's class
+        (DEVIATION(D1)), with "per-anchor" over all objects. Where shapes must be known (`focal.rising`), pairs of
+        probability 0 have a place beyond the end.
         """
-        num_classes, is_per_anchor = logits.shape[2], self.excuse == "per-anchor"
-        keys, match_probs = [torch.empty(0, dtype=torch.int64, device=logits.device)], [deltas.new_empty(0)]
-        for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
-            if self.excuse == "none" or len(boxes) == 0:
-                continue
-            for first, iou in ious_by_objects(boxes, _predicted_boxes(deltas[image], anchors)):
-                objects, matched, match_prob = matched_predictions(iou, self.match_iou)
-                place = image * len(anchors) + matched
-                keys.append(place if is_per_anchor else place * num_classes + labels[first + objects])
-                match_probs.append(match_prob)
-        places, which = torch.cat(keys).unique(return_inverse=True)
-        match_prob = torch.cat(match_probs)
-        best = match_prob.new_zeros(len(places)).scatter_reduce(0, which, match_prob, "amax")
-        if is_per_anchor:
-            places = (places[:, None] * num_classes + torch.arange(num_classes, device=places.device)).flatten()
-            best = best.repeat_interleave(num_classes)
-        return places, best
-
-
-def _predicted_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
-    """Decoded boxes, those of huge deltas cut where areas are still finite: infinite ones would overlap as NaN."""
-    return decode_boxes(deltas, anchors).clamp_(-targets.LARGEST_COORDINATE, targets.LARGEST_COORDINATE)
+        size = min(self.bag_size, len(anchors))
+        if not len(objects) or not size:
+            return labels.new_empty(len(objects), size), labels.new_empty(0), deltas.new_empty(0)
+        bags, is_unsure = overlaps.likely_nearest(overlaps.chunked(anchors[None]), objects, size)
+        if self.excuse == "none":
+            overlaps.settle(bags, focal.places_where(is_unsure)[0], anchors, objects)
+            return bags, bags.new_empty(0), deltas.new_empty(0)
+        t = self.match_iou if anchors.dtype == torch.float64 else float(np.float32(self.match_iou))  # at it, not above
+        predicted = overlaps.chunked_predictions(deltas, anchors)
+        unsure, found = focal.places_where(is_unsure, overlaps.chunks_above(predicted, objects, images, t))
+        overlaps.settle(bags, unsure, anchors, objects)
+        owners, places, iou = overlaps.pairs_above(predicted, objects, images, found, t)
+        match_prob = match_probability(owners, iou, len(objects), t)
+        is_matched = match_prob > 0  # all are, on a CPU
+        num_classes = logits.shape[2]
+        if self.excuse == "per-anchor":
+            scores = (places * num_classes)[:, None] + torch.arange(num_classes, device=places.device)
+            scores = torch.where(is_matched[:, None], scores, logits.numel()).flatten()
+            return bags, scores, match_prob.repeat_interleave(num_classes)
+        return bags, torch.where(is_matched, places * num_classes + labels[owners], logits.numel()), match_prob
 
 
 def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], bag_size: int) -> Int[Tensor, "G n"]:
@@ -172,11 +172,7 @@ def anchor_bags(anchors: Float[Tensor, "A 4"], gt_boxes: Float[Tensor, "G 4"], b
     Over all levels, with no IoU floor and no rule about centres; an anchor may sit in several bags. With fewer than
     `bag_size` anchors the bag is all of them.
     """
-    size = min(bag_size, len(anchors))
-    bags = torch.empty(len(gt_boxes), size, dtype=torch.int64, device=anchors.device)
-    for first, iou in ious_by_objects(gt_boxes, anchors):
-        bags[first : first + len(iou)] = iou.topk(size, dim=1).indices
-    return bags
+    return overlaps.nearest(anchors, gt_boxes, bag_size)
 
 
 def mean_max(confidence: Float[Tensor, "*N n"], *, detach_weights: bool = False) -> Float[Tensor, "*N"]:
@@ -220,19 +216,17 @@ def saturated_linear(x: Float[Tensor, "*N"], t1: float, t2: Float[Tensor, "*#N"]
     return torch.where(span > 0, line, torch.zeros_like(line))
 
 
-def matched_predictions(
-    iou: Float[Tensor, "G A"], match_iou: float
-) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
-    """The pairs with P{a_j -> b_i} > 0: object, anchor and P{a_j -> b_i} of each, by object, then anchor (Sec. 3.2).
+def match_probability(
+    objects: Int[Tensor, "P"], iou: Float[Tensor, "P"], num_objects: int, match_iou: float
+) -> Float[Tensor, "P"]:
+    """P{a_j -> b_i} of pairs of an object and a predicted box, among them all with an IoU above `match_iou` (Sec. 3.2).
 
-    `iou` is that of every predicted box with every object, over all anchors, not the bag alone (DEVIATION(D4)), in
-    float32 or wider, of at least one anchor. The best prediction of an object gets 1 if its IoU is above `match_iou`,
-    every one at or below it 0: none where no prediction is so good, several on ties (DEVIATION(D3)).
+    Predictions are of all anchors, not of the bag alone (DEVIATION(D4)). The best prediction of an object gets 1 if its
+    IoU is above `match_iou`, every one at or below it 0: none where no prediction is so good, several on ties
+    (DEVIATION(D3)).
     """
-    t = torch.tensor(match_iou, dtype=iou.dtype).item()  # an IoU of float32(0.6) is at the threshold, not above it
-    objects, anchors = (iou > t).nonzero(as_tuple=True)
-    best = iou.amax(dim=1)[objects]
-    return objects, anchors, saturated_linear(iou[objects, anchors], t, best)
+    best = iou.new_zeros(num_objects).scatter_reduce_(0, objects, iou, "amax")
+    return saturated_linear(iou, match_iou, best[objects])
 
 
 def _unmatched_focal_loss(logit: Tensor, match_prob: Tensor, gamma: float) -> Tensor:

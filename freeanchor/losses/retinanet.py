@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from freeanchor.boxes import DELTA_WEIGHTS, encode_boxes
+from freeanchor.boxes import GROWTH_WEIGHT, SHIFT_WEIGHT, encode_boxes
 from freeanchor.losses import focal, targets
 from freeanchor.losses.assignment import IGNORED
 from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
@@ -88,14 +88,16 @@ class RetinaNetLoss:
         total_count: TotalCount = int,
     ) -> Terms:
         """The two terms of anchors that are assigned already, image after image: B * A objects of their own images."""
-        matched, objects = matched_pairs(assignments, len(anchors), boxes)
+        is_matched = assignments >= 0
+        without = ~is_matched.view(len(logits), -1).any(dim=1)
+        matched, ignored, unmatched = focal.places_where(is_matched, assignments == IGNORED, without)
+        objects = assignments[matched] + first_objects(boxes)[matched // len(anchors)]
         coded = encode_boxes(torch.cat(boxes)[objects], anchors[matched % len(anchors)])
         box = deltas[:, :0].sum() + self._distance(deltas.flatten(0, 1)[matched], coded)
-        classification = self._focal_loss(logits, assignments, matched, torch.cat(labels)[objects])
+        classification = self._focal_loss(logits, ignored, matched, torch.cat(labels)[objects])
         if self.convention == "mmdetection":
             # Its samplers count at least one matched anchor for each image.
-            counts = (matched // len(anchors)).bincount(minlength=len(logits)).clamp(min=1)
-            divisor = total_count(int(counts.sum())) + MMDETECTION_EPS
+            divisor = total_count(len(matched) + len(unmatched)) + MMDETECTION_EPS
             return {"classification": classification / divisor, "box": self.box_weight * box / divisor}
         num_matched = total_count(len(matched))
         # DEVIATION(D15): the authors' baseline divides its box term by 4 * 0 where no anchor of a batch is matched.
@@ -109,17 +111,18 @@ class RetinaNetLoss:
         if valid_anchors.shape != (len(boxes), len(anchors)):
             shape = list(valid_anchors.shape)
             raise ValueError(f"valid_anchors are {shape}; give [{len(boxes)}, {len(anchors)}], a row per image")
-        assignments = torch.full(valid_anchors.shape, IGNORED, device=anchors.device)
-        for own, takes_part, row in zip(boxes, valid_anchors, assignments, strict=True):
-            row[takes_part] = self.assigner.assign(anchors[takes_part], own)
-        return assignments.flatten()
+        # Of no area and so of IoU 0, an anchor is the best for an object only where all others are too.
+        own_anchors = torch.where(valid_anchors[:, :, None], anchors, 0)
+        pairs = zip(own_anchors, boxes, strict=True)
+        assignments = torch.stack([self.assigner.assign(anchors, own) for anchors, own in pairs])
+        return torch.where(valid_anchors, assignments, IGNORED).flatten()
 
-    def _focal_loss(self, logits: Tensor, assignments: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
+    def _focal_loss(self, logits: Tensor, ignored: Tensor, matched: Tensor, labels: Tensor) -> Tensor:
         """Focal loss (Lin et al. 2017, Eq. 5) summed over the scores of all anchors [B * A] but the ignored ones."""
         num_classes = logits.shape[2]
         positives = matched * num_classes + labels
-        ignored = (assignments == IGNORED).nonzero() * num_classes + torch.arange(num_classes, device=logits.device)
-        exceptions = torch.cat([positives, ignored.flatten()]).sort().values
+        without = ignored[:, None] * num_classes + torch.arange(num_classes, device=logits.device)
+        exceptions = torch.cat([positives, without.flatten()]).sort().values
         background, few = background_focal_loss(logits, exceptions, self.gamma)
         score = few[torch.searchsorted(exceptions, positives)]
         foreground = (torch.sigmoid(-score).pow(self.gamma) * functional.softplus(-score)).sum()
@@ -127,12 +130,24 @@ class RetinaNetLoss:
 
     def _distance(self, deltas: Tensor, targets: Tensor) -> Tensor:
         """Summed smooth-L1 of matched anchors' deltas, in the units of the convention."""
-        units = deltas.new_tensor(DELTA_WEIGHTS if self.convention == "mmdetection" else (1.0,))
-        return smooth_l1(deltas / units, targets / units, self.smooth_l1_beta).sum()
+        if self.convention == "mmdetection":
+            deltas, targets = _plain(deltas), _plain(targets)
+        return smooth_l1(deltas, targets, self.smooth_l1_beta).sum()
 
 
 def matched_pairs(assignments: Tensor, num_anchors: int, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Places [M] of the matched among a batch's anchors [B * A], rising, and the object of each, counted likewise."""
-    firsts = torch.tensor([0, *map(len, boxes)], device=assignments.device).cumsum(0)[:-1]
-    matched = (assignments >= 0).nonzero()[:, 0]
-    return matched, assignments[matched] + firsts[matched // num_anchors]
+    matched = focal.places_where(assignments >= 0)[0]
+    return matched, assignments[matched] + first_objects(boxes)[matched // num_anchors]
+
+
+def first_objects(boxes: list[Tensor]) -> Tensor:
+    """The place [B] of each image's first object among those of all images."""
+    firsts = torch.zeros(len(boxes), dtype=torch.int64, device=boxes[0].device if boxes else None)
+    for image, own in enumerate(boxes):
+        firsts[image + 1 :] += len(own)  # not from a list: to bring one to a GPU waits for it
+    return firsts
+
+
+def _plain(deltas: Tensor) -> Tensor:
+    return torch.cat([deltas[:, :2] / SHIFT_WEIGHT, deltas[:, 2:] / GROWTH_WEIGHT], dim=1)

@@ -3,7 +3,7 @@
     anchors, boxes, labels = checked(logits, deltas, anchors, gt_boxes, gt_labels)
 
 Ground truth comes as lists, one tensor per image, or padded: [B, M, 5] with rows (x1, y1, x2, y2, label) of which those
-of label -1 are padding. Values are looked at in one transfer per batch, however many images it has.
+of label -1 are padding. Values are looked at in one transfer per batch, however many images it has and in either form.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,8 @@ def checked(
     """
     anchors = anchors[0] if anchors.ndim == 3 and len(anchors) == 1 else anchors
     _check_predictions(logits, deltas, anchors)
+    if isinstance(gt_boxes, Tensor) and (faultless := _without_padding(gt_boxes, gt_labels, anchors, logits)):
+        return anchors, *faultless
     boxes, labels = _as_lists(gt_boxes, gt_labels)
     if not len(logits) == len(boxes) == len(labels):
         raise ValueError(f"{len(logits)} images, {len(boxes)} gt_boxes and {len(labels)} gt_labels do not pair up")
@@ -33,6 +35,32 @@ def checked(
     boxes, labels = [own for own, _ in pairs], [own for _, own in pairs]
     _check_values(boxes, labels, anchors, logits)
     return anchors, boxes, labels
+
+
+def _without_padding(
+    gt_boxes: Tensor, gt_labels: Ragged | None, anchors: Tensor, logits: Tensor
+) -> tuple[list[Tensor], list[Tensor]] | None:
+    """Padded ground truth as lists by one transfer; None where it has a fault, or padding before an object."""
+    if gt_labels is None and gt_boxes.ndim == 3 and gt_boxes.shape[2] == 5:
+        gt_boxes, gt_labels = gt_boxes[..., :4], gt_boxes[..., 4]
+    elif not isinstance(gt_labels, Tensor) or gt_labels.dtype not in (torch.int32, torch.int64):
+        return None
+    is_shaped = gt_boxes.shape == (*gt_labels.shape, 4) and gt_labels.ndim == 2 and len(gt_labels) == len(logits)
+    if not (is_shaped and gt_boxes.is_floating_point() and gt_boxes.device == gt_labels.device == logits.device):
+        return None
+    kept, labels = gt_labels != PADDING, gt_labels.long()
+    faults = kept & ((labels != gt_labels) | (labels < 0) | (labels >= logits.shape[2]) | ~_are_corners(gt_boxes))
+    is_faulty = faults.any() | (kept[:, 1:] > kept[:, :-1]).any() | ~_are_finite(anchors)
+    *counts, found = torch.cat([kept.sum(dim=1), is_faulty[None]]).tolist()  # the one transfer
+    if found:
+        return None
+    cut = [[own[:count] for own, count in zip(padded, counts, strict=True)] for padded in (gt_boxes, labels)]
+    return cut[0], cut[1]
+
+
+def _are_finite(anchors: Tensor) -> Tensor:
+    lowest, highest = anchors.aminmax() if len(anchors) else (anchors.new_zeros(()),) * 2
+    return (lowest >= -LARGEST_COORDINATE) & (highest <= LARGEST_COORDINATE)  # NaN is neither
 
 
 def _check_predictions(logits: Tensor, deltas: Tensor, anchors: Tensor) -> None:
@@ -91,7 +119,7 @@ def _of_image(image: int, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
 
 
 def _are_corners(boxes: Tensor) -> Tensor:
-    return (boxes.abs() <= LARGEST_COORDINATE).all(dim=1) & (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
+    return (boxes.abs() <= LARGEST_COORDINATE).all(dim=-1) & (boxes[..., 2:] >= boxes[..., :2]).all(dim=-1)
 
 
 def _check_values(boxes: list[Tensor], labels: list[Tensor], anchors: Tensor, logits: Tensor) -> None:
@@ -101,9 +129,7 @@ def _check_values(boxes: list[Tensor], labels: list[Tensor], anchors: Tensor, lo
     faults = [
         (label < 0) | (label >= num_classes) | ~_are_corners(box) for box, label in zip(boxes, labels, strict=True)
     ]
-    lowest, highest = anchors.aminmax() if len(anchors) else (anchors.new_zeros(()),) * 2
-    are_finite = (lowest >= -LARGEST_COORDINATE) & (highest <= LARGEST_COORDINATE)  # NaN is neither
-    if not bool(torch.cat([*faults, ~are_finite[None]]).any()):  # the one transfer
+    if not bool(torch.cat([*faults, ~_are_finite(anchors)[None]]).any()):  # the one transfer
         return
     if not bool(torch.cat(faults).any()):
         place = int((~(anchors.abs() <= LARGEST_COORDINATE)).nonzero()[0, 0])

@@ -72,7 +72,7 @@ def train(
     state = start(detector.model, config, runtime, processes, backbone_weights)
     state.run = run
     state.resume(directory / "state.safetensors", config, processes)
-    share_network(state, processes)
+    share_network(state, processes, compiled=runtime.compiled)
     stream = TrainingStream(split, detector.inputs, config.augment, config.seed, config.aspect_group)
     log = _Log(directory / "metrics.jsonl", state, config, processes)
     with _explained_faults(directory, state, detector, config, processes), deferred_interrupts() as signals, log:
@@ -114,10 +114,11 @@ def _batches(
         batch_sampler=[range(begin, begin + own) for begin in starts],  # type: ignore[misc]  # any positions will do
         collate_fn=partial(_collate_groups, size),
         num_workers=runtime.num_workers,
+        pin_memory=torch.device(runtime.device).type == "cuda",  # from there copies do not hold up the step
         persistent_workers=runtime.num_workers > 0,
     )
     try:
-        yield from loader
+        yield from map(tuple, loader)  # pinned groups come as a list
     except DataError as error:  # a loading process's comes wrapped in its traceback, whose last line is the message
         line = str(error).strip().splitlines()[-1]
         raise DataError(line.partition("DataError: ")[2] or line) from None

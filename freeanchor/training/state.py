@@ -116,8 +116,14 @@ def start(
     return TrainingState(model, build_optimizer(model, config), scaler=runtime.grad_scaler())
 
 
-def share_network(state: TrainingState, processes: Processes) -> None:
-    """Let gradients be averaged over the processes (DDP); to be called once the weights are in place."""
+def share_network(state: TrainingState, processes: Processes, *, compiled: bool = False) -> None:
+    """Let gradients be averaged over the processes (DDP); to be called once the weights are in place.
+
+    With `compiled`, the network's parts are compiled in place when they first run; weights keep their names.
+    """
+    if compiled:
+        for part in (state.model.backbone, state.model.pyramid, state.model.cls_head, state.model.box_head):
+            part.compile()
     state.network = state.model
     if processes.count > 1:
         device = torch.device(processes.device)

@@ -12,7 +12,7 @@ from freeanchor.boxes import pairwise_iou
 from freeanchor.losses.free_anchor import (
     anchor_bags,
     effective_anchors,
-    matched_predictions,
+    match_probability,
     mean_max,
     saturated_linear,
 )
@@ -70,11 +70,14 @@ def test_saturated_linear_equals_the_oracle(x: float, t1: float, gap: float) -> 
 
 
 def _match_probability(iou: Tensor, match_iou: float) -> Tensor:
-    """P{a_j -> b_i} of every pair: what `matched_predictions` lists, in its order, and 0 elsewhere."""
-    objects, anchors, match_prob = matched_predictions(iou, match_iou)
+    """P{a_j -> b_i} of every pair, which is the same where only the pairs above the threshold are asked for."""
+    t = torch.tensor(match_iou, dtype=iou.dtype).item()
+    objects, anchors = (iou > t).nonzero(as_tuple=True)
     dense = torch.zeros_like(iou)
-    dense[objects, anchors] = match_prob
-    assert torch.equal(torch.stack([objects, anchors], dim=1), dense.nonzero())
+    dense[objects, anchors] = match_probability(objects, iou[objects, anchors], len(iou), t)
+    every = torch.arange(len(iou)).repeat_interleave(iou.shape[1])
+    assert torch.equal(match_probability(every, iou.flatten(), len(iou), t).view_as(iou), dense)
+    assert torch.equal(dense.nonzero(), (iou > t).nonzero())
     return dense
 
 
@@ -114,7 +117,7 @@ def test_ties_for_the_best_iou_all_get_one() -> None:
 
 def test_match_probability_of_no_objects_is_empty() -> None:
     """No objects, no matches."""
-    assert [len(found) for found in matched_predictions(torch.zeros(0, 5), 0.6)] == [0, 0, 0]
+    assert _match_probability(torch.zeros(0, 5), 0.6).shape == (0, 5)
 
 
 @given(confidences)
