@@ -169,6 +169,6 @@ def _rows_of_objects(piece: bytes) -> ResultRows:
 
 
 def _whole(values: np.ndarray) -> Int[np.ndarray, " M"]:
-    if values.dtype.kind == "f" and not ((values % 1 == 0) & (np.abs(values) < _EXACT)).all():
+    if values.dtype.kind == "f" and not ((np.abs(values) < _EXACT) & (np.floor(values) == values)).all():
         raise ValueError("an id is not whole, or too large to be told from others")
     return values.astype(np.int64)

@@ -176,7 +176,9 @@ def text_files(folder: Path) -> list[Path]:
     """The txt files below a folder in order; raises DataError where there are none."""
     found = [path for path in files_below(folder) if path.suffix.lower() == ".txt"]
     if not found:
-        raise DataError.at(folder, "holds no txt file", "give the folder of the detections: one txt per image")
+        raise DataError.at(
+            folder, "is a folder without a txt file", "give the json file in it, or a folder with one txt per image"
+        )
     return found
 
 

@@ -222,7 +222,7 @@ DAMAGES = {
     "another table": (lambda text: "a,b\n1,2\n", "no column profile, data, id, section"),
     "cut short": (
         lambda text: text[: text.rindex("points")],
-        r"line \d+: multi-scale is judged by interval above 0 in ''",
+        r"line \d+: [\w-]+ is judged by interval above 0 in ''",
     ),
     "a word for a number": (lambda text: text.replace("0.03,0.01,0.06", "0.03,low,0.06"), "line 2: value, low, high"),
     "no interval": (lambda text: text.replace("0.03,0.01,0.06", "0.03,,"), "line 2: .* a value needs an interval"),

@@ -170,15 +170,17 @@ def test_without_its_marker_a_stage_is_done_again(mini: Mini, run: Evaluation, t
         assert (directory / name).read_bytes() == (original / name).read_bytes()
 
 
-def test_comparisons_are_computed_once(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparisons_are_computed_once(mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept under both fingerprints: asked again, they are read."""
     first, second = (mini.profile.evaluations[name] for name in mini.profile.pair)
-    frame = compare_stage(first, second, mini.store)
+    store = replace(mini.store, runs=tmp_path / "runs")
+    shutil.copytree(mini.store.runs, store.runs, ignore=shutil.ignore_patterns("comparisons"))
+    frame = compare_stage(first, second, store)
     assert set(frame.columns) == {"metric", "value", "low", "high"}
     monkeypatch.setattr(measured, "compare", _refuse)
-    pd.testing.assert_frame_equal(frame, compare_stage(first, second, mini.store))
+    pd.testing.assert_frame_equal(frame, compare_stage(first, second, store))
     with pytest.raises(AssertionError, match="second time"):
-        compare_stage(second, first, mini.store)  # the other way round is another comparison
+        compare_stage(second, first, store)  # the other way round is another comparison
 
 
 def test_a_run_that_found_something_else_is_compared_anew(mini: Mini, tmp_path: Path) -> None:
