@@ -30,9 +30,11 @@ STAGES = {"data": "data", "train": "training", "predict": "testing", "cost": "st
 
 def timed(log: Path, command: Sequence[str]) -> int:
     """Run a command, add what it cost to the log as one json line, and return its status."""
+    before = os.times()
     status = subprocess.run(command, check=False).returncode
-    spent = os.times()
-    line = {"words": list(command[1:3]), "cpu_seconds": spent.children_user + spent.children_system, "end": time.time()}
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    line = {"words": list(command[1:3]), "cpu_seconds": spent, "end": time.time()}
     with log.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     return status

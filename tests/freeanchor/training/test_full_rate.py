@@ -95,7 +95,7 @@ def test_batches_can_be_pinned(monkeypatch: pytest.MonkeyPatch, split: Split) ->
 def test_compilation_is_asked_for_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backbone, pyramid and both heads, each in place; the grid of anchors is kept from batch to batch outside."""
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compiled.append(part))
     state = start(tiny_detector().model, tiny_recipe(FreeAnchorLoss()), FLOAT32)
     share_network(state, ALONE)
     assert compiled == []
