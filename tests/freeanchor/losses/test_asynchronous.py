@@ -17,14 +17,14 @@ from freeanchor.boxes import pairwise_iou
 from freeanchor.losses import FreeAnchorLoss, RetinaNetLoss, focal, overlaps
 from freeanchor.losses.free_anchor import anchor_bags
 
-LOSSES = [
-    FreeAnchorLoss(bag_size=5, match_iou=0.3),
-    FreeAnchorLoss(bag_size=5, match_iou=0.3, excuse="per-anchor"),
-    FreeAnchorLoss(bag_size=5, excuse="none"),
-    RetinaNetLoss(),
-    RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0),
-]
-by_name = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{type(loss).__name__}-{hash(loss) % 1000}")
+LOSSES = {
+    "FreeAnchor": FreeAnchorLoss(bag_size=5, match_iou=0.3),
+    "FreeAnchor, excused per anchor": FreeAnchorLoss(bag_size=5, match_iou=0.3, excuse="per-anchor"),
+    "FreeAnchor, none excused": FreeAnchorLoss(bag_size=5, excuse="none"),
+    "RetinaNet": RetinaNetLoss(),
+    "mmdetection's": RetinaNetLoss(convention="mmdetection", smooth_l1_beta=0),
+}
+by_name = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 WAITING = {"_local_scalar_dense", "item", "nonzero", "unique", "_unique2", "unique_dim", "masked_select", "bincount",
            "is_nonzero", "equal", "lift_fresh"}  # fmt: skip
 
