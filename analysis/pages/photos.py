@@ -8,12 +8,23 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freeanchor.errors import UsageError
 from freeanchor.files import read_json
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SIDE, QUALITY = 200, 45  # pixels of the long side; of WebP: about 5 kB each
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+)  # nothing else is decoded (freeanchor.data.images)
 _MOST_PIXELS = 200_000_000  # of an image that is opened at all
 
 
@@ -55,14 +66,20 @@ def _small(path: Path) -> str:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
                 return ""
             image.draft("RGB", (SIDE, SIDE))
             small = ImageOps.exif_transpose(image).convert("RGB")
             small.thumbnail((SIDE, SIDE))
-            buffer = io.BytesIO()
-            small.save(buffer, format="WEBP", quality=QUALITY, method=4)
-    except (OSError, ValueError, SyntaxError):  # what Pillow raises for files that are no images
+            return webp_uri(small, quality=QUALITY, method=4)
+    # What Pillow raises for files that are no images, or whose size in pixels nobody would open.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
+
+
+def webp_uri(image: "Image.Image", *, quality: int, method: int) -> str:
+    """An image as a data address; `method` is how long to look for a small one, 0 to 6."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=quality, method=method)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

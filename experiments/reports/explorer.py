@@ -9,7 +9,6 @@ predicted boxes 1/2, as distances from the object's corners.
 """
 
 import base64
-import io
 import json
 import zlib
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from PIL import Image
 
 from analysis.evaluation.suppression import pairwise_iou
 from analysis.figures.style import palette
+from analysis.pages.photos import webp_uri
 from experiments.reports.answers import SUMMARY, Answers, Arrays
 from experiments.reports.page import template
 from experiments.reports.sample import GROUPS, Sample
@@ -211,9 +211,7 @@ def _webp(exhibition: Exhibition, image: ImageRecord, size: tuple[int, int]) -> 
         pixels = pixels.resize(small, Image.Resampling.BOX).resize(size, Image.Resampling.BICUBIC)
     elif pixels.size != size:
         pixels = pixels.resize(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    pixels.save(buffer, format="WEBP", quality=QUALITY, method=6)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return webp_uri(pixels, quality=QUALITY, method=6)
 
 
 def _block(exhibition: Exhibition, image: ImageRecord, size: tuple[int, int]) -> str:

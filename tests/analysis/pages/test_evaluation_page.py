@@ -14,6 +14,7 @@ from PIL import Image
 from analysis import compare, evaluate
 from analysis.pages.charts import Mark, forest
 from analysis.pages.content import verdict
+from analysis.pages.photos import small_photos
 from experiments.bench.browser import Browser, find_chromium
 from freeanchor.errors import UsageError
 
@@ -168,6 +169,16 @@ def test_the_page_holds_the_numbers_of_the_result(page, content) -> None:
     objects = [row for row in content["annotations"] if row["image_id"] == content["images"][1]["id"]]
     shown = by_id[content["images"][1]["id"]]["objects"]
     assert sorted(row[:4] for row in shown) == sorted([round(x, 1) for x in row["bbox"]] for row in objects)
+
+
+def test_photos_that_are_none_or_a_bomb_are_left_out(photos, tmp_path, monkeypatch) -> None:
+    """A format that Pillow knows and nobody means, a text, and more pixels than Pillow opens: no address, no error."""
+    (text := tmp_path / "a.jpg").write_text("no image")
+    Image.new("RGB", (8, 8)).save(drawing := tmp_path / "b.jpg", format="PPM")
+    whole = max(photos.iterdir(), key=lambda path: path.stat().st_size)
+    assert [bool(uri) for uri in small_photos([whole, text, drawing], budget=10**6)] == [True, False, False]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert small_photos([whole], budget=10**6) == [""]
 
 
 def test_photos_keep_to_the_budget(content, photos, tmp_path) -> None:
