@@ -26,7 +26,7 @@ import pandas as pd
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.reading import Area, DetectionSource, GroundTruthSource, read_detections, read_ground_truth
 from analysis.evaluation.errors import Convention
-from analysis.evaluation.evaluate import Wanted, comparison_frames, evaluation_frames
+from analysis.evaluation.evaluate import Wanted, comparison_frames, contexts_of, evaluation_frames
 from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_text, streamed_frame
 from analysis.evaluation.parts import Context
 from analysis.evaluation.per_image import confusion_frame, confusions_compared, images_compared, images_frame
@@ -182,10 +182,10 @@ def evaluate(
         candidates=() if candidates is None else (read_detections(candidates, ground_truth, name="candidates"),),
         working_point=working_point,
     )
-    frames = evaluation_frames(ground_truth, found, wanted, num_resamples=resamples, check=check)
+    (context,) = contexts_of(ground_truth, (found,), wanted)
+    frames = evaluation_frames(ground_truth, found, wanted, num_resamples=resamples, check=check, context=context)
     if ultralytics:
         frames["metrics"] = with_ultralytics(frames["metrics"], ground_truth, found)
-    context = Context(ground_truth=ground_truth, detections=found, protocol=protocol)
     frames |= _looked_at(context, working_point, per_image, confusion)
     title = f"Evaluation of {_name(detections, 'detections')} on {_name(gt, 'the ground truth')}"
     subject = Subject(
@@ -251,8 +251,8 @@ def compare(
         candidates=tuple(read_detections(own, ground_truth, name="candidates") for own in before),
         working_point=working_point,
     )
-    frames = comparison_frames(ground_truth, one, other, wanted, num_resamples=resamples)
-    contexts = [Context(ground_truth=ground_truth, detections=own, protocol=protocol) for own in (one, other)]
+    contexts = contexts_of(ground_truth, (one, other), wanted)
+    frames = comparison_frames(ground_truth, one, other, wanted, num_resamples=resamples, contexts=contexts)
     if working_point is not None:
         sides = zip(("first", "second"), contexts, strict=True)
         frames["curves"] = pd.concat([curves_frame(context).assign(detector=side) for side, context in sides])

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.coco.columns import Detections, GroundTruth, corners
-from analysis.coco.pieces import NotInPieces, ResultRows, result_pieces
+from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.pieces import NotInPieces, ResultRows, joined, result_pieces
 from analysis.coco.suspicions import detection_suspicions
 from freeanchor.errors import DataError
 
@@ -37,15 +37,15 @@ def image_blocks(path: Path, ground_truth: GroundTruth) -> Iterator[Detections]:
     for rows in result_pieces(path):
         if not np.isin(rows.category_id, ground_truth.category_ids).all():
             raise NotInPieces("a category that is not listed")
-        rows = rows if rest is None else _joined(rest, rows)
+        rows = rows if rest is None else joined([rest, rows])
         image = _places(rows.image_id, ground_truth.image_ids)
         if is_done[image].any():
             raise NotInPieces("an image in two places")
         is_last = rows.image_id == rows.image_id[-1]  # may go on in the next piece
-        rest = _chosen(rows, is_last)
+        rest = rows.take(is_last)
         if not is_last.all():
             is_done[image[~is_last]] = True
-            yield _checked(_chosen(rows, ~is_last), ground_truth)
+            yield _checked(rows.take(~is_last), ground_truth)
     if rest is not None:
         yield _checked(rest, ground_truth)
 
@@ -57,23 +57,9 @@ def _places(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return place
 
 
-def _joined(one: ResultRows, other: ResultRows) -> ResultRows:
-    return ResultRows(**{name: np.concatenate([column, getattr(other, name)]) for name, column in vars(one).items()})
-
-
-def _chosen(rows: ResultRows, which: np.ndarray) -> ResultRows:
-    return ResultRows(**{name: column[which] for name, column in vars(rows).items()})
-
-
 def _checked(rows: ResultRows, ground_truth: GroundTruth) -> Detections:
     try:
-        block = Detections(
-            image_id=rows.image_id,
-            category_id=rows.category_id,
-            boxes=corners(rows.bbox),
-            scores=rows.score,
-            sizes=rows.bbox[:, 2:],
-        )
+        block = rows.as_detections()
     except DataError as error:  # names the row in the block, not in the file
         raise NotInPieces(str(error)) from None
     if len(block) >= _ENOUGH and any(detection_suspicions(block, ground_truth)):

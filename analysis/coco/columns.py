@@ -11,7 +11,7 @@ Boxes are xyxy in continuous pixels. `sizes` keeps width and height as the file 
 `w` in floating point, and an IoU exactly at a threshold would fall on the other side than it does in pycocotools.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -112,6 +112,10 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def take(self, rows: np.ndarray) -> "Detections":
+        """The detections of these rows, a mask or places, in their order."""
+        return Detections(**{one.name: getattr(self, one.name)[rows] for one in fields(Detections)})
 
 
 def corners(bbox: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "M 4"]:

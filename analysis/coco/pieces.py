@@ -13,7 +13,7 @@ import gzip
 import json
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from analysis.coco.columns import Detections, corners
 from freeanchor.files import checked_json, collector_paused, unpacked_limit
 
 PIECE = 4 * 2**20  # bytes of text
@@ -44,6 +45,25 @@ class ResultRows:
     bbox: Float[np.ndarray, "M 4"]  # x, y, width, height
     score: Float[np.ndarray, " M"]
 
+    def take(self, which: np.ndarray) -> "ResultRows":
+        """The rows of a mask."""
+        return ResultRows(**{name: column[which] for name, column in vars(self).items()})
+
+    def as_detections(self) -> Detections:
+        """The same as columns; raises `DataError` for boxes or scores that cannot be."""
+        return Detections(
+            image_id=self.image_id,
+            category_id=self.category_id,
+            boxes=corners(self.bbox),
+            scores=self.score,
+            sizes=self.bbox[:, 2:],
+        )
+
+
+def joined(parts: Sequence[ResultRows]) -> ResultRows:
+    """The rows of all parts, one after the other."""
+    return ResultRows(**{name: np.concatenate([getattr(rows, name) for rows in parts]) for name in vars(parts[0])})
+
 
 def result_pieces(path: Path, size: int = PIECE) -> Iterator[ResultRows]:
     """The rows of a `.json` or `.json.gz` list of results, about `size` bytes of text at a time.
@@ -65,9 +85,7 @@ def result_pieces(path: Path, size: int = PIECE) -> Iterator[ResultRows]:
 
 def read_results(path: Path) -> ResultRows:
     """All rows at once."""
-    pieces = list(result_pieces(path))
-    names = ("image_id", "category_id", "bbox", "score")
-    return ResultRows(**{name: np.concatenate([getattr(rows, name) for rows in pieces]) for name in names})
+    return joined(list(result_pieces(path)))
 
 
 def _pieces(file: IO[bytes], size: int, limit: int | None) -> Iterator[bytes]:

@@ -116,10 +116,9 @@ def read_detections(
         notes = ["holds no detections: AP and AR are 0 (pycocotools alone stops at such a file)"]
     elif ground_truth is not None:
         with _named(name):
-            columns = vars(detections)
-            known, notes = _known(columns, ground_truth.image_ids, ground_truth.category_ids, "detections")
+            known, notes = _known(vars(detections), ground_truth.image_ids, ground_truth.category_ids, "detections")
             if notes:
-                detections = Detections(**{key: column[known] for key, column in columns.items()})
+                detections = detections.take(known)
     _say(name, [*notes, *detection_suspicions(detections, ground_truth)])
     return detections
 
@@ -137,14 +136,7 @@ def _results_in_pieces(source: DetectionSource) -> tuple[str, Detections] | None
     if not isinstance(source, Path | str):
         return None
     try:
-        rows = read_results(Path(source))
-        return str(source), Detections(
-            image_id=rows.image_id,
-            category_id=rows.category_id,
-            boxes=corners(rows.bbox),
-            scores=rows.score,
-            sizes=rows.bbox[:, 2:],
-        )
+        return str(source), read_results(Path(source)).as_detections()
     except (NotInPieces, DataError):
         return None
 

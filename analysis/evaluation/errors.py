@@ -22,7 +22,7 @@ image count, a detection more than half inside a crowd region of its class is le
 counted, a class that has detections alone has AP 0, a dAP below 0 is 0.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -31,9 +31,9 @@ from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.evaluation import precision as ap
-from analysis.evaluation.matching import MatchTable, Overlaps, Ranked, Subset, find_overlaps, match
+from analysis.evaluation.matching import MatchTable, Overlaps, Ranking, Subset, find_overlaps, match
 from analysis.evaluation.metrics import JointMetrics, Metric, MetricGroup
-from analysis.evaluation.nearby import Nearby, Ranking, find_nearby, inside_crowds, rank_by_image
+from analysis.evaluation.nearby import Nearby, find_nearby, inside_crowds, rank_by_image
 
 Convention = Literal["coco", "tide"]
 WRONG = ("classification", "localisation", "both", "duplicate", "background")
@@ -98,10 +98,9 @@ def type_errors(
         return _typed(ground_truth, convention, ranking, nearby, taken, ignored, ~ground_truth.iscrowd)
     overlaps = overlaps or find_overlaps(ground_truth, detections)
     table = match(at_error_iou(overlaps), subset)
-    ranking = ranking_of(table)
-    nearby = nearby or find_nearby(ground_truth, detections, ranking, BACKGROUND_IOU)
+    nearby = nearby or find_nearby(ground_truth, detections, table, BACKGROUND_IOU)
     return _typed(
-        ground_truth, convention, ranking, nearby, table.matched[0].astype(np.int64), table.ignored[0],
+        ground_truth, convention, table, nearby, table.matched[0].astype(np.int64), table.ignored[0],
         ~table.object_ignored,
     )  # fmt: skip
 
@@ -111,11 +110,6 @@ def at_error_iou(overlaps: Overlaps) -> Overlaps:
     if overlaps.iou_thresholds.tolist() == [ERROR_IOU]:
         return overlaps
     return replace(overlaps, iou_thresholds=np.array([ERROR_IOU]))
-
-
-def ranking_of(ranked: Ranked) -> Ranking:
-    """The ranking of a match table or of overlaps."""
-    return Ranking(**{item.name: getattr(ranked, item.name) for item in fields(Ranking)})
 
 
 def _typed(

@@ -76,6 +76,7 @@ def evaluation_frames(
     *,
     num_resamples: int = NUM_RESAMPLES,
     check: bool = False,
+    context: Context | None = None,
 ) -> dict[str, pd.DataFrame]:
     """The main table, `metrics`, then `errors` and `slices` where wanted, all resampled together.
 
@@ -86,10 +87,11 @@ def evaluation_frames(
     per class, its name in `label`. `low` and `high` bound the value by centred percentile bootstrap over images (95 %),
     clipped to what the metric can be; nan with `num_resamples` 0. Counts are of the objects that a metric is about,
     crowd regions left out, and of the images it looks at (for a subset of objects: those that hold one). Errors and
-    slices have the columns of `analysis.evaluation.parts`, then value, low, high.
+    slices have the columns of `analysis.evaluation.parts`, then value, low, high. `context` is that of `contexts_of`,
+    where the caller needs it for more.
     """
     protocol = wanted.protocol
-    context = _contexts(ground_truth, (detections,), wanted)[0]
+    context = context or contexts_of(ground_truth, (detections,), wanted)[0]
     curves = detection_curves(ground_truth, detections, protocol, overlaps=context.overlaps)
     twelve = curves.twelve() if protocol.is_record else {}
     if check:
@@ -112,7 +114,8 @@ def evaluation_frames(
     return {"metrics": frame.astype({"num_objects": "Int64", "num_images": "Int64"}), **more}
 
 
-def _contexts(ground_truth: GroundTruth, detectors: Sequence[Detections], wanted: Wanted) -> list[Context]:
+def contexts_of(ground_truth: GroundTruth, detectors: Sequence[Detections], wanted: Wanted) -> list[Context]:
+    """Each detector under the protocol that is wanted: what tables share of it is found once, if they share it."""
     candidates = wanted.candidates or (None,) * len(detectors)
     return [
         Context(ground_truth=ground_truth, detections=own, protocol=wanted.protocol, candidates=before)
@@ -188,15 +191,17 @@ def comparison_frames(
     *,
     num_resamples: int = NUM_RESAMPLES,
     num_processes: int | None = None,
+    contexts: Sequence[Context] = (),
 ) -> dict[str, pd.DataFrame]:
     """The main table, `metrics`, then `errors` and `slices` where wanted: first, second, difference, low, high.
 
-    Classes, where wanted, are rows `ap_category` of the main table, which has a column `label` then.
+    Classes, where wanted, are rows `ap_category` of the main table, which has a column `label` then. `contexts` are
+    those of `contexts_of`, where the caller needs them for more.
     """
     detectors = (first, second)
     parts: dict[str, Part] = {}
     joint: list[JointMetrics] = []
-    for context in _contexts(ground_truth, detectors, wanted):
+    for context in contexts or contexts_of(ground_truth, detectors, wanted):
         curves = detection_curves(ground_truth, context.detections, wanted.protocol, overlaps=context.overlaps)
         main = metrics_of(curves, ground_truth, per_category=wanted.per_category, protocol=wanted.protocol)
         parts = _parts(context, wanted)

@@ -42,13 +42,19 @@ class Subset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked:
-    """The E of the D given detections that count, by category, then score, best first; ties by image, then by row."""
+class Ranking:
+    """Which detections count, E of the D given, in an order of their own."""
 
     detection_row: Int[np.ndarray, " E"]  # row in the `Detections` given
     image_index: Int[np.ndarray, " E"]  # position in the ground truth's image_ids
     category_index: Int[np.ndarray, " E"]  # position in its category_ids
     score: Float[np.ndarray, " E"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked(Ranking):
+    """The order is by category, then score, best first; ties by image, then by row."""
+
     rank: Int[np.ndarray, " E"]  # 0 for the best of its image and category
     box: Float[np.ndarray, "E 4"]
 
@@ -195,11 +201,11 @@ def _pairs(
     start = np.searchsorted(object_group[objects], group, side="left")
     count = np.searchsorted(object_group[objects], group, side="right") - start
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for block in np.split(np.arange(len(rows)), _block_ends(count)):
+    for block in np.split(np.arange(len(rows)), block_ends(count)):
         pair_row = np.repeat(block, count[block])
         offset = np.arange(len(pair_row)) - np.repeat(np.cumsum(count[block]) - count[block], count[block])
         pair_object = objects[start[pair_row] + offset]
-        iou = _paired_iou(ground_truth, detections, pair_object, rows[pair_row])
+        iou = paired_iou(ground_truth, detections, pair_object, rows[pair_row])
         near = iou >= lowest
         parts.append((pair_row[near], pair_object[near], iou[near]))
     return _in_order(rank, *(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -231,12 +237,14 @@ def _in_order(
     return pair_row[order], pair_object[order], iou[order]
 
 
-def _block_ends(count: np.ndarray) -> np.ndarray:
+def block_ends(count: np.ndarray) -> np.ndarray:
     """Where to cut so that no block of rows has many more than `_PAIRS_AT_ONCE` pairs."""
     return np.flatnonzero(np.diff(np.cumsum(count) // _PAIRS_AT_ONCE)) + 1
 
 
-def _paired_iou(ground_truth: GroundTruth, detections: Detections, g: np.ndarray, d: np.ndarray) -> np.ndarray:
+def paired_iou(
+    ground_truth: GroundTruth, detections: Detections, g: Int[np.ndarray, " P"], d: Int[np.ndarray, " P"]
+) -> Float[np.ndarray, " P"]:
     """IoU of object g[i] with detection d[i]; for a crowd region, intersection over the detection's area.
 
     The operations and their order are those of pycocotools (`bbIou` in maskApi.c), so that results agree to the bit.

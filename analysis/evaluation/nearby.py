@@ -10,18 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, positions
-
-_PAIRS_AT_ONCE = 2_000_000  # bounds the memory to about 200 MB
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """Which detections count, E of the D given, in an order of their own: row, image, class and score of each."""
-
-    detection_row: Int[np.ndarray, " E"]
-    image_index: Int[np.ndarray, " E"]
-    category_index: Int[np.ndarray, " E"]
-    score: Float[np.ndarray, " E"]
+from analysis.evaluation.matching import Ranking, block_ends, paired_iou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,23 +81,12 @@ def _pairs(
     start = np.searchsorted(image, ranking.image_index, side="left")
     count = np.searchsorted(image, ranking.image_index, side="right") - start
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    cuts = np.flatnonzero(np.diff(np.cumsum(count) // _PAIRS_AT_ONCE)) + 1
-    for block in np.split(np.arange(len(count)), cuts):
+    for block in np.split(np.arange(len(count)), block_ends(count)):
         found = np.repeat(block, count[block])
         offset = np.arange(len(found)) - np.repeat(np.cumsum(count[block]) - count[block], count[block])
         other = objects[start[found] + offset]
-        iou = _iou(ground_truth, detections, other, ranking.detection_row[found])
+        iou = paired_iou(ground_truth, detections, other, ranking.detection_row[found])
         near = iou >= min_iou
         parts.append((found[near], other[near], iou[near]))
     found, other, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
     return found, other, iou
-
-
-def _iou(ground_truth: GroundTruth, detections: Detections, g: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """IoU of object g[i] and detection d[i], over the detection's area for a crowd region; pycocotools' arithmetic."""
-    a, b = ground_truth.boxes[g], detections.boxes[d]
-    extent = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
-    overlap = extent[:, 0] * extent[:, 1]
-    own = detections.sizes[d].prod(axis=1)
-    union = np.where(ground_truth.iscrowd[g], own, own + ground_truth.sizes[g].prod(axis=1) - overlap)
-    return np.divide(overlap, union, out=np.zeros(len(g)), where=overlap > 0)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.coco.columns import Detections, GroundTruth, corners
+from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.match_parts import MatchedDetections, image_range, write_part
-from analysis.coco.pieces import NotInPieces, result_pieces
+from analysis.coco.pieces import NotInPieces, ResultRows, joined, result_pieces
 from analysis.coco.reading import DetectionSource, GroundTruthSource, read_detections, read_ground_truth
 from analysis.evaluation.matching import IOU_THRESHOLDS, MAX_DETECTIONS, find_overlaps
 from freeanchor.errors import DataError, UsageError
@@ -41,11 +41,7 @@ def matched(ground_truth: GroundTruth, detections: Detections) -> MatchedDetecti
     overlaps = find_overlaps(ground_truth, detections)
     kept = np.sort(overlaps.detection_row)
     return MatchedDetections(
-        image_id=detections.image_id[kept],
-        category_id=detections.category_id[kept],
-        boxes=detections.boxes[kept],
-        scores=detections.scores[kept],
-        sizes=detections.sizes[kept],
+        **vars(detections.take(kept)),
         pair_detection=np.searchsorted(kept, overlaps.detection_row[overlaps.pair_detection]),
         pair_annotation=ground_truth.annotation_id[overlaps.pair_object],
         pair_iou=overlaps.pair_iou,
@@ -57,34 +53,14 @@ def matched(ground_truth: GroundTruth, detections: Detections) -> MatchedDetecti
 def _of_images(source: DetectionSource, ground_truth: GroundTruth, image_ids: np.ndarray) -> Detections:
     """The detections of these images, of categories that there are."""
     try:
-        found = list(_parts_of_pieces(source, ground_truth, image_ids))
+        return joined(list(_own_rows(source, ground_truth, image_ids))).as_detections()
     except (NotInPieces, DataError):
         every = read_detections(source, ground_truth)
-        return _chosen(every, np.isin(every.image_id, image_ids))
-    names = ("image_id", "category_id", "boxes", "scores", "sizes")
-    return Detections(**{name: np.concatenate([getattr(one, name) for one in found]) for name in names})
+        return every.take(np.isin(every.image_id, image_ids))
 
 
-def _parts_of_pieces(source: DetectionSource, ground_truth: GroundTruth, image_ids: np.ndarray) -> Iterator[Detections]:
+def _own_rows(source: DetectionSource, ground_truth: GroundTruth, image_ids: np.ndarray) -> Iterator[ResultRows]:
     if not isinstance(source, Path | str) or Path(source).suffix == ".parquet":
         raise NotInPieces("not a file of json")
     for rows in result_pieces(Path(source)):
-        own = np.isin(rows.image_id, image_ids) & np.isin(rows.category_id, ground_truth.category_ids)
-        bbox = rows.bbox[own]
-        yield Detections(
-            image_id=rows.image_id[own],
-            category_id=rows.category_id[own],
-            boxes=corners(bbox),
-            scores=rows.score[own],
-            sizes=bbox[:, 2:],
-        )
-
-
-def _chosen(detections: Detections, rows: np.ndarray) -> Detections:
-    return Detections(
-        image_id=detections.image_id[rows],
-        category_id=detections.category_id[rows],
-        boxes=detections.boxes[rows],
-        scores=detections.scores[rows],
-        sizes=detections.sizes[rows],
-    )
+        yield rows.take(np.isin(rows.image_id, image_ids) & np.isin(rows.category_id, ground_truth.category_ids))

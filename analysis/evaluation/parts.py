@@ -25,12 +25,11 @@ from analysis.evaluation.errors import (
     TypedErrors,
     at_error_iou,
     error_metrics,
-    ranking_of,
     type_errors,
 )
-from analysis.evaluation.matching import MatchTable, Overlaps, Subset, match
+from analysis.evaluation.matching import MatchTable, Overlaps, Ranking, Subset, match
 from analysis.evaluation.metrics import JointMetrics, MetricGroup, overlaps_under
-from analysis.evaluation.nearby import Nearby, Ranking, find_nearby
+from analysis.evaluation.nearby import Nearby, find_nearby
 from analysis.evaluation.nms_recall import ObjectRecall, found_by_image, nms_recall_values
 from analysis.evaluation.protocol import COCO_PROTOCOL, Protocol
 from analysis.evaluation.slices import Slice
@@ -70,14 +69,11 @@ class Context:
     @cached_property
     def nearby(self) -> Nearby:
         """Pairs of any class, for the kinds of error."""
-        return find_nearby(self.ground_truth, self.detections, ranking_of(self.overlaps), BACKGROUND_IOU)
+        return find_nearby(self.ground_truth, self.detections, self.overlaps, BACKGROUND_IOU)
 
     def above(self, score: float) -> "Context":
         """The same without the detections that score less."""
-        kept = self.detections.scores >= score
-        names = ("image_id", "category_id", "boxes", "scores", "sizes")
-        detections = Detections(**{name: getattr(self.detections, name)[kept] for name in names})
-        return replace(self, detections=detections)
+        return replace(self, detections=self.detections.take(self.detections.scores >= score))
 
     @cached_property
     def typed(self) -> TypedErrors:

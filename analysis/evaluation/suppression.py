@@ -11,7 +11,7 @@ of those comes next. It removes nothing by itself. *Kept* are the boxes whose sc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -152,13 +152,7 @@ def suppress(
         rows.append(kept[:max_detections])
         scores.append(left[:max_detections])
     chosen = np.concatenate(rows)
-    return Detections(
-        image_id=candidates.image_id[chosen],
-        category_id=candidates.category_id[chosen],
-        boxes=candidates.boxes[chosen],
-        scores=np.concatenate(scores),
-        sizes=candidates.sizes[chosen],
-    )
+    return replace(candidates.take(chosen), scores=np.concatenate(scores))
 
 
 def survivors(

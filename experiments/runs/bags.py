@@ -129,10 +129,10 @@ def bag_frames(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS
             bags = arrays.concatenate_bags(found)
             tables.append(arrays.bag_table(bags).assign(**head)[BAG_COLUMNS])
             positions.append(position_histograms(bags).assign(**head)[STAGE_POSITION_COLUMNS])
-    return _stored(tables), _stored(positions)
+    return stored(tables), stored(positions)
 
 
-def _stored(frames: list[pd.DataFrame]) -> pd.DataFrame:
+def stored(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """All frames as one, rounded; the first is empty and stands for none."""
     return pd.concat(frames[1:] or frames, ignore_index=True).round(DIGITS)
 
@@ -207,5 +207,5 @@ def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
         for bags in object_bags(model, detector, images, FreeAnchorLoss()):
             means = arrays.image_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
             frames.append(means.assign(image_id=bags.image.image_id)[list(frames[0].columns)])
-        write_csv(path, _stored([frames[0], *(frame for frame in frames[1:] if len(frame))]))
+        write_csv(path, stored([frames[0], *(frame for frame in frames[1:] if len(frame))]))
     return path

@@ -1,6 +1,6 @@
 """Which anchors learn which object over a run's training: asked of its snapshots once, kept beside its test.
 
-    table, shares = learning_stage(evaluation, store)       # learning.csv, shares.csv.gz
+    table, shares = learning_stage(evaluation, store)       # learning.csv, shares.csv
     stored_learning(profile, store)                         # the tables of every method, all seeds
 
 The method asked is the one that trained the run: FreeAnchor's Mean-max, or the assigner of its loss.
@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.bags.learning import TABLE_COLUMNS, Learning, learning_table
 from experiments.registry.config import Evaluation, Training
 from experiments.registry.profile import Profile
-from experiments.runs.bags import DIGITS, STAGE_COLUMNS, UNKNOWN, Parts, first_images, stages
+from experiments.runs.bags import STAGE_COLUMNS, UNKNOWN, Parts, first_images, stages, stored
 from experiments.runs.store import Store, is_done, is_measured, stored_frame
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import locate_split, read_split
@@ -48,7 +48,7 @@ def learning_frames(evaluation: Evaluation, store: Store) -> tuple[pd.DataFrame,
     directory = store.data(training)
     parts = recorded_parts(read_json(locate_split(directory, "val")[0]))
     images = first_images(read_split(directory, "val"), MAX_OBJECTS)
-    tables, shares = [], []
+    tables, shares = [pd.DataFrame(columns=LEARNING_COLUMNS)], [pd.DataFrame(columns=SHARE_COLUMNS)]
     for head, path in stages(evaluation, store):
         model, detector = load_model(path)
         for found in learners(model, detector, images, training.recipe.loss):
@@ -57,12 +57,7 @@ def learning_frames(evaluation: Evaluation, store: Store) -> tuple[pd.DataFrame,
             own = {"anchor": learning.anchors, "share": learning.share}
             rows = pd.DataFrame({"annotation_id": learning.annotation_id[learning.objects], **own})
             shares.append(rows[rows["share"] >= LEAST_SHARE].assign(step=head["step"])[SHARE_COLUMNS])
-    frames = [pd.DataFrame(columns=LEARNING_COLUMNS), pd.DataFrame(columns=SHARE_COLUMNS)]
-    found_frames = [
-        pd.concat(many, ignore_index=True).round(DIGITS) if many else empty
-        for many, empty in zip((tables, shares), frames, strict=True)
-    ]
-    return found_frames[0], found_frames[1]
+    return stored(tables), stored(shares)
 
 
 def learning_arrays(found: Learners, detector: DetectorConfig, parts: Parts) -> Learning:

@@ -209,19 +209,13 @@ def _bags_of(
         octave=octaves[bags],
         iou=pairwise_iou(sample.boxes, output.anchors).gather(1, bags),
         predicted=_in_file(predicted, sample, detector),
-        box_iou=_box_iou(sample.boxes, predicted),
+        box_iou=paired_iou(sample.boxes[:, None], predicted),
         cls_prob=cls_prob,
         loc_prob=torch.where(cls_prob > 0, confidence / cls_prob, torch.zeros_like(cls_prob)),
         confidence=confidence,
         weight=mean_max_weights(confidence),
         assigned=_assigned(output.anchors, sample.boxes, rule).gather(1, bags),
     )
-
-
-def _box_iou(gt_boxes: Tensor, predicted: Tensor) -> Tensor:
-    """[G, n]: IoU of each object with the boxes [G, n, 4] predicted from the anchors of its bag."""
-    rows = [pairwise_iou(gt_box[None], boxes)[0] for gt_box, boxes in zip(gt_boxes, predicted, strict=True)]
-    return torch.stack(rows) if rows else predicted.new_zeros(predicted.shape[:2])
 
 
 def _shapes_of(output: ModelOutput, model: ModelConfig) -> tuple[Tensor, Tensor, Tensor]:

@@ -100,10 +100,8 @@ class AssignedLoss:
         `level_sizes` are the anchors of each pyramid level, `strides` [A] their strides in pixels; the assigner says
         which it needs, by a ValueError where they are not given.
         """
-        anchors, own_boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
+        deltas, anchors, boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
-            deltas, anchors = widen(deltas), widen(anchors)
-            boxes = [own.to(anchors) for own in own_boxes]
             assignments = assign_batch(
                 self.assigner, logits, deltas, anchors, boxes, labels, level_sizes=level_sizes, strides=strides
             )
@@ -143,10 +141,8 @@ class TaskAlignedLoss:
         strides: Float[Tensor, "A"] | None = None,
     ) -> Terms:
         """Terms `classification` and `box`, scalars; arguments are those of `AssignedLoss`."""
-        anchors, own_boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
+        deltas, anchors, boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
-            deltas, anchors = widen(deltas), widen(anchors)
-            boxes = [own.to(anchors) for own in own_boxes]
             assignments = assign_batch(
                 self.assigner, logits, deltas, anchors, boxes, labels, level_sizes=level_sizes, strides=strides
             )

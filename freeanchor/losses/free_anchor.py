@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from freeanchor.boxes import encode_boxes
 from freeanchor.losses import focal, overlaps, targets
-from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
+from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1
 from freeanchor.losses.targets import Ragged
 
 LIKELIHOODS = ("mean-max", "detached", "max")
@@ -76,11 +76,8 @@ class FreeAnchorLoss:
         `total_count` sums a count over the processes that share a batch: the default is a batch of this process's own.
         Raises ValueError where any of them does not fit.
         """
-        anchors, own_boxes, gt_labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
+        deltas, anchors, boxes, gt_labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
-            deltas, anchors = widen(deltas), widen(anchors)
-            boxes = [own.to(anchors) for own in own_boxes]
-
             # Objects of all images in a row. Places count anchors through the batch, [B * A], and scores, [B * A * K].
             objects, labels = torch.cat(boxes), torch.cat(gt_labels)
             images = torch.cat([torch.full_like(own, image) for image, own in enumerate(gt_labels)])

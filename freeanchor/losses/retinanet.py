@@ -15,7 +15,7 @@ from torch.nn import functional
 from freeanchor.boxes import GROWTH_WEIGHT, SHIFT_WEIGHT, encode_boxes
 from freeanchor.losses import focal, targets
 from freeanchor.losses.assignment import IGNORED
-from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1, widen
+from freeanchor.losses.focal import Terms, TotalCount, background_focal_loss, smooth_l1
 from freeanchor.losses.iou_thresholds import IoUThresholds
 from freeanchor.losses.targets import Ragged
 
@@ -70,10 +70,8 @@ class RetinaNetLoss:
         `valid_anchors` are those that take part, by image, all without it; mmdetection leaves out those whose cell
         begins beyond the image's own padded shape (`anchors.valid_anchors`).
         """
-        anchors, own_boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
+        deltas, anchors, boxes, labels = targets.checked(logits, deltas, anchors, gt_boxes, gt_labels)
         with torch.autocast(logits.device.type, enabled=False):
-            deltas, anchors = widen(deltas), widen(anchors)
-            boxes = [own.to(anchors) for own in own_boxes]
             assignments = self._assign(anchors, boxes, valid_anchors)
             return self.terms(logits, deltas, anchors, boxes, labels, assignments, total_count)
 

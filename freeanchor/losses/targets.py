@@ -1,6 +1,6 @@
 """The door of every loss: predictions and ground truth of a batch, checked once and brought into one form.
 
-    anchors, boxes, labels = checked(logits, deltas, anchors, gt_boxes, gt_labels)
+    deltas, anchors, boxes, labels = checked(logits, deltas, anchors, gt_boxes, gt_labels)
 
 Ground truth comes as lists, one tensor per image, or padded: [B, M, 5] with rows (x1, y1, x2, y2, label) of which those
 of label -1 are padding. Values are looked at in one transfer per batch, however many images it has and in either form.
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from freeanchor.losses.focal import widen
+
 LARGEST_COORDINATE = 2.0**60  # px: areas of such boxes are still far from where float32 ends
 PADDING = -1  # the label of a row that is no object
 Ragged = Sequence[Tensor] | Tensor
@@ -18,23 +20,30 @@ Ragged = Sequence[Tensor] | Tensor
 
 def checked(
     logits: Tensor, deltas: Tensor, anchors: Tensor, gt_boxes: Ragged, gt_labels: Ragged | None
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Anchors [A, 4], and per image boxes [G, 4] and labels [G] in int64.
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """Deltas and anchors [A, 4] in float32 or wider, and per image boxes [G, 4] as wide and labels [G] in int64.
 
     Raises ValueError where shapes, kinds or devices do not fit, where a box is not finite or has its corners in the
     wrong order, and where a label is no class: 0 to K - 1.
     """
     anchors = anchors[0] if anchors.ndim == 3 and len(anchors) == 1 else anchors
     _check_predictions(logits, deltas, anchors)
-    if isinstance(gt_boxes, Tensor) and (faultless := _without_padding(gt_boxes, gt_labels, anchors, logits)):
-        return anchors, *faultless
+    found = _without_padding(gt_boxes, gt_labels, anchors, logits) if isinstance(gt_boxes, Tensor) else None
+    boxes, labels = found or _checked_lists(gt_boxes, gt_labels, anchors, logits)
+    deltas, anchors = widen(deltas), widen(anchors)
+    return deltas, anchors, [own.to(anchors) for own in boxes], labels
+
+
+def _checked_lists(
+    gt_boxes: Ragged, gt_labels: Ragged | None, anchors: Tensor, logits: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
     boxes, labels = _as_lists(gt_boxes, gt_labels)
     if not len(logits) == len(boxes) == len(labels):
         raise ValueError(f"{len(logits)} images, {len(boxes)} gt_boxes and {len(labels)} gt_labels do not pair up")
     pairs = [_of_image(image, *own) for image, own in enumerate(zip(boxes, labels, strict=True))]
     boxes, labels = [own for own, _ in pairs], [own for _, own in pairs]
     _check_values(boxes, labels, anchors, logits)
-    return anchors, boxes, labels
+    return boxes, labels
 
 
 def _without_padding(

@@ -66,14 +66,13 @@ class TorchvisionRetinaNetLoss:
         `total_count` sums a count over the processes that share a batch, here that of images: nothing else is shared.
         Raises ValueError where the ground truth does not pair with the batch or a box has no area.
         """
-        anchors, boxes, labels = checked(logits, deltas, anchors, gt_boxes, gt_labels)
+        deltas, anchors, boxes, labels = checked(logits, deltas, anchors, gt_boxes, gt_labels)
         _check_areas(boxes)
         with torch.autocast(logits.device.type, enabled=False):
-            deltas, anchors = widen(deltas), widen(anchors)
             plain = deltas / deltas.new_tensor(DELTA_WEIGHTS)
             predictions = {"cls_logits": widen(logits), "bbox_regression": plain}
             pairs = zip(boxes, labels, strict=True)
-            targets = [{"boxes": own.to(anchors), "labels": own_labels} for own, own_labels in pairs]
+            targets = [{"boxes": own, "labels": own_labels} for own, own_labels in pairs]
             terms = _detector().compute_loss(targets, predictions, [anchors] * len(targets))
             share = len(targets) / total_count(len(targets))  # torchvision's mean is over this process's images
             return {"classification": terms["classification"] * share, "box": terms["bbox_regression"] * share}
