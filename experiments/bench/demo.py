@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="float32", help="of the network (default: float32)")
     parser.add_argument("--without-avx512", action="store_true", help="as on a processor that has AVX2 alone")
     parser.add_argument("--venv", type=Path, help="use this environment instead of making one")
+    parser.add_argument("--keep", type=Path, help="clone into this folder, which must not exist, and leave it there")
     parser.add_argument("--out", type=Path, default=Path("reports/demo_cost.csv"), help="csv to write")
     parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
     environment = WITHOUT_AVX512 if options.without_avx512 else {}
     with TemporaryDirectory() as folder:
-        clone = Path(folder) / "clone"
+        clone = (options.keep or Path(folder) / "clone").absolute()
         subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
         if options.venv:
             (clone / ".venv").symlink_to(options.venv.resolve())
