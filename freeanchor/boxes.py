@@ -43,11 +43,16 @@ def pairwise_iou(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tens
 @torch.no_grad()
 def paired_iou(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
     """Intersection over union of boxes that stand at the same place; 0 where the union is empty. No gradient."""
+    return _iou(a, b, box_area(b))
+
+
+def _iou(a: Tensor, b: Tensor, area_of_b: Tensor) -> Tensor:
     shared = _intersection_area(a, b)
-    union = (box_area(a) + box_area(b)).sub_(shared)
+    union = (box_area(a) + area_of_b).sub_(shared)
     return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
+@torch.no_grad()
 def ious_by_objects(
     gt_boxes: Float[Tensor, "G 4"], boxes: Float[Tensor, "A 4"]
 ) -> Iterator[tuple[int, Float[Tensor, "_ A"]]]:
@@ -55,8 +60,9 @@ def ious_by_objects(
     boxes = boxes.T.contiguous().T  # as `pairwise_iou` reads it, once for all
     step = max(1, IOUS_AT_A_TIME // max(1, len(boxes)))
     tile = max(1, IOUS_IN_CACHE // step) if boxes.device.type == "cpu" else max(1, len(boxes))
+    parts = list(zip(boxes.split(tile), box_area(boxes).split(tile), strict=True))
     for own in objects_at_a_time(len(gt_boxes), len(boxes)):
-        tiles = [paired_iou(gt_boxes[own, None], part[None]) for part in boxes.split(tile)]
+        tiles = [_iou(gt_boxes[own, None], part[None], area[None]) for part, area in parts]
         yield own.start, torch.cat(tiles, dim=1)
 
 

@@ -61,6 +61,9 @@ FREEANCHOR := $(VENV)/bin/freeanchor
 # Trainings and tests of models: torchrun starts the same command several times.
 LAUNCH = $(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=$(strip $(THREADS)) $(VENV)/bin/torchrun --standalone --nproc_per_node=$(strip $(PROCESSES)) )$(FREEANCHOR)
 
+# Several reports are written at once, by processes that would stand in each other's way with a thread per core.
+THREADED = OMP_NUM_THREADS=$(strip $(THREADS))
+
 $(READY): requirements.lock pyproject.toml
 	@$(call quoted_path,$(PYTHON)) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "freeanchor needs Python 3.11 or later; give one with make PYTHON=python3.12" >&2; exit 2; }

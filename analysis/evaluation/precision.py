@@ -99,13 +99,19 @@ def twelve_statistics(
 
     Values are averaged in pycocotools' order (`COCOeval.summarize`), so that the last bit agrees; nan where undefined.
     """
-    precision = overall.precision_at_levels
-    values = [_mean(precision), *(_mean(precision[threshold_position(overall, iou)]) for iou in (0.5, 0.75))]
+    values = list(headline_statistics(overall).values())
     values += [_mean(sized[name].precision_at_levels) for name in AREA_RANGES]
     parts = [*(limited[limit] for limit in DETECTION_LIMITS), *(sized[name] for name in AREA_RANGES)]
     recalls = [class_recall(curves) for curves in parts]
     values += [_mean(recall[~np.isnan(recall)]) for recall in recalls]
     return dict(zip(STATISTICS, values, strict=True))
+
+
+def headline_statistics(curves: PrecisionCurves) -> dict[str, float]:
+    """The first three of them, AP, AP50 and AP75, from curves of all objects."""
+    precision = curves.precision_at_levels
+    values = [_mean(precision), *(_mean(precision[threshold_position(curves, iou)]) for iou in (0.5, 0.75))]
+    return dict(zip(STATISTICS, values, strict=False))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -120,14 +120,13 @@ def _others(symbol: str) -> Callable[[Evidence], Parts]:
 
     def measure(evidence: Evidence) -> Parts:
         ablations = [one for one in evidence.profile.ablations if one.factor.symbol == symbol and one.factor.is_papers]
-        default = next((one.runs for one in ablations if one.value == one.factor.default), ())
-        return {
-            f"{symbol} = {one.value:g}" if not isinstance(one.value, str) else one.value: evidence.gain(
-                one.pairs_with(default), "ap"
-            )
-            for one in ablations
-            if one.runs != default
-        }
+        gains = {}
+        for one in ablations:
+            default = evidence.profile.default_runs(one.factor)
+            if one.runs != default:
+                label = one.value if isinstance(one.value, str) else f"{symbol} = {one.value:g}"
+                gains[label] = evidence.gain(one.pairs_with(default), "ap")
+        return gains
 
     return measure
 

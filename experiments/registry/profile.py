@@ -142,11 +142,10 @@ class Profile:
 
     `comparisons` has, for each backbone, the runs to compare: a pair a seed, RetinaNet first; the first backbone's are
     the figures'. `demo` are the runs that a demonstration waits for; `trials` the baseline at each learning rate that
-    was tried; `ablations` each value of Sec. 4.3 with its run; `grids` both
-    detectors on two anchor grids, FreeAnchor with two bag sizes; `methods` every method of assignment, the paper's two
-    first; `examples` two small models to commit; `zoo` other
-    people's checkpoints, evaluated here; `on_request` the reports whose runs are made only when asked for by name;
-    `variant` what tells its reports from others on the same data.
+    was tried; `ablations` each value of Sec. 4.3 with its runs; `grids` both detectors on two anchor grids, FreeAnchor
+    with two bag sizes; `methods` every method of assignment, the paper's two first; `examples` two small models to
+    commit; `zoo` other people's checkpoints, evaluated here; `on_request` the reports whose runs are made only when
+    asked for by name; `variant` what tells its reports from others on the same data.
     """
 
     name: str
@@ -173,6 +172,11 @@ class Profile:
     def pair(self) -> Pair:
         """The first of them, which Figs. 1 and 4 show."""
         return self.pairs[0]
+
+    def default_runs(self, factor: Factor) -> tuple[str, ...]:
+        """The runs with the factor's default, one per seed; none where the factor is not varied."""
+        found = (one.runs for one in self.ablations if one.factor == factor and one.value == factor.default)
+        return next(found, ())
 
     @property
     def report_name(self) -> Path:

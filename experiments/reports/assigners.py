@@ -234,6 +234,7 @@ METHOD_BOXES = figure_report(
     caption="As *Boxes and scores of a bag's anchors*, for every method: the 50 anchors of highest IoU with an object, "
     "by rank, and the anchors that each detector picks of them. Methods on RetinaNet's nine anchors per cell alone.",
     runs=every_run,
+    needs=("bag_boxes",),  # which asks the compared runs
 )
 
 REPORTS = (ASSIGNERS, LEARNING, AGREEMENT, METHOD_BOXES)

@@ -29,7 +29,7 @@ def make_rules(profile: Profile, store: Store, *, reports: Path, chosen: str) ->
     waited_for = _chosen(profile, store, chosen)
     rules += _report_rules(profile, store, csvs, waited_for)
     rules += _cost_rules(profile, store)
-    rules.append(make_rule(page, list(csvs.values()), "$(FREEANCHOR) report index $(WHERE)"))
+    rules.append(make_rule(page, list(csvs.values()), "$(THREADED) $(FREEANCHOR) report index $(WHERE)"))
     rules.append(_first_page_rule(profile, store, waited_for))
     aliases = [f"{name}: {escape(path)}" for name, path in [*csvs.items(), ("report", page)]]
     return "\n".join([f"REPORT := {escape(page)}", f".PHONY: report {' '.join(REPORTS)}", *aliases, "", *rules])
@@ -53,8 +53,8 @@ def _rule_together(names: list[str], runs: list[Path], csvs: dict[str, Path]) ->
     targets, wanted = (" ".join(map(escape, paths)) for paths in ([csvs[name] for name in names], needs))
     return (
         f"ifneq ($(TOGETHER),)\n{targets} &: {wanted} $(REPORT_NEEDS)\n"
-        f"\t$(FREEANCHOR) report {' '.join(names)} $(WHERE)\n"
-        f"else\n{targets}: {wanted} $(REPORT_NEEDS)\n\t$(FREEANCHOR) report $(basename $(@F)) $(WHERE)\nendif\n"
+        f"\t$(THREADED) $(FREEANCHOR) report {' '.join(names)} $(WHERE)\n"
+        f"else\n{targets}: {wanted} $(REPORT_NEEDS)\n\t$(THREADED) $(FREEANCHOR) report $(basename $(@F)) $(WHERE)\nendif\n"
     )
 
 
@@ -64,7 +64,7 @@ def _first_page_rule(profile: Profile, store: Store, waited_for: set[str]) -> st
     done = ",".join(
         f"$(wildcard {escape(measured_file(profile.evaluations[run], store))})" for run in sorted(waited_for)
     )
-    command = f"$(if $(and {done}),@:,$(FREEANCHOR) report all $(WHERE))\n\t@mkdir -p $(@D) && touch $@"
+    command = f"$(if $(and {done}),@:,$(THREADED) $(FREEANCHOR) report all $(WHERE))\n\t@mkdir -p $(@D) && touch $@"
     data = [data_file(training, store)] if training.data.is_made else []
     mark = Path(".make") / f"{str(profile.report_name).replace('/', '-')}-first.done"
     rule = make_rule(mark, data, command, also=" $(REPORT_NEEDS)")

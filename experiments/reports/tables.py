@@ -291,7 +291,7 @@ def ablation_frame(profile: Profile, store: Store) -> pd.DataFrame:
         if is_measured(run, store):
             measured = measurements(run, store).drop_duplicates("metric").set_index("metric")
             cells = {metric: measured.loc[metric, list(_UNKNOWN)].to_dict() for metric in _ABLATION_METRICS}
-        num_pairs = len(evidence.done(ablation.pairs_with(_default_of(ablation, profile))))
+        num_pairs = len(evidence.done(ablation.pairs_with(profile.default_runs(ablation.factor))))
         cells["gain_ap"] = _difference(ablation, profile, evidence)
         head = {
             "profile": profile.name,
@@ -326,16 +326,11 @@ def _text(value: Value) -> str:
 
 def _difference(ablation: Ablation, profile: Profile, evidence: Evidence) -> dict[Any, float]:
     """AP minus the default's with its interval; nan for what was not run."""
-    default = _default_of(ablation, profile)
+    default = profile.default_runs(ablation.factor)
     if ablation.runs == default:
         return {**_UNKNOWN, "value": 0.0} if evidence.is_done(ablation.run) else _UNKNOWN
     measured = evidence.gain(ablation.pairs_with(default), "ap")
     return {"value": measured.value, "low": measured.low, "high": measured.high} if measured else _UNKNOWN
-
-
-def _default_of(ablation: Ablation, profile: Profile) -> tuple[str, ...]:
-    factor = ablation.factor
-    return next(it.runs for it in profile.ablations if it.factor == factor and it.value == factor.default)
 
 
 def _ablation_caption(profile: Profile) -> str:

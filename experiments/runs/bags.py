@@ -5,7 +5,8 @@ The few are chosen by a rule on the ground truth, before any detector is asked: 
 objects, the largest; those first whose discriminative part lies off their centre, where the data say so.
 
     frame = matches_frame(evaluation, store)            # one row per anchor: analysis.bags.matches.MATCH_COLUMNS
-    bags, positions = bag_frames(evaluation, store)     # one row per bag; where in the objects their weight lies
+    bags, positions, boxes = bag_frames(evaluation, store)      # one row per bag; where in the objects their weight
+                                                                # lies; what the trained network says of anchors
 """
 
 import math
@@ -37,6 +38,8 @@ MAX_BAGS = 5000  # objects of a data set, in whole images by the split's order: 
 DIGITS = 5  # decimals kept of what is stored
 STAGE_COLUMNS = ("run", "detector", "step", "num_steps")
 BAG_COLUMNS = [*STAGE_COLUMNS, *arrays.BAG_TABLE_COLUMNS]
+BOXES = "bag_boxes.csv"
+BOX_COLUMNS = ["image_id", *arrays.MEAN_COLUMNS]
 STAGE_POSITION_COLUMNS = [*STAGE_COLUMNS[:3], *POSITION_COLUMNS]
 Parts = dict[int, tuple[float, float]]  # where each annotation's discriminative part lies, for data that records it
 UNKNOWN = (math.nan, math.nan)
@@ -112,24 +115,37 @@ def matches_of(
     return pd.DataFrame(rows, columns=list(MATCH_COLUMNS))
 
 
-def bag_frames(evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The bags of a data set's objects at each snapshot, and where in the objects their weight lies.
+def bag_frames(
+    evaluation: Evaluation, store: Store, max_objects: int = MAX_BAGS
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The bags of a data set's objects at each snapshot, where in the objects their weight lies, and their boxes.
 
-    `BAG_COLUMNS`, one row per bag; `STAGE_POSITION_COLUMNS`, one row per bin with mass; both rounded to `DIGITS`.
-    Objects of the validation split, in whole images by its order while they hold at most `max_objects`.
+    `BAG_COLUMNS`, one row per bag; `STAGE_POSITION_COLUMNS`, one row per bin with mass; of the trained network alone
+    `BOX_COLUMNS`, one row per image and anchor. All rounded to `DIGITS`. Objects of the validation split, in whole
+    images by its order while they hold at most `max_objects`.
     """
     directory = store.data(evaluation.training)
     parts = recorded_parts(read_json(locate_split(directory, "val")[0]))
     images = first_images(read_split(directory, "val"), max_objects)
     tables, positions = [pd.DataFrame(columns=BAG_COLUMNS)], [pd.DataFrame(columns=STAGE_POSITION_COLUMNS)]
+    boxes = [pd.DataFrame(columns=BOX_COLUMNS)]
     for head, path in stages(evaluation, store):
         model, detector = load_model(path)
-        found = [bag_arrays(bags, detector, parts) for bags in object_bags(model, detector, images, FreeAnchorLoss())]
+        found = []
+        for own in object_bags(model, detector, images, FreeAnchorLoss()):
+            found.append(bag_arrays(own, detector, parts))
+            if head["step"] == head["num_steps"] and len(own.iou):
+                boxes.append(_box_means(own))
         if found:
             bags = arrays.concatenate_bags(found)
             tables.append(arrays.bag_table(bags).assign(**head)[BAG_COLUMNS])
             positions.append(position_histograms(bags).assign(**head)[STAGE_POSITION_COLUMNS])
-    return stored(tables), stored(positions)
+    return stored(tables), stored(positions), stored(boxes)
+
+
+def _box_means(bags: ObjectBags) -> pd.DataFrame:
+    means = arrays.image_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
+    return means.assign(image_id=bags.image.image_id)[BOX_COLUMNS]
 
 
 def stored(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -165,11 +181,16 @@ def bag_arrays(bags: ObjectBags, detector: DetectorConfig, parts: Parts) -> arra
 
 
 def bags_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
-    """Ask a run's snapshots about the bags of all objects, once; leaves `positions.csv` and, last, `bags.csv`."""
+    """Ask a run's snapshots about the bags of all objects, once; leaves `positions.csv` and, last, `bags.csv`.
+
+    And `bag_boxes.csv`, where `bag_boxes_stage` has not: the last snapshot is the trained network.
+    """
     directory = evaluation.directory(store.runs)
-    bags, positions = directory / "bags.csv", directory / "positions.csv"
+    bags, positions, boxes = (directory / name for name in ("bags.csv", "positions.csv", BOXES))
     if not is_done(bags, BAG_COLUMNS):
         tables = bag_frames(evaluation, store)
+        if not is_done(boxes, BOX_COLUMNS):
+            write_csv(boxes, tables[2])
         write_csv(positions, tables[1])
         write_csv(bags, tables[0])
     return bags, positions
@@ -195,17 +216,14 @@ def stored_positions(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def bag_boxes_stage(evaluation: Evaluation, store: Store) -> Path:
-    """Ask a trained run about its bags, once; the path of `bag_boxes.csv`: `image_id` and `MEAN_COLUMNS`.
+    """Ask a trained run about its bags, once; the path of `bag_boxes.csv`: `BOX_COLUMNS`.
 
     Validation objects in whole images by the split's order, while they are at most `MAX_BAGS`.
     """
-    path = evaluation.directory(store.runs) / "bag_boxes.csv"
-    if not is_done(path, ("image_id", *arrays.MEAN_COLUMNS)):
+    path = evaluation.directory(store.runs) / BOXES
+    if not is_done(path, BOX_COLUMNS):
         model, detector = load_model(store.weights(evaluation.training))
         images = first_images(read_split(store.data(evaluation.training), "val"), MAX_BAGS)
-        frames = [pd.DataFrame(columns=["image_id", *arrays.MEAN_COLUMNS])]
-        for bags in object_bags(model, detector, images, FreeAnchorLoss()):
-            means = arrays.image_means(bags.iou.numpy(), bags.box_iou.numpy(), bags.cls_prob.numpy())
-            frames.append(means.assign(image_id=bags.image.image_id)[list(frames[0].columns)])
-        write_csv(path, stored([frames[0], *(frame for frame in frames[1:] if len(frame))]))
+        found = (bags for bags in object_bags(model, detector, images, FreeAnchorLoss()) if len(bags.iou))
+        write_csv(path, stored([pd.DataFrame(columns=BOX_COLUMNS), *map(_box_means, found)]))
     return path

@@ -18,7 +18,8 @@ import pandas as pd
 
 from analysis.coco.columns import Detections
 from analysis.coco.reading import read_ground_truth
-from analysis.coco.record import coco_statistics
+from analysis.evaluation.matching import match_detections
+from analysis.evaluation.precision import headline_statistics, precision_curves
 from experiments.registry.config import Evaluation
 from experiments.registry.profile import Profile
 from experiments.runs.bags import snapshot_files
@@ -174,7 +175,7 @@ def _curve(evaluation: Evaluation, store: Store, runtime: Runtime) -> pd.DataFra
         else:
             tested = predict(model, detector, split.images, evaluation.inference, runtime, all_candidates=False)
             found = [row for one in tested for row in result_rows(one.image, one.detections, detector.category_ids)]
-        statistics = coco_statistics(ground_truth, _detections(found))
+        statistics = headline_statistics(precision_curves(match_detections(ground_truth, _detections(found))))
         rows += [(step, num_steps, metric, statistics[metric]) for metric in METRICS]
     return pd.DataFrame(rows, columns=list(COLUMNS[2:]))
 

@@ -45,7 +45,7 @@ def run(mini: Mini) -> Evaluation:
 @pytest.fixture(scope="module")
 def frames(mini: Mini, run: Evaluation) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both frames of all its objects."""
-    return bag_frames(run, mini.store)
+    return bag_frames(run, mini.store)[:2]
 
 
 def test_every_object_has_a_row_at_every_snapshot(mini: Mini, run: Evaluation, frames: tuple) -> None:
@@ -90,7 +90,7 @@ def test_positions_hold_the_weight_of_every_group(frames: tuple) -> None:
 
 def test_fewer_objects_are_the_first_images(mini: Mini, run: Evaluation, frames: tuple) -> None:
     """A cap keeps the first images whole; both frames come from the same bags."""
-    bags, positions = bag_frames(run, mini.store, 20)
+    bags, positions, _ = bag_frames(run, mini.store, 20)
     assert 0 < len(bags) <= 4 * 20
     pd.testing.assert_frame_equal(bags[bags.step == 1], frames[0][frames[0].step == 1][: len(bags) // 4])
     assert 0 < len(positions) < len(frames[1])
@@ -211,6 +211,14 @@ def test_a_run_is_asked_once(mini: Mini) -> None:
     assert (wide[BEST_BOX] >= wide.drop(columns=BEST_BOX).max(axis=1)).all()
     anchors = frame[frame["anchor"].str.isdigit()].groupby("anchor")["anchor_iou"].mean()
     assert anchors["1"] > anchors["10"] > anchors["50"]
+
+
+def test_asking_the_snapshots_asks_the_trained_network_too(mini: Mini) -> None:
+    """Its boxes come out of the pass over the snapshots as they do alone."""
+    run = mini.profile.evaluations[mini.profile.pair[1]]
+    boxes = bag_frames(run, mini.store)[2]
+    alone = pd.read_csv(bag_boxes_stage(run, mini.store), dtype={"anchor": str})
+    pd.testing.assert_frame_equal(boxes, alone, check_dtype=False)
 
 
 def test_what_is_kept_is_the_trained_networks(mini: Mini) -> None:
