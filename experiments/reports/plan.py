@@ -51,10 +51,12 @@ def _report_rules(profile: Profile, store: Store, csvs: dict[str, Path], waited_
 def _rule_together(names: list[str], runs: list[Path], csvs: dict[str, Path]) -> str:
     needs = [*runs, *dict.fromkeys(csvs[other] for name in names for other in REPORTS[name].needs)]
     targets, wanted = (" ".join(map(escape, paths)) for paths in ([csvs[name] for name in names], needs))
+    together, alone = (
+        f"\t$(THREADED) $(FREEANCHOR) report {what} $(WHERE)\n" for what in (" ".join(names), "$(basename $(@F))")
+    )
     return (
-        f"ifneq ($(TOGETHER),)\n{targets} &: {wanted} $(REPORT_NEEDS)\n"
-        f"\t$(THREADED) $(FREEANCHOR) report {' '.join(names)} $(WHERE)\n"
-        f"else\n{targets}: {wanted} $(REPORT_NEEDS)\n\t$(THREADED) $(FREEANCHOR) report $(basename $(@F)) $(WHERE)\nendif\n"
+        f"ifneq ($(TOGETHER),)\n{targets} &: {wanted} $(REPORT_NEEDS)\n{together}"
+        f"else\n{targets}: {wanted} $(REPORT_NEEDS)\n{alone}endif\n"
     )
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
 
 from freeanchor.checkpoints.convert import COUNTER, mismatches
 from freeanchor.checkpoints.foreign_files import read_weights
@@ -95,6 +93,8 @@ def _naming(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Callabl
 
 def _neutral_statistics(backbone: Backbone) -> dict[str, Tensor]:
     """Means and variances under which a norm multiplies and shifts by its weights alone: 0, and 1 minus its eps."""
+    from torchvision.ops import FrozenBatchNorm2d
+
     statistics = {}
     for name, module in backbone.named_modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
@@ -105,6 +105,8 @@ def _neutral_statistics(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def _network_name(backbone: Backbone) -> str:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
     # torchvision's name counts the convolutions of the blocks, two or three each, the stem and the classifier.
     blocks = [one for one in backbone.stages.modules() if isinstance(one, BasicBlock | Bottleneck)]
     layers = 2 + sum(3 if isinstance(block, Bottleneck) else 2 for block in blocks)

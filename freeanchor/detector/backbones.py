@@ -1,7 +1,8 @@
 """Backbones: images in, feature maps C3, C4 and C5 (strides 8, 16, 32) out.
 
 `TorchvisionResNet` names one of torchvision's ResNets or ResNeXts; `SmallResNet` is built of the same torchvision
-blocks at a fraction of the width, for data that two CPU cores can train on; timm's are in `timm.py`.
+blocks at a fraction of the width, for data that two CPU cores can train on; timm's are in `timm.py`. torchvision is
+imported where a network is built: that takes seconds, and most who import this module want configurations alone.
 
     backbone = build_backbone(TorchvisionResNet(name="resnet50"))
     c3, c4, c5 = backbone(images)
@@ -10,14 +11,15 @@ blocks at a fraction of the width, for data that two CPU cores can train on; tim
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FrozenBatchNorm2d
 
 from freeanchor.detector.timm import TimmBackbone, TimmFeatures
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
 
 RESNEXT_32X4D = "resnext101_32x4d"  # mmdetection's; torchvision has no function of this name, but its class can
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", RESNEXT_32X4D, "resnext101_32x8d", "resnext101_64x4d")
@@ -115,6 +117,8 @@ class Backbone(nn.Module):
 
 
 def _small_stage(in_channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:
+    from torchvision.models.resnet import BasicBlock
+
     shortcut = None
     if stride != 1 or in_channels != out_channels:
         shortcut = nn.Sequential(
@@ -142,17 +146,23 @@ def _build_small(config: SmallResNet) -> Backbone:
 
 def _move_strides(resnet: nn.Module) -> None:
     """Move the stride of every strided bottleneck from its 3x3 convolution to its first 1x1."""
+    from torchvision.models.resnet import Bottleneck
+
     for module in resnet.modules():
         if isinstance(module, Bottleneck) and module.conv2.stride != (1, 1):
             module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
 
 
-def _torchvision_resnet(config: TorchvisionResNet) -> ResNet:
+def _torchvision_resnet(config: TorchvisionResNet) -> "ResNet":
+    from torchvision import models
+    from torchvision.models.resnet import Bottleneck, ResNet
+    from torchvision.ops import FrozenBatchNorm2d
+
     kind = FrozenBatchNorm2d if config.frozen_norm and not config.trained_affine else nn.BatchNorm2d
     norm: Callable[..., nn.Module] = partial(kind, eps=config.norm_eps)
     if config.name == RESNEXT_32X4D:
         return ResNet(Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4, norm_layer=norm)
-    resnet: ResNet = getattr(torchvision.models, config.name)(weights=None, norm_layer=norm)
+    resnet: ResNet = getattr(models, config.name)(weights=None, norm_layer=norm)
     return resnet
 
 

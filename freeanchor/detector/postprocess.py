@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.ops import nms
 
 from freeanchor.boxes import DELTA_WEIGHTS, MAX_LOG_GROWTH, clip_boxes, decode_boxes
 
@@ -156,6 +155,8 @@ def nms_by_class(
     if (counts * (counts - 1)).sum() // 2 < pairs_per_call * (len(counts) - FEW_CALLS):
         kept = order[_best_of_pairs(boxes[order], counts, nms_iou)]
     else:
+        from torchvision.ops import nms  # slow to import, and reports import this module without a network to run
+
         parts = [own[nms(boxes[own], scores[own], nms_iou)] for own in order.split(counts.tolist())]
         kept = torch.cat([order[:0], *parts])
     kept = kept.sort().values

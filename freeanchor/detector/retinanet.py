@@ -15,8 +15,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
-from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
 
 from freeanchor.anchors import AnchorConfig, grid_anchors
 from freeanchor.boxes import DELTA_WEIGHTS
@@ -78,28 +76,6 @@ class ModelOutput:
     level_sizes: tuple[int, ...]
 
 
-class TopLevels(ExtraFPNBlock):
-    """P6 by a strided convolution of P5 or C5, P7 (if wanted) by another of P6, with a ReLU between or without."""
-
-    def __init__(self, c5_channels: int, channels: int, source: str, *, relu_before_p7: bool, has_p7: bool) -> None:
-        super().__init__()
-        self.source = source
-        self.relu_before_p7 = relu_before_p7
-        self.p6 = nn.Conv2d(channels if source == "P5" else c5_channels, channels, 3, stride=2, padding=1)
-        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if has_p7 else None
-        for conv in filter(None, (self.p6, self.p7)):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
-
-    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
-        """Append P6, and P7 if there is one, to the pyramid `results`; `x` are the backbone's maps."""
-        p6 = self.p6(results[-1] if self.source == "P5" else x[-1])
-        if self.p7 is None:
-            return [*results, p6], [*names, "p6"]
-        p7 = self.p7(functional.relu(p6) if self.relu_before_p7 else p6)
-        return [*results, p6, p7], [*names, "p6", "p7"]
-
-
 class Head(nn.Module):
     """Hidden 3x3 convolutions with ReLU and an output convolution, shared by all levels (authors' code)."""
 
@@ -137,19 +113,19 @@ class RetinaNet(nn.Module):
     """RetinaNet (Lin et al., 2017) as FreeAnchor's authors build it; see `ModelConfig` for the choices."""
 
     def __init__(self, config: ModelConfig) -> None:
+        from freeanchor.detector.pyramid import build_pyramid  # imports torchvision; see `backbones`
+
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone)
-        channels, per_cell = config.pyramid_channels, config.anchors.num_per_cell
-        widths = list(self.backbone.out_channels[config.levels[0] - 2 :])
-        top = TopLevels(
-            widths[-1],
-            channels,
-            config.p6_source,
+        per_cell = config.anchors.num_per_cell
+        self.pyramid = build_pyramid(
+            list(self.backbone.out_channels[config.levels[0] - 2 :]),
+            config.pyramid_channels,
+            p6_source=config.p6_source,
             relu_before_p7=config.relu_before_p7,
             has_p7=7 in config.levels,
         )
-        self.pyramid = FeaturePyramidNetwork(widths, channels, extra_blocks=top)
         prior_bias = -math.log((1 - config.prior_prob) / config.prior_prob)
         self.cls_head = Head(config, per_cell * config.num_classes, prior_bias)
         self.box_head = Head(config, per_cell * 4)

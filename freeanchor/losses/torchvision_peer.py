@@ -9,14 +9,17 @@ here. `freeanchor.integrations.torchvision` goes the other way and puts our loss
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import RetinaNet
 
 from freeanchor.boxes import DELTA_WEIGHTS
 from freeanchor.losses.focal import Terms, TotalCount, widen
 from freeanchor.losses.targets import Ragged, checked
+
+if TYPE_CHECKING:
+    from torchvision.models.detection import RetinaNet
 
 
 class _NoBackbone(nn.Identity):
@@ -24,8 +27,10 @@ class _NoBackbone(nn.Identity):
 
 
 @lru_cache(maxsize=1)
-def _detector() -> RetinaNet:
+def _detector() -> "RetinaNet":
     """torchvision's detector as it comes, never run: its loss reads no weight, so one class does for any number."""
+    from torchvision.models.detection import RetinaNet
+
     # On "meta" weights have no memory, and drawing them leaves the training's random numbers where they were.
     with torch.device("meta"):
         return RetinaNet(_NoBackbone(), num_classes=1)
