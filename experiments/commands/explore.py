@@ -5,8 +5,8 @@ those given, or a profile's: its two runs where they lie in the store, else the 
 """
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from analysis.figures.style import DETECTORS
 from experiments.commands.compute import runtime_of
 from experiments.commands.matches import MAX_CHECKPOINTS, checkpoint_names
 from experiments.commands.runs import make_data, profile_of, store_of
+from experiments.registry.config import Training
 from experiments.registry.profile import Profile
 from experiments.reports.answers import Asked, Stage, ask, subset_of
 from experiments.reports.explorer import LIMIT, Exhibition, write_explorer
@@ -30,12 +31,16 @@ from freeanchor.checkpoints.native import read_model
 from freeanchor.data.coco import Split, locate_split, read_split_file
 from freeanchor.errors import UsageError
 from freeanchor.files import read_json
+from freeanchor.losses import AssignedLoss, TaskAlignedLoss
 from freeanchor.shapes.dataset import recorded_parts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a page is made of: ground truth, the folder of its images, model files, and where the page goes."""
+    """What a page is made of: ground truth, the folder of its images, model files, and where the page goes.
+
+    `methods` has the name and loss of model files that were trained by an assigner, which no file says.
+    """
 
     annotations: Path
     images: Path
@@ -43,6 +48,7 @@ class Source:
     has_snapshots: bool
     title: str
     out: Path
+    methods: Mapping[Path, tuple[str, AssignedLoss | TaskAlignedLoss]] = field(default_factory=dict)
 
 
 def explore(arguments: argparse.Namespace) -> None:
@@ -120,6 +126,10 @@ def _of_profile(arguments: argparse.Namespace) -> Source:
     profile, store = profile_of(arguments), store_of(arguments)
     reports = arguments.reports / profile.report_name
     checkpoints = _models(profile, store, reports)
+    methods = {}
+    for own in (profile.evaluations[name].training for name in profile.pair):
+        if isinstance(own, Training) and isinstance(own.recipe.loss, AssignedLoss | TaskAlignedLoss):
+            methods[store.network(own)] = own.detector, own.recipe.loss
     training = profile.evaluations[profile.pair[0]].training
     make_data(profile, store)
     if training.data.is_made:
@@ -132,6 +142,7 @@ def _of_profile(arguments: argparse.Namespace) -> Source:
         has_snapshots=True,
         title=arguments.title or str(profile.report_name),
         out=arguments.out or reports / EXPLORER_NAME,
+        methods=methods,
     )
 
 
@@ -152,11 +163,15 @@ def _models(profile: Profile, store: Store, reports: Path) -> tuple[Path, ...]:
 def _detectors(source: Source, num_stages: int) -> list[Asked]:
     """The detectors to ask, RetinaNet and FreeAnchor by these names where each is there once."""
     runs = [run for run, _ in checkpoint_names(source.checkpoints)]
-    kinds = [read_model(path)[1].detector or run for path, run in zip(source.checkpoints, runs, strict=True)]
+    methods = [source.methods.get(path, (None, None)) for path in source.checkpoints]
+    kinds = [
+        method or read_model(path)[1].detector or run
+        for path, run, (method, _) in zip(source.checkpoints, runs, methods, strict=True)
+    ]
     names = kinds if len(set(kinds)) == len(kinds) else runs
     asked = [
-        Asked(name=name, run=run, stages=_stages(path, num_stages) if source.has_snapshots else _end(path))
-        for name, run, path in zip(names, runs, source.checkpoints, strict=True)
+        Asked(name=name, run=run, stages=_stages(path, num_stages) if source.has_snapshots else _end(path), loss=loss)
+        for name, run, path, (_, loss) in zip(names, runs, source.checkpoints, methods, strict=True)
     ]
     return sorted(asked, key=lambda one: DETECTORS.index(one.name) if one.name in DETECTORS else len(DETECTORS))
 

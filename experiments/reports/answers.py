@@ -23,9 +23,10 @@ from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import ImageRecord
 from freeanchor.detector.postprocess import Candidates
 from freeanchor.errors import UsageError
-from freeanchor.inference.bags import ObjectBags, object_bags
+from freeanchor.inference.bags import Learners, ObjectBags, learners, object_bags
 from freeanchor.inference.outcomes import NmsOutcomes, nms_outcomes
 from freeanchor.inference.predict import Prediction, predict
+from freeanchor.losses import ATSS, AssignedLoss, IoUThresholds, TaskAlignedLoss
 from freeanchor.losses.free_anchor import FreeAnchorLoss, effective_anchors, mean_max
 from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
@@ -46,11 +47,12 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A detector to be asked, with its stages: the finished model last."""
+    """A detector to be asked, with its stages: the finished model last; and the loss that trained it, where known."""
 
     name: str
     run: str
     stages: tuple[Stage, ...]
+    loss: AssignedLoss | TaskAlignedLoss | None = None  # None: the model file says which of the paper's two it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +60,14 @@ class Answers:
     """What one detector says.
 
     `kind` is how its training gives anchors objects: "soft", by shares that it learns, or "hard", by a rule that
-    `rule` words. `arrays` has, for each image id,
+    `rule` words, and that `is_fixed` where it does not ask the network. `arrays` has, for each image id,
 
     - of bags, [G, n]: `anchors` [G, n, 4], `level`, `ratio`, `octave`, `iou`, `by_iou` (the IoU rule assigns it);
     - at each stage, [S, G, n]: `cls_prob`, `loc_prob`, `confidence`, `share` in Mean-max, `taught` (the share of the
       object that the detector's own rule gives to the anchor), `box_iou`, and `predicted` [S, G, n, 4];
-    - of objects, [S, G]: `summary` [S, G, 4] of `SUMMARY`, `nms` [S, G, 3, 6] (best candidate, survivor, suppressor),
-      `nms_anchor` [S, G, 3] (their ranks in the bag, -1: none of it), `fate`, `owner`, `num_before`, `num_after` and
-      `found`.
+    - of objects, [S, G]: `outside` (the share that the rule gives to anchors outside the bag), `summary` [S, G, 4] of
+      `SUMMARY`, `nms` [S, G, 3, 6] (best candidate, survivor, suppressor), `nms_anchor` [S, G, 3] (their ranks in the
+      bag, -1: none of it), `fate`, `owner`, `num_before`, `num_after` and `found`.
 
     `least_score` has, for each stage, the detector's own score.
     """
@@ -73,6 +75,7 @@ class Answers:
     asked: Asked
     kind: Kind
     rule: str
+    is_fixed: bool
     bag_size: int
     levels: tuple[int, ...]
     ratios: tuple[float, ...]
@@ -110,23 +113,25 @@ def ask(
             predict(model, detector, records, inference, runtime, all_candidates=False, progress=False),
             strict=True,
         )
+        taught = learners(model, detector, records, asked.loss, runtime=runtime) if asked.loss else None
         arrays, predictions = [], []
         for bags, prediction in own:
             outcomes = nms_outcomes(
                 prediction.image, prediction.candidates, prediction.detections, nms_iou=inference.nms_iou
             )
-            arrays.append(_stage_arrays(bags, outcomes))
+            arrays.append(_stage_arrays(bags, outcomes) | (_of_rule(bags, next(taught)) if taught else {}))
             predictions.append(prediction)
             told()
         found, score = _found(predictions, detector, category_names, ground_truth)
         stages.append([{**one, "found": own} for one, own in zip(arrays, found, strict=True)])
         least.append(score)
     assert first is not None, "a detector without stages"
-    kind, rule = _teaching(first)
+    kind, rule = _teaching(first, asked)
     return Answers(
         asked=asked,
         kind=kind,
         rule=rule,
+        is_fixed=not asked.loss or isinstance(asked.loss.assigner, IoUThresholds | ATSS),
         bag_size=bag_size,
         levels=tuple(first.model.levels),
         ratios=tuple(first.model.anchors.ratios),
@@ -145,8 +150,10 @@ def _records(
         raise UsageError(f"{path}: knows no category {str(error)!r}; of those it knows: {known}") from None
 
 
-def _teaching(detector: DetectorConfig) -> tuple[Kind, str]:
+def _teaching(detector: DetectorConfig, asked: Asked) -> tuple[Kind, str]:
     """How the detector's training gives anchors objects, in words."""
+    if asked.loss:
+        return "hard", "by its rule"
     if detector.detector == "FreeAnchor":
         return "soft", "learned shares"
     if detector.detector == "RetinaNet":
@@ -172,8 +179,17 @@ def _stage_arrays(bags: ObjectBags, outcomes: NmsOutcomes) -> Arrays:
     nms = torch.stack([outcomes.best, outcomes.survivor, outcomes.suppressor], dim=1)
     counts = {name: getattr(outcomes, name).numpy() for name in ("num_before", "num_after", "fate", "owner")}
     taught = bags.assigned / bags.assigned.sum(dim=1, keepdim=True).clamp(min=1)
-    values["taught"] = taught.numpy()
+    values["taught"], values["outside"] = taught.numpy(), np.zeros(len(x), dtype=np.float32)
     return {**values, **counts, "summary": summary.numpy(), "nms": nms.numpy(), "nms_anchor": _ranks(bags, nms)}
+
+
+def _of_rule(bags: ObjectBags, found: Learners) -> Arrays:
+    """What an assigner gives to the bag's anchors, and how much to others."""
+    shares = found.shares
+    is_it = bags.anchors[shares.objects] == shares.anchors[:, None]  # [P, n]
+    taught = torch.zeros(bags.anchors.shape).index_add_(0, shares.objects, is_it * shares.share[:, None])
+    whole = torch.zeros(len(taught)).index_add_(0, shares.objects, shares.share)
+    return {"taught": taught.numpy(), "outside": (whole - taught.sum(dim=1)).clamp(min=0).numpy()}
 
 
 def _ranks(bags: ObjectBags, nms: Float[torch.Tensor, "G 3 6"]) -> np.ndarray:

@@ -46,7 +46,7 @@ if (sides.length === 1) {
   const [own] = sides;
   const other = own.kind === "hard"
     ? { name: "Mean-max", kind: "soft", rule: `what it would make of ${own.name}`, colour: "#D4481C" }
-    : { name: "By hand", kind: "hard", rule: `${header.byHand}, as RetinaNet does`, colour: "#6F8FB3" };
+    : { name: "By hand", kind: "hard", isFixed: true, rule: `${header.byHand}, as RetinaNet does`, colour: "#6F8FB3" };
   sides.splice(own.kind === "hard" ? 1 : 0, 0, { ...own, ...other, isReal: false });
 }
 
@@ -463,8 +463,11 @@ const lateText = (bag) => (state.moment !== "end" && !bag.side.steps.includes(st
 
 function claimText(bag) {
   if (bag.side.kind === "hard") {
-    if (!bag.numTaught) return "No anchor of the bag is given this object.";
-    return `${count(bag.numTaught, "anchor")} ${bag.numTaught === 1 ? "learns" : "learn"} it${bag.numTaught === 1 ? "" : ", all alike"}, from the first step to the last.`;
+    const outside = bag.side.isReal ? bag.perObject("outside") : 0;
+    const beyond = outside ? ` Anchors outside this bag have ${percent(outside)} of it.` : "";
+    if (!bag.numTaught) return `No anchor of the bag is given this object.${beyond}`;
+    const alike = bag.numTaught === 1 ? "" : ", all alike", when = bag.side.isFixed ? "from the first step to the last" : "at this stage";
+    return `${count(bag.numTaught, "anchor")} ${bag.numTaught === 1 ? "learns" : "learn"} it${alike}, ${when}.${beyond}`;
   }
   const { effective } = bag.summary, top = bag.strongest("share"), share = bag.perAnchor("share", top);
   const which = top === 0 ? "the one that overlaps the object most" : `number ${top + 1} by overlap (IoU ${bag.grid("iou", top).toFixed(2)})`;

@@ -38,6 +38,7 @@ class ObjectBags:
     """
 
     image: ImageRecord
+    anchors: Int[Tensor, "G n"]  # their numbers in the network's grid
     boxes: Float[Tensor, "G n 4"]  # the anchors, xyxy
     strides: Float[Tensor, "G n 2"]  # width and height of a cell of the anchor's level
     level: Int[Tensor, "G n"]  # 3 to 7
@@ -202,6 +203,7 @@ def _bags_of(
     )
     return ObjectBags(
         image=sample.record,
+        anchors=bags,
         boxes=_in_file(output.anchors, sample, detector)[bags],
         strides=strides[bags],
         level=levels[bags],

@@ -11,12 +11,18 @@ import torch
 from exploring import BAG, HOSTILE, STEPS, block_of, content, explore_words, exploring_folder, header_of
 from PIL import Image
 
+from analysis.coco.reading import read_ground_truth
 from experiments.cli import main
+from experiments.reports.answers import Asked, Stage, ask
 from experiments.reports.explorer import disagreement, pack, unpack
 from experiments.reports.sample import choose_images
+from freeanchor.boxes import decode_boxes, pairwise_iou
 from freeanchor.checkpoints.native import load_model
 from freeanchor.data.coco import ImageRecord, Split, collate, load_sample, read_split_file
+from freeanchor.losses import AssignedLoss, SimOTA
+from freeanchor.losses.assignment import Predictions
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max, mean_max_weights
+from freeanchor.runtime import Runtime
 
 DETECTORS = ("retinanet", "freeanchor")
 
@@ -77,6 +83,42 @@ def test_the_page_has_the_losses_own_numbers(folder: Path, page: str) -> None:
                 np.testing.assert_allclose(arrays["summary"][stage, :, 0], mean_max(confidence).numpy(), rtol=1e-5)
                 anchors = output.anchors[bags].numpy()
                 np.testing.assert_allclose(arrays["anchors"], anchors, atol=1 / 16)
+
+
+def test_an_assigner_is_shown_as_it_assigns(folder: Path) -> None:
+    """Equal shares of the anchors that it gives an object, in the bag and outside; of those, the page says how much."""
+    split = read_split_file(folder / "val.json", folder / "images")
+    path, rule = folder / "retinanet" / "model.safetensors", SimOTA()
+    asked = Asked(name="SimOTA", run="simota", stages=(Stage(step=None, path=path),), loss=AssignedLoss(assigner=rule))
+    ground_truth = read_ground_truth(folder / "val.json")
+    runtime = Runtime(precision="float32")
+    answers = ask(asked, split.images, split.category_names, ground_truth, bag_size=BAG, runtime=runtime)
+    assert (answers.kind, answers.is_fixed) == ("hard", False)
+    model, detector = load_model(path)
+    num_inside = num_outside = 0
+    for image in split.images:
+        sample, arrays = load_sample(image, detector.inputs), answers.arrays[image.image_id]
+        with torch.no_grad():
+            output = model(collate([sample]).images)
+        said = Predictions(boxes=decode_boxes(output.deltas[0], output.anchors), scores=output.logits[0].sigmoid())
+        sizes = output.level_sizes
+        strides = torch.cat(
+            [torch.full((n,), float(s)) for n, s in zip(sizes, detector.model.anchors.strides, strict=True)]
+        )
+        owner = rule.assign(
+            output.anchors, sample.boxes, image.labels, level_sizes=sizes, strides=strides, predictions=said
+        )
+        bags = pairwise_iou(sample.boxes, output.anchors).topk(BAG).values[:, -1]
+        for number, box in enumerate(sample.boxes):
+            own = torch.nonzero(owner == number).flatten()
+            iou = pairwise_iou(box[None], output.anchors[own])[0]
+            inside = int((iou >= bags[number]).sum())
+            taught, outside = arrays["taught"][0, number], arrays["outside"][0, number]
+            assert np.count_nonzero(taught) == inside
+            assert taught[taught > 0] == pytest.approx(1 / max(1, len(own)))
+            assert outside == pytest.approx((len(own) - inside) / max(1, len(own)), abs=1e-6)
+            num_inside, num_outside = num_inside + inside, num_outside + len(own) - inside
+    assert num_inside and num_outside
 
 
 def test_names_stay_text(page: str) -> None:
