@@ -87,7 +87,8 @@ def compute_table(records: Sequence[Record]) -> str:
     total = (trainings["minutes"] * trainings["threads"]).sum() / 60
     lines.append(f"| in all | | {len(trainings)} | | {total:.1f} |")
     hardware = "; ".join(sorted(set(trainings["hardware"])))
-    return "\n".join([*lines, "", f"Hardware: {hardware}. Minutes are wall-clock time, beside whatever else ran."])
+    note = "Minutes are wall-clock time, beside whatever else ran, so that core hours are at most these."
+    return "\n".join([*lines, "", f"Hardware: {hardware}. {note}"])
 
 
 def checklist_table(records: Sequence[Record]) -> str:
@@ -96,13 +97,15 @@ def checklist_table(records: Sequence[Record]) -> str:
     versions = records[0]["training"]["provenance"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "numpy", "pycocotools"))
     repeated = trainings.groupby(["network", "steps"])["seed"].nunique().max()
+    drawn = records[0]["training"]["config"]["data"]["shapes"]
     tests = [record["test"]["seconds"] / 60 for record in records if record["test"].get("seconds")]
     rows = [
         ("Model and algorithm described", "`docs/design.md`; equations beside their lines in "
          "`freeanchor/losses/free_anchor.py`"),
         ("Assumptions and choices stated", "*Deviations* above, each marked in the code"),
-        ("Data: statistics, split, how to get it", "`shapes`: 2,000 images to train, 500 to validate, generated "
-         "from a seed by `make data`; the generator's version is part of every run's fingerprint"),
+        ("Data: statistics, split, how to get it", f"`shapes`: {drawn['num_train']:,} images to train, "
+         f"{drawn['num_val']:,} to validate, generated from a seed by `make data`; the generator's version is part of "
+         "every run's fingerprint"),
         ("Pre-processing, exclusions", "none; images without objects take no part in training (authors' code)"),
         ("Dependencies pinned", f"`requirements.lock`; the runs had {packages}"),
         ("Training and evaluation code", "`make paper SEEDS=3`; `make table2` and others one by one"),
