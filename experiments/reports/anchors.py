@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         frame = fit_frame(sample, grids(given))
         frame["recommended"] = is_of(frame, recommended(frame))
         kept = frame[(frame["group"] == "all") & frame["metric"].isin(KEPT_METRICS)].drop(columns="group")
-        kept.insert(0, "data", sample.name)
+        kept.insert(0, "data", "shapes" if folder == options.shapes else sample.name)
         frames.append(kept)
     write_csv(options.out, pd.concat(frames, ignore_index=True))
 
