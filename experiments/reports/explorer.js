@@ -704,9 +704,9 @@ function showLevels() {
   }
 }
 
-// An image of a detector, scrolled to where it is off the screen; smoothly where the reader's settings allow motion.
+// The image of the last detector, scrolled to where it is off the screen; smoothly where the reader's settings allow it.
 function bringPanel() {
-  scene.panels.find((panel, index) => shownSides()[index].isReal).svg.scrollIntoView({ block: "nearest" });
+  scene.panels.findLast((panel, index) => shownSides()[index].isReal).svg.scrollIntoView({ block: "nearest" });
 }
 
 let timer = 0;
@@ -767,11 +767,11 @@ function start() {
     time: ["input", () => { stop(); state.moment = moments[+byId("time").value]; showMoment(); }],
     anchor: ["input", () => { state.anchor = +byId("anchor").value - 1; showAnchor(); }],
     strongest: ["click", pickStrongest],
-    try: ["click", bringPanel],
     map: ["click", (event) => pickObject(objectAt(event))],
   };
   for (const [id, [name, act]] of Object.entries(events)) byId(id).addEventListener(name, act);
   for (const button of document.querySelectorAll("[data-play]")) button.addEventListener("click", play);
+  byId("try").addEventListener("click", bringPanel); // after its texts are those of the first stage
   roving(byId("film"), pickImage);
   roving(byId("objects"), pickObject);
   const keys = { p: play, ",": () => moveMoment(-1), ".": () => moveMoment(1), "[": () => moveObject(-1), "]": () => moveObject(1), "{": () => moveImage(-1), "}": () => moveImage(1) };
@@ -791,8 +791,8 @@ function start() {
 function endsText() {
   const total = header.images.reduce((sum, one) => sum + one.objects.length, 0);
   const soft = header.detectors.filter((one) => one.kind !== "hard").map(({ name, ends, bagSize }) =>
-    `at the end of training, one anchor of ${name} has more than half of the share for ${ends.decided}; for ${ends.alike} all ${bagSize} count about alike`);
-  return `${soft.length ? `Of the ${count(total, "object")} here, ${soft.join(". Likewise, ")}. ` : ""}The page opens with the most decided of those found.`;
+    `${name} gives one anchor more than half of the share for ${ends.decided || "none"}; for ${ends.alike} all ${bagSize} anchors count about alike`);
+  return `${soft.length ? `Of the ${count(total, "object")} here, at the end of training, ${soft.join(". ")}. ` : ""}The page opens with the most decided of those found.`;
 }
 function surviveText() {
   const each = header.detectors.map(({ name, ends }) => `${ends.kept} of the ${ends.found} that ${name} finds`);
