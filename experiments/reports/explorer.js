@@ -679,6 +679,7 @@ function showChoices() {
   byId("filter").replaceChildren(...options(filters()));
   byId("sort").replaceChildren(...options(sorts()));
   byId("filter").value = state.filter;
+  byId("filter").title = `Found, at the end of training: ${byId("found-means").textContent}`;
   byId("sort").value = state.sort;
 }
 function showPills(id, pairs, name) {
