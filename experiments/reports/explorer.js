@@ -36,6 +36,7 @@ function number(x) {
 const symbols = (text) => text.split(/P (cls|loc)/).flatMap((part, i) => (i % 2 ? [make("i", { textContent: "P" }), make("sup", { textContent: part })] : part ? [part] : []));
 const percent = (x) => `${(100 * x).toFixed(x < 0.0995 && x > 0 ? 1 : 0)}\u00a0%`;
 const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const few = (n) => n.toFixed(n < 9.5 ? 1 : 0);
 const thousands = (n) => n.toLocaleString("en");
 
 // ---------------------------------------------------------------------------------------------- detectors and stages
@@ -199,28 +200,28 @@ function filters() {
 }
 function sorts() {
   const what = header.detectors.length > 1 ? "most disagreement of the two first" : "most disagreement with IoU first";
-  return [["drawn", "in the order drawn"], ["disagreement", what], ["objects", "most objects first"]];
+  return [["drawn", "in the order drawn"], ["decided", "most decided first"], ["disagreement", what], ["objects", "most objects first"]];
 }
 const passes = (object) => filters().find(([name]) => name === state.filter)[2](object);
+
+// Of which object an image has its place. An object is the more decided the fewer anchors count at the end.
+const ORDERS = { decided: (object) => -object.effective, disagreement: (object) => object.disagreement };
 
 // Images with objects that pass, in order; of each the objects that pass.
 function listed() {
   const found = header.images.map((one, place) => ({
     place, objects: one.objects.flatMap((object, index) => (passes(object) ? [index] : [])),
   })).filter((one) => one.objects.length);
-  const most = (one) => Math.max(...one.objects.map((index) => header.images[one.place].objects[index].disagreement));
-  const orders = { disagreement: most, objects: (one) => header.images[one.place].objects.length };
-  const order = orders[state.sort];
+  const most = (one) => Math.max(...one.objects.map((index) => ORDERS[state.sort](header.images[one.place].objects[index])));
+  const order = state.sort in ORDERS ? most : state.sort === "objects" ? (one) => header.images[one.place].objects.length : null;
   if (order) found.sort((a, b) => order(b) - order(a) || a.place - b.place);
   return found;
 }
 // Which object of an image comes first.
 function firstObject(entry) {
   const own = header.images[entry.place].objects;
-  const by = state.sort === "disagreement"
-    ? (index) => own[index].disagreement
-    : (index) => (own[index].box[2] - own[index].box[0]) * (own[index].box[3] - own[index].box[1]);
-  return entry.objects.reduce((best, index) => (by(index) > by(best) ? index : best));
+  const by = ORDERS[state.sort] ?? (({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1));
+  return entry.objects.reduce((best, index) => (by(own[index]) > by(own[best]) ? index : best));
 }
 
 // A group of radio buttons: one is in the order of Tab, arrows move and choose.
@@ -471,25 +472,33 @@ function claimText(bag) {
   }
   const { effective } = bag.summary, top = bag.strongest("share"), share = bag.perAnchor("share", top);
   const which = top === 0 ? "the one that overlaps the object most" : `number ${top + 1} by overlap (IoU ${bag.grid("iou", top).toFixed(2)})`;
-  if (effective > 0.9 * bag.size) return `All ${bag.size} anchors count about alike: nothing is decided${state.moment === "end" ? "" : " yet"}.`;
-  if (share > 0.5) return `One anchor has taken over with ${percent(share)}: ${which}.`;
-  return `About ${effective.toFixed(effective < 9.5 ? 1 : 0)} of ${bag.size} anchors count. The strongest has ${percent(share)}: ${which}.`;
+  if (effective > header.alike * bag.size) return `All ${bag.size} anchors count about alike: nothing is decided${state.moment === "end" ? "" : " yet"}.`;
+  if (share > header.decided) return `One anchor has taken over with ${percent(share)}: ${which}.`;
+  return `About ${few(effective)} of ${bag.size} anchors count. The strongest has ${percent(share)}: ${which}.`;
 }
 function whatText(bags) {
   const object = image().objects[state.object], [x1, y1, x2, y2] = object.box, { scale } = image();
   const size = `${Math.round((x2 - x1) / scale)} × ${Math.round((y2 - y1) / scale)} px`;
   const real = bags.filter((bag) => bag.side.isReal);
-  const found = real.map((bag) => `${object.found[bag.side.source][bag.stage] ? "found" : "not found"} by ${bag.side.name}`).join(", ");
+  const found = real.map((bag) => `${object.found[bag.side.source][bag.stage] ? "found" : "not found"} by ${bag.side.name}${lateText(bag) && " (at its end)"}`).join(", ");
+  const when = state.moment === "end" ? "" : "at this stage ";
   const elsewhere = ["at the end, training gives", "at the end, the two give"][header.detectors.length - 1] ?? "at the end, two of the detectors give";
   const whom = header.detectors.length > 1 ? "to different anchors" : "to other anchors than the other side";
-  return [make("b", { textContent: `${state.object + 1} ${label(object)}` }), ` · ${[size, ...object.groups].join(" · ")} · ${found}. Disagreement: ${elsewhere} ${percent(object.disagreement)} of the learning ${whom}.`];
+  const learners = shownSides().map((side, index) => learnersText(new Bag(scene.arrays, side, "end", state.object), index)).join(", ");
+  return [make("b", { textContent: `${state.object + 1} ${label(object)}` }), ` · ${size}`,
+    ...object.groups.flatMap((name) => [" · ", make("abbr", { textContent: name, title: header.groups[name] })]),
+    " · ", make("abbr", { textContent: when + found, title: `Found: ${byId("found-means").textContent}` }),
+    `. Disagreement: ${elsewhere} ${percent(object.disagreement)} of the learning ${whom} (${learners}).`];
 }
+const learnersText = (bag, index) => `${bag.side.name} ${index ? "" : "gives it "}to ${bag.side.kind === "hard" ? count(bag.numTaught, "anchor") : `about ${few(bag.summary.effective)} of ${bag.size}`}`;
+
 function showScale(most) {
   const [, meaning] = METRICS[state.metric];
   const ramp = (side) => make("span", { className: "ramp", style: `background:linear-gradient(90deg, #fff, ${darker(side.colour)})` });
   const text = (value) => (state.metric === "role" || state.metric === "share" ? percent(value) : number(value));
   byId("scale").replaceChildren(
     `Darker: ${meaning}, from 0 to ${text(most)} `, ...shownSides().map(ramp),
+    scene.isLinked && ["iou", "by_iou"].includes(state.metric) ? " The same for both: it does not depend on the network." : "",
     " Black frame: the object. Bars: the bag's anchors, from the highest IoU on the left to the lowest.");
 }
 
@@ -539,9 +548,9 @@ function showOver(bag, index) {
 function anchorTable(bags) {
   const a = state.anchor, bag = bags[pickedIn], [x1, y1, x2, y2] = bag.anchor(a), { scale } = image();
   const shape = ratioText(bag.side.ratios[bag.grid("ratio", a)]);
-  const about = `Anchor ${a + 1} of ${bag.size} by overlap · IoU ${bag.grid("iou", a).toFixed(3)} · level P${bag.grid("level", a)} · ${Math.round((x2 - x1) / scale)} × ${Math.round((y2 - y1) / scale)} px, ${shape}` +
+  const about = `Anchor ${a + 1} of ${bag.size} by overlap · IoU ${bag.grid("iou", a).toFixed(3)} · level ${levelText(bag.grid("level", a))} · ${Math.round((x2 - x1) / scale)} × ${Math.round((y2 - y1) / scale)} px, ${shape}` +
     ` · the rule by hand ${bag.grid("by_iou", a) ? "assigns it" : "does not assign it"} · solid blue: anchor, dashed: its predicted box`;
-  const head = ["", "P cls", "× P loc", "= x", "share in Mean-max", "IoU of its box", "learns it"];
+  const head = ["", "P cls", "× P loc", "= x", "share", "box IoU", "learns it"];
   const rows = bags.filter((_, index) => isTold(index)).map((one) => make("tr", {},
     make("th", { scope: "row", textContent: one.side.name }),
     ...["cls_prob", "loc_prob", "confidence"].map((name) => make("td", { textContent: number(one.perAnchor(name, a)), "data-name": name })),
@@ -552,6 +561,7 @@ function anchorTable(bags) {
   return make("table", {},
     make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, ...symbols(text))))), make("tbody", {}, ...rows));
 }
+const levelText = (level) => `P${level} (cells of ${2 ** level} px)`;
 const ratioText = (ratio) => (ratio === 1 ? "square" : ratio > 1 ? `portrait, 1:${+ratio.toFixed(2)}` : `landscape, ${+(1 / ratio).toFixed(2)}:1`);
 
 // ---------------------------------------------------------------------------------------------- after NMS
@@ -560,23 +570,30 @@ function showFates(bags) {
   byId("fates").replaceChildren(...bags.filter((bag) => bag.side.isReal).map((bag) => make("div", { className: "fate", style: `border-color:${bag.side.colour}` },
     make("h3", { textContent: bag.side.name }), ...fateTexts(bag).map((text) => make("p", text)))));
 }
-const boxText = ({ iou, score }) => `IoU ${iou.toFixed(2)}, score ${score.toFixed(3)}`;
+const boxText = ({ iou, score }) => `IoU with the object ${iou.toFixed(2)}, score ${score.toFixed(3)}`;
 
 function fateTexts(bag) {
   const [best, survivor, suppressor] = [0, 1, 2].map((which) => bag.nms(which));
   const before = bag.perObject("num_before"), after = bag.perObject("num_after"), fate = bag.perObject("fate");
   const own = image().objects[state.object];
   if (!fate) return [{ textContent: `No box of class “${label(own)}” overlaps the object by half: it is lost before NMS.` }];
-  const left = `${count(before, "box", "boxes")} of its class on the object before NMS, ${after} after.`;
+  const left = `${count(before, "box", "boxes")} of its class on the object (IoU 0.5 or more) before NMS, ${after} after.`;
   const from = (one) => (one.anchor >= 0 ? `, from anchor ${one.anchor + 1} of the bag` : "");
-  if (fate === 1) return [{ textContent: `${left} The best-placed box is kept: ${boxText(best)}${from(best)}.` }, { textContent: "NMS costs nothing here.", className: "loss" }];
-  const lost = survivor ? `What is left: ${boxText(survivor)}. NMS cost ${(best.iou - survivor.iou).toFixed(2)} of IoU.` : "Nothing is left of the object.";
-  if (fate === 3) return [{ textContent: `${left} The best-placed box (${boxText(best)}) is beyond the limit of detections.` }, { textContent: lost, className: "loss" }];
+  // The anchor that has most to say in Mean-max need not be the one whose box is left.
+  const top = bag.strongest("share"), differs = bag.side.kind !== "hard" && survivor && survivor.anchor !== top;
+  const byScore = differs ? [{ textContent: `NMS goes by class score alone: the box that is left is not that of anchor ${top + 1}, which has the largest share (${percent(bag.perAnchor("share", top))}).` }] : [];
+  if (fate === 1) return [{ textContent: `${left} The best-placed box is kept: ${boxText(best)}${from(best)}.` }, { textContent: "NMS costs nothing here.", className: "loss" }, ...byScore];
+  const isSame = survivor && suppressor && [...survivor.box, survivor.score].join() === [...suppressor.box, suppressor.score].join();
+  const cost = survivor && (best.iou.toFixed(2) - survivor.iou.toFixed(2)).toFixed(2); // of the numbers shown
+  const kept = survivor && (isSame ? "That box is what is left." : `What is left is another box: ${boxText(survivor)}${from(survivor)}.`);
+  const lost = survivor ? `${kept} ${fate === 3 ? "The limit" : "NMS"} cost ${+cost ? cost : "less than 0.01"} of IoU.` : "No box is left on the object.";
+  if (fate === 3) return [{ textContent: `${left} The best-placed box (${boxText(best)}) is beyond the limit of detections.` }, { textContent: lost, className: "loss" }, ...byScore];
   const owner = bag.perObject("owner");
-  const whose = owner === state.object ? "" : owner < 0 ? " that meets no object" : ` that belongs to its neighbour, object ${owner + 1}`;
+  const whose = owner === state.object ? "" : owner < 0 ? " that meets no object of the class" : ` that overlaps a neighbour more, object ${owner + 1}`;
+  const isOff = suppressor.iou < 0.5 ? " With less than 0.5 that box is not on this object." : "";
   return [
-    { textContent: `${left} The best-placed box (${boxText(best)}${from(best)}) is suppressed by a box with a higher score${whose}: ${boxText(suppressor)}${from(suppressor)}.` },
-    { textContent: lost, className: "loss" },
+    { textContent: `${left} The best-placed box (${boxText(best)}${from(best)}) is suppressed by a box with a higher score${whose}: ${boxText(suppressor)}${from(suppressor)}.${isOff}` },
+    { textContent: lost, className: "loss" }, ...byScore,
   ];
 }
 
@@ -588,17 +605,17 @@ function showEquations(bags) {
 function equation(bag) {
   const { meanMax, mean, max } = bag.summary;
   const sorted = Array.from({ length: bag.size }, (_, a) => bag.perAnchor("confidence", a)).sort((a, b) => b - a);
-  const rest = bag.size - 2 > 0 ? [math("mo", "+"), math("mtext", `… ${bag.size - 2} more`)] : [];
+  const rest = () => (bag.size > 2 ? [math("mo", "+"), math("mtext", `… ${bag.size - 2} more`)] : []);
   const n = (text) => math("mn", text), o = (text) => math("mo", text);
   const large = (...parts) => fill(math("mstyle", ...parts), { displaystyle: "true", scriptlevel: "0" }, []);
   const odds = (top) => (x) => large(math("mfrac", math("mn", top ? number(x) : "1"), math("mrow", n("1"), o("−"), n(number(x)))));
-  const terms = (top) => math("mrow", odds(top)(sorted[0]), ...(sorted.length > 1 ? [o("+"), odds(top)(sorted[1])] : []), ...rest);
-  const formula = math("math", math("mtext", "Mean-max"), o("="), math("mfrac", terms(true), terms(false)), o("="), n(number(meanMax)));
-  formula.setAttribute("display", "block");
+  const terms = (top) => math("mrow", odds(top)(sorted[0]), ...(sorted.length > 1 ? [o("+"), odds(top)(sorted[1])] : []), ...rest());
+  // Three pieces, so that the line may break before either sign: browsers break no line in a formula.
+  const formula = [[math("mtext", "Mean-max"), o("=")], [large(math("mfrac", terms(true), terms(false)))], [o("="), n(number(meanMax))]].map((piece) => math("math", ...piece));
   const way = max - mean > 1e-3 ? `${percent(Math.max(0, (meanMax - mean) / (max - mean)))} of the way from the mean to the max` : "mean and max are the same";
   const role = bag.side.kind === "hard" ? `${bag.side.name} is not trained by it; this is what the rule would see.` : `The loss of this object is −log ${number(meanMax)} = ${(-Math.log(Math.max(meanMax, 1e-38))).toFixed(2)}.`;
   return make("div", { className: "equation" }, make("h3", { textContent: bag.side.name }),
-    make("div", { className: "sum", tabindex: 0, role: "group", "aria-label": `Mean-max of this bag: ${number(meanMax)}` }, formula), ruler(mean, meanMax, max, bag.side),
+    make("div", { className: "sum", tabindex: 0, role: "group", "aria-label": `Mean-max of this bag: ${number(meanMax)}` }, ...formula), ruler(mean, meanMax, max, bag.side),
     make("p", { textContent: `Mean ${number(mean)}, Mean-max ${number(meanMax)}, max ${number(max)}: ${way}. ${role}`, "data-mean-max": meanMax }));
 }
 // A line from 0 to 1 with the mean, Mean-max and the max on it.
@@ -662,6 +679,7 @@ function showChoices() {
   byId("filter").replaceChildren(...options(filters()));
   byId("sort").replaceChildren(...options(sorts()));
   byId("filter").value = state.filter;
+  byId("filter").title = `Found, at the end of training: ${byId("found-means").textContent}`;
   byId("sort").value = state.sort;
 }
 function showPills(id, pairs, name) {
@@ -676,7 +694,7 @@ function showPills(id, pairs, name) {
 }
 // Levels and shapes that the bags in view have.
 function showLevels() {
-  for (const [name, text] of [["level", (bag, value) => `P${value}`], ["ratio", (bag, value) => ratioText(bag.side.ratios[value])]]) {
+  for (const [name, text] of [["level", (bag, value) => levelText(value)], ["ratio", (bag, value) => ratioText(bag.side.ratios[value])]]) {
     const known = new Map();
     for (const bag of bagsNow()) for (let a = 0; a < bag.size; a++) known.set(bag.grid(name, a), text(bag, bag.grid(name, a)));
     const select = byId(name);
@@ -685,6 +703,11 @@ function showLevels() {
       ...[...known].sort((a, b) => a[0] - b[0]).map(([value, words]) => make("option", { value, textContent: words })));
     select.value = state[name];
   }
+}
+
+// The image of the last detector, scrolled to where it is off the screen; smoothly where the reader's settings allow it.
+function bringPanel() {
+  scene.panels.findLast((panel, index) => shownSides()[index].isReal).svg.scrollIntoView({ block: "nearest" });
 }
 
 let timer = 0;
@@ -697,7 +720,7 @@ function play() {
     state.moment = moments[Math.min(moments.length - 1, moments.indexOf(state.moment) + 1)];
     showMoment();
     if (state.moment === moments.at(-1)) stop();
-  }, 1100);
+  }, 1000);
 }
 function stop() {
   clearInterval(timer);
@@ -734,12 +757,14 @@ function start() {
   if (moments.length < 2) for (const one of document.querySelectorAll(".time > :not(h2), .try")) one.hidden = true;
   for (const one of document.querySelectorAll(".bag-size")) one.textContent = Math.max(...header.detectors.map((it) => it.bagSize));
   byId("origin").textContent = originText();
+  byId("ends").textContent = endsText();
+  byId("survive").textContent = surviveText();
   const events = {
     filter: ["change", () => { state.filter = byId("filter").value; pickFilter(); }],
     sort: ["change", () => { state.sort = byId("sort").value; pickFilter(); }],
     level: ["change", () => { state.level = byId("level").value; showMoment(); }],
     ratio: ["change", () => { state.ratio = byId("ratio").value; showMoment(); }],
-    nms: ["change", () => { state.nms = byId("nms").checked; showMoment(); }],
+    nms: ["change", () => { state.nms = byId("nms").checked; showMoment(); if (state.nms) bringPanel(); }],
     time: ["input", () => { stop(); state.moment = moments[+byId("time").value]; showMoment(); }],
     anchor: ["input", () => { state.anchor = +byId("anchor").value - 1; showAnchor(); }],
     strongest: ["click", pickStrongest],
@@ -747,6 +772,7 @@ function start() {
   };
   for (const [id, [name, act]] of Object.entries(events)) byId(id).addEventListener(name, act);
   for (const button of document.querySelectorAll("[data-play]")) button.addEventListener("click", play);
+  byId("try").addEventListener("click", bringPanel); // after its texts are those of the first stage
   roving(byId("film"), pickImage);
   roving(byId("objects"), pickObject);
   const keys = { p: play, ",": () => moveMoment(-1), ".": () => moveMoment(1), "[": () => moveObject(-1), "]": () => moveObject(1), "{": () => moveImage(-1), "}": () => moveImage(1) };
@@ -761,6 +787,17 @@ function start() {
     mark(byId("film"), state.image);
     performance.mark("explorer-drawn");
   });
+}
+// How many objects' bags have decided at the end: by the words of `claimText`.
+function endsText() {
+  const total = header.images.reduce((sum, one) => sum + one.objects.length, 0);
+  const soft = header.detectors.filter((one) => one.kind !== "hard").map(({ name, ends, bagSize }) =>
+    `${name} gives one anchor more than half of the share for ${ends.decided || "none"}; for ${ends.alike} all ${bagSize} anchors count about alike`);
+  return `${soft.length ? `Of the ${count(total, "object")} here, at the end of training, ${soft.join(". ")}. ` : ""}The page opens with the most decided of those found.`;
+}
+function surviveText() {
+  const each = header.detectors.map(({ name, ends }) => `${ends.kept} of the ${ends.found} that ${name} finds`);
+  return `At the end of training, the best-placed box survives NMS for ${each.join(" and ")}.`;
 }
 function originText() {
   const runs = header.detectors.map((one) => `${one.name} (${one.run}, ${count(one.steps.length, "stage")})`).join(" and ");

@@ -31,6 +31,7 @@ from experiments.reports.sample import GROUPS, Sample
 from freeanchor.data.coco import ImageRecord
 from freeanchor.data.images import open_image
 from freeanchor.files import write_bytes
+from freeanchor.inference.outcomes import Fate
 from freeanchor.losses.retinanet import RetinaNetLoss
 
 LARGEST_SIDE = 480  # px of an image shown; smaller ones are not enlarged
@@ -38,6 +39,7 @@ QUALITY = 72  # of webp
 BLURRED_SIDE = 10  # px that are left of a blurred image: colours, and nothing that could be recognised
 ANCHOR_UNIT, BOX_UNIT = 1 / 16, 1 / 2  # px
 LEAST_SIDE = 0.1  # of the image's long side, of the object that a page opens with
+DECIDED, ALIKE = 0.5, 0.9  # a share above: one anchor has taken over; so much of the bag: all count about alike
 LIMIT = 5_000_000  # bytes that a page should have at most, to be mailed and opened at once
 SAME_ANCHOR = 0.1  # px: within rounding, two detectors' anchors are the same
 UNKNOWN = -32768  # a box that is not there
@@ -109,6 +111,8 @@ def _header(exhibition: Exhibition, sizes: Sequence[tuple[int, int]]) -> dict[st
         "seed": exhibition.seed,
         "refused": sample.num_refused,
         "first": first_view(exhibition),
+        "decided": DECIDED,
+        "alike": ALIKE,
         "byHand": f"IoU of {RetinaNetLoss().foreground_iou:g} or more",
         "groups": GROUPS,
         "categories": exhibition.category_names,
@@ -125,6 +129,7 @@ def _header(exhibition: Exhibition, sizes: Sequence[tuple[int, int]]) -> dict[st
                 "colour": looks[one.asked.name].colour,
                 "steps": [stage.step for stage in one.asked.stages],
                 "leastScore": [min(score, 2.0) for score in one.least_score],
+                "ends": _ends(one),
             }
             for one in answers
         ],
@@ -132,25 +137,46 @@ def _header(exhibition: Exhibition, sizes: Sequence[tuple[int, int]]) -> dict[st
     }
 
 
+def _ends(answers: Answers) -> dict[str, int]:
+    """Objects of which one anchor has taken over at the end, or all count about alike; found; their best box kept."""
+    counts = dict.fromkeys(("decided", "alike", "found", "kept"), 0)
+    for arrays in answers.arrays.values():
+        alike = arrays["summary"][-1, :, SUMMARY.index("effective")] > ALIKE * arrays["share"].shape[-1]
+        is_found = arrays["found"][-1].astype(bool)
+        each = {
+            "decided": ~alike & (arrays["share"][-1].max(axis=1) > DECIDED),
+            "alike": alike,
+            "found": is_found,
+            "kept": is_found & (arrays["fate"][-1] == Fate.KEPT),
+        }
+        counts = {name: counts[name] + int(own.sum()) for name, own in each.items()}
+    return counts
+
+
 def first_view(exhibition: Exhibition) -> tuple[int, int]:
     """The image and object, by position, that a page opens with: the most decided of those that all detectors find."""
     ranked = []
     for place, image in enumerate(exhibition.sample.images):
         arrays = [one.arrays[image.image_id] for one in exhibition.answers]
-        soft = next((own for one, own in zip(exhibition.answers, arrays, strict=True) if one.kind != "hard"), arrays[0])
+        effective = _effective(exhibition.answers, arrays)
         sides = (image.boxes[:, 2:] - image.boxes[:, :2]).amin(dim=1) / max(image.width, image.height)
         for index, side in enumerate(sides.tolist()):
             is_found = all(bool(own["found"][-1, index]) for own in arrays)
-            effective = float(soft["summary"][-1, index, SUMMARY.index("effective")])
-            ranked.append((not is_found, side < LEAST_SIDE, effective, place, index))
+            ranked.append((not is_found, side < LEAST_SIDE, float(effective[index]), place, index))
     return min(ranked)[-2:]
+
+
+def _effective(answers: Sequence[Answers], arrays: Sequence[Arrays]) -> Float[np.ndarray, " G"]:
+    """How many anchors each object's Mean-max really uses at the end: the first detector's that learns shares."""
+    soft = next((own for one, own in zip(answers, arrays, strict=True) if one.kind != "hard"), arrays[0])
+    return np.asarray(soft["summary"][-1, :, SUMMARY.index("effective")])
 
 
 def _image_entry(exhibition: Exhibition, image: ImageRecord, size: tuple[int, int]) -> dict[str, Any]:
     sample, arrays = exhibition.sample, [one.arrays[image.image_id] for one in exhibition.answers]
     scale = size[0] / image.width, size[1] / image.height
     boxes = image.boxes.numpy() * np.array([*scale, *scale])
-    differs = disagreement(exhibition.answers, arrays)
+    differs, effective = disagreement(exhibition.answers, arrays), _effective(exhibition.answers, arrays)
     return {
         "id": image.image_id,
         "file": image.path.name,
@@ -167,6 +193,7 @@ def _image_entry(exhibition: Exhibition, image: ImageRecord, size: tuple[int, in
                 "groups": sample.groups[number],
                 "found": [own["found"][:, place].astype(int).tolist() for own in arrays],
                 "disagreement": round(float(differs[place]), 3),
+                "effective": round(float(effective[place]), 2),
             }
             for place, (number, label, box) in enumerate(
                 zip(image.annotation_ids.tolist(), image.labels.tolist(), boxes.round(2).tolist(), strict=True)

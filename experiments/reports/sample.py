@@ -24,7 +24,7 @@ GROUPS = {
     SLENDER: f"longer than {AspectCuts().slender:g}:1",
     SQUARE: "no longer than 4:3",
     CROWDED: f"in an image with {CROWDEDNESS_EDGES[-1]} objects or more",
-    ACENTRIC: "the part that tells its class lies off its centre",
+    ACENTRIC: "what tells its class lies off its centre, as at one end",
 }
 SPECIAL = 6  # of so many images one is chosen for each of the three kinds
 Parts = Mapping[int, tuple[float, float]]

@@ -121,6 +121,29 @@ def test_an_assigner_is_shown_as_it_assigns(folder: Path) -> None:
     assert num_inside and num_outside
 
 
+def test_counts_at_the_end_are_those_of_the_objects(page: str) -> None:
+    """Decided, alike, found and kept by NMS, recounted from the blocks; each object's effective anchors, and the first."""
+    header = header_of(page)
+    objects = [(image, it) for image, one in enumerate(header["images"]) for it in range(len(one["objects"]))]
+    blocks = [unpack(block_of(page, place)) for place in range(len(header["images"]))]
+    for number, detector in enumerate(header["detectors"]):
+        shares = [blocks[image][f"{number}/share"][-1, it] for image, it in objects]
+        effective = [blocks[image][f"{number}/summary"][-1, it, 3] for image, it in objects]
+        found = [header["images"][image]["objects"][it]["found"][number][-1] == 1 for image, it in objects]
+        kept = [blocks[image][f"{number}/fate"][-1, it] == 1 for image, it in objects]
+        alike = [own > 0.9 * BAG for own in effective]
+        assert detector["ends"] == {
+            "decided": sum(own.max() > 0.5 and not is_alike for own, is_alike in zip(shares, alike)),
+            "alike": sum(alike),
+            "found": sum(found),
+            "kept": sum(a and b for a, b in zip(found, kept)),
+        }
+        if detector["kind"] == "soft":
+            own = [header["images"][image]["objects"][it]["effective"] for image, it in objects]
+            assert own == pytest.approx(effective, abs=0.006)
+    assert sum(header["detectors"][1]["ends"].values())
+
+
 def test_names_stay_text(page: str) -> None:
     """No name of a class or file opens or ends an element: the page has its own elements alone, and the names as json."""
     elements: list[str] = []

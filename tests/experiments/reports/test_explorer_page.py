@@ -14,6 +14,10 @@ from freeanchor.data.coco import collate, load_sample, read_split_file
 from freeanchor.losses.free_anchor import FreeAnchorLoss, mean_max_weights
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium on this machine")
+IN_VIEW = (
+    "(() => { const { top, bottom } = scene.panels[1].svg.getBoundingClientRect();"
+    "return top >= -1 && bottom <= innerHeight + 1 })()"
+)
 DRAWN = "performance.getEntriesByName('explorer-drawn').length"
 
 
@@ -82,10 +86,12 @@ def test_images_objects_and_stages_are_picked_with_the_mouse(browser: Browser, f
     browser.wait_for("state.object === 1 && document.getElementById('what').textContent.startsWith('2 ')")
     _choose(browser, "time", "0")
     assert _text(browser, "#moment") == "step 10 of 90"
+    assert "at this stage " in _text(browser, "#what")
     assert f"step={STEPS[0]}" in browser.ask("location.hash")
     _click(browser, "document.getElementById('play')")
     browser.wait_for("state.moment === 'end' && !timer")
-    assert _text(browser, "#moment") == "end, step 90"
+    assert _text(browser, "#moment") == "end, step 90" and "at this stage" not in _text(browser, "#what")
+    assert "IoU 0.5" in browser.ask("document.querySelector('#what abbr:last-of-type').title")
     assert all(address.startswith(("file:", "data:", "about:", "blob:")) for address in browser.requests)
     assert browser.errors == []
 
@@ -155,6 +161,7 @@ def test_both_sides_show_the_same_anchor(browser: Browser) -> None:
     for metric in ("cls_prob", "loc_prob", "confidence", "share", "iou", "by_iou"):
         _click(browser, f"document.querySelector('#metrics input[value={metric}]')")
         browser.wait_for(f"state.metric === '{metric}' && location.hash.includes('metric={metric}')")
+        assert ("does not depend on the network" in _text(browser, "#scale")) == (metric in ("iou", "by_iou"))
     _click(browser, "document.querySelector('#marks input[value=boxes]')")
     browser.wait_for("document.querySelectorAll('.stage rect.anchor').length === 2 * scene.panels[0].spots.length")
     _choose(browser, "level", browser.ask("document.getElementById('level').options[1].value"))
@@ -162,11 +169,12 @@ def test_both_sides_show_the_same_anchor(browser: Browser) -> None:
     assert 0 < shown <= BAG
     _click(browser, "document.getElementById('nms')")
     browser.wait_for("state.nms && location.hash.includes('nms=1')")
+    browser.wait_for(IN_VIEW)
     assert browser.errors == []
 
 
 def test_filters_and_orders_change_what_is_listed(browser: Browser, folder: Path) -> None:
-    """Slender objects alone; an empty filter says so; the image of most disagreement first."""
+    """Slender objects alone; an empty filter says so; the image of most disagreement, or the most decided, first."""
     header = header_of((folder / "page.html").read_text(encoding="utf-8"))
     slender = [one["id"] for one in header["images"] for it in one["objects"] if "slender" in it["groups"]]
     _choose(browser, "filter", "slender")
@@ -181,7 +189,45 @@ def test_filters_and_orders_change_what_is_listed(browser: Browser, folder: Path
         range(len(header["images"])), key=lambda i: max(it["disagreement"] for it in header["images"][i]["objects"])
     )
     browser.wait_for(f"document.querySelector('#film button').dataset.place === '{most}' && state.image === {most}")
+    _choose(browser, "sort", "decided")
+    objects = [(it["effective"], i, j) for i, one in enumerate(header["images"]) for j, it in enumerate(one["objects"])]
+    _, image, place = min(objects)
+    browser.wait_for(f"state.image === {image} && state.object === {place} && location.hash.includes('sort=decided')")
+    assert browser.ask("document.querySelector('#film button').dataset.place") == str(image)
     assert browser.errors == []
+
+
+def test_the_formula_is_whole_and_counts_are_told(browser: Browser, folder: Path) -> None:
+    """As many terms above as below the line, the result in the window; the header's counts."""
+    more = f"… {BAG - 2} more"
+    parts = browser.ask(
+        "[...document.querySelectorAll('.sum')].map(sum => [...sum.querySelector('mfrac').children].map(it => it.textContent))"
+    )
+    assert len(parts) == 2 and all(len(own) == 2 and more in own[0] and more in own[1] for own in parts)
+    assert browser.ask("[...document.querySelectorAll('.sum')].every(sum => sum.scrollWidth <= sum.clientWidth)")
+    ends = [one["ends"] for one in header_of((folder / "page.html").read_text(encoding="utf-8"))["detectors"]]
+    assert f"share for {ends[1]['decided'] or 'none'}; for {ends[1]['alike']} all {BAG}" in _text(browser, "#ends")
+    for own in ends:
+        assert f"{own['kept']} of the {own['found']} that" in _text(browser, "#survive")
+    assert "gives it to" in _text(browser, "#what")
+    assert browser.errors == []
+
+
+def test_what_nms_leaves_is_told_box_by_box(browser: Browser) -> None:
+    """A suppressor off the object is said to be; the box that is left is that one or another; the cost is of what is shown."""
+    browser.ask(
+        "window.told = (best, survivor, suppressor, owner = state.object) => fateTexts({ side: { kind: 'hard' }, strongest: () => 0,"
+        "perObject: name => ({ num_before: 1, num_after: survivor ? 1 : 0, fate: 2, owner })[name],"
+        "nms: which => { const iou = [best, survivor, suppressor][which];"
+        "return iou && { box: [0, 0, 1, iou], score: 0.5, iou, anchor: -1 } } }).map(it => it.textContent).join(' ')"
+    )
+    same = browser.ask("told(0.974, 0.946, 0.946)")
+    assert "That box is what is left. NMS cost 0.02 of IoU." in same and "not on this object" not in same
+    other = browser.ask("told(0.8, 0.744, 0.49)")
+    assert "that box is not on this object" in other and "What is left is another box" in other
+    assert "No box is left on the object." in browser.ask("told(0.8, null, 0.49, -1)")
+    assert "cost less than 0.01" in browser.ask("told(0.7, 0.699, 0.699)")
+    assert "overlaps a neighbour more, object 9" in browser.ask("told(0.8, 0.7, 0.7, 8)")
 
 
 def test_a_link_leads_back_to_the_view(shared: Browser, folder: Path) -> None:
@@ -246,6 +292,11 @@ def test_narrow_dark_and_touched(folder: Path, tmp_path: Path) -> None:
         browser.open(folder / "page.html", ready=DRAWN)
         browser.ask("document.getElementById('tools').open = true")
         assert browser.ask("document.documentElement.scrollWidth") == 400
+        assert browser.ask("[...document.querySelectorAll('.sum')].every(sum => sum.scrollWidth <= sum.clientWidth)")
+        _click(browser, "document.getElementById('try')")
+        assert browser.ask("state.moment") == STEPS[0]
+        browser.wait_for(IN_VIEW)
+        browser.wait_for("state.moment === 'end' && !timer")
         _click(browser, "document.querySelector('#objects button[data-place=\"1\"]')")
         browser.wait_for("state.object === 1")
         ground, ink = browser.ask(
