@@ -31,8 +31,8 @@ EXPLORER_NAME = "explorer.html"  # of `freeanchor explore`, linked to where it l
 _DOWNLOADS = ("csv", "md", "tex", "pdf", "png")
 _POINTS_AN_INCH = 120  # on the page; a screen's 96 would show figures smaller than their text deserves
 _PNG_DPI = 200
-_QUALITIES = ((85, 1.0), (55, 1.0), (25, 1.0), (25, 0.75))  # of webp, share of the width; drawings pass at once
-_LARGEST_IMAGE = 200_000  # bytes, if any quality allows
+_QUALITIES = ((70, 1.0), (50, 1.0), (25, 1.0), (25, 0.75))  # of webp, share of the width; drawings pass at once
+_LARGEST_IMAGE = 130_000  # bytes, if any quality allows
 _TEMPLATE_FOLDER = Path(__file__).parent
 
 
