@@ -105,9 +105,8 @@ class Done:
         """Run what make plans for the targets, in this process; the verbs of the commands."""
         answer = self.make(chosen, "-n")
         assert answer.returncode == 0, answer.stderr
-        prefix = ".venv/bin/freeanchor "
-        commands = [line.removeprefix(prefix) for line in answer.stdout.splitlines() if line.startswith(prefix)]
-        commands = [line for line in commands if not line.startswith("plan ")]
+        found = re.findall(r"^(?:OMP_NUM_THREADS=\d+ )?\.venv/bin/freeanchor (.*)$", answer.stdout, re.MULTILINE)
+        commands = [line for line in found if not line.startswith("plan ")]
         with contextlib.chdir(self.folder):
             for command in commands:
                 assert main(shlex.split(command)) == 0, command

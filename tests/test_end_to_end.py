@@ -7,6 +7,7 @@ process would wait for torch to load.
 import contextlib
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -77,9 +78,8 @@ def _plan(folder: Path) -> list[str]:
     """The commands that are left to do, as make orders them."""
     answer = _make(folder, "-n", PAGE)
     assert answer.returncode == 0, answer.stderr
-    prefix = ".venv/bin/freeanchor "
-    lines = [line.removeprefix(prefix) for line in answer.stdout.splitlines() if line.startswith(prefix)]
-    return [line for line in lines if not line.startswith("plan ")]
+    found = re.findall(r"^(?:OMP_NUM_THREADS=\d+ )?\.venv/bin/freeanchor (.*)$", answer.stdout, re.MULTILINE)
+    return [line for line in found if not line.startswith("plan ")]
 
 
 def _start(folder: Path, commands: list[str], seconds: float) -> subprocess.Popen[str]:

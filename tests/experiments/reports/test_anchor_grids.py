@@ -154,7 +154,7 @@ def test_a_file_over_several_sets_has_one_row_per_set_grid_and_metric(
     assert len(rows) == 2 * 2 * len(anchors.KEPT_METRICS)
     assert not rows.duplicated(["data", *GRID_COLUMNS, "metric"]).any()
     own = shapes().inputs
-    for data, given in (("ponds", GIVEN), ("drawn", Grid(short_side=own.short_side, max_long_side=own.max_long_side))):
+    for data, given in (("ponds", GIVEN), ("shapes", Grid(short_side=own.short_side, max_long_side=own.max_long_side))):
         frame = fit_frame(read_sample(folder, max_images=0), [given, COARSE])
         best = rows[(rows["data"] == data) & rows["recommended"]].set_index("metric")
         key = tuple(vars(recommended(frame)).values())
