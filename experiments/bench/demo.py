@@ -94,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.log:
         return timed(options.log, options.command)
+    if options.keep and options.keep.exists():
+        raise UsageError(f"--keep {options.keep}: is there already; give a folder that is not")
     from experiments.runs.store import hardware
     from freeanchor.files import write_csv
 
