@@ -9,12 +9,18 @@ resumed at step s therefore sees exactly what an uninterrupted one would, with n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
+from PIL import Image
+from torch.utils.data import Dataset, get_worker_info
 
 from freeanchor.data.coco import InputConfig, Sample, Split, load_sample
+from freeanchor.data.images import open_image
 from freeanchor.errors import DataError
+
+KEPT = 256_000_000  # bytes of decoded images that a training keeps, where all of them fit
+DECODED = 4  # bytes a pixel of Pillow's RGB takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,9 @@ class TrainingStream(Dataset[Sample]):
         is_portrait = np.array([image.height >= image.width for image in self.images])
         self._aspects = [np.flatnonzero(is_portrait), np.flatnonzero(~is_portrait)]
         self._known = -1, np.arange(0)
+        pixels = sum(image.width * image.height for image in self.images)
+        self._keeps = pixels * DECODED <= KEPT
+        self._kept: dict[Path, Image.Image] = {}
 
     @property
     def epoch_length(self) -> int:
@@ -76,7 +85,15 @@ class TrainingStream(Dataset[Sample]):
         flip = bool(generator.random() < self.augment.flip_probability)
         sides = self.augment.short_sides
         short_side = sides[generator.integers(len(sides))] if sides else None
-        return load_sample(image, self.inputs, short_side=short_side, flip=flip)
+        return load_sample(image, self.inputs, short_side=short_side, flip=flip, read=self._read)
+
+    def _read(self, path: Path) -> Image.Image:
+        """The image, decoded once where all fit; loading processes keep none, since each would keep all."""
+        if not self._keeps or get_worker_info() is not None:
+            return open_image(path)
+        if path not in self._kept:
+            self._kept[path] = open_image(path)
+        return self._kept[path]
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._known[0] != epoch:  # the last one is kept: COCO's takes a while to draw

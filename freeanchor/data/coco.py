@@ -9,7 +9,7 @@ A data folder holds `train.json`, `val.json` and `images/`, or COCO's own layout
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -205,7 +205,7 @@ def normalise(image: Image.Image | Float[Tensor, "3 H W"], config: InputConfig) 
     pixels = resize_pixels(image, image.size) if isinstance(image, Image.Image) else image
     if config.bgr:
         pixels = pixels.flip(0)
-    return (pixels - torch.tensor(config.mean)[:, None, None]) / torch.tensor(config.std)[:, None, None]
+    return (pixels - torch.tensor(config.mean)[:, None, None]).div_(torch.tensor(config.std)[:, None, None])
 
 
 def _without_thin(record: ImageRecord) -> ImageRecord:
@@ -219,10 +219,15 @@ def _without_thin(record: ImageRecord) -> ImageRecord:
 
 
 def load_sample(
-    record: ImageRecord, config: InputConfig, *, short_side: int | None = None, flip: bool = False
+    record: ImageRecord,
+    config: InputConfig,
+    *,
+    short_side: int | None = None,
+    flip: bool = False,
+    read: Callable[[Path], Image.Image] = open_image,
 ) -> Sample:
     """Read an image, resize it by `config`'s rule, flip it where asked, and normalise it."""
-    image = open_image(record.path)
+    image = read(record.path)
     if image.size != (record.width, record.height):
         what, remedy = size_difference(image.size, (record.width, record.height), orientation(image))
         raise DataError.at(record.path, what, remedy)

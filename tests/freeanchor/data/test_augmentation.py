@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.coco_folder import small_content, write_folder
 
+from freeanchor.data import augmentation
 from freeanchor.data.augmentation import AugmentConfig, TrainingStream
 from freeanchor.data.coco import InputConfig, Sample, Split, read_split
+from freeanchor.data.images import open_image
 from freeanchor.errors import DataError
 
 INPUTS = InputConfig(short_side=32, max_long_side=96)
@@ -59,6 +61,22 @@ def test_the_stream_takes_no_global_randomness(split: Split) -> None:
     before = torch.get_rng_state()
     assert _equal(first, _stream(split)[3])
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("kept", "decoded"), [(256_000_000, 4), (4 * 4 * 64 * 48 - 1, 12)], ids=["all fit", "too many"]
+)
+def test_images_are_decoded_once_where_all_fit(
+    split: Split, monkeypatch: pytest.MonkeyPatch, kept: int, decoded: int
+) -> None:
+    """Three epochs of four images decode each of them once where memory may hold all, and give the same samples."""
+    read: list[Path] = []
+    monkeypatch.setattr(augmentation, "open_image", lambda path: read.append(path) or open_image(path))
+    monkeypatch.setattr(augmentation, "KEPT", kept)
+    stream = _stream(split)
+    samples = [stream[position] for position in range(12)]
+    assert len(read) == decoded
+    assert all(_equal(sample, _stream(split)[position]) for position, sample in enumerate(samples))
 
 
 def test_an_epoch_visits_each_image_with_objects_once(split: Split) -> None:
