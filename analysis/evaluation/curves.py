@@ -7,6 +7,7 @@
 `analysis.evaluation.precision` makes AP and AR of these.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +20,6 @@ from analysis.evaluation.matching import MatchTable
 
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # pycocotools' floats
 _EPSILON = np.spacing(1)  # by which pycocotools guards against 0 / 0
-_WIDE = 100  # resamplings from which steps over whole rows cost less than numpy's walk down each column
-_CHUNK = 16  # rows that are accumulated side by side
 # linspace's own arithmetic puts these levels above the fraction itself, so that a recall of exactly k / 100 misses them
 _MISSED = np.flatnonzero(np.arange(101) / 100 < RECALL_LEVELS)
 _NUDGE = 1 + 2.0**-48  # more than a product is rounded by, less than what parts two fractions of as many objects
@@ -190,8 +189,9 @@ def levels_reached(recall: Float[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
     return nearest
 
 
-# Below, weights lie one image per row, so that a step from one detection to the next is one vector operation over all
-# resamplings: this is where a bootstrap spends its time.
+# This is where a bootstrap spends its time. Below, weights lie one image per row: a row holds all resamplings. Rows of
+# a class are laid out in a grid, row i at [i % K, i // K], so that each of some 2 sqrt(n) steps of a running sum or
+# best is one vector operation over many rows at once.
 
 
 def final_recalls(
@@ -210,74 +210,106 @@ def interpolated_precisions(
 
     Weights may be int32 where sums fit: they are added faster then, and exactly; quotients are taken in float64.
     """
+    num_resamplings = by_image.shape[1]
+    values = np.zeros((len(curve.right), num_resamplings))
+    if not len(curve.landmarks):
+        return values
     num_seen = _totals_at(curve.landmarks, by_image, curve.images).astype(np.float64)
-    values = np.zeros((len(curve.right), by_image.shape[1]))
-    for value, right, ignored in zip(values, curve.right, curve.ignored, strict=True):
+    doubtful = np.flatnonzero((num_objects[:, None] * _MISSED % 100 == 0).any(axis=1))
+    grids = [_grid(right) for right in curve.right]
+    # One piece of memory for all thresholds: to have a new one from the system costs more than the arithmetic.
+    room = max(marks.size for marks in grids), num_resamplings
+    counts, precisions, levels = np.empty(room, by_image.dtype), np.empty(room), np.empty(room)
+    for value, marks, right, ignored in zip(values, grids, curve.right, curve.ignored, strict=True):
         if len(right):
-            rows = curve.landmarks[right]
-            num_right = by_image.take(curve.images[rows], axis=0)
-            accumulate(np.add, num_right)
-            precision = num_seen.take(right, axis=0)  # of these, the rows that count
-            if len(ignored):
-                precision -= _totals_before(rows, by_image, curve.images, ignored[ignored < rows[-1]])
+            shape = (*marks.shape, num_resamplings)
+            num_right, precision, gained = (a[: marks.size].reshape(shape) for a in (counts, precisions, levels))
+            rows = curve.landmarks[marks]
+            _running_sums(by_image, curve.images[rows], len(right), out=num_right)
+            num_seen.take(marks, axis=0, out=precision, mode="clip")  # of these, the rows that count
+            if len(ignored := ignored[ignored < rows[-1, -1]]):
+                precision -= _totals_before(rows, by_image, curve.images, ignored)
             precision += _EPSILON
             np.divide(num_right, precision, out=precision)
-            accumulate(np.maximum, precision[::-1])
-            levels = _levels(num_right, num_objects)
-            precision[0] *= levels[0]
-            precision[1:] *= levels[1:] - levels[:-1]  # times the levels reached here first
-            value[:] = precision.sum(axis=0) / len(RECALL_LEVELS)
+            _keep_best_ahead(precision)
+            _reach_levels(num_right, num_objects, doubtful, out=gained)
+            _subtract_before(gained)
+            precision *= gained
+            value[:] = precision.reshape(-1, num_resamplings).sum(axis=0) / len(RECALL_LEVELS)
     return values
 
 
-def _levels(num_right: Real[np.ndarray, "n R"], num_objects: Float[np.ndarray, " R"]) -> Float[np.ndarray, "n R"]:
-    """`levels_reached` of their quotients."""
+def _grid(items: Int[np.ndarray, " n"]) -> Int[np.ndarray, "K C"]:
+    """Item i at [i % K, i // K], with K about the root of n; the last one fills up what is left."""
+    if not len(items):
+        return items.reshape(0, 0)
+    height = math.isqrt(len(items) - 1) + 1
+    width = -(-len(items) // height)
+    filled = np.append(items, np.repeat(items[-1:], height * width - len(items)))
+    return np.ascontiguousarray(filled.reshape(width, height).T)
+
+
+def _running_sums(
+    by_image: Real[np.ndarray, "N R"], images: Int[np.ndarray, "K C"], count: int, out: Real[np.ndarray, "K C R"]
+) -> None:
+    """Sums of the weights of a grid of images up to each one, of which the first `count` add something."""
+    by_image.take(images, axis=0, out=out, mode="clip")
+    if count < images.size:
+        out[count - images.size :, -1] = 0
+    for before, step in pairwise(out):
+        step += before
+    carried = out[-1].copy()
+    for before, column in pairwise(carried):
+        column += before
+    out[:, 1:] += carried[:-1]
+
+
+def _keep_best_ahead(values: Float[np.ndarray, "K C R"]) -> None:
+    """Each value of a grid becomes the best from there on."""
+    for after, step in pairwise(values[::-1]):
+        np.maximum(step, after, out=step)
+    carried = values[0].copy()
+    for after, column in pairwise(carried[::-1]):
+        np.maximum(column, after, out=column)
+    np.maximum(values[:, :-1], carried[1:], out=values[:, :-1])
+
+
+def _subtract_before(values: Float[np.ndarray, "K C R"]) -> None:
+    """From each value of a grid but the first, take the one before."""
+    last = values[-1].copy()
+    for step, before in pairwise(values[::-1]):
+        step -= before
+    values[0, 1:] -= last[:-1]
+
+
+def _reach_levels(
+    num_right: Real[np.ndarray, "K C R"],
+    num_objects: Float[np.ndarray, " R"],
+    doubtful: Int[np.ndarray, " _"],
+    out: Float[np.ndarray, "K C R"],
+) -> None:
+    """`levels_reached` of their quotients; in the resamplings `doubtful`, some quotient may be a level itself."""
     if num_right.dtype != np.int32:
-        return levels_reached(num_right / num_objects)
-    # Of whole numbers, a quotient that is no level lies far from one: no division is needed to tell.
-    levels = num_right * (100 * _NUDGE / num_objects)
-    np.floor(levels, out=levels)
-    levels += 1
-    if len(doubtful := np.flatnonzero((num_objects[:, None] * _MISSED % 100 == 0).any(axis=1))):
-        levels[:, doubtful] = levels_reached(num_right[:, doubtful] / num_objects[doubtful])
-    return levels
-
-
-def accumulate(operation: np.ufunc, rows: np.ndarray) -> None:
-    """`operation.accumulate` along the first axis, in place; regrouped where that changes no bit."""
-    if rows.shape[1] < _WIDE:
-        operation.accumulate(rows, axis=0, out=rows)
+        out[:] = levels_reached(num_right / num_objects)
         return
-    is_exact = operation is np.maximum or rows.dtype.kind == "i"
-    num_chunks = len(rows) // _CHUNK if is_exact else 0
-    whole = num_chunks * _CHUNK
-    if num_chunks > 1:
-        chunks = rows[:whole].reshape(num_chunks, _CHUNK, -1)
-        for place in range(1, _CHUNK):
-            operation(chunks[:, place], chunks[:, place - 1], out=chunks[:, place])
-        for before, chunk in pairwise(chunks):
-            operation(chunk, before[-1], out=chunk)
-        rows = rows[whole - 1 :]
-    for before, row in pairwise(rows):
-        operation(row, before, out=row)
+    # Of whole numbers, a quotient that is no level lies far from one: no division is needed to tell.
+    np.multiply(num_right, 100 * _NUDGE / num_objects, out=out)
+    np.floor(out, out=out)
+    out += 1
+    if len(doubtful):
+        out[..., doubtful] = levels_reached(num_right[..., doubtful] / num_objects[doubtful])
 
 
 def _totals_at(wanted: np.ndarray, by_image: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Sums of the weights of `images` up to each `wanted` row, that row included."""
-    if by_image.shape[1] < _WIDE:
-        totals = by_image.take(images, axis=0)
-        np.add.accumulate(totals, axis=0, out=totals)
-        return totals.take(wanted, axis=0)
-    totals = np.empty((len(wanted), by_image.shape[1]), dtype=by_image.dtype)
-    for total, (start, end) in zip(totals, pairwise([0, *(wanted + 1).tolist()]), strict=True):
-        np.add.reduce(by_image.take(images[start:end], axis=0), axis=0, dtype=by_image.dtype, out=total)
-    accumulate(np.add, totals)
-    return totals
+    grid = _grid(images)
+    totals = np.empty((*grid.shape, by_image.shape[1]), by_image.dtype)
+    _running_sums(by_image, grid, len(images), out=totals)
+    return totals[wanted % len(totals), wanted // len(totals)]
 
 
 def _totals_before(rows: np.ndarray, by_image: np.ndarray, images: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     """Sums of the weights of the `ignored` rows before each of `rows`."""
-    skipped = np.zeros((len(ignored) + 1, by_image.shape[1]), dtype=by_image.dtype)
-    np.take(by_image, images[ignored], axis=0, out=skipped[1:])
-    accumulate(np.add, skipped)
-    return skipped.take(np.searchsorted(ignored, rows), axis=0)
+    totals = np.zeros((len(ignored) + 1, by_image.shape[1]), dtype=by_image.dtype)
+    totals[1:] = _totals_at(np.arange(len(ignored)), by_image, images[ignored])
+    return totals.take(np.searchsorted(ignored, rows), axis=0)
