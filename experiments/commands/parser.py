@@ -9,23 +9,26 @@ commands.add("detect", "draw a model's boxes on images", "freeanchor detect a.jp
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
     """argparse's parser, whose refusals name the closest command, option or choice where one was misspelt."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the message with what may have been meant, and exit with status 2."""
+        """Print one line, the message with what may have been meant, and exit with status 2."""
         choice = re.match(r".*invalid choice: '(.*)' \(choose from (.*)\)", message)
         stray = re.match(r"unrecognized arguments: (-[^\s=]*)", message)
         near: list[str] = []
         if choice:
             near = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1, cutoff=0.5)
+            message = message.partition(" (choose")[0] if near else message
         elif stray:
-            near = difflib.get_close_matches(stray[1], sorted(set(self._options())), n=1, cutoff=0.6)
-        super().error(f"{message}; did you mean {near[0]}?" if near else message)
+            options = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(stray[1], options, n=1, cutoff=0.6)
+        remedy = f"did you mean {near[0]}?" if near else f"{self.prog} --help has all that can be given"
+        self.exit(2, f"{self.prog}: {message}; {remedy}\n")
 
     more_help: Callable[[], str] = staticmethod(lambda: "")  # what takes long to import, and is printed last
 
@@ -33,13 +36,12 @@ class Parser(argparse.ArgumentParser):
         """The help, and what is asked for only when it is shown."""
         return "\n".join(filter(None, (super().format_help(), self.more_help())))
 
-    def _options(self) -> Iterator[str]:
-        """Every option of this parser and of its commands."""
-        for action in self._actions:
-            yield from action.option_strings
-            if isinstance(action, argparse._SubParsersAction):
-                for command in action.choices.values():
-                    yield from command._options()
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]  # of two
+        """As argparse's, but a command refuses what it does not know itself: it has the options that may be meant."""
+        found, strays = super().parse_known_args(args, namespace)
+        if strays and self._subparsers is None:
+            self.error(f"unrecognized arguments: {' '.join(strays)}")
+        return found, strays
 
 
 class Commands:

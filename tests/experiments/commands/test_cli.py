@@ -86,11 +86,24 @@ def test_the_front_door_opens_without_torch() -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["paint"], ["train"], ["detect", "a.jpg"], ["list", "--profle", "mini"]])
 def test_misspelt_command_lines_end_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Unknown commands and options, and missing ones."""
+    """Unknown commands and options, and missing ones; one line says which, and where all are listed or what is near."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("freeanchor") and ("--help has all" in said or "did you mean" in said)
+
+
+def test_an_option_of_another_command_is_not_proposed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--out` is known to others alone: proposing it would send the reader in a circle; `--precison` has a neighbour."""
+    for given, near in (("--out", None), ("--precison", "--precision")):
+        with pytest.raises(SystemExit):
+            main(["cost", "small", given, "x"])
+        said = capsys.readouterr().err
+        assert f"unrecognized arguments: {given} x" in said
+        assert ("did you mean" in said) == (near is not None)
+        assert near is None or f"did you mean {near}?" in said
 
 
 @pytest.mark.parametrize(
