@@ -1,4 +1,4 @@
-"""All that needs a GPU, in one command of bounded time: tests, losses, steps, loading, then trainings to go on with.
+"""All that needs a GPU, in one command of bounded time: tests, losses, steps, loops, then trainings to go on with.
 
     python -m experiments.bench.cuda --out DIR --minutes 9 --train photos --data data/aquarium
     python -m experiments.bench.cuda --out DIR --device cpu --minutes 2              # the same in miniature
@@ -29,6 +29,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from experiments.bench.loss import loss_calls, loss_scene
 from experiments.bench.main import as_frame, as_markdown
+from experiments.bench.rate import bench_rate
 from experiments.bench.rows import BenchRow, medians, peak_tensor_bytes
 from experiments.bench.step import bench_shapes_step, bench_step
 from experiments.runs.store import ROOT, provenance
@@ -229,6 +230,19 @@ def _loading(session: _Session) -> Iterator[list[BenchRow]]:
         yield [BenchRow(subject="loading", what=what, unit="images/s", ours=rate)]
 
 
+def _rates(session: _Session) -> Iterator[list[BenchRow]]:
+    """Whole training loops, from files to the update, ours and torchvision's."""
+    if session.data is None:
+        return
+    for precision in PRECISIONS[:1] if session.is_small else reversed(PRECISIONS):
+        runtime = Runtime(device=session.device, precision=precision)  # type: ignore[arg-type]
+        measure = partial(bench_rate, session.data, runtime, num_workers=session.workers, aim=session.aim(0.9))
+        if session.is_small:
+            yield measure(num_images=4, batch_size=2, sizes=(64, 107))
+        else:
+            yield measure(num_images=160, batch_size=8)
+
+
 def _trainings(session: _Session) -> Iterator[list[BenchRow]]:
     """Both detectors, seed by seed, several side by side; what is not done in time goes on with the next call."""
     if not session.profile:
@@ -274,6 +288,7 @@ STAGES: dict[str, tuple[Stage, float]] = {  # and the least seconds it is begun 
     "losses": (_losses, 10.0),
     "steps": (_steps, 30.0),
     "loading": (_loading, 15.0),
+    "rates": (_rates, 30.0),
     "trainings": (_trainings, 10.0),
 }
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.resnet import Bottleneck
@@ -107,33 +107,46 @@ def bench_step(runtime: Runtime, repetitions: int, num_images: int = 1, key: str
 
 
 def _our_step(detector: str, key: str, batch: Batch, runtime: Runtime) -> Callable[[], object]:
+    step = our_training(detector, key, runtime)
+    return lambda: step(batch)
+
+
+def our_training(detector: str, key: str, runtime: Runtime) -> Callable[[Batch], object]:
+    """A function that trains a detector of full size by one step of a batch."""
     training = step_training(detector, key)
     state = start(training.model, training.recipe, runtime)
     tame(state.model)
-    return lambda: training_step(state, [batch], training.recipe, runtime)
+    return lambda batch: training_step(state, [batch], training.recipe, runtime)
 
 
-def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], None]:
+def _torchvision_step(batch: Batch, runtime: Runtime) -> Callable[[], object]:
     """A step of torchvision's detector with the same optimizer, from images in [0, 1]."""
-    # as `retinanet_resnet50_fpn` builds it around pretrained weights: batch norm, the stem and layer1 frozen
-    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(2048, 256)}
-    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3, **levels)
-    model = RetinaNet(body, NUM_CLASSES)
-    model = model.to(runtime.device).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=1e-5, momentum=0.9, weight_decay=1e-4)
+    step = torchvision_training(runtime)
     images = [image.sigmoid().to(runtime.device) for image in batch.images]
     targets = [
         {"boxes": boxes.to(runtime.device), "labels": labels.to(runtime.device)}
         for boxes, labels in zip(batch.gt_boxes, batch.gt_labels, strict=True)
     ]
+    return lambda: step(images, targets)
 
-    def step() -> None:
+
+def torchvision_training(runtime: Runtime, **sizes: int) -> Callable[[list[Tensor], list[dict[str, Tensor]]], Tensor]:
+    """A function that trains torchvision's RetinaNet by one step of images in [0, 1] and targets, and has the loss."""
+    # as `retinanet_resnet50_fpn` builds it around pretrained weights: batch norm, the stem and layer1 frozen
+    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(2048, 256)}
+    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3, **levels)
+    model = RetinaNet(body, NUM_CLASSES, **sizes).to(runtime.device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-5, momentum=0.9, weight_decay=1e-4)
+
+    def step(images: list[Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
             losses = model(images, targets)
-        torch.stack(list(losses.values())).sum().backward()
+        loss = torch.stack(list(losses.values())).sum()
+        loss.backward()
         optimizer.step()
+        return loss.detach()
 
     return step
 

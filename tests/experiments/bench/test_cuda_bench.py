@@ -35,6 +35,16 @@ def test_stages_write_their_rows_and_are_not_done_again(tmp_path: Path, monkeypa
     assert again["what"].tolist() == frame["what"].tolist()
 
 
+def test_whole_loops_are_timed_beside_torchvisions(tmp_path: Path) -> None:
+    """Both detectors' seconds an image stand beside the reference loop's, and the note has them as rates."""
+    write_both(tmp_path / "data")
+    frame = _run(tmp_path / "out", "--only", "rates", "--data", str(tmp_path / "data"))
+    assert frame["what"].str.contains("FreeAnchor|RetinaNet").all() and len(frame) == 2
+    assert (frame[["ours", "theirs"]] > 0).all(axis=None)
+    for row in frame.itertuples():
+        assert row.note == f"images a second: {1 / row.ours:.3g} against {1 / row.theirs:.3g}"
+
+
 def test_a_stage_that_fails_takes_no_other_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row says why, and what it had measured before stays."""
 
