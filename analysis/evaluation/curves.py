@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Real
 from analysis.evaluation.matching import MatchTable
 
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # pycocotools' floats
-_EPSILON = np.spacing(1)  # by which pycocotools guards against 0 / 0
+EPSILON = np.spacing(1)  # by which pycocotools guards against 0 / 0
 # linspace's own arithmetic puts these levels above the fraction itself, so that a recall of exactly k / 100 misses them
 _MISSED = np.flatnonzero(np.arange(101) / 100 < RECALL_LEVELS)
 _NUDGE = 1 + 2.0**-48  # more than a product is rounded by, less than what parts two fractions of as many objects
@@ -131,7 +131,7 @@ class PrecisionCurves:
         if len(ignored):
             counted -= np.searchsorted(ignored, rows) - np.searchsorted(ignored, self.starts)[of]
         rank = np.arange(len(rows)) - bounds[of] + 1.0
-        precision = rank / (counted + _EPSILON)
+        precision = rank / (counted + EPSILON)
         levels = levels_reached(rank / self.num_objects[of])
         gains = np.diff(levels, prepend=0.0)
         first = bounds[:-1][num_right > 0]
@@ -189,9 +189,22 @@ def levels_reached(recall: Float[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
     return nearest
 
 
-# This is where a bootstrap spends its time. Below, weights lie one image per row: a row holds all resamplings. Rows of
-# a class are laid out in a grid, row i at [i % K, i // K], so that each of some 2 sqrt(n) steps of a running sum or
-# best is one vector operation over many rows at once.
+# Of whole numbers, a quotient that is no level lies far from one: no division is needed to tell which it has passed.
+
+
+def level_factor(num_objects: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
+    """Of whole weights: `levels_reached` is the floor of right ones times this, and 1, but where doubtful."""
+    return 100 * _NUDGE / num_objects
+
+
+def doubtful_levels(num_objects: Float[np.ndarray, " R"]) -> Int[np.ndarray, " _"]:
+    """Resamplings in which some recall may equal a level that it misses."""
+    return np.flatnonzero((num_objects[:, None] * _MISSED % 100 == 0).any(axis=1))
+
+
+# Here a bootstrap spends its time, where there is little to do or no numba (`compiled.py`). Weights lie one image per
+# row: a row holds all resamplings. Rows of a class are laid out in a grid, row i at [i % K, i // K], so that each of
+# some 2 sqrt(n) steps of a running sum or best is one vector operation over many rows at once.
 
 
 def final_recalls(
@@ -215,7 +228,7 @@ def interpolated_precisions(
     if not len(curve.landmarks):
         return values
     num_seen = _totals_at(curve.landmarks, by_image, curve.images).astype(np.float64)
-    doubtful = np.flatnonzero((num_objects[:, None] * _MISSED % 100 == 0).any(axis=1))
+    doubtful = doubtful_levels(num_objects)
     grids = [_grid(right) for right in curve.right]
     # One piece of memory for all thresholds: to have a new one from the system costs more than the arithmetic.
     room = max(marks.size for marks in grids), num_resamplings
@@ -229,7 +242,7 @@ def interpolated_precisions(
             num_seen.take(marks, axis=0, out=precision, mode="clip")  # of these, the rows that count
             if len(ignored := ignored[ignored < rows[-1, -1]]):
                 precision -= _totals_before(rows, by_image, curve.images, ignored)
-            precision += _EPSILON
+            precision += EPSILON
             np.divide(num_right, precision, out=precision)
             _keep_best_ahead(precision)
             _reach_levels(num_right, num_objects, doubtful, out=gained)
@@ -288,12 +301,11 @@ def _reach_levels(
     doubtful: Int[np.ndarray, " _"],
     out: Float[np.ndarray, "K C R"],
 ) -> None:
-    """`levels_reached` of their quotients; in the resamplings `doubtful`, some quotient may be a level itself."""
+    """`levels_reached` of their quotients; `doubtful` as `doubtful_levels` has it."""
     if num_right.dtype != np.int32:
         out[:] = levels_reached(num_right / num_objects)
         return
-    # Of whole numbers, a quotient that is no level lies far from one: no division is needed to tell.
-    np.multiply(num_right, 100 * _NUDGE / num_objects, out=out)
+    np.multiply(num_right, level_factor(num_objects), out=out)
     np.floor(out, out=out)
     out += 1
     if len(doubtful):

@@ -12,9 +12,11 @@ follow each other row by row. Ranking and matching happen once, so an evaluation
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float, Real
@@ -29,6 +31,7 @@ ALL_AREAS = (0.0, COUNTED_AREA)
 # Both ends included.
 AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, COUNTED_AREA)}
 DETECTION_LIMITS = (1, 10, 100)  # of an image and category, for AR
+_COMPILED_FROM = 20_000  # right detections, over all thresholds: below, numpy is done before numba is loaded
 _VALUES_AT_ONCE = 4_000_000  # of a class's rows times resamplings: 16 MB an array of int32
 
 
@@ -163,15 +166,17 @@ def _by_class(
     by_image = _by_image(weights.reshape(num_resamplings, curves.num_images), curves.longest)
     values = np.zeros((num_resamplings, len(curves.iou_thresholds), len(curves.classes)))
     defined = np.zeros((num_resamplings, 1, len(curves.classes)), dtype=bool)
-    for k, curve in enumerate(curves.classes):
-        if len(curve.object_images):
-            for block in _blocks(num_resamplings, len(curve.images)):
-                part = np.ascontiguousarray(by_image[:, block])
-                num_objects = part[curve.object_images].sum(axis=0, dtype=np.float64)
-                has_objects = num_objects > 0
-                own = measure(curve, part, np.where(has_objects, num_objects, 1.0))
-                values[block, :, k] = np.where(has_objects, own, 0.0).T
-                defined[block, 0, k] = has_objects
+    compiled = _compiled(curves, by_image) if measure is interpolated_precisions else None
+    if compiled:
+        measure, by_image = compiled.interpolated_precisions, compiled.narrowed(by_image)
+    for block, own_classes in _shares(curves, num_resamplings, compiled.LANES if compiled else 0):
+        part = np.ascontiguousarray(by_image[:, block])
+        for k in own_classes:
+            num_objects = part[curves.classes[k].object_images].sum(axis=0, dtype=np.float64)
+            has_objects = num_objects > 0
+            own = measure(curves.classes[k], part, np.where(has_objects, num_objects, 1.0))
+            values[block, :, k] = np.where(has_objects, own, 0.0).T
+            defined[block, 0, k] = has_objects
     return values.reshape(*shape, *values.shape[1:]), defined.reshape(*shape, *defined.shape[1:])
 
 
@@ -197,6 +202,31 @@ def _by_image(weights: Real[np.ndarray, "R N"], longest: int) -> Real[np.ndarray
     by_image = turned(weights).T
     is_exact = by_image.dtype == np.int32 and int(np.abs(by_image).max(initial=0)) * longest < 2**31
     return by_image if is_exact else by_image.astype(np.float64)
+
+
+def _compiled(curves: PrecisionCurves, by_image: Real[np.ndarray, "N R"]) -> ModuleType | None:
+    """`analysis.evaluation.compiled` where it serves: weights are whole, there is much to do, and numba is installed.
+
+    The number of resamplings does not count, so that cutting them into blocks changes no result.
+    """
+    if by_image.dtype != np.int32 or sum(map(len, curves.right)) < _COMPILED_FROM:
+        return None
+    try:
+        return import_module("analysis.evaluation.compiled")
+    except (ImportError, RuntimeError):  # not installed, too old for this numpy, or without a folder for its code
+        return None
+
+
+def _shares(curves: PrecisionCurves, num_resamplings: int, lanes: int) -> Iterator[tuple[slice, Iterable[int]]]:
+    """Blocks of resamplings, and the classes with objects to evaluate in each: `lanes` for all, or as memory has it."""
+    classes = [k for k, curve in enumerate(curves.classes) if len(curve.object_images)]
+    if lanes:
+        for start in range(0, num_resamplings, lanes):
+            yield slice(start, start + lanes), classes
+    else:
+        for k in classes:
+            for block in _blocks(num_resamplings, len(curves.classes[k].images)):
+                yield block, [k]
 
 
 def _blocks(num_resamplings: int, num_rows: int) -> list[slice]:
