@@ -36,6 +36,17 @@ def narrowed(weights: Int[np.ndarray, "N R"]) -> Int[np.ndarray, "N R"]:
     return weights.astype(np.uint8) if weights.min(initial=0) >= 0 and weights.max(initial=0) < 256 else weights
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def sums(by_image: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The weights [N, R] of some images, added up: [R]."""
+    total = np.zeros(by_image.shape[1])
+    for image in images:
+        weights = by_image[image]
+        for r in range(len(total)):
+            total[r] += weights[r]
+    return total
+
+
 def _end_to_end(parts: Sequence[Int[np.ndarray, " _"]]) -> tuple[Int[np.ndarray, " _"], Int[np.ndarray, " T+1"]]:
     """The parts one after the other, and where each begins."""
     return np.concatenate(parts), np.append(0, np.cumsum([len(part) for part in parts]))

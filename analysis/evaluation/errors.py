@@ -74,6 +74,46 @@ class TypedErrors:
         rows += [object_image[self.is_missed], image[is_wrong], object_image[self.counts & ~self.is_found]]
         return np.stack([np.bincount(row, minlength=num_images) for row in rows], axis=1)
 
+    @cached_property
+    def fixed(self) -> MatchTable:
+        """A match table whose thresholds are fixes: none, each of `WRONG`, and false positives.
+
+        A classification error that is fixed stands there once more, under the class of its object.
+        """
+        ranking, truth = self.ranking, self.ground_truth
+        gains = self.is_best & np.append(self.counts, False)[self.target]
+        moved = np.flatnonzero(gains & (self.kind == CLASSIFICATION))
+        is_right = (self.taken >= 0) & ~self.ignored
+        right, ignored = [is_right], [self.ignored]
+        for kind in range(len(WRONG)):
+            becomes_right = gains & (self.kind == kind) & (kind == LOCALISATION)
+            right.append(is_right | becomes_right)
+            ignored.append((self.ignored | (self.kind == kind)) & ~becomes_right)
+        right.append(is_right)
+        ignored.append(~is_right)
+        is_moved = np.arange(len(right))[:, None] == 1 + CLASSIFICATION
+        rows = np.append(np.arange(len(ranking.score)), moved)
+        category = np.append(ranking.category_index, truth.category_index[self.target[moved]])
+        score, image, row = ranking.score[rows], ranking.image_index[rows], ranking.detection_row[rows]
+        order = np.lexsort((row, image, -score, category))
+        everywhere = np.ones((1, len(moved)), dtype=bool)
+        return MatchTable(
+            iou_thresholds=np.arange(len(right), dtype=np.float64),
+            image_ids=truth.image_ids,
+            category_ids=truth.category_ids,
+            matched=np.where(np.hstack([np.stack(right), is_moved & everywhere]), 0, -1)[:, order],
+            ignored=np.hstack([np.stack(ignored), ~is_moved & everywhere])[:, order],
+            object_image=truth.image_index,
+            object_category=truth.category_index,
+            object_ignored=~self.counts,
+            detection_row=row[order],
+            image_index=image[order],
+            category_index=category[order],
+            score=score[order],
+            rank=np.zeros(len(rows), dtype=np.int64),
+            box=np.zeros((len(rows), 4)),
+        )
+
 
 def type_errors(
     ground_truth: GroundTruth,
@@ -201,7 +241,7 @@ class _Fixed:
     """AP50 as it is, then what each fix adds: weights [R, N] to values [R, 9]."""
 
     def __init__(self, typed: TypedErrors, images: np.ndarray | None) -> None:
-        table = _fixed_table(typed)
+        table = typed.fixed
         first = replace(
             table, iou_thresholds=table.iou_thresholds[:1], matched=table.matched[:1], ignored=table.ignored[:1]
         )
@@ -231,46 +271,6 @@ def _mean_of_classes(values: Float[np.ndarray, "R F K"]) -> Float[np.ndarray, "R
     count = defined.sum(axis=2)
     total = np.where(defined, values, 0.0).sum(axis=2)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def _fixed_table(typed: TypedErrors) -> MatchTable:
-    """A match table whose thresholds are fixes: none, each of `WRONG`, and false positives.
-
-    A classification error that is fixed stands there once more, under the class of its object.
-    """
-    ranking, truth = typed.ranking, typed.ground_truth
-    gains = typed.is_best & np.append(typed.counts, False)[typed.target]
-    moved = np.flatnonzero(gains & (typed.kind == CLASSIFICATION))
-    is_right = (typed.taken >= 0) & ~typed.ignored
-    right, ignored = [is_right], [typed.ignored]
-    for kind in range(len(WRONG)):
-        becomes_right = gains & (typed.kind == kind) & (kind == LOCALISATION)
-        right.append(is_right | becomes_right)
-        ignored.append((typed.ignored | (typed.kind == kind)) & ~becomes_right)
-    right.append(is_right)
-    ignored.append(~is_right)
-    is_moved = np.arange(len(right))[:, None] == 1 + CLASSIFICATION
-    rows = np.append(np.arange(len(ranking.score)), moved)
-    category = np.append(ranking.category_index, truth.category_index[typed.target[moved]])
-    score, image, row = ranking.score[rows], ranking.image_index[rows], ranking.detection_row[rows]
-    order = np.lexsort((row, image, -score, category))
-    everywhere = np.ones((1, len(moved)), dtype=bool)
-    return MatchTable(
-        iou_thresholds=np.arange(len(right), dtype=np.float64),
-        image_ids=truth.image_ids,
-        category_ids=truth.category_ids,
-        matched=np.where(np.hstack([np.stack(right), is_moved & everywhere]), 0, -1)[:, order],
-        ignored=np.hstack([np.stack(ignored), ~is_moved & everywhere])[:, order],
-        object_image=truth.image_index,
-        object_category=truth.category_index,
-        object_ignored=~typed.counts,
-        detection_row=row[order],
-        image_index=image[order],
-        category_index=category[order],
-        score=score[order],
-        rank=np.zeros(len(rows), dtype=np.int64),
-        box=np.zeros((len(rows), 4)),
-    )
 
 
 def _presence(table: MatchTable, images: np.ndarray | None) -> Metric:

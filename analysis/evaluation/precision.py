@@ -19,7 +19,7 @@ from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 
 from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth
 from analysis.coco.record import STATISTICS
@@ -167,12 +167,13 @@ def _by_class(
     values = np.zeros((num_resamplings, len(curves.iou_thresholds), len(curves.classes)))
     defined = np.zeros((num_resamplings, 1, len(curves.classes)), dtype=bool)
     compiled = _compiled(curves, by_image) if measure is interpolated_precisions else None
+    add_up = compiled.sums if compiled else _sums
     if compiled:
         measure, by_image = compiled.interpolated_precisions, compiled.narrowed(by_image)
     for block, own_classes in _shares(curves, num_resamplings, compiled.LANES if compiled else 0):
         part = np.ascontiguousarray(by_image[:, block])
         for k in own_classes:
-            num_objects = part[curves.classes[k].object_images].sum(axis=0, dtype=np.float64)
+            num_objects = add_up(part, curves.classes[k].object_images)
             has_objects = num_objects > 0
             own = measure(curves.classes[k], part, np.where(has_objects, num_objects, 1.0))
             values[block, :, k] = np.where(has_objects, own, 0.0).T
@@ -202,6 +203,12 @@ def _by_image(weights: Real[np.ndarray, "R N"], longest: int) -> Real[np.ndarray
     by_image = turned(weights).T
     is_exact = by_image.dtype == np.int32 and int(np.abs(by_image).max(initial=0)) * longest < 2**31
     return by_image if is_exact else by_image.astype(np.float64)
+
+
+def _sums(by_image: Real[np.ndarray, "N R"], images: Int[np.ndarray, " _"]) -> Float[np.ndarray, " R"]:
+    """The weights of some images, added up."""
+    total: np.ndarray = by_image[images].sum(axis=0, dtype=np.float64)
+    return total
 
 
 def _compiled(curves: PrecisionCurves, by_image: Real[np.ndarray, "N R"]) -> ModuleType | None:
