@@ -142,7 +142,7 @@ def bench_evaluation(gt: Path | None = None, setting: Setting = FULL) -> list[Be
     with tempfile.TemporaryDirectory() as folder:
         found = (made_up_detections(content, setting.num_detections, generator) for _ in range(2))
         files = _written(Path(folder), content, *found)
-        rows = [*_speed_rows(files, setting), _interval_row(files, setting)]
+        rows = [*_speed_rows(files, setting), *_interval_rows(files, setting)]
     rows += _whole_process_rows(setting)
     return rows + _growth_rows(content, setting, generator)
 
@@ -241,11 +241,18 @@ def _difference(ours: list[float], theirs: list[float]) -> float:
     return float(np.where(np.isnan(ours) & np.isnan(theirs), 0.0, np.nan_to_num(gaps, nan=np.inf)).max())
 
 
-def _interval_row(files: list[Path], setting: Setting) -> BenchRow:
-    answer = _in_a_process("intervals", files, str(setting.num_resamples))
-    what = f"{setting.num_resamples} paired bootstrap resamples of two detectors, {answer['num_metrics']} metrics each"
-    work = f"{usable_processors()} processes, {answer['processor']:.3g} s of processor time"
-    return setting.row(what, "s", answer["evaluating"], 60.0, f"by the clock, {work}; without reading", repetitions=1)
+def _interval_rows(files: list[Path], setting: Setting) -> list[BenchRow]:
+    """Of the default metrics, and with error types and ten slices."""
+    rows = []
+    for added, options, aim in (("", [], 8.0), (", error types and ten slices", ["--all"], 30.0)):
+        answer = _in_a_process("intervals", files, str(setting.num_resamples), *options)
+        what = f"{setting.num_resamples} paired bootstrap resamples of two detectors{added}"
+        what = f"{what}, {answer['num_metrics']} metrics each"
+        work = f"{usable_processors()} processes, {answer['processor']:.3g} s of processor time"
+        rows.append(
+            setting.row(what, "s", answer["evaluating"], aim, f"by the clock, {work}; without reading", repetitions=1)
+        )
+    return rows
 
 
 def _growth_rows(content: dict[str, Any], setting: Setting, generator: np.random.Generator) -> list[BenchRow]:

@@ -3,6 +3,7 @@
     python -m experiments.bench.task ours gt.json detections.json
     python -m experiments.bench.task pycocotools gt.json detections.json        # or hotcoco, …
     python -m experiments.bench.task intervals gt.json first.json second.json 1000
+    python -m experiments.bench.task intervals gt.json first.json second.json 1000 --all   # errors and slices, too
 
 `reading` and `evaluating` are seconds of processor time (of `intervals`, by the clock), imports left out; `peak` is the
 most memory in bytes over what the imports hold. Each task imports what it needs, lest one pay for the other.
@@ -103,20 +104,30 @@ PEERS = {
 }
 
 
-def intervals(gt: str, first: str, second: str, num_resamples: str) -> Answer:
-    """Paired intervals of every metric, by the clock: several processes share the work."""
+def intervals(gt: str, first: str, second: str, num_resamples: str, more: str = "") -> Answer:
+    """Paired intervals of every metric, by the clock: several processes share the work.
+
+    With `more` those of error types, too, and of two slices of the images into five parts each.
+    """
     from analysis.coco.reading import read_detections, read_ground_truth
-    from analysis.evaluation.evaluate import compare_detections
+    from analysis.evaluation.evaluate import Wanted, comparison_frames, contexts_of
+    from analysis.evaluation.slices import read_slices
 
     meter = Meter(time.perf_counter)
     ground_truth = read_ground_truth(Path(gt))
     one, two = (read_detections(Path(path), ground_truth) for path in (first, second))
+    wanted = Wanted()
+    if more:
+        ids = ground_truth.image_ids.tolist()
+        rows = [{"image_id": i, "one": f"{k % 5}", "other": f"{k // 5 % 5}"} for k, i in enumerate(ids)]
+        wanted = Wanted(errors="coco", slices=read_slices(rows, ground_truth))
     meter.lap("reading")
     before = os.times()
-    frame = compare_detections(ground_truth, one, two, num_resamples=int(num_resamples))
+    contexts = contexts_of(ground_truth, (one, two), wanted)
+    frames = comparison_frames(ground_truth, one, two, wanted, num_resamples=int(num_resamples), contexts=contexts)
     meter.lap("evaluating")
     processor = sum(os.times()[:4]) - sum(before[:4])  # of this process and of those that it waited for
-    return meter.answer(num_metrics=len(frame), processor=processor)
+    return meter.answer(num_metrics=sum(map(len, frames.values())), processor=processor)
 
 
 def main(arguments: list[str]) -> None:

@@ -43,14 +43,16 @@ def test_rows_are_as_promised_and_agree_with_pycocotools():
     """Speed twice, memory, intervals and four exponents; finite numbers, and no statistic differs."""
     rows = bench_evaluation(setting=TINY)
     assert [(row.unit, row.peer) for row in rows] == [
-        ("s", "pycocotools"), ("s", "pycocotools"), ("MB", "pycocotools"), ("s", ""), *[("", "")] * 4
+        ("s", "pycocotools"), ("s", "pycocotools"), ("MB", "pycocotools"), *[("s", "")] * 2, *[("", "")] * 4
     ]  # fmt: skip
-    against = [row.what.rpartition(" ")[2] for row in rows[4:]]
+    against = [row.what.rpartition(" ")[2] for row in rows[5:]]
     assert against == ["images", "images", "detections", "detections"]
-    assert [row.what.split()[3] for row in rows[4:]] == ["time", "memory"] * 2
+    assert [row.what.split()[3] for row in rows[5:]] == ["time", "memory"] * 2
     assert all(math.isfinite(row.ours) and row.aim > 0 and math.isfinite(row.theirs) == bool(row.peer) for row in rows)
     assert all("largest difference of a statistic 0" in row.note for row in rows[:2])
     assert "21 metrics" in rows[3].what
+    assert "error types and ten slices" in rows[4].what
+    assert int(rows[4].what.split()[-3]) > 21 + 8 + 10
 
 
 def test_ratios_are_of_medians_and_the_peer_takes_turns(monkeypatch):
@@ -89,7 +91,7 @@ def test_a_files_own_objects_are_taken(tmp_path, monkeypatch):
     path.write_bytes(gzip.compress(json.dumps(content(num_images=20, num_objects=100)).encode()))
     written = []
     monkeypatch.setattr(module, "_speed_rows", lambda files, _: written.append(json.loads(files[0].read_text())) or [])
-    monkeypatch.setattr(module, "_interval_row", lambda *_: {})
+    monkeypatch.setattr(module, "_interval_rows", lambda *_: [])
     monkeypatch.setattr(module, "_growth_rows", lambda *_: [])
     bench_evaluation(path, TINY)
     assert written == [first_images(content(num_images=20, num_objects=100), 16)]
