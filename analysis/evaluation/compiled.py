@@ -52,6 +52,9 @@ def _end_to_end(parts: Sequence[Int[np.ndarray, " _"]]) -> tuple[Int[np.ndarray,
     return np.concatenate(parts), np.append(0, np.cumsum([len(part) for part in parts]))
 
 
+# Short inner loops, of one operation each, are what the compiler turns into vector instructions.
+
+
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _fill(
     images: np.ndarray,
@@ -66,16 +69,24 @@ def _fill(
     doubtful: np.ndarray,
     values: np.ndarray,
 ) -> None:
-    """Write AP [T, R] to `values`. Short inner loops, of one operation each, are what becomes vector instructions."""
-    width = by_image.shape[1]
-    longest = 0
+    """Write AP [T, R] to `values`."""
+    longest = np.max(np.diff(right_starts))
+    num_right = np.empty((longest, by_image.shape[1]))
+    precision = np.empty_like(num_right)
+    seen = _seen_up_to(landmarks, images, by_image)
     for t in range(len(values)):
-        longest = max(longest, right_starts[t + 1] - right_starts[t])
+        own = right[right_starts[t] : right_starts[t + 1]]
+        skipped = ignored[ignored_starts[t] : ignored_starts[t + 1]]
+        _count(own, skipped, images, landmarks, by_image, seen, num_right, precision)
+        _add_up(num_right[: len(own)], precision, num_objects, factor, doubtful, values[t])
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _seen_up_to(landmarks: np.ndarray, images: np.ndarray, by_image: np.ndarray) -> np.ndarray:
+    """The weight of all rows up to each landmark: [U, R]."""
+    width, row = by_image.shape[1], 0
+    total = np.zeros(width)
     seen = np.empty((len(landmarks), width))
-    num_right = np.empty((longest, width))
-    precision = np.empty((longest, width))
-    total, skipped, best, above, below = np.zeros((5, width))
-    row = 0
     for u in range(len(landmarks)):
         while row <= landmarks[u]:
             weights = by_image[images[row]]
@@ -83,46 +94,69 @@ def _fill(
                 total[r] += weights[r]
             row += 1
         seen[u] = total
-    for t in range(len(values)):
-        begin, count = right_starts[t], right_starts[t + 1] - right_starts[t]
-        skipping, skip_end = ignored_starts[t], ignored_starts[t + 1]
-        total[:] = 0
-        skipped[:] = 0
-        for i in range(count):
-            mark = right[begin + i]
-            while skipping < skip_end and ignored[skipping] < landmarks[mark]:
-                weights = by_image[images[ignored[skipping]]]
-                for r in range(width):
-                    skipped[r] += weights[r]
-                skipping += 1
-            weights = by_image[images[landmarks[mark]]]
-            own_right, own_precision, own_seen = num_right[i], precision[i], seen[mark]
+    return seen
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _count(
+    right: np.ndarray,
+    ignored: np.ndarray,
+    images: np.ndarray,
+    landmarks: np.ndarray,
+    by_image: np.ndarray,
+    seen: np.ndarray,
+    num_right: np.ndarray,
+    precision: np.ndarray,
+) -> None:
+    """The weight of right rows up to each of them, and precision there, at one threshold."""
+    width, place = by_image.shape[1], 0
+    total, skipped = np.zeros(width), np.zeros(width)
+    for i in range(len(right)):
+        row = landmarks[right[i]]
+        while place < len(ignored) and ignored[place] < row:
+            weights = by_image[images[ignored[place]]]
             for r in range(width):
-                total[r] += weights[r]
-            for r in range(width):
-                own_right[r] = total[r]
-            for r in range(width):
-                own_precision[r] = total[r] / (own_seen[r] - skipped[r] + EPSILON)
-        best[:] = 0
-        own = values[t]
-        for i in range(count, -1, -1):  # the row before the one whose precision counts, none at last
-            if i > 0:
-                own_right = num_right[i - 1]
-                for r in range(width):
-                    below[r] = np.floor(own_right[r] * factor[r]) + 1.0
-                for r in doubtful:
-                    below[r] = _levels_reached(own_right[r] / num_objects[r])
-            else:
-                below[:] = 0
-            if i < count:
-                own_precision = precision[i]
-                for r in range(width):
-                    best[r] = own_precision[r] if own_precision[r] > best[r] else best[r]
-                for r in range(width):
-                    own[r] += (above[r] - below[r]) * best[r]
-            above[:] = below
+                skipped[r] += weights[r]
+            place += 1
+        weights = by_image[images[row]]
+        own_right, own_precision, own_seen = num_right[i], precision[i], seen[right[i]]
         for r in range(width):
-            own[r] /= NUM_LEVELS
+            total[r] += weights[r]
+        for r in range(width):
+            own_right[r] = total[r]
+        for r in range(width):
+            own_precision[r] = total[r] / (own_seen[r] - skipped[r] + EPSILON)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _add_up(
+    num_right: np.ndarray,
+    precision: np.ndarray,
+    num_objects: np.ndarray,
+    factor: np.ndarray,
+    doubtful: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """The best precision from each row on, times the levels of recall first reached there, over all levels."""
+    width, count = num_right.shape[1], len(num_right)
+    best, above, below = np.zeros((3, width))
+    for i in range(count, -1, -1):  # the row before the one whose precision counts, none at last
+        if i > 0:
+            own_right = num_right[i - 1]
+            for r in range(width):
+                below[r] = np.floor(own_right[r] * factor[r]) + 1.0
+            for r in doubtful:
+                below[r] = _levels_reached(own_right[r] / num_objects[r])
+        else:
+            below[:] = 0
+        if i < count:
+            own_precision = precision[i]
+            for r in range(width):
+                best[r] = own_precision[r] if own_precision[r] > best[r] else best[r]
+            for r in range(width):
+                values[r] += (above[r] - below[r]) * best[r]
+        above[:] = below
+    values /= NUM_LEVELS
 
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
