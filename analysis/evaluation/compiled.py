@@ -1,12 +1,11 @@
-"""AP under many weights of the images, as loops that numba compiles: what `curves.interpolated_precisions` computes.
+"""AP and AR under many weights of the images, as loops that numba compiles: what `curves` computes with numpy.
 
     interpolated_precisions(curve, by_image, num_objects)       # [T, R], equal up to rounding, several times as fast
+    final_recalls(curve, by_image, num_objects)                 # likewise
 
 The extra `fast` brings numba. Compiled code is kept on disk, so that only the first process waits for it.
 Resamplings are taken a few at a time, whose arrays stay in the processor's cache.
 """
-
-from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -25,10 +24,19 @@ def interpolated_precisions(
     """AP at each threshold (pycocotools' `accumulate`) under whole weights; `num_objects` must be positive."""
     values = np.zeros((len(curve.right), by_image.shape[1]))
     if len(curve.landmarks):
-        rows = curve.images, curve.landmarks, *_end_to_end(curve.right), *_end_to_end(curve.ignored)
         factor, doubtful = level_factor(num_objects), doubtful_levels(num_objects)
+        rows = curve.images, curve.landmarks, *curve.end_to_end
         _fill(*rows, by_image, num_objects, factor, doubtful, values)
     return values
+
+
+def final_recalls(
+    curve: ClassCurve, by_image: Int[np.ndarray, "N R"], num_objects: Float[np.ndarray, " R"]
+) -> Float[np.ndarray, "T R"]:
+    """Final recall at each threshold; `num_objects` must be positive."""
+    images = curve.images[curve.landmarks]
+    found = [sums(by_image, images[right]) for right in curve.right]  # type: ignore[call-arg]  # numba's, untyped
+    return np.stack(found) / num_objects
 
 
 def narrowed(weights: Int[np.ndarray, "N R"]) -> Int[np.ndarray, "N R"]:
@@ -45,11 +53,6 @@ def sums(by_image: np.ndarray, images: np.ndarray) -> np.ndarray:
         for r in range(len(total)):
             total[r] += weights[r]
     return total
-
-
-def _end_to_end(parts: Sequence[Int[np.ndarray, " _"]]) -> tuple[Int[np.ndarray, " _"], Int[np.ndarray, " T+1"]]:
-    """The parts one after the other, and where each begins."""
-    return np.concatenate(parts), np.append(0, np.cumsum([len(part) for part in parts]))
 
 
 # Short inner loops, of one operation each, are what the compiler turns into vector instructions.

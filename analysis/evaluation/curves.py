@@ -22,6 +22,7 @@ RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # pycocotools' floats
 EPSILON = np.spacing(1)  # by which pycocotools guards against 0 / 0
 # linspace's own arithmetic puts these levels above the fraction itself, so that a recall of exactly k / 100 misses them
 _MISSED = np.flatnonzero(np.arange(101) / 100 < RECALL_LEVELS)
+_IS_DOUBTFUL = (np.arange(100)[:, None] * _MISSED % 100 == 0).any(axis=1)  # by the last two digits of all objects
 _NUDGE = 1 + 2.0**-48  # more than a product is rounded by, less than what parts two fractions of as many objects
 
 
@@ -34,6 +35,14 @@ class ClassCurve:
     right: Sequence[Int[np.ndarray, " _"]]  # positions among the landmarks that are right
     ignored: Sequence[Int[np.ndarray, " _"]]  # rows that do not count at this threshold, though at others
     object_images: Int[np.ndarray, " _"]  # image of every object that counts
+
+    @cached_property
+    def end_to_end(self) -> tuple[np.ndarray, ...]:
+        """`right` of all thresholds in one array and where each begins, and the end of the last; `ignored` likewise."""
+        parts = (self.right, self.ignored)
+        return tuple(
+            array for part in parts for array in (np.concatenate(part), np.append(0, np.cumsum(list(map(len, part)))))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +208,7 @@ def level_factor(num_objects: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"
 
 def doubtful_levels(num_objects: Float[np.ndarray, " R"]) -> Int[np.ndarray, " _"]:
     """Resamplings in which some recall may equal a level that it misses."""
-    return np.flatnonzero((num_objects[:, None] * _MISSED % 100 == 0).any(axis=1))
+    return np.flatnonzero(_IS_DOUBTFUL[(num_objects % 100).astype(np.int64)])
 
 
 # Here a bootstrap spends its time, where there is little to do or no numba (`compiled.py`). Weights lie one image per

@@ -166,10 +166,10 @@ def _by_class(
     by_image = _by_image(weights.reshape(num_resamplings, curves.num_images), curves.longest)
     values = np.zeros((num_resamplings, len(curves.iou_thresholds), len(curves.classes)))
     defined = np.zeros((num_resamplings, 1, len(curves.classes)), dtype=bool)
-    compiled = _compiled(curves, by_image) if measure is interpolated_precisions else None
+    compiled = _compiled(curves, by_image)
     add_up = compiled.sums if compiled else _sums
     if compiled:
-        measure, by_image = compiled.interpolated_precisions, compiled.narrowed(by_image)
+        measure, by_image = getattr(compiled, measure.__name__), compiled.narrowed(by_image)
     for block, own_classes in _shares(curves, num_resamplings, compiled.LANES if compiled else 0):
         part = np.ascontiguousarray(by_image[:, block])
         for k in own_classes:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.evaluation import precision
-from analysis.evaluation.curves import ClassCurve, PrecisionCurves, interpolated_precisions
+from analysis.evaluation.curves import ClassCurve, PrecisionCurves, final_recalls, interpolated_precisions
 
 compiled = pytest.importorskip("analysis.evaluation.compiled", reason="needs numba (the extra fast)")
 
@@ -47,6 +47,8 @@ def test_compiled_loops_equal_numpys(seed: int, num_rows: int, num_objects: int,
     expected = interpolated_precisions(curve, by_image, totals)
     found = compiled.interpolated_precisions(curve, compiled.narrowed(by_image), totals)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+    recalls = final_recalls(curve, by_image, totals)
+    np.testing.assert_array_equal(compiled.final_recalls(curve, compiled.narrowed(by_image), totals), recalls)
 
 
 def test_weights_become_bytes_only_where_they_fit() -> None:
