@@ -26,7 +26,7 @@ def interpolated_precisions(
     if len(curve.landmarks):
         factor, doubtful = level_factor(num_objects), doubtful_levels(num_objects)
         rows = curve.images, curve.landmarks, *curve.end_to_end
-        _fill(*rows, by_image, num_objects, factor, doubtful, values)
+        _fill(*rows, by_image, num_objects, factor, doubtful, values)  # type: ignore[call-arg]  # untyped
     return values
 
 
@@ -35,7 +35,7 @@ def final_recalls(
 ) -> Float[np.ndarray, "T R"]:
     """Final recall at each threshold; `num_objects` must be positive."""
     images = curve.images[curve.landmarks]
-    found = [sums(by_image, images[right]) for right in curve.right]  # type: ignore[call-arg]  # numba's, untyped
+    found = [sums(by_image, images[right]) for right in curve.right]
     return np.stack(found) / num_objects
 
 
