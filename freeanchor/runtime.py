@@ -53,6 +53,11 @@ class Runtime:
         chosen: torch.dtype = getattr(torch, self.precision)
         return chosen
 
+    @property
+    def dtype_name(self) -> str:
+        """Its name in records and tables: `bfloat16`."""
+        return str(self.dtype).removeprefix("torch.")
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context to run the network in."""
         is_wide = self.dtype == torch.float32

@@ -49,13 +49,17 @@ def sums(by_image: np.ndarray, images: np.ndarray) -> np.ndarray:
     """The weights [N, R] of some images, added up: [R]."""
     total = np.zeros(by_image.shape[1])
     for image in images:
-        weights = by_image[image]
-        for r in range(len(total)):
-            total[r] += weights[r]
+        _add(total, by_image[image])
     return total
 
 
 # Short inner loops, of one operation each, are what the compiler turns into vector instructions.
+
+
+@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _add(total: np.ndarray, weights: np.ndarray) -> None:
+    for r in range(len(total)):
+        total[r] += weights[r]
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
@@ -87,14 +91,11 @@ def _fill(
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _seen_up_to(landmarks: np.ndarray, images: np.ndarray, by_image: np.ndarray) -> np.ndarray:
     """The weight of all rows up to each landmark: [U, R]."""
-    width, row = by_image.shape[1], 0
-    total = np.zeros(width)
-    seen = np.empty((len(landmarks), width))
+    row, total = 0, np.zeros(by_image.shape[1])
+    seen = np.empty((len(landmarks), len(total)))
     for u in range(len(landmarks)):
         while row <= landmarks[u]:
-            weights = by_image[images[row]]
-            for r in range(width):
-                total[r] += weights[r]
+            _add(total, by_image[images[row]])
             row += 1
         seen[u] = total
     return seen
@@ -117,14 +118,10 @@ def _count(
     for i in range(len(right)):
         row = landmarks[right[i]]
         while place < len(ignored) and ignored[place] < row:
-            weights = by_image[images[ignored[place]]]
-            for r in range(width):
-                skipped[r] += weights[r]
+            _add(skipped, by_image[images[ignored[place]]])
             place += 1
-        weights = by_image[images[row]]
+        _add(total, by_image[images[row]])
         own_right, own_precision, own_seen = num_right[i], precision[i], seen[right[i]]
-        for r in range(width):
-            total[r] += weights[r]
         for r in range(width):
             own_right[r] = total[r]
         for r in range(width):

@@ -14,6 +14,7 @@ follow each other row by row. Ranking and matching happen once, so an evaluation
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from itertools import pairwise
 from types import ModuleType
@@ -218,6 +219,12 @@ def _compiled(curves: PrecisionCurves, by_image: Real[np.ndarray, "N R"]) -> Mod
     """
     if by_image.dtype != np.int32 or sum(map(len, curves.right)) < _COMPILED_FROM:
         return None
+    return _loops()
+
+
+@cache
+def _loops() -> ModuleType | None:
+    """The module, or None where it cannot be loaded, which is tried but once."""
     try:
         return import_module("analysis.evaluation.compiled")
     except (ImportError, RuntimeError):  # not installed, too old for this numpy, or without a folder for its code

@@ -8,7 +8,7 @@ from the loading processes, resized and padded inside the model on the device, t
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ def bench_rate(
     for detector in ("FreeAnchor", "RetinaNet"):
         step = our_training(detector, "r50", runtime)
         ours = _seconds_an_image(loader(stream, collate_fn=collate), step, batch_size, runtime)
-        precision = str(runtime.dtype).removeprefix("torch.")
-        what = f"ResNet-50, {batch_size} images of short side {short}, {precision}, {num_workers} loading processes"
+        how = f"{runtime.dtype_name}, {num_workers} loading processes"
+        what = f"ResNet-50, {batch_size} images of short side {short}, {how}"
         rates = f"images a second: {1 / ours:.3g} against {1 / theirs:.3g}"
         rows.append(
             BenchRow(subject="training rate", what=f"{what}: {detector}, per image", unit="s", ours=ours,
@@ -103,15 +103,14 @@ def _reference_step(runtime: Runtime, sizes: tuple[int, int]) -> Callable[[Any],
 
 
 def _seconds_an_image(
-    batches: Iterable[Any], step: Callable[[Any], object], batch_size: int, runtime: Runtime
+    batches: DataLoader[Any], step: Callable[[Any], object], batch_size: int, runtime: Runtime
 ) -> float:
     """Of all steps after the first few, their loading included."""
-    begun, num_steps = 0.0, 0
+    begun = 0.0
     for number, batch in enumerate(batches, start=1):
         step(batch)
         if number == WARM_UP:
             wait_for(runtime.device)
             begun = time.perf_counter()
-        num_steps = number - WARM_UP
     wait_for(runtime.device)
-    return (time.perf_counter() - begun) / (num_steps * batch_size)
+    return (time.perf_counter() - begun) / ((len(batches) - WARM_UP) * batch_size)

@@ -96,7 +96,7 @@ def bench_step(runtime: Runtime, repetitions: int, num_images: int = 1, key: str
     calls = {detector: _our_step(detector, key, batch, runtime) for detector in ("FreeAnchor", "RetinaNet")}
     calls["torchvision's retinanet_resnet50_fpn"] = _torchvision_step(batch, runtime)
     seconds = medians(calls, repetitions, runtime.device)
-    precision = str(runtime.dtype).removeprefix("torch.")
+    precision = runtime.dtype_name
     what = f"ResNet-50, {num_images} image(s) of 800x1344, {precision}"
     pairs = [("FreeAnchor", "RetinaNet", 1.0), *((ours, list(calls)[2], 0.9) for ours in ("FreeAnchor", "RetinaNet"))]
     return [
@@ -220,7 +220,7 @@ def measure_step(detector: str, key: str, num_images: int, runtime: Runtime, rep
         "detector": detector,
         "backbone": training.backbone_label,
         "pictures": num_images,
-        "precision": str(runtime.dtype).removeprefix("torch."),
+        "precision": runtime.dtype_name,
         "seconds": middle,
         "slowest": max(seconds),
         "images_per_second": num_images / middle,

@@ -96,7 +96,7 @@ def train(
         model=state.model.eval(),
         seconds=state.seconds,
         images_per_second=config.num_samples / state.seconds,
-        precision=str(runtime.dtype).removeprefix("torch."),
+        precision=runtime.dtype_name,
         threads=torch.get_num_threads(),
         processes=processes.count,
     )

@@ -134,6 +134,6 @@ def _divergence(
         what=what,
         terms={name: term.item() for name, term in terms.items()},
         images=tuple(sample.record.path.name for sample in batch.samples),
-        precision=str(runtime.dtype).removeprefix("torch."),
+        precision=runtime.dtype_name,
         lr=config.lr,
     )

@@ -78,10 +78,10 @@ def test_much_to_do_is_done_by_compiled_loops(monkeypatch: pytest.MonkeyPatch) -
     generator = np.random.default_rng(0)
     curves = _curves(generator)
     weights = generator.integers(4, size=(150, 12)).astype(np.float64)
-    expected = precision.class_precision(curves, weights)
     calls: list[int] = []
     real = compiled.interpolated_precisions
     monkeypatch.setattr(compiled, "interpolated_precisions", lambda *given: calls.append(1) or real(*given))
+    expected = precision.class_precision(curves, weights)
     assert not calls  # too little to do
     monkeypatch.setattr(precision, "_COMPILED_FROM", 1)
     found = precision.class_precision(curves, weights)
