@@ -8,7 +8,7 @@ An assigner is a frozen dataclass with one method, so that methods can be compar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,6 +80,32 @@ def check_predictions(
         missing = "predictions (boxes and scores)" if predictions is None else "gt_labels"
         raise ValueError(f"{type(assigner).__name__} asks what the network says of each class; give {missing}")
     return predictions, gt_labels.long()
+
+
+class Cells(NamedTuple):
+    """Anchors in runs of one centre and one level, as those of a cell are: where each run begins, and how many it has.
+
+    Centres that rounding tells apart are cells of their own.
+    """
+
+    first: Int[Tensor, "C"]
+    counts: Int[Tensor, "C"]
+
+    @classmethod
+    def of(cls, centres: Float[Tensor, "2 A"], reach: Float[Tensor, "A"]) -> "Cells":
+        """The cells of all anchors, whose reach is their level's."""
+        x, y = centres
+        begins = torch.ones(len(reach), dtype=torch.bool, device=reach.device)
+        begins[1:] = (x[1:] != x[:-1]) | (y[1:] != y[:-1]) | (reach[1:] != reach[:-1])
+        first = begins.nonzero()[:, 0]
+        return cls(first, torch.diff(first, append=first.new_tensor([len(reach)])))
+
+    def anchors(self, cells: Int[Tensor, "N"]) -> Int[Tensor, "M"]:
+        """The anchors of some cells, in their order."""
+        counts = self.counts[cells]
+        ends = counts.cumsum(0)
+        starts = (self.first[cells] - ends + counts).repeat_interleave(counts)
+        return starts + torch.arange(len(starts), device=starts.device)
 
 
 def centre_priors(

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from freeanchor.boxes import box_centres, ious_by_objects, objects_at_a_time, pairwise_iou
-from freeanchor.losses.assignment import BACKGROUND, Predicted, centre_priors, check_predictions, check_strides
+from freeanchor.losses.assignment import BACKGROUND, Cells, Predicted, centre_priors, check_predictions, check_strides
 
 OUTSIDE = 1e5  # added to the cost: such an anchor is taken only where the object has too few others
 LEAST_IOU = 1e-7  # added to IoU before the logarithm
@@ -107,9 +107,11 @@ class _Image(NamedTuple):
 
     def places(self) -> tuple[list[Tensor], Tensor]:
         """Each object's anchors that lie both in it and near its centre; all that lie in some object or near one."""
-        inside, is_valid = [], torch.zeros(len(self.reach), dtype=torch.uint8, device=self.centres.device)
-        for own in objects_at_a_time(len(self.gt_boxes) if len(self.reach) else 0, len(self.reach)):
-            in_box, is_near = centre_priors(self.centres, self.reach, self.gt_boxes[own])
+        cells = Cells.of(self.centres, self.reach)
+        centres, reach = self.centres[:, cells.first], self.reach[cells.first]
+        inside, is_valid = [], torch.zeros(len(reach), dtype=torch.uint8, device=reach.device)
+        for own in objects_at_a_time(len(self.gt_boxes) if len(reach) else 0, len(reach)):
+            in_box, is_near = centre_priors(centres, reach, self.gt_boxes[own])
             is_valid |= (in_box | is_near).view(torch.uint8).amax(dim=0)  # `any` takes a hundred times as long
-            inside += [row.nonzero()[:, 0] for row in in_box & is_near]
-        return inside, is_valid.nonzero()[:, 0]
+            inside += [cells.anchors(row.nonzero()[:, 0]) for row in in_box & is_near]
+        return inside, cells.anchors(is_valid.nonzero()[:, 0])
