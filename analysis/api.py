@@ -224,12 +224,14 @@ def compare(
     working_point: Goal | None = None,
     per_image: bool = False,
     confusion: float | Literal["f1"] | None = None,
+    names: tuple[str, str] | None = None,
 ) -> Result:
     """Two detectors on the same images: every metric of `evaluate` of both, and second minus first with its interval.
 
     The table has the columns metric, first, second, difference, low, high; with `per_category` also `label`, the
     category of the rows `ap_category`. Intervals are paired: each resample of the images is the same for both. The
-    other arguments are as for `evaluate`; `candidates` are those of both.
+    other arguments are as for `evaluate`; `candidates` are those of both. `names` are what titles and the page call the
+    detectors; without them it is their files' names, with the folders that differ where these are the same.
 
     `second` may be an NMS (`HardNms(nms_iou=0.7)`, `LinearSoftNms()`, `GaussianSoftNms()`): then the first detector is
     compared with itself after it, error types included. Boxes of every score are kept, soft-NMS leaves out what falls
@@ -241,7 +243,7 @@ def compare(
     _check_wanted(errors, working_point, protocol)
     ground_truth = read_ground_truth(gt, area=_checked_area(area))
     one = read_detections(first, ground_truth, name="first")
-    other, other_name = _second(second, one, ground_truth)
+    other = _second(second, one, ground_truth)
     before = candidates or ()
     wanted = Wanted(
         protocol=protocol,
@@ -260,19 +262,29 @@ def compare(
         frames["images"] = images_compared(*(images_frame(context) for context in contexts))
     if confusion is not None:
         frames["confusion"] = confusions_compared(*(confusion_frame(context, confusion) for context in contexts))
-    title = f"{other_name} minus {_name(first, 'first')} on {_name(gt, 'the ground truth')}"
-    names = [_name(first, "first"), other_name]
-    subject = Subject(contexts=contexts, names=names, ground_truth_source=gt, slices=wanted.slices)
+    called = names or _names(first, second)
+    title = f"{called[1]} minus {called[0]} on {_name(gt, 'the ground truth')}"
+    subject = Subject(contexts=contexts, names=list(called), ground_truth_source=gt, slices=wanted.slices)
     return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
 
 
-def _second(
-    second: DetectionSource | Suppression, first: Detections, ground_truth: GroundTruth
-) -> tuple[Detections, str]:
+def _second(second: DetectionSource | Suppression, first: Detections, ground_truth: GroundTruth) -> Detections:
     if not isinstance(second, HardNms | LinearSoftNms | GaussianSoftNms):
-        return read_detections(second, ground_truth, name="second"), _name(second, "Second")
-    lowest = -math.inf if isinstance(second, HardNms) else 0.0
-    return suppress(first, second, score_threshold=lowest), f"The same after {second.label}"
+        return read_detections(second, ground_truth, name="second")
+    return suppress(first, second, score_threshold=-math.inf if isinstance(second, HardNms) else 0.0)
+
+
+def _names(first: DetectionSource, second: DetectionSource | Suppression) -> tuple[str, str]:
+    """What to call both: their files' names, after the last folders that differ where these are the same."""
+    if isinstance(second, HardNms | LinearSoftNms | GaussianSoftNms):
+        return _name(first, "first"), f"The same after {second.label}"
+    one, other = _name(first, "first"), _name(second, "Second")
+    if one == other and isinstance(first, str | Path) and isinstance(second, str | Path):
+        folders = zip(Path(first).absolute().parts[-2::-1], Path(second).absolute().parts[-2::-1], strict=False)
+        for mine, theirs in folders:
+            if mine != theirs:
+                return f"{mine}: {one}", f"{theirs}: {other}"
+    return one, other
 
 
 def nms_recall(

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Shaped
 
 from analysis.bags.arrays import OFF_CENTRE
 from analysis.bags.summaries import object_mean
-from analysis.evaluation.breakdowns import AspectCuts, aspect_ratio
+from analysis.evaluation.breakdowns import CROWDEDNESS_EDGES, AspectCuts, aspect_ratio
 from analysis.evaluation.statistics import bootstrap
 
 TABLE_COLUMNS = (
@@ -25,7 +25,7 @@ TABLE_COLUMNS = (
     "effective_anchors", "iou", "box_iou", "cls_prob", "to_centre", "to_part",
 )  # fmt: skip
 METRICS = ("effective_anchors", "iou", "box_iou", "cls_prob", "to_centre", "to_part", "unlearned")
-CROWDED = 13  # objects in an image, as the most crowded bin of Fig. 6
+CROWDED = CROWDEDNESS_EDGES[-1]  # objects in an image
 NUM_RESAMPLES = 500
 
 
@@ -108,7 +108,8 @@ def learning_frame(tables: pd.DataFrame) -> pd.DataFrame:
     """Means over objects: detector, step, num_steps, group, metric, value, low, high, num_objects.
 
     `tables` are those of `learning_table` with detector, step and num_steps. `unlearned` is the share of objects that
-    no anchor learns; a mean is over those that have a value. Intervals: 95 %, bootstrap over images.
+    no anchor learns; a mean is over those that have a value, of all seeds; `num_objects` counts each of them once.
+    Intervals: 95 %, bootstrap over images alone.
     """
     tables, rows = tables.assign(unlearned=(tables["num_learning"] == 0).astype(np.float64)), []
     for key, stage in tables.groupby(["detector", "step", "num_steps"], sort=False):
@@ -116,7 +117,7 @@ def learning_frame(tables: pd.DataFrame) -> pd.DataFrame:
             for metric in METRICS:
                 own = stage[members & stage[metric].notna().to_numpy()]
                 if len(own):
-                    rows.append((*key, group, metric, *mean_interval(own, metric), len(own)))
+                    rows.append((*key, group, metric, *mean_interval(own, metric), own["annotation_id"].nunique()))
     columns = ["detector", "step", "num_steps", "group", "metric", "value", "low", "high", "num_objects"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -132,10 +133,10 @@ def mean_interval(objects: pd.DataFrame, column: str) -> tuple[float, float, flo
 def overlap(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
     """The share of each object's learning that two methods, or two snapshots, have in common, by annotation_id.
 
-    Frames have annotation_id, anchor and share. Objects that nothing learns in either are left out, those that
-    something learns in one alone have 0.
+    Frames have annotation_id, anchor and share; an object's shares add up to 1, but for their rounding. Objects that
+    nothing learns in either are left out, those that something learns in one alone have 0.
     """
     keys = ["annotation_id", "anchor"]
     both = one.merge(other, on=keys, how="outer", suffixes=("", "_other")).fillna({"share": 0.0, "share_other": 0.0})
     both["overlap"] = both[["share", "share_other"]].min(axis=1)
-    return both.groupby("annotation_id")["overlap"].sum()
+    return both.groupby("annotation_id")["overlap"].sum().clip(upper=1)

@@ -60,6 +60,15 @@ class MatchedDetections(Detections):
         )
 
 
+def check_whole(detections: Detections, what: str) -> None:
+    """Raises `DataError` for parts: they lack the detections beyond the best of each image and class."""
+    if isinstance(detections, MatchedDetections):
+        raise DataError(
+            f"{what} needs every detection, but parts hold the best {detections.max_detections} of an image and "
+            "category; give the file of detections"
+        )
+
+
 def image_range(num_images: int, part: int, num_parts: int) -> tuple[int, int]:
     """Where part `part` of `num_parts`, counted from 1, begins and ends among the images in the order of their ids."""
     return (part - 1) * num_images // num_parts, part * num_images // num_parts

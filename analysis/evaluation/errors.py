@@ -65,7 +65,10 @@ class TypedErrors:
 
     @cached_property
     def num_by_image(self) -> Int[np.ndarray, "N 8"]:
-        """Errors of each image, in the order of `MAIN` and `SPECIAL`; those at an object only where it counts."""
+        """Errors of each image, in the order of `MAIN` and `SPECIAL`.
+
+        Of a kind, those at an object are counted only where it counts; false positives are everything wrong.
+        """
         num_images, image = len(self.ground_truth.image_ids), self.ranking.image_index
         object_image = self.ground_truth.image_index
         is_wrong = (self.kind < RIGHT) & ~self.ignored

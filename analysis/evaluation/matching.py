@@ -222,12 +222,14 @@ def _check_stored(detections: MatchedDetections, max_detections: int, lowest: fl
 def _stored_pairs(
     ground_truth: GroundTruth, detections: MatchedDetections, rows: np.ndarray, rank: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same of detections that were matched before."""
-    place = np.empty(len(detections), dtype=np.int64)
+    """The same of detections that were matched before; pairs of detections that do not count are left out."""
+    place = np.full(len(detections), -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     order = np.argsort(ground_truth.annotation_id)
     pair_object = order[np.searchsorted(ground_truth.annotation_id[order], detections.pair_annotation)]
-    return _in_order(rank, place[detections.pair_detection], pair_object, detections.pair_iou)
+    pair_row = place[detections.pair_detection]
+    counts = pair_row >= 0
+    return _in_order(rank, pair_row[counts], pair_object[counts], detections.pair_iou[counts])
 
 
 def _in_order(

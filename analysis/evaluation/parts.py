@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.match_parts import check_whole
 from analysis.evaluation import precision as ap
 from analysis.evaluation.errors import (
     BACKGROUND_IOU,
@@ -91,6 +92,8 @@ class Context:
         """Each object's best IoU with the candidates and with the detections, whatever their class."""
         if self.candidates is None:
             return None
+        for own in (self.candidates, self.detections):
+            check_whole(own, "NMS recall")
         before, after = (_best_ious(self.ground_truth, own) for own in (self.candidates, self.detections))
         return ObjectRecall(
             image_id=self.ground_truth.image_id,

@@ -75,8 +75,8 @@ def too_few(num_objects: int, num_images: int) -> str:
 def read_slices(source: SliceSource, ground_truth: GroundTruth, *, bins: Bins = DEFAULT_BINS) -> list[Slice]:
     """The slices of a csv or json file, or of a list of dicts: one per column and value, in the columns' order.
 
-    The first id column names the rows: `image_id` or `annotation_id`. Numbers of more than `bins` different values are
-    binned, into `bins` groups of equal size or, for a column with edges of its own, between these (the last one
+    An id column names the rows: `annotation_id`, or without it `image_id`. Numbers of more than `bins` different values
+    are binned, into `bins` groups of equal size or, for a column with edges of its own, between these (the last one
     included). Objects and images without a value are in no slice of that column. Raises `DataError` where the file
     cannot be used, `UsageError` for bins that mean nothing.
     """
@@ -166,7 +166,7 @@ def _groups(name: str, values: list[Any], bins: Bins) -> dict[str, np.ndarray]:
     """Rows by the value of a column; numbers in bins, and values that are missing left out."""
     texts = ["" if value is None else str(value).strip() for value in values]
     numbers = np.array([_number(value) for value in values])
-    has_value = np.array([text not in ("", "nan", "NaN") for text in texts], dtype=bool)
+    has_value = np.array([text.lower() not in ("", "nan") for text in texts], dtype=bool)
     own_edges = bins.get(name) if isinstance(bins, Mapping) else None
     num_bins = bins if isinstance(bins, int) else DEFAULT_BINS
     are_numbers = not np.isnan(numbers[has_value]).any() and not any(isinstance(value, bool) for value in values)
@@ -177,6 +177,8 @@ def _groups(name: str, values: list[Any], bins: Bins) -> dict[str, np.ndarray]:
     if own_edges is not None or (are_numbers and len(set(numbers[has_value].tolist())) > num_bins):
         edges = np.unique(np.quantile(numbers[has_value], np.linspace(0, 1, num_bins + 1)))
         return _binned(numbers, edges if own_edges is None else np.array(own_edges, dtype=np.float64))
+    if are_numbers:  # 1 and 1.0 are one value
+        texts = [f"{number:g}" if float(f"{number:g}") == number else repr(number) for number in numbers.tolist()]
     distinct = sorted({text for text, kept in zip(texts, has_value, strict=True) if kept})
     if len(distinct) > _MANY_VALUES:
         raise DataError(f"column {name} has {len(distinct)} different values, more than {_MANY_VALUES}; group them")
@@ -187,11 +189,18 @@ def _groups(name: str, values: list[Any], bins: Bins) -> dict[str, np.ndarray]:
 
 def _binned(numbers: Float[np.ndarray, " M"], edges: Float[np.ndarray, " E"]) -> dict[str, np.ndarray]:
     groups = {}
+    texts = _distinct(edges.tolist())
     for i, (low, high) in enumerate(pairwise(edges.tolist())):
         is_last = i == len(edges) - 2
         inside = (numbers >= low) & ((numbers <= high) if is_last else (numbers < high))
-        groups[f"[{low:.6g}, {high:.6g}{']' if is_last else ')'}"] = np.flatnonzero(inside)
+        groups[f"[{texts[i]}, {texts[i + 1]}{']' if is_last else ')'}"] = np.flatnonzero(inside)
     return groups
+
+
+def _distinct(edges: list[float]) -> list[str]:
+    """Edges in as few digits, six at least, as tell them from each other."""
+    texts = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(6, 18))
+    return next(text for text in texts if len(set(text)) == len(set(edges)))
 
 
 def _number(value: Any) -> float:

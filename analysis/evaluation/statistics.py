@@ -5,7 +5,6 @@
     bootstrap(lambda weights: average_precision(curves, weights), num_images=curves.num_images, generator=generator)
     paired_bootstrap(first_metric, second_metric, num_images=..., generator=generator)      # second - first
     spread([0.412, 0.405, 0.418])                   # over seeds
-    paired_spread(baseline_by_seed, improved_by_seed)                                       # improved - baseline
 
 A metric is a function of weights [R, N] (R resamplings of N images) that returns [R], or [R, M] for M values at once:
 M metrics stacked draw the images once, and share them.
@@ -24,6 +23,7 @@ from freeanchor.workers import map_in_processes
 Metric = Callable[[np.ndarray], np.ndarray]
 Values = float | np.ndarray  # one value, or M of them
 _RESAMPLINGS_AT_ONCE = 500  # rows of numbers that long are summed at the processor's pace, not Python's
+_CONSTANT = 1e-9  # of the squares' sum: what is left of it where all values are equal is rounding
 _WEIGHTS_AT_ONCE = 4_000_000  # 32 MB
 
 
@@ -145,20 +145,6 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
     )
 
 
-def paired_spread(firsts: Sequence[float], seconds: Sequence[float], *, level: float = 0.95) -> Spread:
-    """Spread of `second - first` over seeds: one pair per seed, both detectors trained with it, in the same order.
-
-    What the seeds have in common (data order, initialisation) goes out with the difference, so the t interval answers
-    whether another seed would show the gain. Raises `ValueError` without pairs or where the two differ in number.
-    """
-    if len(firsts) != len(seconds):
-        raise ValueError(
-            f"paired_spread needs a value of both detectors for every seed, got {len(firsts)} and {len(seconds)}; "
-            "leave out the seeds that only one has"
-        )
-    return spread([second - first for first, second in zip(firsts, seconds, strict=True)], level)
-
-
 def t_quantile(probability: float, degrees: float) -> float:
     """Quantile of Student's t by bisection, to about 1e-9; to 1e-5 of itself where `degrees` is not whole."""
     if not 0 < probability < 1 or degrees < 1:
@@ -244,8 +230,9 @@ def rank_correlation(
         n, sum_x, sum_y, sum_xx, sum_yy, sum_xy = (weights @ moments).T
         with np.errstate(invalid="ignore", divide="ignore"):
             spread_x, spread_y = sum_xx - sum_x**2 / n, sum_yy - sum_y**2 / n
-            product = np.sqrt(np.maximum(spread_x * spread_y, 0))
-            value = np.where(product > 1e-12, (sum_xy - sum_x * sum_y / n) / product, np.nan)
+            varies = (spread_x > _CONSTANT * sum_xx) & (spread_y > _CONSTANT * sum_yy)
+            product = np.sqrt(np.where(varies, spread_x * spread_y, 1))
+            value = np.where(varies, (sum_xy - sum_x * sum_y / n) / product, np.nan)
         return np.clip(value, -1, 1)[:, None]
 
     return correlation

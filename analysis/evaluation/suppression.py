@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from analysis.coco.columns import Detections
+from analysis.coco.match_parts import check_whole
 from freeanchor.errors import UsageError
 
 _BLOCK, _CHUNK = 64, 2048  # boxes that are compared with each other at once, and with as many of the rest
@@ -142,8 +143,8 @@ def suppress(
     """What a suppression keeps of the candidates that score more than `score_threshold`, with their scores thereafter.
 
     Of each image at most `max_detections`, best first (None: all); images in the order of their ids. Soft-NMS needs
-    a threshold of 0 or more, since it multiplies scores: `ValueError` otherwise. Progress on stderr where it is a
-    terminal.
+    a threshold of 0 or more, since it multiplies scores: `ValueError` otherwise; `DataError` for parts of a matching.
+    Progress on stderr where it is a terminal.
     """
     image_ids, image = np.unique(candidates.image_id, return_inverse=True)
     rows, scores = [np.empty(0, np.int64)], [np.empty(0)]
@@ -159,6 +160,7 @@ def survivors(
     candidates: Detections, rows: Int[np.ndarray, " D"], suppression: Suppression, *, score_threshold: float
 ) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, " M"]]:
     """Which of one image's `rows` are kept, and their scores then; best first. The rules are those of `suppress`."""
+    check_whole(candidates, suppression.label)
     if score_threshold < 0 and not isinstance(suppression, HardNms):
         raise ValueError(f"score_threshold must not be negative with soft-NMS, got {score_threshold}; 0 is the lowest")
     rows = rows[candidates.scores[rows] > score_threshold]

@@ -23,6 +23,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from analysis.coco.columns import Detections, GroundTruth, positions
+from analysis.coco.match_parts import check_whole
 from analysis.evaluation.matching import IOU_THRESHOLDS
 from analysis.evaluation.suppression import pairwise_iou, rows_by_image
 
@@ -33,6 +34,7 @@ _LEVELS = np.linspace(0, 1, 101)
 
 def ultralytics_frame(ground_truth: GroundTruth, detections: Detections) -> pd.DataFrame:
     """metric, value: `ap_ultralytics` (mAP50-95 there) and `ap_50_ultralytics` (mAP50); nan without objects."""
+    check_whole(detections, "Ultralytics' AP")
     by_class = class_ap(ground_truth, detections)
     defined = by_class[:, ~np.isnan(by_class[0])]
     values = [float(part.mean()) if defined.size else float("nan") for part in (defined, defined[:1])]

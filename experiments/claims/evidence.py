@@ -1,7 +1,8 @@
 """What was measured of a claim, each value with an interval that holds all that is known of its chance.
 
-A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over images and that of
-the t interval over paired seeds. The two are independent, so they add in quadrature. Single seeds borrow the noise of
+A difference of detectors with several seeds has two half-widths, that of the paired bootstrap over images (the mean of
+the seeds' own) and that of the t interval over paired seeds. They add in quadrature. That is cautious: how images and
+seeds interact is in both. Single seeds borrow the noise of
 their detectors from the runs that were repeated (standard deviations pooled over backbones: FreeAnchor's is not
 RetinaNet's). Where a detector's runs were not repeated the interval covers images alone; so it does where one trained
 model is tested in two ways, which share its seed.
@@ -187,8 +188,19 @@ def widened_interval(
 ) -> Measured:
     """The same of a value with its low and high."""
     (value, low, high), half = bounds, seeds.half
-    low, high = value - math.hypot(value - low, half), value + math.hypot(high - value, half)
+    if half:  # a bound beyond the value, as a percentile's may be, has no width of its own
+        low, high = value - math.hypot(max(0, value - low), half), value + math.hypot(max(0, high - value), half)
     return Measured(value=value, low=low, high=high, n_seeds=num_seeds, runs=runs, seeds=seeds)
+
+
+def mean_over_seeds(intervals: Sequence[tuple[float, float, float]], runs: tuple[str, ...]) -> Measured | None:
+    """The mean of the seeds' values, low and high, with the noise that the seeds show among themselves."""
+    if not intervals:
+        return None
+    seeds = spread([value for value, _, _ in intervals])
+    low, high = np.mean([bounds for _, *bounds in intervals], axis=0)
+    error = seed_error(seeds.sd, seeds.num_seeds) if seeds.num_seeds > 1 else SeedError()
+    return widened_interval((seeds.mean, float(low), float(high)), seeds.num_seeds, error, runs)
 
 
 def measured_cost(evidence: Evidence) -> Parts:
@@ -249,13 +261,7 @@ class BagEvidence:
     def _over_seeds(self, frames: list[pd.DataFrame], runs: tuple[str, ...] = ()) -> Parts:
         """The mean over objects, then over seeds, of frames of (image_id, value); `runs` if not FreeAnchor's alone."""
         intervals = [_mean_over_images(frame) for frame in frames if len(frame)]
-        if not intervals:
-            return {"": None}
-        seeds = spread([value for value, _, _ in intervals])
-        low, high = np.mean([bounds for _, *bounds in intervals], axis=0)
-        row = pd.Series({"value": seeds.mean, "low": low, "high": high, "n_seeds": seeds.num_seeds})
-        error = seed_error(seeds.sd, seeds.num_seeds) if seeds.num_seeds > 1 else SeedError()
-        return {"": widened(row, error, runs or tuple(self.frames))}
+        return {"": mean_over_seeds(intervals, runs or tuple(self.frames))}
 
 
 def _last(bags: pd.DataFrame) -> pd.DataFrame:

@@ -42,6 +42,8 @@ ONE_SEED = (
 def ledger_frame(profile: Profile, store: Store) -> pd.DataFrame:
     """One row per part of a claim, in the ledger's order; a part that was not run has no value. Columns `COLUMNS`.
 
+    Nothing is run where the profile compares other methods: the claims are about FreeAnchor and RetinaNet.
+
     `seed_error` is the value's standard error for the choice of seeds, already in its interval, with `seed_degrees` of
     freedom: 0 where the seeds' noise is not known.
     """
@@ -51,7 +53,7 @@ def ledger_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def _claim_rows(claim: Claim, profile: Profile, evidence: Evidence) -> list[dict[str, object]]:
-    parts = dict(claim.measure(evidence)) or {"": None}
+    parts = (dict(claim.measure(evidence)) if profile.has_papers_pair else {}) or {"": None}
     data = profile.data.identity if isinstance(profile.data, FolderData) else profile.name
     head = {"profile": profile.name, "data": data, **claim.head(), "verdict": judge(claim.rule, list(parts.values()))}
     return [

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.evaluation.metrics import alignment_metrics
-from analysis.evaluation.statistics import bootstrap, rank_correlation, spread
-from experiments.claims.evidence import Evidence, Measured, Parts, SeedError, seed_error, widened_interval
+from analysis.evaluation.statistics import bootstrap, rank_correlation
+from experiments.claims.evidence import Evidence, Parts, mean_over_seeds
 from experiments.registry.build import compared
 from experiments.registry.profile import Pair
 from experiments.runs.learning import can_be_asked, learning_stage
@@ -37,13 +37,12 @@ def alignment_gain(methods: dict[str, str]) -> Callable[[Evidence], Parts]:
     """How much better each method's scores rank its boxes than RetinaNet's do: a difference of rank correlations."""
 
     def measure(evidence: Evidence) -> Parts:
-        if not evidence.profile.methods:
-            return dict.fromkeys(methods.values())
-        profiles = {name: compared(evidence.profile, ("retinanet", key)) for key, name in methods.items()}
-        return {
-            name: Evidence(profile, evidence.store).gain_in(alignment_metrics, CORRELATION)
-            for name, profile in profiles.items()
-        }
+        there, parts = {method.key for method in evidence.profile.methods}, dict.fromkeys(methods.values())
+        for key, name in methods.items():
+            if key in there:
+                own = Evidence(compared(evidence.profile, ("retinanet", key)), evidence.store)
+                parts[name] = own.gain_in(alignment_metrics, CORRELATION)
+        return parts
 
     return measure
 
@@ -63,16 +62,8 @@ def learners_by_size(key: str) -> Callable[[Evidence], Parts]:
             counts, diagonals = (last[name].to_numpy(dtype=np.float64) for name in ("num_learning", "diagonal"))
             metric = rank_correlation(counts, diagonals, image, len(ids))
             interval = bootstrap(metric, num_images=len(ids), generator=np.random.default_rng(0))
-            found.append([float(np.ravel(side)[0]) for side in (interval.value, interval.low, interval.high)])
-        return {"": _over_seeds(found, tuple(run.name for run in done))}
+            value, low, high = (float(np.ravel(side)[0]) for side in (interval.value, interval.low, interval.high))
+            found.append((value, low, high))
+        return {"": mean_over_seeds(found, tuple(run.name for run in done))}
 
     return measure
-
-
-def _over_seeds(found: list[list[float]], runs: tuple[str, ...]) -> Measured | None:
-    if not found:
-        return None
-    seeds = spread([value for value, *_ in found])
-    low, high = np.mean([bounds for _, *bounds in found], axis=0)
-    error = seed_error(seeds.sd, seeds.num_seeds) if seeds.num_seeds > 1 else SeedError()
-    return widened_interval((seeds.mean, float(low), float(high)), seeds.num_seeds, error, runs)

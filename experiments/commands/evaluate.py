@@ -66,6 +66,7 @@ def compare(arguments: argparse.Namespace) -> None:
             area=arguments.area,
             resamples=arguments.resamples,
             candidates=tuple(arguments.candidates) if arguments.candidates else None,
+            names=tuple(arguments.names) if arguments.names else None,
             **parts_of(arguments),
         )
     _answer(result, arguments)
@@ -100,9 +101,10 @@ def nms_recall(arguments: argparse.Namespace) -> None:
     if arguments.max_candidates < 0:
         raise UsageError(f"--max-candidates must not be negative, got {arguments.max_candidates}; 0 takes all")
     with _as_a_command():
+        gt, (candidates,) = as_coco(arguments.gt, [arguments.candidates], arguments.split)
         result = analysis.nms_recall(
-            arguments.gt,
-            arguments.candidates,
+            gt,
+            candidates,
             nms=arguments.nms,
             soft_nms=arguments.soft_nms,
             sigma=arguments.sigma,
@@ -124,8 +126,11 @@ def nms(arguments: argparse.Namespace) -> None:
     with _as_a_command():
         *_, suppression = suppressions(arguments.nms, arguments.soft_nms, arguments.sigma)
         check_threshold(arguments.score_threshold)
-        ground_truth = read_ground_truth(arguments.gt) if arguments.gt else None
-        candidates = read_detections(arguments.candidates, ground_truth)
+        source, ground_truth = arguments.candidates, None
+        if arguments.gt:
+            gt, (source,) = as_coco(arguments.gt, [arguments.candidates], arguments.split)
+            ground_truth = read_ground_truth(gt)
+        candidates = read_detections(source, ground_truth)
     kept = suppress(
         candidates,
         suppression,

@@ -25,6 +25,7 @@ def add_second(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--soft-nms", choices=("linear", "gaussian"), help="the same after soft-NMS (linear: at --nms)")
     parser.add_argument("--sigma", type=float, default=0.5, help="width of gaussian soft-NMS (default: 0.5)")
+    parser.add_argument("--names", nargs=2, metavar="NAME", help="of the detectors, in titles (default: their files')")
 
 
 def add_tables(parser: argparse.ArgumentParser, *, detectors: int) -> None:

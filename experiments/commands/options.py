@@ -17,7 +17,7 @@ CLASSES = ("own", "supercategory", "one")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _GT = "ground truth: COCO json (or .json.gz), or a folder of YOLO's (data.yaml) or VOC's layout"
 _RESULTS = "detections: COCO results as .json, .json.gz or .parquet; a folder of YOLO's txt or VOC's; parts of match"
-_CANDIDATES = "candidates before NMS: COCO results as .json, .json.gz or .parquet"
+_CANDIDATES = "candidates before NMS: COCO results as .json, .json.gz or .parquet; with --gt also a folder"
 
 
 def build_parser() -> Parser:
@@ -109,6 +109,7 @@ def _add_nms_recall(commands: Commands) -> None:
         "--inclusive", action="store_true", help="an object is found at IoU >= tau (the authors: IoU > tau)"
     )
     _add_suppression(recall)
+    add_split(recall)
     _add_answer(recall, "resamples of the images; 0: no intervals")
 
 
@@ -131,6 +132,7 @@ def _add_nms(commands: Commands) -> None:
     )
     nms.add_argument("--max-detections", type=int, default=100, help="detections kept per image; 0: all (default: 100)")
     _add_suppression(nms)
+    add_split(nms)
 
 
 def _add_area(parser: argparse.ArgumentParser) -> None:

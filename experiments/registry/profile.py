@@ -173,6 +173,12 @@ class Profile:
         """The first of them, which Figs. 1 and 4 show."""
         return self.pairs[0]
 
+    @property
+    def has_papers_pair(self) -> bool:
+        """Whether these are the paper's two detectors, and not two other methods (`COMPARE`)."""
+        detectors = tuple(self.evaluations[run].training.detector for run in self.pair) if self.pairs else ()
+        return not detectors or detectors == tuple(DETECTORS)
+
     def default_runs(self, factor: Factor) -> tuple[str, ...]:
         """The runs with the factor's default, one per seed; none where the factor is not varied."""
         found = (one.runs for one in self.ablations if one.factor == factor and one.value == factor.default)

@@ -47,6 +47,21 @@ SHORT = {  # rows of the short headline: metric -> claim and part that have the 
     "nr": ("nms-recall", "", ""),
     "nr_90": ("nms-recall-all", "0.90", ""),
 }
+LOOKED_INTO = ("photos/doors", "photos/aquarium", "shapes")  # whose bags stand beside each other
+FOUND = {  # rows: budget and metric of `candidates.csv`
+    "all candidates, before NMS": ("all", "recall_before"),
+    "all candidates, after NMS": ("all", "recall_after"),
+    "the hundred best per image, before NMS": ("100", "recall_before"),
+    "the hundred best per image, after NMS": ("100", "recall_after"),
+}
+BOXES = {  # rows: anchor and quantity of `bag_boxes.csv`
+    "the anchor of highest IoU with the object": ("1", "box_iou"),
+    "the 25th": ("25", "box_iou"),
+    "the best-scoring anchor, each detector's own": ("highest score", "box_iou"),
+    "the anchor of the best box, each detector's own": ("best box", "box_iou"),
+    "regret: the best box minus the best-scoring one": ("regret", "box_iou"),
+}
+SEEDS_DIFFER = 0.005  # range over seeds from which it is shown
 ABOVE_PEER = "above it, seed 0: RetinaNet; FreeAnchor"
 
 
@@ -97,6 +112,26 @@ def _gain(row: Mapping[Hashable, Any]) -> str:
     if math.isnan(row["value"]):
         return "not run"
     return f"{100 * row['value']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
+
+def _side_by_side(root: Path, report: str, rows: Mapping[str, tuple[str, str]], head: str) -> str:
+    """FreeAnchor minus RetinaNet in lines of a report, a column per data set; the range of seeds where they differ."""
+    columns = []
+    for folder in LOOKED_INTO:
+        frame = pd.read_csv(root / "reports" / folder / f"{report}.csv", dtype=str)
+        keys = ["budget", "metric"] if "budget" in frame else ["anchor", "quantity"]
+        gains = frame[frame["detector"] == "gain"].set_index(keys)
+        columns.append([_with_seeds(row) for row in gains.loc[list(rows.values())].to_dict("records")])
+    lines = [f"| {head} | {' | '.join(f'`{Path(name).name}`' for name in LOOKED_INTO)} |"]
+    lines.append(f"|{' --- |' * (1 + len(LOOKED_INTO))}")
+    lines += [f"| {' | '.join(cells)} |" for cells in zip(rows, *columns, strict=True)]
+    return "\n".join(lines)
+
+
+def _with_seeds(row: Mapping[Hashable, Any]) -> str:
+    low, high = float(row["minimum"]), float(row["maximum"])
+    said = _gain({name: float(row[name]) for name in ("value", "low", "high")})
+    return said + (f"; seeds {100 * low:+.1f} to {100 * high:+.1f}" if high - low > SEEDS_DIFFER else "")
 
 
 DOCUMENTS = ("README.md", "REPRODUCING.md", "CONTRIBUTING.md", "docs/*.md")
@@ -172,6 +207,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "mean-max": lambda root: _mean_max_table(),
     "anchors": anchors_table,
     "photographs": photographs_table,
+    "found": lambda root: _side_by_side(root, "candidates", FOUND, "objects found, FreeAnchor minus RetinaNet"),
+    "bag-boxes": lambda root: _side_by_side(root, "bag_boxes", BOXES, "the box predicted from"),
     "photographs-pooled": lambda root: _table_of("photos/pooled", root),
     "deviations": deviations_table,
     "compute": lambda root: compute_table(read_records(root / "reports/shapes")),

@@ -1,9 +1,9 @@
 """What was measured on runs, of one, of two compared, and of several seeds as one.
 
-Two sources of chance stand side by side in every row over seeds, since neither contains the other: which images were
-drawn for validation (`low`, `high`: the mean of the seeds' bootstrap intervals; the images are the same, so more seeds
-do not narrow it), and the seed of the training (`sd`, `minimum`, `maximum`, and `seed_low`, `seed_high`: the t interval
-of the mean over seeds; nan for one seed).
+Two sources of chance stand side by side in every row over seeds, since neither contains the other. Which images were
+drawn for validation: `low`, `high`, the mean of the seeds' bootstrap intervals, which more seeds do not narrow (where
+an image does well with one seed and not with another, the interval of the mean would be narrower). And the seed of the
+training: `sd`, `minimum`, `maximum`, and `seed_low`, `seed_high`, the t interval of the mean over seeds; nan for one.
 
     measure_stage(evaluation, store)                # measurements.csv, matches.csv
     over_seeds([measurements(run, store) for run in runs])

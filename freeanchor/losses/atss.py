@@ -17,9 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from freeanchor.boxes import are_inside, box_centres, paired_iou
-from freeanchor.losses.assignment import Predicted, by_highest_iou, check_levels
+from freeanchor.losses.assignment import MARGIN, Predicted, by_highest_iou, check_levels
 
-MARGIN = 0.01  # px that a centre must lie inside its object (authors' code: atss_core/modeling/rpn/atss/loss.py)
 SAME_CENTRE = 1e-3  # px: anchors of one cell differ by the rounding of their corners
 
 

@@ -15,14 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from freeanchor.boxes import are_inside, box_centres, ious_by_objects
-from freeanchor.losses.assignment import BACKGROUND, Predicted, by_highest_iou, check_predictions
-
-MARGIN = 0.01  # px that an anchor's centre must lie inside its object, as ATSS has it
+from freeanchor.losses.assignment import BACKGROUND, MARGIN, Predicted, by_highest_iou, check_predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class TAL:
-    """Task-aligned assignment, as TOOD and, with other numbers, YOLOv8 to YOLO11 have it.
+    """Task-aligned assignment, as TOOD has it; YOLOv8 to YOLO11 have a variant of it.
 
     Of all anchors the `num_candidates` of greatest t are an object's; those of t = 0, and those whose centre lies
     outside the object, are dropped. An anchor that two objects want learns the one that its predicted box overlaps
@@ -35,9 +33,9 @@ class TAL:
     beta: float = 6.0
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1 or self.alpha < 0 or self.beta < 0:
+        if self.num_candidates < 1 or self.alpha < 0 or self.beta <= 0:
             raise ValueError(
-                f"num_candidates must be at least 1, alpha and beta not negative, got {self.num_candidates}, "
+                f"num_candidates must be at least 1, alpha not negative, beta positive, got {self.num_candidates}, "
                 f"{self.alpha} and {self.beta}"
             )
 

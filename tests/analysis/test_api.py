@@ -64,6 +64,23 @@ def test_compare_is_the_comparison(sets, files, contents):
     assert str(result).split()[:6] == ["metric", "first", "second", "difference", "low", "high"]
 
 
+def test_detectors_are_told_apart_by_name(tmp_path, contents):
+    """Files of one name are told by the folders that differ, whatever lies between; names that are given come first."""
+    paths = [tmp_path / name / "results" / "detections.json" for name in ("old", "new")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(contents[1]))
+    result = compare(contents[0], *paths, resamples=2)
+    assert result.title.startswith("new: detections.json minus old: detections.json on")
+    assert compare(contents[0], *paths, resamples=2, names=("A", "B")).title.startswith("B minus A on")
+    assert compare(contents[0], paths[0], paths[0], resamples=2).title.startswith(
+        "detections.json minus detections.json"
+    )
+    assert (
+        "The same after NMS 0.5 minus detections.json" in compare(contents[0], paths[0], HardNms(), resamples=2).title
+    )
+
+
 def test_nms_recall_is_the_recall(sets, files):
     """The frame behind the command, whatever is asked for, and its text."""
     plain = recall_frame(*sets, [HardNms(nms_iou=0.5)], num_resamples=10)

@@ -56,6 +56,8 @@ def test_means_over_objects_leave_out_what_nothing_learns() -> None:
     assert rows.loc["unlearned", "value"] == pytest.approx(1 / 3)
     assert ((frame["low"] <= frame["value"]) & (frame["value"] <= frame["high"])).all()
     assert set(frame["step"]) == {5, 10}
+    seeds = learning_frame(pd.concat([table, table], ignore_index=True)).set_index(["group", "metric"])
+    assert seeds.loc[("all", "iou"), "num_objects"] == 2  # each counts once, however many seeds
 
 
 def test_in_common_is_the_lesser_share_of_each_anchor() -> None:
@@ -69,3 +71,5 @@ def test_in_common_is_the_lesser_share_of_each_anchor() -> None:
     common = overlap(one, other)
     assert common.to_dict() == pytest.approx({1: 0.5, 2: 0.25, 3: 0.0, 4: 0.0})
     assert overlap(one, one).to_dict() == pytest.approx({1: 1.0, 2: 1.0, 3: 1.0})
+    rounded = shares(*((1, anchor, 0.33334) for anchor in range(3)))
+    assert overlap(rounded, rounded)[1] == 1.0

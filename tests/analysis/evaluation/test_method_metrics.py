@@ -61,3 +61,13 @@ def test_alignment_is_of_scores_and_boxes_that_find_an_object() -> None:
         frame = metric_intervals(alignment_metrics(truth, detections), truth, num_resamples=20)
         assert frame["value"].iloc[0] == pytest.approx(expected)
         assert frame["low"].iloc[0] >= -1 and frame["high"].iloc[0] <= 1
+
+
+@pytest.mark.parametrize("count", [2, 1000, 2000, 30_000])
+@pytest.mark.parametrize("is_other_constant", [True, False])
+def test_rank_correlation_of_a_constant_is_undefined(count: int, is_other_constant: bool) -> None:
+    """However many rows there are: rounding is not a correlation."""
+    other = np.ones(count) if is_other_constant else np.random.default_rng(0).random(count)
+    metric = rank_correlation(np.ones(count), other, np.arange(count) % 7, 7)
+    weights = np.random.default_rng(1).integers(0, 3, size=(20, 7))
+    assert np.isnan(metric(weights)).all()

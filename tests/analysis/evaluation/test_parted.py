@@ -15,8 +15,12 @@ from oracles.plain_files import random_sets, write_files
 from analysis.coco.columns import Detections, GroundTruth
 from analysis.coco.match_parts import image_range, read_parts, write_part
 from analysis.coco.reading import read_detections, read_ground_truth
-from analysis.evaluation.evaluate import compare_detections, evaluation_frame
+from analysis.evaluation.evaluate import Wanted, compare_detections, evaluation_frame, evaluation_frames
 from analysis.evaluation.parted import match_part, matched
+from analysis.evaluation.protocol import Protocol
+from analysis.evaluation.slices import read_slices
+from analysis.evaluation.suppression import HardNms, suppress
+from analysis.evaluation.ultralytics import ultralytics_frame
 from freeanchor.errors import DataError, UsageError
 
 NUM_PARTS = 16
@@ -150,3 +154,51 @@ def test_a_part_out_of_range_is_refused(tmp_path, files):
     """Parts are counted from 1."""
     with pytest.raises(UsageError, match="part must lie in 1 to 3, got 0"):
         match_part(*files, tmp_path, part=0, num_parts=3)
+
+
+def crowded_image() -> tuple[GroundTruth, Detections]:
+    """One image with 150 objects of a class, each found; more than parts hold."""
+    edges = np.arange(150.0) * 10
+    boxes = np.stack([edges, 0 * edges, edges + 8, 0 * edges + 8], axis=1)
+    of_one = np.ones(150, dtype=np.int64)
+    ground_truth = GroundTruth(
+        image_ids=of_one[:1],
+        category_ids=of_one[:1],
+        category_names=("thing",),
+        image_id=of_one,
+        annotation_id=np.arange(1, 151),
+        category_id=of_one,
+        boxes=boxes,
+        area=np.full(150, 64.0),
+        iscrowd=np.zeros(150, dtype=bool),
+    )
+    found = Detections(image_id=of_one, category_id=of_one, boxes=boxes, scores=np.linspace(0.9, 0.1, 150))
+    return ground_truth, found
+
+
+@pytest.mark.parametrize("limit", [1, 50, 100])
+def test_fewer_detections_may_count_than_parts_hold(tmp_path, limit):
+    """A smaller limit gives what the whole gives."""
+    ground_truth, found = crowded_image()
+    wanted = Wanted(protocol=Protocol(max_detections=limit))
+    whole, parts = (
+        evaluation_frames(ground_truth, own, wanted, num_resamples=3)["metrics"]
+        for own in (found, in_parts(tmp_path / "parts", ground_truth, found, 1))
+    )
+    pd.testing.assert_frame_equal(whole, parts, check_exact=True)
+    recall = whole.set_index("metric").loc[f"ar_{limit}", "value"]
+    assert recall == pytest.approx(limit / 150)
+
+
+def test_what_needs_every_detection_refuses_parts(tmp_path):
+    """NMS and Ultralytics' AP see more than COCO's hundred: parts are no substitute, and say so."""
+    ground_truth, found = crowded_image()
+    parts = in_parts(tmp_path / "parts", ground_truth, found, 1)
+    with pytest.raises(DataError, match="NMS 0.5 needs every detection, but parts hold the best 100"):
+        suppress(parts, HardNms(nms_iou=0.5))
+    with pytest.raises(DataError, match="Ultralytics' AP needs every detection"):
+        ultralytics_frame(ground_truth, parts)
+    slices = read_slices([{"image_id": 1, "place": "here"}], ground_truth)
+    for wanted in (Wanted(slices=slices, candidates=(parts,)), Wanted(protocol=Protocol(max_detections=101))):
+        with pytest.raises(DataError, match="parts hold the best 100"):
+            evaluation_frames(ground_truth, parts, wanted, num_resamples=0)

@@ -185,3 +185,20 @@ def test_settings_that_mean_nothing_are_refused(settings) -> None:
     """Each names itself."""
     with pytest.raises(UsageError, match=next(iter(settings))):
         Protocol(**settings)
+
+
+@pytest.mark.parametrize("step", [60, 1, 1e-4])
+def test_bins_of_close_numbers_stay_apart(truth, step: float) -> None:
+    """Timestamps differ in their tenth digit: every image is in one slice, whose name tells it from the others."""
+    rows = [{"image_id": int(i), "time": 1_700_000_000 + step * k} for k, i in enumerate(truth.image_ids[:8])]
+    slices = read_slices(rows, truth, bins=4)
+    assert len({one.name for one in slices}) == 4
+    assert [np.flatnonzero(one.images).tolist() for one in slices] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_one_number_written_in_two_ways_is_one_value(tmp_path, truth) -> None:
+    """1 and 1.0; and NAN is a missing value as nan is."""
+    lines = [f"{i},{value}" for i, value in zip(truth.image_ids, ("1", "1.0", "2", "NAN"), strict=False)]
+    path = tmp_path / "slices.csv"
+    path.write_text("\n".join(["image_id,shift", *lines]))
+    assert [(one.value, int(one.images.sum())) for one in read_slices(path, truth)] == [("1", 2), ("2", 1)]

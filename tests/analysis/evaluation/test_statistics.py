@@ -14,7 +14,6 @@ from analysis.evaluation.precision import average_precision, precision_curves
 from analysis.evaluation.statistics import (
     bootstrap,
     paired_bootstrap,
-    paired_spread,
     percentile_interval,
     spread,
     t_quantile,
@@ -253,17 +252,3 @@ def test_resamplings_do_not_depend_on_how_many_are_held_at_once(at_once, monkeyp
     drawn = np.concatenate(seen[1:])
     assert drawn.tolist() == [np.bincount(draws, minlength=11).tolist() for draws in expected]
     assert max(len(block) for block in seen[1:]) <= at_once
-
-
-def test_paired_spread_by_hand():
-    """The t interval of the differences, second minus first, narrower than either detector's own spread."""
-    result = paired_spread([0.40, 0.50, 0.60], [0.42, 0.51, 0.63])
-    assert (result.mean, result.sd, result.minimum, result.maximum) == pytest.approx((0.02, 0.01, 0.01, 0.03))
-    reach = 4.30265 * 0.01 / math.sqrt(3)
-    assert (result.low, result.high, result.num_seeds) == pytest.approx((0.02 - reach, 0.02 + reach, 3), abs=1e-7)
-
-
-def test_pairs_without_partners_are_refused():
-    """Two seeds of one detector and three of the other are no pairs."""
-    with pytest.raises(ValueError, match="got 2 and 3; leave out"):
-        paired_spread([0.1, 0.2], [0.1, 0.2, 0.3])

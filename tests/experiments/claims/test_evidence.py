@@ -16,6 +16,7 @@ from experiments.claims.evidence import (
     pooled_noise,
     seed_error,
     widened,
+    widened_interval,
 )
 from experiments.registry.build import build_profile
 from experiments.runs import measured
@@ -54,6 +55,16 @@ def test_half_widths_add_in_quadrature() -> None:
     assert measured.seeds == seeds
     assert (measured.low, measured.high) == pytest.approx((5.0, 10 + math.sqrt(41)))
     assert (measured.value, measured.n_seeds, measured.runs) == (10.0, 3, ("a", "b"))
+
+
+def test_a_bound_beyond_the_value_is_not_mirrored() -> None:
+    """A percentile interval may exclude its value: without seeds it stays, with seeds that side is theirs alone."""
+    bounds = (0.0, 0.1, 0.3)
+    alone = widened_interval(bounds, 1, SeedError(), ())
+    assert (alone.low, alone.high) == (0.1, 0.3)
+    error = SeedError(error=1.0, degrees=2)
+    both = widened_interval(bounds, 3, error, ())
+    assert (both.low, both.high) == pytest.approx((-error.half, math.hypot(0.3, error.half)))
 
 
 def test_a_gain_is_paired_and_knows_its_runs(mini: Mini) -> None:

@@ -23,8 +23,8 @@ from experiments.claims.claims import (
 )
 from experiments.claims.evidence import Evidence, Measured
 from experiments.claims.ledger import COLUMNS, ledger_frame, ledger_table, summary, write_ledger
-from experiments.registry.build import build_profile
-from experiments.runs.store import Store
+from experiments.registry.build import build_profile, compared
+from experiments.runs.store import ROOT, Store
 
 
 def test_without_runs_every_claim_is_not_run(empty_store: Store) -> None:
@@ -48,6 +48,19 @@ def test_real_runs_are_judged(mini: Mini) -> None:
     expected = "holds" if gain.low > 0 else "does not hold" if gain.high < 0 else "undecided"
     assert ap["verdict"] == expected
     assert frame.loc["ap-large", "verdict"] == NOT_RUN
+
+
+def test_other_methods_do_not_stand_for_the_papers_two(mini: Mini) -> None:
+    """With `COMPARE` the pairs are other methods': no claim of FreeAnchor's is judged by them."""
+    other = compared(mini.profile, ("retinanet", "atss"))
+    assert set(ledger_frame(other, mini.store)["verdict"]) == {NOT_RUN}
+
+
+def test_an_assigner_of_ones_own_alone_leaves_later_claims_not_run(empty_store: Store) -> None:
+    """A profile without ATSS, SimOTA and TAL that compares a user's assigner has a ledger all the same."""
+    profile = build_profile("coco", assigner=ROOT / "examples" / "nearest_centres.py")
+    assert {method.key for method in profile.methods} == {"retinanet", "freeanchor", "nearest-centres"}
+    assert set(ledger_frame(profile, empty_store)["verdict"]) == {NOT_RUN}
 
 
 def test_every_claim_names_its_section_and_its_test() -> None:

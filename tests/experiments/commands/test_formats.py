@@ -220,3 +220,17 @@ def test_files_of_no_image_are_told(tmp_path, capsys, data):
     (Path(found) / "classes.txt").write_text("cat dog\n")
     assert main(["evaluate", "--gt", gt, "--detections", found, "--resamples", "0"]) == 0
     assert "1 txt of no image left out: classes.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc"])
+def test_nms_commands_take_the_same_folders(tmp_path, capsys, data, form):
+    """`nms-recall` and `nms` read what `evaluate` reads, and answer alike."""
+    sources = {name: getattr(data, name)(tmp_path / name) for name in ("coco", form)}
+    tables = [table(capsys, "nms-recall", "--gt", gt, "--candidates", found) for gt, found in sources.values()]
+    assert tables[0] == tables[1]
+    kept = []
+    for name, (gt, found) in sources.items():
+        out = tmp_path / f"{name}.json"
+        assert main(["nms", "--gt", gt, "--candidates", found, "--out", str(out)]) == 0
+        kept.append(sorted((row["score"], *row["bbox"]) for row in json.loads(out.read_text())))
+    assert kept[0] and np.allclose(kept[0], kept[1], rtol=0, atol=1e-6)
