@@ -19,7 +19,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from experiments.claims.claims import VERDICTS
 from experiments.registry.profile import DETECTORS, PEER
 from experiments.reports.account import checklist_table, compute_table, deviations_table, read_records
 from experiments.reports.anchors import anchors_table
@@ -174,17 +173,6 @@ def _verdict_counts(root: Path) -> str:
     return f"**{', '.join(said)}** ([all claims](reports/shapes/claims.md))."
 
 
-def _verdicts(root: Path) -> str:
-    """How many claims have which verdict, and which."""
-    claims, lines = _claims(root).drop_duplicates("id"), []
-    for verdict in VERDICTS:
-        rows = claims[claims["verdict"] == verdict].to_dict("records")
-        own = [f"{row['claim']} ({row['section']})" for row in rows]
-        if own:
-            lines.append(f"- **{verdict}** ({len(own)}): {'; '.join(own)}.")
-    return "\n".join(lines)
-
-
 def _mean_max_table(bag_size: int = 50) -> str:
     """Effective anchors of a bag by how sure one anchor of it is, all others being sure that it is not the object."""
     sure = (0.1, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -200,7 +188,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "headline": lambda root: _table_of("shapes/headline", root),
     "headline-short": _headline_short,
     "claims": lambda root: _table_of("shapes/claims", root),
-    "verdicts": _verdicts,
     "verdict-counts": _verdict_counts,
     "ablations": lambda root: _table_of("shapes/ablations", root),
     "benchmarks": lambda root: _table_of("benchmarks", root),
