@@ -191,7 +191,7 @@ def evaluate(
     subject = Subject(
         contexts=[context], names=[_name(detections, "detections")], ground_truth_source=gt, slices=wanted.slices
     )
-    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
+    return _result(title, resamples, protocol, frames, subject)
 
 
 def _looked_at(
@@ -265,7 +265,7 @@ def compare(
     called = names or _names(first, second)
     title = f"{called[1]} minus {called[0]} on {_name(gt, 'the ground truth')}"
     subject = Subject(contexts=contexts, names=list(called), ground_truth_source=gt, slices=wanted.slices)
-    return _result(title, f"Fractions. {_intervals_in_words(resamples)}", frames, subject)
+    return _result(title, resamples, protocol, frames, subject)
 
 
 def _second(second: DetectionSource | Suppression, first: Detections, ground_truth: GroundTruth) -> Detections:
@@ -331,14 +331,15 @@ def nms_recall(
     )
 
 
-def _result(title: str, caption: str, frames: dict[str, pd.DataFrame], subject: Any) -> Result:
+def _result(title: str, resamples: int, protocol: Protocol, frames: dict[str, pd.DataFrame], subject: Any) -> Result:
+    caption = " ".join(filter(None, ("Fractions.", protocol.note, _intervals_in_words(resamples))))
     table = frames["metrics"]
     parts = {name: frame for name, frame in frames.items() if name != "metrics"}
     return Result(
         title=title,
         caption=caption,
         table=table,
-        text=printed(table),
+        text="\n".join(filter(None, (printed(table), protocol.note))),
         drawing="interval_figure",
         parts=parts,
         subject=subject,

@@ -58,6 +58,16 @@ class Protocol:
         return all(getattr(self, name) == getattr(usual, name) for name in names)
 
     @property
+    def note(self) -> str:
+        """That `ap` is not COCO's, where it is another one's mean; else empty."""
+        usual, said = COCO_PROTOCOL, []
+        if self.iou_thresholds != usual.iou_thresholds:
+            said.append(f"IoU {', '.join(f'{iou:g}' for iou in self.iou_thresholds)}")
+        if self.max_detections != usual.max_detections:
+            said.append(f"{self.max_detections} detections of an image and class")
+        return f"Not COCO's AP: over {' and '.join(said)}." if said else ""
+
+    @property
     def limits(self) -> tuple[int, ...]:
         """How many detections of an image and category AR is taken at: 1, 10, and all that count."""
         return (*(limit for limit in (1, 10) if limit < self.max_detections), self.max_detections)

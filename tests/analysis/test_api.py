@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from oracles.plain_files import ground_truth_content, random_sets, results_content, write_files
 
 import analysis
-from analysis import compare, evaluate, nms_recall
+from analysis import Protocol, compare, evaluate, nms_recall
 from analysis.coco.reading import DataNote
 from analysis.evaluation.evaluate import compare_detections, evaluation_frame
 from analysis.evaluation.nms_recall import NmsRecallDefinition, recall_frame, recall_text
@@ -62,6 +62,15 @@ def test_compare_is_the_comparison(sets, files, contents):
     result = compare(files[0], contents[1], worse, resamples=20)
     pd.testing.assert_frame_equal(result.table, expected.rename(columns={"value": "difference"}))
     assert str(result).split()[:6] == ["metric", "first", "second", "difference", "low", "high"]
+
+
+def test_ap_under_other_thresholds_is_not_called_cocos(tmp_path, contents):
+    """The text and the page say over what it is; COCO's own needs no word."""
+    protocol = Protocol(iou_thresholds=(0.5, 0.75), max_detections=300)
+    result = evaluate(*contents, resamples=0, protocol=protocol)
+    line = "Not COCO's AP: over IoU 0.5, 0.75 and 300 detections of an image and class."
+    assert str(result).splitlines()[-1] == line and line in result.caption
+    assert "COCO" not in str(evaluate(*contents, resamples=0)) + evaluate(*contents, resamples=0).caption
 
 
 def test_detectors_are_told_apart_by_name(tmp_path, contents):
