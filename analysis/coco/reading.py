@@ -20,6 +20,7 @@ in a `DataNote`, a warning of one line. Where pycocotools alone has traps:
 import contextlib
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, compress
 from numbers import Integral, Real
@@ -68,7 +69,7 @@ def read_ground_truth(source: GroundTruthSource, *, area: Area = "annotation") -
         annotations = _list_of(content, "annotations", "list every object")
         bbox = _boxes(annotations, "annotation")
         image_ids, category_ids = _integers(images, "id", "image"), _integers(categories, "id", "category")
-        names = tuple(_text(item.get("name", i)) for item, i in zip(categories, category_ids.tolist(), strict=True))
+        names, repeated = _category_names(categories, category_ids.tolist())
         columns = {
             "image_id": _integers(annotations, "image_id", "annotation"),
             "annotation_id": _integers(annotations, "id", "annotation"),
@@ -87,8 +88,20 @@ def read_ground_truth(source: GroundTruthSource, *, area: Area = "annotation") -
             **{key: column[known] for key, column in columns.items()},
         )
     annotations = list(compress(annotations, known.tolist()))
-    _say(name, [*notes, *_repairs(annotations, area), *ground_truth_suspicions(ground_truth, annotations, area)])
+    _say(
+        name,
+        [*notes, *repeated, *_repairs(annotations, area), *ground_truth_suspicions(ground_truth, annotations, area)],
+    )
     return ground_truth
+
+
+def _category_names(categories: list[dict[str, Any]], ids: list[int]) -> tuple[tuple[str, ...], list[str]]:
+    """Names that tell categories apart: of those that share one, each has its id behind it, and a note says so."""
+    names = [_text(item.get("name", i)) for item, i in zip(categories, ids, strict=True)]
+    twice = {name: count for name, count in Counter(names).items() if count > 1}
+    own = tuple(f"{name} ({i})" if name in twice else name for name, i in zip(names, ids, strict=True))
+    say = "categories are called {}; tables tell them by their ids"
+    return own, [f"{count} {say.format(brief(name))}" for name, count in twice.items()]
 
 
 def read_detections(
@@ -96,13 +109,12 @@ def read_detections(
 ) -> Detections:
     """The detections or candidates in a COCO results file: a list of image_id, category_id, bbox, score.
 
-    `.json`, `.json.gz`, a `.parquet` table of these columns (`analysis.coco.parquet`), or such a list itself, which
-    messages call `name`; `.jsonl` has one on each line; so is a folder of
-    parts (`analysis.evaluation.parted`). Detections of images and categories that `ground_truth` does
-    not have (None: any will do) are left out. A `DataNote` tells of those, of an empty list, of scores outside 0 to 1
-    (COCO asks for their order alone, score thresholds for more), and of boxes that hardly are in pixels as COCO's.
-    Raises `DataError` where all detections are left out, for boxes that are not finite, negative widths and heights,
-    and scores that are not finite.
+    `.json`, `.json.gz`, `.jsonl` (one on each line), a `.parquet` table of these columns (`analysis.coco.parquet`), a
+    folder of parts (`analysis.evaluation.parted`), or such a list itself, which messages call `name`. Detections of
+    images and categories that `ground_truth` does not have (None: any will do) are left out. A `DataNote` tells of
+    those, of an empty list, of scores outside 0 to 1 (COCO asks for their order alone, score thresholds for more), and
+    of boxes that hardly are in pixels as COCO's. Raises `DataError` where all detections are left out, for boxes that
+    are not finite, negative widths and heights, and scores that are not finite.
     """
     notes: list[str] = []
     if isinstance(source, Path | str) and Path(source).suffix == ".parquet":

@@ -97,7 +97,8 @@ def confusion_frame(context: Context, threshold: float | Literal["f1"]) -> pd.Da
     """
     truth = context.ground_truth
     typed = context.above(best_threshold(context) if threshold == "f1" else threshold).typed
-    names = np.array([*truth.category_names, BACKGROUND], dtype=object)
+    no_object = BACKGROUND if BACKGROUND not in truth.category_names else f"({BACKGROUND})"  # a class of that name
+    names = np.array([*truth.category_names, no_object], dtype=object)
     nothing = len(names) - 1
     found = np.flatnonzero(~typed.ignored)
     kind = typed.kind[found]

@@ -73,6 +73,25 @@ def test_ap_under_other_thresholds_is_not_called_cocos(tmp_path, contents):
     assert "COCO" not in str(evaluate(*contents, resamples=0)) + evaluate(*contents, resamples=0).caption
 
 
+def test_categories_of_one_name_are_told_apart(contents):
+    """By their ids, in every table; a note says so. A class called background is not what nothing is taken for."""
+    gt, found = json.loads(json.dumps(contents))
+    first, second = (item["id"] for item in gt["categories"][:2])
+    for item in gt["categories"][:2]:
+        item["name"] = "background"
+    with pytest.warns(DataNote, match=r"2 categories are called .background.; tables tell them by their ids"):
+        result = compare(gt, found, found, resamples=2, per_category=True, confusion=0.1)
+    labels = result.table.query("metric == 'ap_category'")["label"].tolist()
+    assert labels[:2] == [f"background ({first})", f"background ({second})"]
+    confusion = result.parts["confusion"]
+    assert not confusion.duplicated(["true", "predicted"]).any() and (confusion["difference"] == 0).all()
+    gt["categories"][1]["name"] = "another"
+    names = set(
+        evaluate(gt, found, resamples=0, confusion=0.1).parts["confusion"][["true", "predicted"]].to_numpy().flat
+    )
+    assert {"background", "(background)"} <= names
+
+
 def test_detectors_are_told_apart_by_name(tmp_path, contents):
     """Files of one name are told by the folders that differ, whatever lies between; names that are given come first."""
     paths = [tmp_path / name / "results" / "detections.json" for name in ("old", "new")]
