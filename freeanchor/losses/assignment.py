@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BACKGROUND = -1  # C_ij = 0 for every object i: the anchor is in A-
-MARGIN = 0.01  # px that a centre must lie inside its object (ATSS' code, atss_core/modeling/rpn/atss/loss.py; TOOD's)
 IGNORED = -2  # between the two thresholds: the anchor takes no part in the loss
+MARGIN = 0.01  # px that a centre must lie inside its object (ATSS' code, atss_core/modeling/rpn/atss/loss.py; TOOD's)
 
 
 @runtime_checkable
