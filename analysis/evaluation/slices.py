@@ -178,7 +178,7 @@ def _groups(name: str, values: list[Any], bins: Bins) -> dict[str, np.ndarray]:
         edges = np.unique(np.quantile(numbers[has_value], np.linspace(0, 1, num_bins + 1)))
         return _binned(numbers, edges if own_edges is None else np.array(own_edges, dtype=np.float64))
     if are_numbers:  # 1 and 1.0 are one value
-        texts = [f"{number:g}" if float(f"{number:g}") == number else repr(number) for number in numbers.tolist()]
+        texts = [repr(number).removesuffix(".0") for number in numbers.tolist()]
     distinct = sorted({text for text, kept in zip(texts, has_value, strict=True) if kept})
     if len(distinct) > _MANY_VALUES:
         raise DataError(f"column {name} has {len(distinct)} different values, more than {_MANY_VALUES}; group them")

@@ -202,3 +202,5 @@ def test_one_number_written_in_two_ways_is_one_value(tmp_path, truth) -> None:
     path = tmp_path / "slices.csv"
     path.write_text("\n".join(["image_id,shift", *lines]))
     assert [(one.value, int(one.images.sum())) for one in read_slices(path, truth)] == [("1", 2), ("2", 1)]
+    rows = [{"image_id": int(i), "camera": 1_700_000_000 + k % 2} for k, i in enumerate(truth.image_ids)]
+    assert [one.value for one in read_slices(rows, truth)] == ["1700000000", "1700000001"]
