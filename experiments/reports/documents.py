@@ -60,6 +60,15 @@ BOXES = {  # rows: anchor and quantity of `bag_boxes.csv`
     "the anchor of the best box, each detector's own": ("best box", "box_iou"),
     "regret: the best box minus the best-scoring one": ("regret", "box_iou"),
 }
+METHOD_COLUMNS = {
+    "ap": "AP",
+    "ap_slender": "slender",
+    "ap_square": "square",
+    "ap_objects_13_plus": "crowded",
+    "nr": "NMS recall",
+    "score_iou_correlation": "score and IoU",
+}
+LEARNING = "anchors that learn an object"
 SEEDS_DIFFER = 0.005  # range over seeds from which it is shown
 ABOVE_PEER = "above it, seed 0: RetinaNet; FreeAnchor"
 
@@ -173,6 +182,26 @@ def _verdict_counts(root: Path) -> str:
     return f"**{', '.join(said)}** ([all claims](reports/shapes/claims.md))."
 
 
+def _methods_table(root: Path) -> str:
+    """Every method of assignment on `shapes`: means over seeds, standard deviations, how many anchors learn an object."""
+    frame = pd.read_csv(root / "reports/shapes/assigners.csv")
+    learning = pd.read_csv(root / "reports/shapes/learning.csv")
+    last = learning[(learning["step"] == learning["num_steps"]) & (learning["group"] == "all")]
+    anchors = last[last["metric"] == "effective_anchors"].set_index("detector")["value"]
+    lines = [f"| {' | '.join(('method', 'seeds', *METHOD_COLUMNS.values(), LEARNING))} |"]
+    lines.append(f"| --- |{' --: |' * (len(METHOD_COLUMNS) + 2)}")
+    for name, rows in frame.groupby("detector", sort=False):
+        own = {row["metric"]: row for row in rows.to_dict("records")}
+        measured = [_with_deviation(own[metric]) for metric in METHOD_COLUMNS]
+        cells = [str(name), f"{own['ap']['n_seeds']:.0f}", *measured, f"{anchors[name]:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _with_deviation(row: Mapping[Hashable, Any]) -> str:
+    return _percent(row["value"]) + (f" ±{100 * row['sd']:.1f}" if row["sd"] > 0 else "")
+
+
 def _mean_max_table(bag_size: int = 50) -> str:
     """Effective anchors of a bag by how sure one anchor of it is, all others being sure that it is not the object."""
     sure = (0.1, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -190,6 +219,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "claims": lambda root: _table_of("shapes/claims", root),
     "verdict-counts": _verdict_counts,
     "ablations": lambda root: _table_of("shapes/ablations", root),
+    "methods": _methods_table,
     "benchmarks": lambda root: _table_of("benchmarks", root),
     "mean-max": lambda root: _mean_max_table(),
     "anchors": anchors_table,
