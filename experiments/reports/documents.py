@@ -183,7 +183,7 @@ def _verdict_counts(root: Path) -> str:
 
 
 def _methods_table(root: Path) -> str:
-    """Every method of assignment on `shapes`: means over seeds, standard deviations, how many anchors learn an object."""
+    """Every method of assignment on `shapes`: means over seeds, standard deviations, how many anchors learn."""
     frame = pd.read_csv(root / "reports/shapes/assigners.csv")
     learning = pd.read_csv(root / "reports/shapes/learning.csv")
     last = learning[(learning["step"] == learning["num_steps"]) & (learning["group"] == "all")]
