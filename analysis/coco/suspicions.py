@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth, bbox_of, corners
+from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth, bbox_of, box_areas, corners
 
 NEARLY_ALL, MANY, A_QUARTER = 0.95, 0.05, 0.25  # shares of the rows
 FRACTION = 1.5  # the largest coordinate of boxes in fractions: 1, or a little more where they leave their image
@@ -29,7 +29,7 @@ def ground_truth_suspicions(
     """What is suspected of the objects; `annotations` are the same rows as the file has them."""
     yield from _of_boxes(ground_truth, ground_truth.image_sizes[ground_truth.image_index])
     if area == "annotation":
-        yield from _of_areas(ground_truth.area, ground_truth.sizes.prod(axis=1))
+        yield from _of_areas(ground_truth.area, box_areas(ground_truth))
     flags = Counter(key for item in annotations for key in FLAGS if item.get(key) and not item.get("iscrowd"))
     for key, count in flags.items():
         yield (
@@ -50,7 +50,7 @@ def detection_suspicions(detections: Detections, ground_truth: GroundTruth | Non
     if ground_truth is not None:
         image_sizes = ground_truth.image_sizes[np.searchsorted(ground_truth.image_ids, detections.image_id)]
     yield from _of_boxes(detections, image_sizes)
-    yield from _of_size(detections.sizes.prod(axis=1), "detections", "those that match nothing do not count as wrong")
+    yield from _of_size(box_areas(detections), "detections", "those that match nothing do not count as wrong")
 
 
 def _of_boxes(rows: GroundTruth | Detections, image_sizes: Float[np.ndarray, "M 2"]) -> Iterator[str]:
@@ -73,8 +73,10 @@ def _of_boxes(rows: GroundTruth | Detections, image_sizes: Float[np.ndarray, "M 
 
 def _are_fractions(bbox: np.ndarray, image_sizes: np.ndarray) -> bool:
     """Whether boxes are too small and too uneven to be in pixels, in images that are larger."""
+    if not len(bbox) or np.median(bbox[:, 2:]) > FRACTION:  # soon said of pixels
+        return False
     is_small = (np.abs(bbox) <= FRACTION).all(axis=1) & ~(image_sizes <= 2 * FRACTION).any(axis=1)
-    return bool(len(bbox)) and is_small.mean() >= NEARLY_ALL and bool((bbox % 1).any())
+    return bool(is_small.mean() >= NEARLY_ALL and (bbox % 1).any())
 
 
 def _other_readings(bbox: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -89,8 +91,8 @@ def _other_readings(bbox: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 def _fits(boxes: np.ndarray, image_sizes: np.ndarray) -> Bool[np.ndarray, " M"]:
     """Which boxes, by their corners, lie in their image, as far as its size is known."""
     slack = SLACK[0] + SLACK[1] * image_sizes
-    outside = np.hstack([boxes[:, :2] < -slack, boxes[:, 2:] > image_sizes + slack, boxes[:, 2:] < boxes[:, :2]])
-    return np.asarray(~outside.any(axis=1), dtype=bool)
+    outside = (boxes[:, :2] < -slack) | (boxes[:, 2:] > image_sizes + slack) | (boxes[:, 2:] < boxes[:, :2])
+    return ~(outside[:, 0] | outside[:, 1])
 
 
 def _of_areas(area: np.ndarray, box_area: np.ndarray) -> Iterator[str]:

@@ -46,7 +46,7 @@ class AspectCuts:
 
 def aspect_ratio(sizes: Float[np.ndarray, "G 2"]) -> Float[np.ndarray, " G"]:
     """max(w/h, h/w) of boxes given by width and height; infinite where either is 0, or beyond what floats hold."""
-    short, long = sizes.min(axis=1), sizes.max(axis=1)
+    short, long = np.minimum(*sizes.T), np.maximum(*sizes.T)
     with np.errstate(over="ignore"):  # a side next to nothing
         return np.divide(long, short, out=np.full(len(sizes), np.inf), where=short > 0)
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.coco.columns import Detections, GroundTruth, positions
+from analysis.coco.columns import Detections, GroundTruth, box_areas, positions
 from analysis.coco.match_parts import MatchedDetections
 from freeanchor.errors import DataError
 
@@ -254,8 +254,8 @@ def paired_iou(
     width, height = (_paired_extent(ground_truth.boxes, detections.boxes, g, d, axis) for axis in (0, 1))
     overlap = width
     overlap *= height
-    area = detections.sizes.prod(axis=1)[d]
-    union = area + ground_truth.sizes.prod(axis=1)[g]
+    area = box_areas(detections)[d]
+    union = area + box_areas(ground_truth)[g]
     union -= overlap
     is_crowd = ground_truth.iscrowd[g]
     union[is_crowd] = area[is_crowd]

@@ -22,7 +22,7 @@ from types import ModuleType
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth
+from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth, box_areas
 from analysis.coco.record import STATISTICS
 from analysis.evaluation.curves import PrecisionCurves, final_recalls, interpolated_precisions
 from analysis.evaluation.curves import precision_curves as precision_curves
@@ -128,7 +128,7 @@ def area_subset(ground_truth: GroundTruth, detections: Detections, size: str) ->
     Both ends of a range belong to it, so an object of exactly 32 x 32 is small and medium.
     """
     low, high = ALL_AREAS if size == "all" else AREA_RANGES[size]
-    box_area = detections.sizes.prod(axis=1)
+    box_area = box_areas(detections)
     return Subset(
         objects=(ground_truth.area >= low) & (ground_truth.area <= high),
         detections=(box_area >= low) & (box_area <= high),

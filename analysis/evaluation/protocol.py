@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth
+from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth, box_areas
 from analysis.evaluation.breakdowns import (
     CROWDEDNESS_EDGES,
     AspectCuts,
@@ -142,7 +142,7 @@ def _names(kind: str, cuts: tuple[float, ...], lowest: float) -> list[str]:
 
 
 def _area_subset(ground_truth: GroundTruth, detections: Detections, low: float, high: float) -> Subset:
-    box_area = detections.sizes.prod(axis=1)
+    box_area = box_areas(detections)
     return Subset(
         objects=(ground_truth.area >= low) & (ground_truth.area <= high),
         detections=(box_area >= low) & (box_area <= high),
