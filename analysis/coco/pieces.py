@@ -56,7 +56,7 @@ class ResultRows:
             category_id=self.category_id,
             boxes=corners(self.bbox),
             scores=self.score,
-            sizes=self.bbox[:, 2:],
+            sizes=self.bbox[:, 2:].copy(),  # or the corners that nobody needs stay, too
         )
 
 

@@ -172,16 +172,18 @@ def precision_curves(
     ignored = table.ignored[:, columns]
     right = (table.matched[:, columns] >= 0) & ~ignored
     landmarks = columns[right.any(axis=0)]
-    last = np.full(num_classes, -1)
-    last[table.category_index[landmarks]] = landmarks  # the last of a class stays
-    counts &= np.arange(len(counts)) <= last[table.category_index]  # what follows the last right one changes nothing
+    starts = np.searchsorted(table.category_index, np.arange(num_classes + 1))
+    ends = starts[:-1].copy()
+    ends[table.category_index[landmarks]] = landmarks + 1  # the last of a class stays
+    for end, following in zip(ends, starts[1:], strict=True):
+        counts[end:following] = False  # what follows the last right one changes nothing
     rows = np.flatnonzero(counts)
-    place = (np.cumsum(counts) - 1)[columns]
+    place = np.cumsum(counts, dtype=np.int32)[columns] - np.int64(1)
     kept = counts[columns]
     return PrecisionCurves(
         iou_thresholds=table.iou_thresholds,
         num_images=table.num_images,
-        images=table.image_index[rows],
+        images=table.image_index[rows].astype(np.int32),  # a data set has a dozen curves, each as long as this
         starts=np.searchsorted(table.category_index[rows], np.arange(num_classes + 1)),
         right=tuple(place[flags & kept] for flags in right),
         ignored=tuple(place[flags & kept] for flags in ignored),

@@ -114,7 +114,6 @@ class TypedErrors:
             category_index=category[order],
             score=score[order],
             rank=np.zeros(len(rows), dtype=np.int64),
-            box=np.zeros((len(rows), 4)),
         )
 
 

@@ -56,7 +56,6 @@ class Ranked(Ranking):
     """The order is by category, then score, best first; ties by image, then by row."""
 
     rank: Int[np.ndarray, " E"]  # 0 for the best of its image and category
-    box: Float[np.ndarray, "E 4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +156,11 @@ def find_overlaps(
         pair_detection, pair_object, pair_iou = _pairs(ground_truth, detections, rows, rank, group, lowest)
     return Overlaps(
         ground_truth=ground_truth,
-        detection_row=rows,
+        detection_row=rows.astype(np.int32),
         image_index=image[rows],
-        category_index=category[rows],
+        category_index=category[rows].astype(np.int32),
         score=detections.scores[rows],
         rank=rank,
-        box=detections.boxes[rows],
         num_detections=len(detections),
         iou_thresholds=iou_thresholds,
         pair_detection=pair_detection,
@@ -182,7 +180,7 @@ def _ranks(image: np.ndarray, category: np.ndarray) -> np.ndarray:
     image, category = image[order], category[order]
     is_new = np.append(True, (image[1:] != image[:-1]) | (category[1:] != category[:-1]))[: len(order)]
     start = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
-    ranks = np.empty(len(order), dtype=np.int64)
+    ranks = np.empty(len(order), dtype=np.int32)
     ranks[order] = np.arange(len(order)) - start
     return ranks
 

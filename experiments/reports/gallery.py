@@ -86,6 +86,7 @@ class Found:
     """
 
     table: MatchTable
+    boxes: Float[np.ndarray, "E 4"]  # of the table's detections
     least_score: float
     score: Float[np.ndarray, " G"]
     iou: Float[np.ndarray, " G"]
@@ -155,7 +156,7 @@ def find_objects(ground_truth: GroundTruth, detections: Detections) -> Found:
     score[taken] = overlaps.score[overlaps.pair_detection[is_taken]]
     iou[taken] = overlaps.pair_iou[is_taken]
     least = own_score(overlaps.score, int((~ground_truth.iscrowd).sum()))
-    return Found(table=table, least_score=least, score=score, iou=iou)
+    return Found(table=table, boxes=detections.boxes[table.detection_row], least_score=least, score=score, iou=iou)
 
 
 def own_score(scores: Float[np.ndarray, " E"], num_objects: int) -> float:
@@ -359,7 +360,7 @@ def _shown(compared: _Compared, detector: str, image_id: int, *, with_missed: bo
     own = (table.score >= found.least_score) & (table.image_ids[table.image_index] == image_id)
     missed = (ground_truth.image_id == image_id) & ~ground_truth.iscrowd & ~found.is_found & with_missed
     return ShownDetections(
-        boxes=table.box[own],
+        boxes=found.boxes[own],
         is_correct=((table.matched[0] >= 0) & ~table.ignored[0])[own],
         missed=ground_truth.boxes[missed],
     )
