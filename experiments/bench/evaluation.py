@@ -202,7 +202,7 @@ def _whole_process_rows(setting: Setting) -> list[BenchRow]:
             evaluate = ["experiments.cli", "evaluate", "--gt", str(files[0]), "--detections", str(files[1])]
             commands = {"ours": [*evaluate, "--resamples", "0"]}
             commands |= {name: ["experiments.bench.task", name, *map(str, files)] for name in _installed()}
-            costs = {name: _least_costs(command, setting.repetitions) for name, command in commands.items()}
+            costs = {name: least_costs(command, setting.repetitions) for name, command in commands.items()}
         size = f"{num_images:,} images, {num_detections:,} detections"
         for name in PEERS:
             told = {"peer": f"{name} {version(name)}", "theirs": costs[name][0]} if name in costs else {}
@@ -221,7 +221,7 @@ def _installed() -> list[str]:
     return [name for name, (module, _) in PEERS.items() if find_spec(module) is not None]
 
 
-def _least_costs(command: list[str], repetitions: int) -> tuple[float, float]:
+def least_costs(command: list[str], repetitions: int) -> tuple[float, float]:
     """Seconds of processor time and megabytes at the peak of a whole process, the least of each."""
     costs = []
     own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # compiled once

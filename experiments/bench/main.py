@@ -18,6 +18,7 @@ from analysis.figures.style import write_figure
 from experiments.bench.evaluation import bench_evaluation
 from experiments.bench.explorer import bench_explorer
 from experiments.bench.inference import bench_inference
+from experiments.bench.large import bench_large
 from experiments.bench.loss import bench_loss
 from experiments.bench.rows import BenchRow
 from experiments.bench.step import bench_shapes_step, bench_step
@@ -34,7 +35,9 @@ SUBJECTS: dict[str, Subject] = {
     "inference": lambda runtime, options: bench_inference(runtime, options.repetitions),
     "evaluation": lambda runtime, options: bench_evaluation(options.gt),
     "explorer": lambda runtime, options: bench_explorer(options.repetitions),
+    "large": lambda runtime, options: bench_large(),
 }
+USUAL = ",".join(subject for subject in SUBJECTS if subject != "large")  # which takes ten minutes and 1 GB of disk
 
 
 def as_frame(subject: str, rows: Sequence[BenchRow], origin: dict[str, str]) -> pd.DataFrame:
@@ -83,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what was asked for; rows of other subjects already in the table stay."""
     parser = argparse.ArgumentParser(description="Speed and memory against peers.")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
-    parser.add_argument("--only", default=",".join(SUBJECTS), help="subjects, with commas (default: all)")
+    parser.add_argument("--only", default=USUAL, help=f"subjects, with commas (default: {USUAL}; also: large)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--precision", default="float32", help="of the network (default: float32)")

@@ -161,6 +161,7 @@ TEXTS: dict[str, bytes] = {
     "a list of results": b'[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]',
     "null": b"null",
     "a hundred thousand brackets": b"[" * 100_000,
+    "lists in lists, 2,000 deep": b"[" * 2000 + b"]" * 2000,
     "a number of 5,000 digits": b'{"images": [' + b"1" * 5000 + b"]}",
     "bytes of something else": bytes(range(256)) * 4,
     "a damaged gzip": gzip.compress(b"{}" * 1000)[:20],

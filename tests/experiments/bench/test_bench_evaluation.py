@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from experiments.bench import evaluation as module
+from experiments.bench import large
 from experiments.bench import task as bench_task
 from experiments.bench.evaluation import QUICK, bench_evaluation, first_images, made_up_detections, made_up_ground_truth
+from experiments.bench.large import LARGE, bench_large
 from freeanchor.errors import DataError
 
 TINY = replace(QUICK, whole=(), num_images=16, num_objects=60, num_detections=200, num_resamples=4)
@@ -135,7 +137,7 @@ def test_whole_processes_stand_beside_each_peer(monkeypatch):
     monkeypatch.setattr(module, "_installed", lambda: ["hotcoco"])
     monkeypatch.setattr(module, "version", lambda name: "1.0")
     monkeypatch.setattr(
-        module, "_least_costs", lambda command, repetitions: (2.0 if "evaluate" in command else 1.0, 50.0)
+        module, "least_costs", lambda command, repetitions: (2.0 if "evaluate" in command else 1.0, 50.0)
     )
     rows = module._whole_process_rows(QUICK)
     assert [row.peer for row in rows] == ["hotcoco 1.0", "hotcoco 1.0", "", ""]
@@ -146,8 +148,20 @@ def test_whole_processes_stand_beside_each_peer(monkeypatch):
 
 def test_a_process_has_its_costs():
     """Seconds and megabytes of a child, the least of two; a child that fails is told."""
-    seconds, peak = module._least_costs(["this"], 1)
+    seconds, peak = module.least_costs(["this"], 1)
     assert seconds > 0
     assert peak > 5
     with pytest.raises(module.subprocess.CalledProcessError):
-        module._least_costs(["json.tool", "/does/not/exist"], 1)
+        module.least_costs(["json.tool", "/does/not/exist"], 1)
+
+
+def test_large_files_are_written_image_by_image_and_measured(tmp_path) -> None:
+    """Every box is written once, in the order of the images; both commands take the files and cost something."""
+    tiny = [replace(case, num_images=300, num_boxes=1000) for case in LARGE]
+    gt, found = large._written(tmp_path, tiny[0], np.random.default_rng(0))
+    boxes, images = json.loads(gzip.decompress(found.read_bytes())), json.loads(gt.read_text())["images"]
+    assert len(boxes) == 1000 and len(images) == 300
+    assert [row["image_id"] for row in boxes] == sorted(row["image_id"] for row in boxes)
+    rows = bench_large(tuple(tiny))
+    assert [row.unit for row in rows] == ["s", "MB"] * 2
+    assert all(row.ours > 0 for row in rows)
