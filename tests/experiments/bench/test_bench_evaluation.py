@@ -147,10 +147,11 @@ def test_whole_processes_stand_beside_each_peer(monkeypatch):
 
 
 def test_a_process_has_its_costs():
-    """Seconds and megabytes of a child, the least of two; a child that fails is told."""
+    """Seconds and megabytes of a child, and nothing of what this process holds; a child that fails is told."""
+    held = np.ones(30_000_000)  # 240 MB
     seconds, peak = module.least_costs(["this"], 1)
     assert seconds > 0
-    assert peak > 5
+    assert 5 < peak < 100 < held.nbytes / 1e6
     with pytest.raises(module.subprocess.CalledProcessError):
         module.least_costs(["json.tool", "/does/not/exist"], 1)
 
