@@ -198,6 +198,18 @@ def _methods_table(root: Path) -> str:
     return "\n".join(lines)
 
 
+def _coverage_table(root: Path) -> str:
+    """How many of simulated worlds have the true difference in their interval, and how wide that is; points of AP."""
+    frame = pd.read_csv(root / "reports/benchmarks/coverage.csv")
+    lines = ["| images | interval by | worlds | hold the true difference | median width |", "| --: | --- |" + " --: |" * 3]
+    for row in frame.sort_values("num_images", kind="stable").to_dict("records"):
+        share = f"{100 * row['coverage']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        name = "`freeanchor compare`" if row["method"] == "ours" else row["method"]
+        cells = (f"{row['num_images']:,}", name, f"{row['num_worlds']}", share, f"{100 * row['width']:.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _with_deviation(row: Mapping[Hashable, Any]) -> str:
     return _percent(row["value"]) + (f" ±{100 * row['sd']:.1f}" if row["sd"] > 0 else "")
 
@@ -220,6 +232,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "verdict-counts": _verdict_counts,
     "ablations": lambda root: _table_of("shapes/ablations", root),
     "methods": _methods_table,
+    "coverage": _coverage_table,
     "benchmarks": lambda root: _table_of("benchmarks", root),
     "mean-max": lambda root: _mean_max_table(),
     "anchors": anchors_table,
