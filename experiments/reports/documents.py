@@ -201,7 +201,8 @@ def _methods_table(root: Path) -> str:
 def _coverage_table(root: Path) -> str:
     """How many of simulated worlds have the true difference in their interval, and how wide that is; points of AP."""
     frame = pd.read_csv(root / "reports/benchmarks/coverage.csv")
-    lines = ["| images | interval by | worlds | hold the true difference | median width |", f"| --: | --- |{' --: |' * 3}"]
+    lines = ["| images | interval by | worlds | hold the true difference | median width |"]
+    lines.append(f"| --: | --- |{' --: |' * 3}")
     for row in frame.sort_values("num_images", kind="stable").to_dict("records"):
         share = f"{100 * row['coverage']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         name = "`freeanchor compare`" if row["method"] == "ours" else row["method"]
