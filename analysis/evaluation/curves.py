@@ -178,12 +178,12 @@ def precision_curves(
     for end, following in zip(ends, starts[1:], strict=True):
         counts[end:following] = False  # what follows the last right one changes nothing
     rows = np.flatnonzero(counts)
-    place = np.cumsum(counts, dtype=np.int32)[columns] - np.int64(1)
+    place = np.cumsum(counts, dtype=np.int32)[columns] - 1
     kept = counts[columns]
     return PrecisionCurves(
         iou_thresholds=table.iou_thresholds,
         num_images=table.num_images,
-        images=table.image_index[rows].astype(np.int32),  # a data set has a dozen curves, each as long as this
+        images=table.image_index[rows].astype(np.int32),  # 32 bits: a data set has a dozen curves, as long as itself
         starts=np.searchsorted(table.category_index[rows], np.arange(num_classes + 1)),
         right=tuple(place[flags & kept] for flags in right),
         ignored=tuple(place[flags & kept] for flags in ignored),
