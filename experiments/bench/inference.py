@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.ops import batched_nms
 from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.bench.rows import BenchRow, medians
@@ -23,7 +24,7 @@ from freeanchor.checkpoints.convert import convert_tensors
 from freeanchor.checkpoints.native import DetectorConfig
 from freeanchor.data.coco import ImageRecord, collate, load_sample
 from freeanchor.data.images import open_image
-from freeanchor.detector.postprocess import InferenceConfig, select_candidates, suppress
+from freeanchor.detector.postprocess import InferenceConfig, nms_by_class, select_candidates, suppress
 from freeanchor.detector.retinanet import RetinaNet
 from freeanchor.inference.predict import predict
 from freeanchor.runtime import Runtime
@@ -56,6 +57,35 @@ def bench_inference(runtime: Runtime, repetitions: int, scale: float = 1.0) -> l
                  theirs=each[peer], aim=aim, repetitions=repetitions, note=note)
         for peer, aim in (("torchvision's retinanet_resnet50_fpn", 1.0), ("ours without NMS recall", 1.1))
     ]  # fmt: skip
+
+
+def bench_nms(runtime: Runtime, repetitions: int, counts: tuple[int, ...] = (1000, 2000, 5000)) -> list[BenchRow]:
+    """NMS within each class against torchvision's `batched_nms`, on made-up candidates of an image and 80 classes."""
+    rows = []
+    for count in counts:
+        given = *(column.to(runtime.device) for column in _candidates(count)), CONFIG.nms_iou
+        calls = {"ours": lambda given=given: nms_by_class(*given), "theirs": lambda given=given: batched_nms(*given)}
+        seconds = medians(calls, repetitions, runtime.device)
+        rows.append(
+            BenchRow(subject="inference", what=f"NMS by class of {count:,} candidates, 80 classes", unit="ms",
+                     ours=1e3 * seconds["ours"], peer="torchvision's batched_nms", theirs=1e3 * seconds["theirs"],
+                     aim=1.05, repetitions=repetitions)
+        )  # fmt: skip
+    return rows
+
+
+def _candidates(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, scores and labels around 30 objects of an image of COCO's size, most of them of the object's class."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(30, 2, generator=generator) * torch.tensor([WIDTH * 0.8, HEIGHT * 0.8])
+    sides = 20 + 180 * torch.rand(30, 2, generator=generator)
+    own = torch.randint(80, (30,), generator=generator)
+    at = torch.randint(30, (count,), generator=generator)
+    centres = corners[at] + sides[at] * (0.5 + 0.1 * torch.randn(count, 2, generator=generator))
+    half = sides[at] * torch.exp(0.2 * torch.randn(count, 2, generator=generator)) / 2
+    other = torch.randint(80, (count,), generator=generator)
+    labels = torch.where(torch.rand(count, generator=generator) < 0.2, other, own[at])
+    return torch.cat([centres - half, centres + half], dim=1), torch.rand(count, generator=generator), labels
 
 
 def _foreign_detector(image: ImageRecord, scale: float) -> nn.Module:

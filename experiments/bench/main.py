@@ -17,7 +17,7 @@ from analysis.figures.comparisons import benchmarks_figure
 from analysis.figures.style import write_figure
 from experiments.bench.evaluation import bench_evaluation
 from experiments.bench.explorer import bench_explorer
-from experiments.bench.inference import bench_inference
+from experiments.bench.inference import bench_inference, bench_nms
 from experiments.bench.large import bench_large
 from experiments.bench.loss import bench_loss
 from experiments.bench.rows import BenchRow
@@ -32,7 +32,10 @@ SUBJECTS: dict[str, Subject] = {
     "loss": lambda runtime, options: bench_loss(runtime.device, options.repetitions),
     "step": lambda runtime, options: bench_step(runtime, max(3, options.repetitions // 2)),
     "shapes": lambda runtime, options: bench_shapes_step(runtime, 4 * options.repetitions),
-    "inference": lambda runtime, options: bench_inference(runtime, options.repetitions),
+    "inference": lambda runtime, options: [
+        *bench_inference(runtime, options.repetitions),
+        *bench_nms(runtime, 20 * options.repetitions),
+    ],
     "evaluation": lambda runtime, options: bench_evaluation(options.gt),
     "explorer": lambda runtime, options: bench_explorer(options.repetitions),
     "large": lambda runtime, options: bench_large(),

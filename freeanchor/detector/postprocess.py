@@ -14,8 +14,8 @@ from torch import Tensor
 
 from freeanchor.boxes import DELTA_WEIGHTS, MAX_LOG_GROWTH, clip_boxes, decode_boxes
 
-# A call of `nms` takes the time of so many pairs, on a GPU of many more; few calls are faster still.
-PAIRS_PER_CALL, PAIRS_PER_GPU_CALL, FEW_CALLS = 1_000, 50_000, 4
+# Up to so many boxes of a class, looking at their pairs is faster than a call of `nms`; on a GPU calls cost far more.
+FEW_BOXES, FEW_GPU_BOXES = 20, 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +151,17 @@ def nms_by_class(
     order = scores.argsort(descending=True, stable=True)
     order = order[labels[order].argsort(stable=True)]
     counts = labels[order].unique_consecutive(return_counts=True)[1]
-    pairs_per_call = PAIRS_PER_CALL if boxes.device.type == "cpu" else PAIRS_PER_GPU_CALL
-    if (counts * (counts - 1)).sum() // 2 < pairs_per_call * (len(counts) - FEW_CALLS):
-        kept = order[_best_of_pairs(boxes[order], counts, nms_iou)]
-    else:
+    is_few = counts <= (FEW_BOXES if boxes.device.type == "cpu" else FEW_GPU_BOXES)
+    of_few = is_few.repeat_interleave(counts)
+    few, parts = order[of_few], [order[:0]]
+    if len(few):
+        parts.append(few[_best_of_pairs(boxes[few], counts[is_few], nms_iou)])
+    if len(few) < len(order):
         from torchvision.ops import nms  # slow to import, and reports import this module without a network to run
 
-        parts = [own[nms(boxes[own], scores[own], nms_iou)] for own in order.split(counts.tolist())]
-        kept = torch.cat([order[:0], *parts])
-    kept = kept.sort().values
+        many = order[~of_few].split(counts[~is_few].tolist())
+        parts += [own[nms(boxes[own], scores[own], nms_iou)] for own in many]
+    kept = torch.cat(parts).sort().values
     return kept[scores[kept].argsort(descending=True, stable=True)]
 
 

@@ -227,12 +227,10 @@ def _assert_kept_as_class_after_class(seeds: range) -> None:
         _assert_same(suppress(doubles, nms_iou=nms_iou, max_detections=None), loops)
 
 
-@pytest.mark.parametrize("pairs_per_call", [postprocess.PAIRS_PER_CALL, 0, 10**9], ids=["as it is", "calls", "pairs"])
-def test_any_labels_and_coordinates_are_suppressed_class_after_class(
-    pairs_per_call: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("few", [postprocess.FEW_BOXES, 0, 10**9, 3], ids=["as it is", "calls", "pairs", "both"])
+def test_any_labels_and_coordinates_are_suppressed_class_after_class(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same boxes as of each class alone, in float32 to the bit and in float64 as plain loops, in both ways."""
-    monkeypatch.setattr(postprocess, "PAIRS_PER_CALL", pairs_per_call)
+    monkeypatch.setattr(postprocess, "FEW_BOXES", few)
     _assert_kept_as_class_after_class(range(25))
 
 
