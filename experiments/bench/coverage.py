@@ -173,17 +173,17 @@ def _wilson(hits: int, count: int) -> tuple[float, float]:
 @styled
 def coverage_figure(frame: pd.DataFrame) -> Figure:
     """Coverage by number of images, a line per method, the nominal 95 % as a rule."""
-    figure = Figure(figsize=(5, 3.2))
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for place, (method, own) in enumerate(frame.groupby("method", sort=False)):
-        x = np.arange(len(own)) + 0.12 * (place - 0.5)
+        x = np.arange(len(own)) + 0.12 * (place - 0.5)  # beside each other
         errors = [own["coverage"] - own["low"], own["high"] - own["coverage"]]
         axes.errorbar(x, own["coverage"], yerr=errors, fmt="o", capsize=3, label=str(method))
-    axes.axhline(0.95, color="0.5", linewidth=0.8, zorder=0)
+    axes.axhline(0.95, color="0.3", linewidth=1.2, linestyle="--", label="nominal", zorder=1)
     sizes = frame["num_images"].unique()
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-    axes.set(xlabel="images", ylabel="worlds whose interval holds the true difference")
-    axes.legend(frameon=False)
+    axes.set(xlabel="images", ylabel="hold the true difference")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
