@@ -251,6 +251,7 @@ def _difference(ours: list[float], theirs: list[float]) -> float:
 def _interval_rows(files: list[Path], setting: Setting) -> list[BenchRow]:
     """Of the default metrics, and with error types and ten slices."""
     rows = []
+    _in_a_process("intervals", files, "2", "--all")  # numba compiles once, and keeps that on disk
     for added, options, aim in (("", [], 8.0), (", error types and ten slices", ["--all"], 30.0)):
         answer = _in_a_process("intervals", files, str(setting.num_resamples), *options)
         what = f"{setting.num_resamples} paired bootstrap resamples of two detectors{added}"
