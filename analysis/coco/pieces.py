@@ -29,7 +29,6 @@ _BLANKS, _DIGITS = b" \t\r\n", b"0123456789+-."
 _EXACT = 2.0**53  # beyond it not every whole number is a float
 _EXPONENTS = b"eE"
 _OTHERS = bytes(set(range(256)) - set(_DIGITS + b","))  # what is neither of a number nor between two
-_ODD = ValueError, KeyError, TypeError, OverflowError, RecursionError  # of rows that are of another form
 _OTHERS_BUT_EXPONENTS = bytes(set(_OTHERS) - set(_EXPONENTS))
 
 
@@ -80,7 +79,7 @@ def result_pieces(path: Path, size: int = PIECE) -> Iterator[ResultRows]:
             text: IO[bytes] = gzip.GzipFile(fileobj=file) if is_packed else file  # type: ignore[assignment]
             for piece in _pieces(text, size, limit if is_packed else None):
                 yield _rows(piece)
-    except (OSError, EOFError, zlib.error, *_ODD) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise NotInPieces(str(error)) from None
 
 

@@ -33,7 +33,7 @@ def coco_statistics(ground_truth: GroundTruth, detections: Detections) -> dict[s
     check_ids(detections, ground_truth)
     with contextlib.redirect_stdout(io.StringIO()):
         objects = _coco(ground_truth, ground_truth, area=ground_truth.area, iscrowd=ground_truth.iscrowd.astype(int))
-        found = _coco(ground_truth, detections, area=box_areas(detections), score=detections.scores)
+        found = _coco(ground_truth, detections, area=box_areas(detections.sizes), score=detections.scores)
         evaluation = COCOeval(objects, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()

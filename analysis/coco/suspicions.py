@@ -29,7 +29,7 @@ def ground_truth_suspicions(
     """What is suspected of the objects; `annotations` are the same rows as the file has them."""
     yield from _of_boxes(ground_truth, ground_truth.image_sizes[ground_truth.image_index])
     if area == "annotation":
-        yield from _of_areas(ground_truth.area, box_areas(ground_truth))
+        yield from _of_areas(ground_truth.area, box_areas(ground_truth.sizes))
     flags = Counter(key for item in annotations for key in FLAGS if item.get(key) and not item.get("iscrowd"))
     for key, count in flags.items():
         yield (
@@ -50,7 +50,7 @@ def detection_suspicions(detections: Detections, ground_truth: GroundTruth | Non
     if ground_truth is not None:
         image_sizes = ground_truth.image_sizes[np.searchsorted(ground_truth.image_ids, detections.image_id)]
     yield from _of_boxes(detections, image_sizes)
-    yield from _of_size(box_areas(detections), "detections", "those that match nothing do not count as wrong")
+    yield from _of_size(box_areas(detections.sizes), "detections", "those that match nothing do not count as wrong")
 
 
 def _of_boxes(rows: GroundTruth | Detections, image_sizes: Float[np.ndarray, "M 2"]) -> Iterator[str]:

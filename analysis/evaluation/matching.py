@@ -252,8 +252,8 @@ def paired_iou(
     width, height = (_paired_extent(ground_truth.boxes, detections.boxes, g, d, axis) for axis in (0, 1))
     overlap = width
     overlap *= height
-    area = box_areas(detections)[d]
-    union = area + box_areas(ground_truth)[g]
+    area = box_areas(detections.sizes[d])
+    union = area + box_areas(ground_truth.sizes[g])
     union -= overlap
     is_crowd = ground_truth.iscrowd[g]
     union[is_crowd] = area[is_crowd]

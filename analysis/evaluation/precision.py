@@ -127,8 +127,12 @@ def area_subset(ground_truth: GroundTruth, detections: Detections, size: str) ->
 
     Both ends of a range belong to it, so an object of exactly 32 x 32 is small and medium.
     """
-    low, high = ALL_AREAS if size == "all" else AREA_RANGES[size]
-    box_area = box_areas(detections)
+    return subset_within(ground_truth, detections, *(ALL_AREAS if size == "all" else AREA_RANGES[size]))
+
+
+def subset_within(ground_truth: GroundTruth, detections: Detections, low: float, high: float) -> Subset:
+    """The same of any range of areas, in square pixels."""
+    box_area = box_areas(detections.sizes)
     return Subset(
         objects=(ground_truth.area >= low) & (ground_truth.area <= high),
         detections=(box_area >= low) & (box_area <= high),

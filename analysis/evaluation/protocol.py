@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth, box_areas
+from analysis.coco.columns import COUNTED_AREA, Detections, GroundTruth
 from analysis.evaluation.breakdowns import (
     CROWDEDNESS_EDGES,
     AspectCuts,
@@ -23,7 +23,7 @@ from analysis.evaluation.breakdowns import (
     crowdedness_bins,
 )
 from analysis.evaluation.matching import IOU_THRESHOLDS, MAX_DETECTIONS, Subset
-from analysis.evaluation.precision import ALL_AREAS
+from analysis.evaluation.precision import ALL_AREAS, subset_within
 from freeanchor.errors import UsageError
 
 COCO_SIZE_CUTS = (32.0, 96.0)  # square roots of COCO's areas, pixels
@@ -97,11 +97,11 @@ class Protocol:
 
     def all_objects(self, ground_truth: GroundTruth, detections: Detections) -> Subset:
         """Every object that COCO counts."""
-        return _area_subset(ground_truth, detections, *ALL_AREAS)
+        return subset_within(ground_truth, detections, *ALL_AREAS)
 
     def area_subsets(self, ground_truth: GroundTruth, detections: Detections) -> dict[str, Subset]:
         """COCO's sizes, or those asked for: objects by their `area`, detections by their box."""
-        return {name: _area_subset(ground_truth, detections, *ends) for name, ends in self.area_ranges().items()}
+        return {name: subset_within(ground_truth, detections, *ends) for name, ends in self.area_ranges().items()}
 
     def aspect_subsets(self, ground_truth: GroundTruth, detections: Detections) -> dict[str, Subset]:
         """Shapes, under the same rules."""
@@ -139,14 +139,6 @@ def percent(iou: float) -> str:
 def _names(kind: str, cuts: tuple[float, ...], lowest: float) -> list[str]:
     edges = [f"{edge:g}" for edge in (lowest, *cuts)]
     return [*(f"{kind}_{low}_{high}" for low, high in pairwise(edges)), f"{kind}_{edges[-1]}_plus"]
-
-
-def _area_subset(ground_truth: GroundTruth, detections: Detections, low: float, high: float) -> Subset:
-    box_area = box_areas(detections)
-    return Subset(
-        objects=(ground_truth.area >= low) & (ground_truth.area <= high),
-        detections=(box_area >= low) & (box_area <= high),
-    )
 
 
 def _check_rising(name: str, values: tuple[float, ...], *, above: float, remedy: str) -> None:

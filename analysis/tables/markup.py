@@ -64,10 +64,15 @@ def to_markdown(table: Table) -> str:
     rule = [*["---"] * table.num_labels, *["--:" if table.are_numbers else "---"] * _num_cells(table)]
     rows = [map(escape_markdown, table.headings), rule]
     rows += [[*map(escape_markdown, line.labels), *map(_markdown_cell, line.cells)] for line in table.lines]
-    body = "\n".join(f"| {' | '.join(row)} |" for row in rows) if table.headings else ""
+    body = pipe_table(rows) if table.headings else ""
     notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
     parts = [f"**{escape_markdown(table.title)}**", escape_markdown(table.caption), body, notes]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def pipe_table(rows: Iterable[Iterable[str]]) -> str:
+    """Rows of cells as Markdown has them; the first is the head, the second the rule (`---`, or `--:` for numbers)."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def to_latex(table: Table, label: str = "") -> str:

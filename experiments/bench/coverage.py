@@ -176,7 +176,7 @@ def coverage_figure(frame: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for place, (method, own) in enumerate(frame.groupby("method", sort=False)):
-        x = np.arange(len(own)) + 0.12 * (place - 0.5)  # beside each other
+        x = np.arange(len(own)) + 0.12 * (place - 0.5)
         errors = [own["coverage"] - own["low"], own["high"] - own["coverage"]]
         axes.errorbar(x, own["coverage"], yerr=errors, fmt="o", capsize=3, label=str(method))
     axes.axhline(0.95, color="0.3", linewidth=1.2, linestyle="--", label="nominal", zorder=1)

@@ -6,6 +6,7 @@ rows = bench_inference(runtime, repetitions=5)
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -63,8 +64,9 @@ def bench_nms(runtime: Runtime, repetitions: int, counts: tuple[int, ...] = (100
     """NMS within each class against torchvision's `batched_nms`, on made-up candidates of an image and 80 classes."""
     rows = []
     for count in counts:
-        given = *(column.to(runtime.device) for column in _candidates(count)), CONFIG.nms_iou
-        calls = {"ours": lambda given=given: nms_by_class(*given), "theirs": lambda given=given: batched_nms(*given)}
+        boxes, scores, labels = (column.to(runtime.device) for column in _candidates(count))
+        given = boxes, scores, labels, CONFIG.nms_iou
+        calls = {"ours": partial(nms_by_class, *given), "theirs": partial(batched_nms, *given)}
         seconds = medians(calls, repetitions, runtime.device)
         rows.append(
             BenchRow(subject="inference", what=f"NMS by class of {count:,} candidates, 80 classes", unit="ms",

@@ -1,4 +1,4 @@
-"""Ten million boxes: processor time and peak memory of whole commands on files that do not fit a table.
+"""Ten million boxes: processor time and peak memory of whole commands.
 
     rows = bench_large()            # some ten minutes and 1 GB of disk; `python -m experiments.bench.main --only large`
 

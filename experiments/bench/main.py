@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what was asked for; rows of other subjects already in the table stay."""
     parser = argparse.ArgumentParser(description="Speed and memory against peers.")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
-    parser.add_argument("--only", default=USUAL, help=f"subjects, with commas (default: {USUAL}; also: large)")
+    parser.add_argument("--only", default=USUAL, help="subjects, with commas (default: all but large)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--precision", default="float32", help="of the network (default: float32)")

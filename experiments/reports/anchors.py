@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 
 from analysis.evaluation.breakdowns import AspectCuts
+from analysis.tables.markup import pipe_table
 from experiments.registry.sizes import shapes
 from freeanchor.anchors import AnchorConfig
 from freeanchor.data.anchor_fit import NUM_RANKS, AnchorFit, Objects, anchor_fit
@@ -253,7 +254,7 @@ def anchors_table(root: Path) -> str:
 
     Each with the share of objects that reach IoU 0.5, the median object's anchors of 0.5, and its 50th anchor's IoU.
     """
-    lines = [f"| {' | '.join(TABLE_HEAD)} |", f"| --- | --: | --- |{' --: |' * 3} --- |{' --: |' * 4}"]
+    lines = [list(TABLE_HEAD), ["---", "--:", "---", *["--:"] * 3, "---", *["--:"] * 4]]
     rows = pd.read_csv(root / "reports" / "anchors.csv")
     for data, own in rows.groupby("data", sort=False):
         given = own[(own[list(GRID_COLUMNS)] == own.iloc[0][list(GRID_COLUMNS)]).all(axis=1)]
@@ -263,8 +264,8 @@ def anchors_table(root: Path) -> str:
             values = part.set_index("metric")["value"]
             cells += [str(grid_of(part.iloc[0][list(GRID_COLUMNS)])), f"{values['share_50']:.0%}"]
             cells += [f"{values['num_50_median']:g}", f"{values[RULE_METRIC]:.2f}"]
-        lines.append(f"| {' | '.join([*cells, format(values['relative_cost'], '.1f')])} |")
-    return "\n".join(lines)
+        lines.append([*cells, format(values["relative_cost"], ".1f")])
+    return pipe_table(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from analysis.tables.markup import pipe_table
 from experiments.registry.profile import DETECTORS, PEER
 from experiments.reports.account import checklist_table, compute_table, deviations_table, read_records
 from experiments.reports.anchors import anchors_table
@@ -79,10 +80,8 @@ def photographs_table(root: Path) -> str:
     Percent. The gains' intervals are over images, paired, and do not know the seed; verdicts (`claims.md`) know both.
     """
     head = [*HEAD, ABOVE_PEER, *(f"gain: {name}" for name in GAINS.values())]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for path in sorted((root / "reports" / "photos").glob("*/headline.csv")):
-        lines.append(f"| {' | '.join(_cells(path))} |")
-    return "\n".join(lines)
+    paths = sorted((root / "reports" / "photos").glob("*/headline.csv"))
+    return pipe_table([head, ["---"] * len(head), *map(_cells, paths)])
 
 
 def _cells(path: Path) -> list[str]:
@@ -130,10 +129,8 @@ def _side_by_side(root: Path, report: str, rows: Mapping[str, tuple[str, str]], 
         keys = ["budget", "metric"] if "budget" in frame else ["anchor", "quantity"]
         gains = frame[frame["detector"] == "gain"].set_index(keys)
         columns.append([_with_seeds(row) for row in gains.loc[list(rows.values())].to_dict("records")])
-    lines = [f"| {head} | {' | '.join(f'`{Path(name).name}`' for name in LOOKED_INTO)} |"]
-    lines.append(f"|{' --- |' * (1 + len(LOOKED_INTO))}")
-    lines += [f"| {' | '.join(cells)} |" for cells in zip(rows, *columns, strict=True)]
-    return "\n".join(lines)
+    heads = [head, *(f"`{Path(name).name}`" for name in LOOKED_INTO)]
+    return pipe_table([heads, ["---"] * len(heads), *zip(rows, *columns, strict=True)])
 
 
 def _with_seeds(row: Mapping[Hashable, Any]) -> str:
@@ -167,13 +164,13 @@ def _headline_short(root: Path) -> str:
     frame = pd.read_csv(root / "reports/shapes/headline.csv")
     cells = {(str(row["what"]), str(row["metric"])): row for row in frame.to_dict("records")}
     gains = {(str(row["id"]), str(row["part"])): row for row in _claims(root).to_dict("records")}
-    lines = ["| Metric (percent) | Paper's gain | RetinaNet | FreeAnchor | Gain |", f"| --- |{' --: |' * 4}"]
+    lines = [["Metric (percent)", "Paper's gain", "RetinaNet", "FreeAnchor", "Gain"], ["---", *["--:"] * 4]]
     for metric, (claim, part, word) in SHORT.items():
         what = HEADLINE_ROWS[metric]
         means = [_percent(cells[what, name]["value"]) for name in ("retinanet", "freeanchor")]
         paper = word or f"{100 * cells[what, 'gain']['published']:+.1f}"
-        lines.append(f"| {' | '.join([what, paper, *means, _gain(gains[claim, part])])} |")
-    return "\n".join(lines)
+        lines.append([what, paper, *means, _gain(gains[claim, part])])
+    return pipe_table(lines)
 
 
 def _verdict_counts(root: Path) -> str:
@@ -188,27 +185,27 @@ def _methods_table(root: Path) -> str:
     learning = pd.read_csv(root / "reports/shapes/learning.csv")
     last = learning[(learning["step"] == learning["num_steps"]) & (learning["group"] == "all")]
     anchors = last[last["metric"] == "effective_anchors"].set_index("detector")["value"]
-    lines = [f"| {' | '.join(('method', 'seeds', *METHOD_COLUMNS.values(), LEARNING))} |"]
-    lines.append(f"| --- |{' --: |' * (len(METHOD_COLUMNS) + 2)}")
+    head = ["method", "seeds", *METHOD_COLUMNS.values(), LEARNING]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
     for name, rows in frame.groupby("detector", sort=False):
         own = {row["metric"]: row for row in rows.to_dict("records")}
         measured = [_with_deviation(own[metric]) for metric in METHOD_COLUMNS]
-        cells = [str(name), f"{own['ap']['n_seeds']:.0f}", *measured, f"{anchors[name]:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([str(name), f"{own['ap']['n_seeds']:.0f}", *measured, f"{anchors[name]:.0f}"])
+    return pipe_table(lines)
 
 
 def _coverage_table(root: Path) -> str:
     """How many of simulated worlds have the true difference in their interval, and how wide that is; points of AP."""
     frame = pd.read_csv(root / "reports/benchmarks/coverage.csv")
-    lines = ["| images | interval by | worlds | hold the true difference | median width |"]
-    lines.append(f"| --: | --- |{' --: |' * 3}")
+    lines = [
+        ["images", "interval by", "worlds", "hold the true difference", "median width"],
+        ["--:", "---", *["--:"] * 3],
+    ]
     for row in frame.sort_values("num_images", kind="stable").to_dict("records"):
         share = f"{100 * row['coverage']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         name = "`freeanchor compare`" if row["method"] == "ours" else row["method"]
-        cells = (f"{row['num_images']:,}", name, f"{row['num_worlds']}", share, f"{100 * row['width']:.1f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([f"{row['num_images']:,}", name, f"{row['num_worlds']}", share, f"{100 * row['width']:.1f}"])
+    return pipe_table(lines)
 
 
 def _with_deviation(row: Mapping[Hashable, Any]) -> str:
@@ -221,9 +218,8 @@ def _mean_max_table(bag_size: int = 50) -> str:
     confidence = torch.zeros(len(sure), bag_size, dtype=torch.float64)
     confidence[:, 0] = torch.tensor(sure)
     cells = [f"{number:.1f}" for number in effective_anchors(confidence).tolist()]
-    head = " | ".join(f"{value:g}" for value in sure)
-    lines = [f"| confidence of the one anchor | {head} |", f"|{' --: |' * (len(sure) + 1)}"]
-    return "\n".join([*lines, f"| effective anchors of {bag_size} | {' | '.join(cells)} |"])
+    head = ["confidence of the one anchor", *(f"{value:g}" for value in sure)]
+    return pipe_table([head, ["--:"] * len(head), [f"effective anchors of {bag_size}", *cells]])
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {

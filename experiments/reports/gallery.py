@@ -22,7 +22,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
-from analysis.coco.columns import Detections, GroundTruth
+from analysis.coco.columns import Detections, GroundTruth, box_areas
 from analysis.coco.reading import read_detections, read_ground_truth
 from analysis.evaluation.breakdowns import aspect_ratio, objects_per_image
 from analysis.evaluation.matching import MatchTable, find_overlaps, match
@@ -183,7 +183,7 @@ def _objects_frame(ground_truth: GroundTruth, split: Split, run: Evaluation, fou
         "annotation_id": ground_truth.annotation_id,
         "category": np.array(ground_truth.category_names, dtype=object)[ground_truth.category_index],
         **dict(zip(("x1", "y1", "x2", "y2"), ground_truth.boxes.T, strict=True)),
-        "size": np.sqrt(ground_truth.sizes.prod(axis=1)) * scale,
+        "size": np.sqrt(box_areas(ground_truth.sizes)) * scale,
         "aspect": aspect_ratio(ground_truth.sizes),
         "num_objects": objects_per_image(ground_truth)[ground_truth.image_index],
         "found_by": _finders(found),
