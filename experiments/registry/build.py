@@ -29,10 +29,10 @@ from experiments.registry.profile import (
 )
 from experiments.registry.published import PAIR, README_ROWS, TABLE_3_ROWS
 from experiments.registry.sizes import (
-    CELL_BAG_SIZES,
-    CELL_SEEDS,
-    COARSE,
-    FINE,
+    BAG_SEEDS,
+    BAG_SIZES,
+    COARSE_GRID,
+    GRID,
     JITTER,
     SIZES,
     WIDE_JITTER,
@@ -248,19 +248,20 @@ def _ablations(size: Size, num_seeds: int) -> list[tuple[Ablation, list[Training
 
 
 def _cells(size: Size, num_seeds: int) -> list[tuple[Cell, list[Training]]]:
-    """Both detectors on the usual grid and the finer one, FreeAnchor with two bag sizes on each."""
+    """Both detectors on the coarser grid and their own, FreeAnchor with two bag sizes on each."""
     found: list[tuple[Cell, list[Training]]] = []
     backbone, bags = size.compared[0], FACTORS[0]
-    for grid, suffix, pair in ((COARSE, "", size.detectors), (FINE, "-fine", size.fine)) if size.fine else ():
+    grids = ((COARSE_GRID, "-coarse", size.coarse), (GRID, "", size.detectors)) if size.coarse else ()
+    for grid, suffix, pair in grids:
         for detector, own in pair.items():
             model = replace(own.model, backbone=size.backbones[backbone])
             runs = [
                 replace(_training(size, detector, backbone, seed, suffix, own.recipe), model=model)
                 for seed in range(num_seeds)
             ]
-            for value in CELL_BAG_SIZES if detector == "FreeAnchor" else (math.nan,):
+            for value in BAG_SIZES if detector == "FreeAnchor" else (math.nan,):
                 is_usual = value in (bags.default, math.nan)
-                chosen = runs if is_usual else [variant(run, bags, value) for run in runs[:CELL_SEEDS]]
+                chosen = runs if is_usual else [variant(run, bags, value) for run in runs[:BAG_SEEDS]]
                 names = tuple(run.name for run in chosen)
                 found.append((Cell(grid=grid, detector=detector, bag_size=value, runs=names), chosen))
     return found

@@ -54,13 +54,13 @@ def test_the_two_detectors_differ_in_loss_and_prior_alone(profile: Profile) -> N
             assert differences == {"training.model.prior_prob", "training.recipe.loss"}
             assert other.training.recipe.loss == RetinaNetLoss()
             assert (evaluation.training.model.prior_prob, other.training.model.prior_prob) == (0.02, 0.01)
-    num_tried = len(profile.trials) // 2 - 1 if profile.name == "photos" else 0  # one is the registered run
+    num_tried = len(profile.trials) // 2 if profile.name == "photos" else 0
     num_committed = len(set(profile.examples) - set(profile.pair)) // 2
-    num_fine = len(
-        {run for cell in profile.grids if cell.detector == "RetinaNet" for run in cell.runs if "-fine" in run}
+    num_coarse = len(
+        {run for cell in profile.grids if cell.detector == "RetinaNet" for run in cell.runs if "-coarse" in run}
     )
     num_rates = 2 if profile.name == "photos" else 0  # elsewhere RetinaNet's rates are among the trials, or not tried
-    assert pairs == 2 * (1 if profile.name == "photos" else 2) + num_fine + num_committed + num_tried + num_rates
+    assert pairs == 2 * (1 if profile.name == "photos" else 2) + num_coarse + num_committed + num_tried + num_rates
 
 
 def test_names_are_those_of_the_runs(profile: Profile) -> None:

@@ -12,7 +12,7 @@ from analysis.figures.comparisons import grids_figure
 from analysis.tables.cells import tidy_table
 from experiments.registry.build import build_profile
 from experiments.registry.profile import Cell, Profile
-from experiments.registry.sizes import COARSE, FINE
+from experiments.registry.sizes import COARSE_GRID, GRID
 from experiments.reports.grids import GRIDS, grid_frame
 from experiments.runs.measured import compare_stage, measurements
 from experiments.runs.store import Store
@@ -75,16 +75,16 @@ def test_the_table_and_the_figure_hold_every_cell(mini: Mini, crossed: Profile) 
 
 
 def test_photographs_have_the_plans_cells(tmp_path: Path, empty_store: Store) -> None:
-    """Both grids with RetinaNet and FreeAnchor of 12 and 50; the finer one has four strides on P2 to P6."""
+    """Both grids with RetinaNet and FreeAnchor of 12 and 50; the profile's own has four strides on P2 to P6."""
     profile = build_profile("photos", data=write_both(tmp_path / "ponds"), num_seeds=3)
     assert [(cell.grid, cell.bag_size) for cell in profile.grids if cell.detector == "FreeAnchor"] == [
-        (COARSE, 12), (COARSE, 50), (FINE, 12), (FINE, 50)
+        (COARSE_GRID, 12), (COARSE_GRID, 50), (GRID, 12), (GRID, 50)
     ]  # fmt: skip
     assert [len(cell.runs) for cell in profile.grids] == [3, 2, 3, 3, 2, 3]
     for cell in profile.grids:
         model = profile.evaluations[cell.runs[0]].training.model
-        assert model.levels == ((2, 3, 4, 5, 6) if cell.grid == FINE else (3, 4, 5, 6, 7))
+        assert model.levels == ((2, 3, 4, 5, 6) if cell.grid == GRID else (3, 4, 5, 6, 7))
         sizes = [size / stride for size, stride in zip(model.anchors.sizes, model.anchors.strides, strict=True)]
-        assert set(sizes) == {4 if cell.grid == FINE else 2}
+        assert set(sizes) == {4 if cell.grid == GRID else 2}
     frame = grid_frame(profile, empty_store)
     assert frame["value"].isna().all() and len(frame) == 6 * 6 + 2 * 6
