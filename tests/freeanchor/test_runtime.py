@@ -1,7 +1,10 @@
 """Where and how fast: precision, threads, signals."""
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -86,3 +89,25 @@ def test_an_interruption_passes_for_ctrl_c() -> None:
 def test_the_processor_has_a_name() -> None:
     """For provenance: never empty."""
     assert processor_name().strip()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc that gives memory back")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    """Twenty tensors of 64 MiB, one after the other, take their pages once; before it each takes its own."""
+    code = """
+import resource, torch
+from freeanchor.runtime import keep_freed_memory
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**24)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+given_back = page_faults()
+keep_freed_memory()
+print(given_back, page_faults())
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, answer.stdout.split())
+    assert 4 * kept < given_back
