@@ -212,7 +212,7 @@ def predict(
     if detector.model.anchors.geometry == "torchvision":
         batch_size = 1
     inclusive = detector.inputs.box_convention == "inclusive"
-    model = model.to(runtime.device).to(memory_format=torch.channels_last).eval()
+    model = runtime.place(model).eval()
     for first in tqdm(
         range(0, len(images), batch_size), desc="predict", unit="batch", disable=None if progress else True
     ):

@@ -110,7 +110,7 @@ def start(
         model = RetinaNet(model_config)
     if backbone_weights is not None:
         load_backbone(model.backbone, read_backbone(backbone_weights), backbone_weights)
-    model = model.to(runtime.device).to(memory_format=torch.channels_last).train()
+    model = runtime.place(model).train()
     if processes.count > 1 and config.group_size is None:
         sync_batch_norm(model)  # the batch is one, wherever its images lie
     return TrainingState(model, build_optimizer(model, config), scaler=runtime.grad_scaler())

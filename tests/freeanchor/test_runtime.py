@@ -5,9 +5,12 @@ import platform
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 
 import pytest
 import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from freeanchor import runtime as module
 from freeanchor.runtime import Interrupted, Runtime, deferred_interrupts, has_fast_bfloat16, processor_name
@@ -91,9 +94,32 @@ def test_the_processor_has_a_name() -> None:
     assert processor_name().strip()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_of_one_pixel_go_the_fast_way(stride: int) -> None:
+    """With one thread and eight images, too; values and gradients are those of the convolution as it was."""
+    images = torch.randn(8, 16, 12, 20)
+    plain = nn.Sequential(nn.Conv2d(16, 32, 1, stride), nn.Conv2d(32, 8, 3, padding=1))
+    placed = Runtime().place(deepcopy(plain))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            out = placed(images.to(memory_format=torch.channels_last))
+            out.square().mean().backward()
+    finally:
+        torch.set_num_threads(threads)
+    names = [event.key for event in profiled.key_averages()]
+    assert any("mkldnn" in name for name in names) and not any("slow_conv" in name for name in names)
+    expected = plain(images)
+    expected.square().mean().backward()
+    torch.testing.assert_close(out, expected)
+    for own, usual in zip(placed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, usual.grad)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc that gives memory back")
 def test_freed_memory_is_kept_for_the_next_step() -> None:
-    """Twenty tensors of 64 MiB, one after the other, take their pages once; before it each takes its own."""
+    """Tensors of 64 MiB, one after the other, take their pages once; before it each takes its own."""
     code = """
 import resource, torch
 from freeanchor.runtime import keep_freed_memory
@@ -102,10 +128,11 @@ def page_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
         torch.ones(2**24)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 given_back = page_faults()
 keep_freed_memory()
+page_faults()
 print(given_back, page_faults())
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
