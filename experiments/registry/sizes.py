@@ -262,7 +262,7 @@ def photos(chosen: Photographs | None) -> Size:
     if chosen.classes != "own":
         num_classes = len(merged(read_json(split.annotations), chosen.classes)["categories"])
     network = _network(chosen.backbone)
-    # DEVIATION(D20): P2 to P6. At 224 px, half of the objects of photographs are smaller than the paper's 32 px anchors.
+    # DEVIATION(D20): P2 to P6. At 224 px half of the objects of photographs are smaller than the paper's 32 px anchors.
     anchors = AnchorConfig(sizes=SMALL_SIZES, strides=STRIDES)
     model = replace(_SHAPES_MODEL, num_classes=num_classes, anchors=anchors, pyramid_channels=CHANNELS)
     coarse = replace(model, anchors=replace(anchors, strides=COARSE_STRIDES), pyramid_channels=COARSE_CHANNELS)

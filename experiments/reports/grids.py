@@ -51,10 +51,10 @@ def grid_frame(profile: Profile, store: Store) -> pd.DataFrame:
         if _bag(cell):  # what has none, RetinaNet, is what the others gain over
             cells[GAIN] = _numbers(evidence.gain(_pairs(_cell(profile, cell.grid), cell), AP))
         rows += _rows(cells, profile, cell.grid, cell.detector, _bag(cell), cell.runs)
-    for grid, bag, measured in _differences(profile, evidence):
+    for grid, bag, runs, measured in _differences(profile, evidence):
         number = _numbers(measured)
         cells = {metric: {**_UNKNOWN, "n_seeds": number["n_seeds"]} for metric in METRICS} | {GAIN: number}
-        rows += _rows(cells, profile, grid, "FreeAnchor", bag, measured.runs if measured else ())
+        rows += _rows(cells, profile, grid, "FreeAnchor", bag, runs)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -127,18 +127,25 @@ def _box_values(boxes: BagBoxes, weights: np.ndarray) -> np.ndarray:
     return np.stack([of(REGRET, "box_iou"), of(HIGHEST_SCORE, "box_iou"), fall], axis=1)
 
 
-def _differences(profile: Profile, evidence: Evidence) -> list[tuple[str, str, Measured | None]]:
-    """The plan's two questions: was the grid too coarse (a gain minus a gain), and was the bag too large?"""
+def _differences(profile: Profile, evidence: Evidence) -> list[tuple[str, str, tuple[str, ...], Measured | None]]:
+    """The plan's two questions: was the grid too coarse (a gain minus a gain), and was the bag too large?
+
+    Each with the runs that answer it, or would.
+    """
     if not profile.grids:
         return []
     coarse, fine = dict.fromkeys(cell.grid for cell in profile.grids)
     small, usual = sorted({_bag(cell) for cell in profile.grids if _bag(cell)}, key=float)
-    bags = evidence.gain(_pairs(_cell(profile, coarse, usual), _cell(profile, coarse, small)), AP)
-    grids = [(_cell(profile, grid), _cell(profile, grid, usual)) for grid in (coarse, fine)]
+    old, new = ((_cell(profile, grid), _cell(profile, grid, usual)) for grid in (coarse, fine))
+    bags = (old[1], _cell(profile, coarse, small))
     return [
-        (f"{fine} minus {coarse}", usual, _change_of_gain(evidence, *grids)),
-        (coarse, f"{small} minus {usual}", bags),
+        (f"{fine} minus {coarse}", usual, _runs(*old, *new), _change_of_gain(evidence, old, new)),
+        (coarse, f"{small} minus {usual}", _runs(*bags), evidence.gain(_pairs(*bags), AP)),
     ]
+
+
+def _runs(*cells: Cell) -> tuple[str, ...]:
+    return tuple(run for cell in cells for run in cell.runs)
 
 
 def _change_of_gain(evidence: Evidence, old: tuple[Cell, Cell], new: tuple[Cell, Cell]) -> Measured | None:
