@@ -65,9 +65,10 @@ def ablations_figure(frame: pd.DataFrame) -> Figure:
 
 _GRID_PANELS = {  # metric -> what its axis says, and how many of its units are one
     "gain_ap": ("gain in AP (points)", 100),
+    "chosen_box_iou": ("best-scoring box (points of IoU)", 100),
     "regret": ("regret (points of IoU)", 100),
-    "effective_anchors": ("effective anchors of 50", 1),
     "score_fall": ("score, 1st minus 25th anchor", 1),
+    "effective_anchors": ("effective anchors of 50", 1),
 }
 
 
@@ -81,8 +82,8 @@ def grids_figure(frame: pd.DataFrame) -> Figure:
     if frame.empty or not frame.value.notna().any():
         return style.not_run_figure(7.4, 2.6)
     is_answer = frame.grid.str.contains(" minus ") | frame.bag.astype(str).str.contains(" minus ")
-    figure = new_figure(10.6, 3.6)
-    panels = figure.subplots(1, len(_GRID_PANELS) + 1, width_ratios=[1.2, 0.8, 1, 1, 1])
+    figure = new_figure(8.6, 5.8)
+    panels = figure.subplots(2, 3).flat
     names = ("gain_ap", "answers", *list(_GRID_PANELS)[1:])
     for axes, name in zip(panels, names, strict=True):
         metric = "gain_ap" if name == "answers" else name
@@ -114,7 +115,10 @@ def _draw_cells(axes: Axes, rows: pd.DataFrame, label: str, scale: float) -> Non
 
 
 def _draw_answers(axes: Axes, rows: pd.DataFrame) -> None:
-    labels = ["finer\ngrid" if " minus " in grid else "smaller\nbag" for grid in rows.grid]
+    labels = [
+        f"finer grid,\nn = {bag}" if " minus " in grid else f"n = {bag.replace(' minus ', ' for ')},\ncoarse grid"
+        for grid, bag in zip(rows.grid, rows.bag.astype(str), strict=True)
+    ]
     places = np.arange(len(rows))
     axes.errorbar(
         places, 100 * rows.value, style.error_lengths(rows), color=INK, marker="D", capsize=2.5, linestyle="none"
@@ -124,7 +128,7 @@ def _draw_answers(axes: Axes, rows: pd.DataFrame) -> None:
         axes.text(place, 0, "not run", rotation=90, ha="center", va="bottom", color=FAINT_INK, style="italic")
     axes.set_xticks(places, labels, fontsize=8)
     axes.set_xlim(-0.6, len(rows) - 0.4)
-    axes.set_title("what it changes\n(points of AP)", fontsize=9)
+    axes.set_title("what it changes (points of AP)", fontsize=9)
     axes.grid(visible=False, axis="x")
 
 

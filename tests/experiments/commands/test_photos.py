@@ -64,7 +64,7 @@ def test_a_training_sees_each_image_with_an_object_as_often(folder: Path) -> Non
 def test_a_huge_set_is_seen_no_more_often_than_the_paper_saw_coco(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixty epochs of a huge set would be weeks."""
+    """Forty epochs of a huge set would be weeks."""
     assert MOST_IMAGES == 90_000 * 16
     monkeypatch.setattr("experiments.registry.sizes.MOST_IMAGES", 40)
     assert recipe_of(folder).recipe.num_samples == 40

@@ -66,10 +66,10 @@ def test_cells_say_what_their_runs_measured(mini: Mini, crossed: Profile) -> Non
 
 
 def test_the_table_and_the_figure_hold_every_cell(mini: Mini, crossed: Profile) -> None:
-    """Six cells and two answers; five panels; nothing run, and no grids, are drawn as such."""
+    """Six cells and two answers; six panels; nothing run, and no grids, are drawn as such."""
     frame = grid_frame(crossed, mini.store)
     assert len(tidy_table(frame, GRIDS.layout(crossed)).lines) == 8
-    assert len([axes for axes in grids_figure(frame).axes if axes.get_visible()]) == 5
+    assert len([axes for axes in grids_figure(frame).axes if axes.get_visible()]) == 6
     for nothing in (grid_frame(mini.profile, mini.store), frame.assign(value=math.nan)):
         assert "not run" in "".join(text.get_text() for axes in grids_figure(nothing).axes for text in axes.texts)
 
