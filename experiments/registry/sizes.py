@@ -203,7 +203,7 @@ LR, LR_TRIALS, TRIAL_EPOCHS = 0.02, (0.01, 0.02, 0.04), 10
 SMALL_SIZES = (16.0, 32.0, 64.0, 128.0, 256.0)  # pixels, one per level; half the paper's
 # The grid by the rule (docs/anchors.md): 4 strides as in the paper, on levels twice as fine. 64 channels and 40 epochs,
 # or two cores would need days. On the coarse grid, the profile's own before, an object's fiftieth anchor hardly touches
-# it; what it was trained with there is kept for a two by two of grids and bag sizes.
+# it. That recipe stays for a two by two of grids and bag sizes.
 GRID, STRIDES, CHANNELS, NUM_EPOCHS = "P2 to P6, 4 strides", (4, 8, 16, 32, 64), 64, 40
 COARSE_GRID, COARSE_STRIDES, COARSE_CHANNELS, COARSE_EPOCHS = "P3 to P7, 2 strides", (8, 16, 32, 64, 128), 96, 60
 BAG_SIZES, BAG_SEEDS = (12, 50), 2  # on either grid; the paper's own for every seed
