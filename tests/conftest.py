@@ -5,6 +5,7 @@ imported, so it stands here at module level. As for every type checker, an int m
 """
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import jaxtyping
@@ -27,6 +28,14 @@ settings.register_profile(
     "project", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _memory_is_given_back() -> Iterator[None]:
+    """Commands called in this process leave its malloc as it is: tests of memory look at the whole process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("freeanchor.runtime.keep_freed_memory", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session")
