@@ -30,6 +30,7 @@ from experiments.reports.gallery import gallery_stage
 from experiments.reports.report import Report
 from experiments.runs.bags import bag_boxes_stage, bags_stage
 from experiments.runs.cost import cost_file, timed_pairs
+from experiments.runs.learning import can_be_asked, learning_stage
 from experiments.runs.measured import measurements
 from experiments.runs.store import Store, is_measured
 from freeanchor.checkpoints.native import describe, read_model, save_tensors
@@ -45,7 +46,7 @@ _MARKER = "measurements.csv"
 def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
     """Keep every measured run of a profile; one line per file, written anew only where what it holds has changed.
 
-    Compared runs are asked about their bags first, should no report have done so. Tests that an earlier zip of the same
+    Compared runs are asked about their bags and who learns there first, should no report have done so. Tests that an earlier zip of the same
     training holds, and the store does not, stay in it. Where the store's images are not to be shown, the boxes of the
     galleries' objects are left out. Raises UsageError where nothing has been measured.
     """
@@ -56,6 +57,8 @@ def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
         if any(run.name in pair for pair in profile.pairs):
             bags_stage(run, store)
             bag_boxes_stage(run, store)
+            if can_be_asked(run, store):
+                learning_stage(run, store)
     gallery_stage(profile, store)
     folder = reports / profile.report_name / FOLDER
     for training in dict.fromkeys(run.training for run in measured):

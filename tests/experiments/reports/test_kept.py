@@ -18,6 +18,7 @@ from experiments.registry.build import build_profile
 from experiments.reports.catalogue import REPORTS
 from experiments.reports.kept import FOLDER, pack_runs, unpack_runs, write_models
 from experiments.runs.cost import cost_file
+from experiments.runs.learning import learning_stage
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import predict_stage
 from freeanchor.checkpoints.native import load_model
@@ -137,17 +138,19 @@ def test_runs_of_other_configurations_stay_and_are_named(fabricated: Mini, tmp_p
 
 
 def test_models_that_no_report_has_asked_yet_are_asked(mini: Mini, elsewhere: Store, tmp_path: Path) -> None:
-    """Weights are gone once a run is packed: bags, their boxes and the galleries' are in the zip whatever was drawn."""
-    unasked = replace(mini.store, runs=tmp_path / "unasked")
-    shutil.copytree(mini.store.runs, unasked.runs)
-    for name in ("bags.csv", "positions.csv", "bag_boxes.csv", "gallery_slender.csv", "gallery_crowded.csv"):
+    """Weights are gone once a run is packed: bags, who learns there and the galleries are in it whatever was drawn."""
+    asked, unasked = (replace(mini.store, runs=tmp_path / name) for name in ("asked", "unasked"))
+    shutil.copytree(mini.store.runs, asked.runs)
+    for run in mini.profile.pair:
+        learning_stage(mini.profile.evaluations[run], asked)
+    shutil.copytree(asked.runs, unasked.runs)
+    of_bags = ("bags.csv", "positions.csv", "bag_boxes.csv", "learning.csv", "shares.csv")
+    for name in (*of_bags, "gallery_slender.csv", "gallery_crowded.csv"):
         for path in unasked.runs.rglob(name):
             path.unlink()
     list(pack_runs(mini.profile, unasked, tmp_path / "reports"))
     list(unpack_runs(mini.profile, elsewhere, tmp_path / "reports"))
-    runs = {
-        name: data for name, data in _files(mini.store.runs).items() if name.startswith(("mini/free", "mini/retina"))
-    }
+    runs = {name: data for name, data in _files(asked.runs).items() if name.startswith(("mini/free", "mini/retina"))}
     assert _files(elsewhere.runs) == {name: data for name, data in runs.items() if not name.endswith(".safetensors")}
     name = "gallery_slender"  # that every report comes out again is in tests/test_end_to_end.py
     pngs = [
