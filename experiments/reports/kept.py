@@ -46,9 +46,9 @@ _MARKER = "measurements.csv"
 def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
     """Keep every measured run of a profile; one line per file, written anew only where what it holds has changed.
 
-    Compared runs are asked about their bags and who learns there first, should no report have done so. Tests that an earlier zip of the same
-    training holds, and the store does not, stay in it. Where the store's images are not to be shown, the boxes of the
-    galleries' objects are left out. Raises UsageError where nothing has been measured.
+    Compared runs are asked about their bags and who learns there first, should no report have done so. Tests that an
+    earlier zip of the same training holds, and the store does not, stay in it. Where the store's images are not to be
+    shown, the boxes of the galleries' objects are left out. Raises UsageError where nothing has been measured.
     """
     measured = [run for run in profile.evaluations.values() if is_measured(run, store)]
     if not measured:
