@@ -55,10 +55,10 @@ class Runtime:
 
         On CPUs 1x1 convolutions are declared dilated, which changes nothing about a kernel of one pixel: torch keeps
         those of float32 from oneDNN when it has one thread and fewer than 16 images, unless they are strided or
-        dilated, and takes twice as long.
+        dilated, and takes twice as long. (It keeps a single image of at most 20,480 values from it in any case.)
         """
         model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if torch.device(self.device).type == "cpu":
+        if torch.device(self.device).type == "cpu" and torch.backends.mkldnn.is_available():
             for module in model.modules():
                 if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
                     module.dilation = (2, 2)
@@ -118,7 +118,7 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
 class Interrupted(KeyboardInterrupt):

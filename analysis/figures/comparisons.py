@@ -116,7 +116,7 @@ def _draw_cells(axes: Axes, rows: pd.DataFrame, label: str, scale: float) -> Non
 
 def _draw_answers(axes: Axes, rows: pd.DataFrame) -> None:
     labels = [
-        f"finer grid,\nn = {bag}" if " minus " in grid else f"n = {bag.replace(' minus ', ' for ')},\ncoarse grid"
+        f"finer grid,\nn = {bag}" if " minus " in grid else f"n = {bag},\ncoarse grid"
         for grid, bag in zip(rows.grid, rows.bag.astype(str), strict=True)
     ]
     places = np.arange(len(rows))

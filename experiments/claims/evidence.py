@@ -112,7 +112,7 @@ class Evidence:
         row = _row_of(self._gains(pairs), metric)
         if row is None:
             return None
-        seeds = seed_error(row["sd"], int(row["n_seeds"])) if row["n_seeds"] > 1 else self._borrowed(pairs[0], metric)
+        seeds = seed_error(row["sd"], int(row["n_seeds"])) if row["n_seeds"] > 1 else self.borrowed(pairs[0], metric)
         return widened(row, seeds, self._runs(pairs))
 
     def gain_in(self, metrics_of: MetricsOf, metric: str) -> Measured | None:
@@ -143,7 +143,7 @@ class Evidence:
                     groups.setdefault(backbone, []).append(self.value(run, metric))
         return pooled_noise([[value for value in group if not math.isnan(value)] for group in groups.values()])
 
-    def _borrowed(self, pair: Pair, metric: str) -> SeedError:
+    def borrowed(self, pair: Pair, metric: str) -> SeedError:
         """What another seed of both single runs would change; none known for two tests of one trained model."""
         first, second = (self.profile.evaluations[run].training for run in pair)
         if first.fingerprint == second.fingerprint:

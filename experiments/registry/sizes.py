@@ -193,8 +193,8 @@ def mini() -> Size:
 
 
 # --- photos ---
-# Nothing here is tuned to a data set. Scale jitter was chosen on `doors` and the rate on `aquarium`, by RetinaNet's AP
-# alone, and serve every set (REPRODUCING.md).
+# Nothing here is tuned to a data set. By RetinaNet's AP alone, scale jitter was chosen on `doors` (commit 60ea4a7) and
+# the learning rate on `aquarium`; both serve every set (REPRODUCING.md).
 
 SHORT_SIDE, MAX_LONG_SIDE = 224, 336  # pixels; what two CPU cores train on in an hour or two
 BATCH_SIZE = 8
@@ -202,8 +202,8 @@ MOST_IMAGES = 90_000 * 16  # that a training sees: the paper's own number
 LR, LR_TRIALS, TRIAL_EPOCHS = 0.02, (0.01, 0.02, 0.04), 10
 SMALL_SIZES = (16.0, 32.0, 64.0, 128.0, 256.0)  # pixels, one per level; half the paper's
 # The grid by the rule (docs/anchors.md): 4 strides as in the paper, on levels twice as fine. 64 channels and 40 epochs,
-# or two cores would need days. On the coarse grid, the profile's own before, an object's fiftieth anchor hardly touches
-# it. That recipe stays for a two by two of grids and bag sizes.
+# or two cores would need days. The coarse grid was the profile's own until commit 60ea4a7; on it an object's fiftieth
+# anchor hardly touches it. Its recipe stays for two grids with two bag sizes each (the report `grids`).
 GRID, STRIDES, CHANNELS, NUM_EPOCHS = "P2 to P6, 4 strides", (4, 8, 16, 32, 64), 64, 40
 COARSE_GRID, COARSE_STRIDES, COARSE_CHANNELS, COARSE_EPOCHS = "P3 to P7, 2 strides", (8, 16, 32, 64, 128), 96, 60
 BAG_SIZES, BAG_SEEDS = (12, 50), 2  # on either grid; the paper's own for every seed

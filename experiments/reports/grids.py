@@ -9,6 +9,7 @@ The plan of these runs, and what would count as an answer, was written before th
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ from analysis.bags.summaries import object_mean
 from analysis.evaluation.statistics import Metric
 from analysis.figures.comparisons import grids_figure
 from analysis.tables.cells import TIDY_COLUMNS
-from experiments.claims.evidence import Evidence, Measured, SeedError, seed_error, widened
+from experiments.claims.evidence import Evidence, Measured, SeedNoise, error_of_difference, seed_error, widened
 from experiments.registry.config import Evaluation
-from experiments.registry.profile import Cell, Pair, Profile
+from experiments.registry.profile import FACTORS, Cell, Pair, Profile
 from experiments.reports.comparisons import interval_rows
 from experiments.reports.report import split_of, table_report
-from experiments.runs.bags import bag_boxes_stage, bags_stage
+from experiments.runs.bags import bag_boxes_stage, bags_stage, has_bags
 from experiments.runs.measured import ap_metric, measurements, over_seeds
 from experiments.runs.store import Store, stored_frame
 
@@ -48,7 +49,8 @@ def grid_frame(profile: Profile, store: Store) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell in profile.grids:
         cells = {**dict.fromkeys(METRICS, _UNKNOWN), **_own(cell, evidence)}
-        if _bag(cell):  # what has none, RetinaNet, is what the others gain over
+        cells[GAIN] = {**_UNKNOWN, "n_seeds": cells[AP]["n_seeds"]}  # RetinaNet's: what the others gain over
+        if _bag(cell):
             cells[GAIN] = _numbers(evidence.gain(_pairs(_cell(profile, cell.grid), cell), AP))
         rows += _rows(cells, profile, cell.grid, cell.detector, _bag(cell), cell.runs)
     for grid, bag, runs, measured in _differences(profile, evidence):
@@ -101,11 +103,16 @@ def _measured_ap(run: Evaluation, store: Store) -> pd.DataFrame:
 
 
 def _of_bags(run: Evaluation, store: Store) -> pd.DataFrame:
-    """What a run's bags of 50 look like; columns metric, value, low, high; effective anchors at its last snapshot."""
+    """What a run's bags of 50 look like; columns metric, value, low, high; effective anchors at its last snapshot.
+
+    Empty where the run can no longer be asked, and where its images have no objects.
+    """
+    bags = stored_frame(bags_stage(run, store)[0]) if has_bags(run, store) else pd.DataFrame()
+    if bags.empty:
+        return bags
     boxes = BagBoxes.of(stored_frame(bag_boxes_stage(run, store), dtype={"anchor": str}))
     names = ("regret", "chosen_box_iou", "score_fall")
     asked = interval_rows(pd.DataFrame({"metric": names}), [partial(_box_values, boxes)], len(boxes.image_ids))
-    bags = stored_frame(bags_stage(run, store)[0])
     last = bags[bags["step"] == bags["step"].max()]
     mean, num_images = object_mean(last, "effective_anchors")
     return pd.concat(
@@ -121,6 +128,8 @@ def _box_values(boxes: BagBoxes, weights: np.ndarray) -> np.ndarray:
     values = boxes.values(weights)
 
     def of(anchor: str, quantity: str) -> np.ndarray:
+        if anchor not in boxes.names:  # of bags smaller than that
+            return np.full(len(values), math.nan)
         return values[:, boxes.names.index(anchor), QUANTITIES.index(quantity)]
 
     fall = of(NEAR, "score") - of(FAR, "score")
@@ -135,29 +144,30 @@ def _differences(profile: Profile, evidence: Evidence) -> list[tuple[str, str, t
     if not profile.grids:
         return []
     coarse, fine = dict.fromkeys(cell.grid for cell in profile.grids)
-    small, usual = sorted({_bag(cell) for cell in profile.grids if _bag(cell)}, key=float)
-    old, new = ((_cell(profile, grid), _cell(profile, grid, usual)) for grid in (coarse, fine))
-    bags = (old[1], _cell(profile, coarse, small))
+    small, usual = min((_bag(cell) for cell in profile.grids if _bag(cell)), key=float), f"{FACTORS[0].default:g}"
+    quartets = tuple(
+        zip(*(_cell(profile, grid, bag).runs for grid in (coarse, fine) for bag in ("", usual)), strict=False)
+    )
+    bags = _pairs(_cell(profile, coarse, usual), _cell(profile, coarse, small))
     return [
-        (f"{fine} minus {coarse}", usual, _runs(*old, *new), _change_of_gain(evidence, old, new)),
-        (coarse, f"{small} minus {usual}", _runs(*bags), evidence.gain(_pairs(*bags), AP)),
+        (f"{fine} minus {coarse}", usual, tuple(chain(*quartets)), _change_of_gain(evidence, quartets)),
+        (coarse, f"{small} minus {usual}", tuple(chain(*bags)), evidence.gain(bags, AP)),
     ]
 
 
-def _runs(*cells: Cell) -> tuple[str, ...]:
-    return tuple(run for cell in cells for run in cell.runs)
-
-
-def _change_of_gain(evidence: Evidence, old: tuple[Cell, Cell], new: tuple[Cell, Cell]) -> Measured | None:
+def _change_of_gain(evidence: Evidence, quartets: Iterable[tuple[str, ...]]) -> Measured | None:
     """The second pair's gain minus the first's: the same images for all four runs, then over their common seeds."""
-    quartets = list(zip(*(cell.runs for cell in (*old, *new)), strict=False))
     done = [runs for runs in quartets if all(map(evidence.is_done, runs))]
     if not done:
         return None
-    frames = [_quartet(evidence, runs) for runs in done]
-    row = over_seeds(frames).iloc[0]
-    error = seed_error(row["sd"], len(done)) if len(done) > 1 else SeedError()
-    return widened(row, error, tuple(run for runs in done for run in runs))
+    row = over_seeds([_quartet(evidence, runs) for runs in done]).iloc[0]
+    if len(done) > 1:
+        error = seed_error(row["sd"], len(done))
+    else:  # of the two gains, what a single seed of each borrows
+        one, two, three, four = done[0]
+        borrowed = (evidence.borrowed(pair, AP) for pair in ((one, two), (three, four)))
+        error = error_of_difference(*(SeedNoise(sd=own.error, degrees=int(own.degrees)) for own in borrowed))
+    return widened(row, error, tuple(chain(*done)))
 
 
 def _quartet(evidence: Evidence, runs: Sequence[str]) -> pd.DataFrame:
@@ -184,7 +194,7 @@ GRIDS = table_report(
     "cell; bars are 95 % intervals.",
     labels={"grid": "Grid", "detector": "Detector", "bag": "n"},
     metrics={
-        AP: "AP", GAIN: "Gain", "regret": "Regret", "chosen_box_iou": "IoU of the chosen box",
+        AP: "AP", GAIN: "Gain", "regret": "Regret", "chosen_box_iou": "IoU of the best-scoring box",
         "score_fall": "Score fall", "effective_anchors": "Effective anchors",
     },
     has_paper_lines=False,

@@ -28,7 +28,7 @@ from experiments.registry.config import PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
 from experiments.reports.gallery import gallery_stage
 from experiments.reports.report import Report
-from experiments.runs.bags import bag_boxes_stage, bags_stage
+from experiments.runs.bags import bag_boxes_stage, bags_stage, has_bags
 from experiments.runs.cost import cost_file, timed_pairs
 from experiments.runs.learning import can_be_asked, learning_stage
 from experiments.runs.measured import measurements
@@ -46,19 +46,22 @@ _MARKER = "measurements.csv"
 def pack_runs(profile: Profile, store: Store, reports: Path) -> Iterator[str]:
     """Keep every measured run of a profile; one line per file, written anew only where what it holds has changed.
 
-    Compared runs are asked about their bags and who learns there first, should no report have done so. Tests that an
-    earlier zip of the same training holds, and the store does not, stay in it. Where the store's images are not to be
-    shown, the boxes of the galleries' objects are left out. Raises UsageError where nothing has been measured.
+    Runs whose bags the reports show are asked about these first, should no report have done so, compared runs about who
+    learns there too. Tests that an earlier zip of the same training holds, and the store does not, stay in it. Where
+    the store's images are not to be shown, the boxes of the galleries' objects are left out. Raises UsageError where
+    nothing has been measured.
     """
     measured = [run for run in profile.evaluations.values() if is_measured(run, store)]
     if not measured:
         raise UsageError(f"{store.runs / profile.name}: none of the profile's runs is measured yet; run make first")
+    compared = {name for pair in profile.pairs for name in pair}
+    in_grids = {name for cell in profile.grids for name in cell.runs}
     for run in measured:
-        if any(run.name in pair for pair in profile.pairs):
+        if run.name in compared or (run.name in in_grids and has_bags(run, store)):
             bags_stage(run, store)
             bag_boxes_stage(run, store)
-            if can_be_asked(run, store):
-                learning_stage(run, store)
+        if run.name in compared and can_be_asked(run, store):
+            learning_stage(run, store)
     gallery_stage(profile, store)
     folder = reports / profile.report_name / FOLDER
     for training in dict.fromkeys(run.training for run in measured):

@@ -32,7 +32,7 @@ from experiments.reports.anchors import aspects_of
 from experiments.reports.comparisons import interval_rows
 from experiments.reports.gallery import image_credits
 from experiments.reports.report import Report, compared_runs, figure_report, no_runs
-from experiments.runs.bags import bag_boxes_stage, matches_of, stored_bags, stored_positions
+from experiments.runs.bags import BOXES, bag_boxes_stage, matches_of, stored_bags, stored_positions
 from experiments.runs.measured import SEED_COLUMNS, over_seeds, seeds_of_pairs
 from experiments.runs.store import Store, is_measured, stored_frame
 from freeanchor.anchors import AnchorConfig
@@ -218,7 +218,7 @@ def bag_box_frame(profile: Profile, store: Store) -> pd.DataFrame:
 
 def _is_there(run: Evaluation, store: Store) -> bool:
     """Whether a run is done and its network still lies there, or had been asked before."""
-    is_asked = (run.directory(store.runs) / "bag_boxes.csv").exists()
+    is_asked = (run.directory(store.runs) / BOXES).exists()
     return is_measured(run, store) and (is_asked or store.network(run.training).exists())
 
 

@@ -38,7 +38,7 @@ MAX_BAGS = 5000  # objects of a data set, in whole images by the split's order: 
 DIGITS = 5  # decimals kept of what is stored
 STAGE_COLUMNS = ("run", "detector", "step", "num_steps")
 BAG_COLUMNS = [*STAGE_COLUMNS, *arrays.BAG_TABLE_COLUMNS]
-BOXES = "bag_boxes.csv"
+BAGS, BOXES = "bags.csv", "bag_boxes.csv"
 BOX_COLUMNS = ["image_id", *arrays.MEAN_COLUMNS]
 STAGE_POSITION_COLUMNS = [*STAGE_COLUMNS[:3], *POSITION_COLUMNS]
 Parts = dict[int, tuple[float, float]]  # where each annotation's discriminative part lies, for data that records it
@@ -75,12 +75,24 @@ def snapshot_files(evaluation: Evaluation, store: Store) -> tuple[list[tuple[int
     training = evaluation.training
     if isinstance(training, PublishedCheckpoint):
         return [(1, store.weights(training))], 1
-    folder, steps = training.directory(store.runs) / "snapshots", sorted(training.recipe.snapshot_steps)
-    files = [(step, folder / f"step-{step:06d}.safetensors") for step in steps]
-    there = [(step, path) for step, path in files if path.exists()]
+    there = _snapshots(training, store)
     if not there:
         raise store.gone(training, "its snapshots")
     return there, training.recipe.num_steps
+
+
+def _snapshots(training: Training, store: Store) -> list[tuple[int, Path]]:
+    folder, steps = training.directory(store.runs) / "snapshots", sorted(training.recipe.snapshot_steps)
+    files = [(step, folder / f"step-{step:06d}.safetensors") for step in steps]
+    return [(step, path) for step, path in files if path.exists()]
+
+
+def has_bags(run: Evaluation, store: Store, answer: str = BAGS) -> bool:
+    """Whether a run is measured, and its snapshots lie there, or what they answered before: the file `answer`."""
+    training = run.training
+    if not is_measured(run, store) or (run.directory(store.runs) / answer).exists():
+        return is_measured(run, store)
+    return bool(_snapshots(training, store)) if isinstance(training, Training) else store.network(training).exists()
 
 
 def stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, Any], Path]]:
@@ -186,7 +198,7 @@ def bags_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
     And `bag_boxes.csv`, where `bag_boxes_stage` has not: the last snapshot is the trained network.
     """
     directory = evaluation.directory(store.runs)
-    bags, positions, boxes = (directory / name for name in ("bags.csv", "positions.csv", BOXES))
+    bags, positions, boxes = (directory / name for name in (BAGS, "positions.csv", BOXES))
     if not is_done(bags, BAG_COLUMNS):
         tables = bag_frames(evaluation, store)
         if not is_done(boxes, BOX_COLUMNS):

@@ -12,19 +12,20 @@ import numpy as np
 import pandas as pd
 
 from analysis.bags.learning import TABLE_COLUMNS, Learning, learning_table
-from experiments.registry.config import Evaluation, Training
+from experiments.registry.config import Evaluation, PublishedCheckpoint, Training
 from experiments.registry.profile import Profile
-from experiments.runs.bags import STAGE_COLUMNS, UNKNOWN, Parts, first_images, stages, stored
-from experiments.runs.store import Store, is_done, is_measured, stored_frame
+from experiments.runs.bags import STAGE_COLUMNS, UNKNOWN, Parts, first_images, has_bags, stages, stored
+from experiments.runs.store import Store, is_done, stored_frame
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import locate_split, read_split
 from freeanchor.files import read_json, write_csv
-from freeanchor.inference.bags import Learners, learners
+from freeanchor.inference.bags import Learners, AssigningLoss, learners
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 from freeanchor.shapes.dataset import recorded_parts
 
 MAX_OBJECTS = 2000  # of a data set, in whole images by the split's order
 LEAST_SHARE = 0.001  # of an anchor that is kept to tell methods apart; of Mean-max's tail, less
+LEARNING = "learning.csv"
 LEARNING_COLUMNS = [*STAGE_COLUMNS, *TABLE_COLUMNS]
 SHARE_COLUMNS = ["step", "annotation_id", "anchor", "share"]
 
@@ -32,7 +33,7 @@ SHARE_COLUMNS = ["step", "annotation_id", "anchor", "share"]
 def learning_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
     """Ask a run's snapshots once; leaves `shares.csv` and, last, `learning.csv`."""
     directory = evaluation.directory(store.runs)
-    table, shares = directory / "learning.csv", directory / "shares.csv"
+    table, shares = directory / LEARNING, directory / "shares.csv"
     if not is_done(table, LEARNING_COLUMNS):
         frames = learning_frames(evaluation, store)
         write_csv(shares, frames[1])
@@ -43,7 +44,8 @@ def learning_stage(evaluation: Evaluation, store: Store) -> tuple[Path, Path]:
 def learning_frames(evaluation: Evaluation, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row per object and snapshot, `LEARNING_COLUMNS`; one per learning anchor, `SHARE_COLUMNS`."""
     training = evaluation.training
-    if not isinstance(training, Training) or isinstance(training.recipe.loss, TorchvisionRetinaNetLoss):
+    loss = _loss(training)
+    if loss is None:
         raise ValueError(f"{evaluation.name} was trained elsewhere; ask a run whose assignment is known")
     directory = store.data(training)
     parts = recorded_parts(read_json(locate_split(directory, "val")[0]))
@@ -51,7 +53,7 @@ def learning_frames(evaluation: Evaluation, store: Store) -> tuple[pd.DataFrame,
     tables, shares = [pd.DataFrame(columns=LEARNING_COLUMNS)], [pd.DataFrame(columns=SHARE_COLUMNS)]
     for head, path in stages(evaluation, store):
         model, detector = load_model(path)
-        for found in learners(model, detector, images, training.recipe.loss):
+        for found in learners(model, detector, images, loss):
             learning = learning_arrays(found, detector, parts)
             tables.append(learning_table(learning).assign(**head)[LEARNING_COLUMNS])
             own = {"anchor": learning.anchors, "share": learning.share}
@@ -89,9 +91,15 @@ def done_runs(profile: Profile, store: Store) -> dict[str, list[Evaluation]]:
 
 
 def can_be_asked(run: Evaluation, store: Store) -> bool:
-    """Whether a run is measured, and its network still lies there or was asked before."""
-    is_asked = (run.directory(store.runs) / "learning.csv").exists()
-    return is_measured(run, store) and (is_asked or store.network(run.training).exists())
+    """Whether a run is measured, its assignment is known, and its snapshots still lie there or were asked before."""
+    return _loss(run.training) is not None and has_bags(run, store, LEARNING)
+
+
+def _loss(training: Training | PublishedCheckpoint) -> AssigningLoss | None:
+    # Whose assignment is known.
+    if not isinstance(training, Training) or isinstance(training.recipe.loss, TorchvisionRetinaNetLoss):
+        return None
+    return training.recipe.loss
 
 
 def stored_learning(profile: Profile, store: Store) -> pd.DataFrame:

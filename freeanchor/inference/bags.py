@@ -28,6 +28,7 @@ from freeanchor.losses.retinanet import RetinaNetLoss
 from freeanchor.runtime import Runtime
 
 BATCH_SIZE = 8  # images
+AssigningLoss = FreeAnchorLoss | RetinaNetLoss | AssignedLoss | TaskAlignedLoss  # losses whose assignment is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class ObjectBags:
     anchors: Int[Tensor, "G n"]  # their numbers in the network's grid
     boxes: Float[Tensor, "G n 4"]  # the anchors, xyxy
     strides: Float[Tensor, "G n 2"]  # width and height of a cell of the anchor's level
-    level: Int[Tensor, "G n"]  # 3 to 7
+    level: Int[Tensor, "G n"]  # its pyramid level, 3 for P3
     ratio: Float[Tensor, "G n"]  # h / w
     octave: Int[Tensor, "G n"]
     iou: Float[Tensor, "G n"]  # of the anchor with the object
@@ -108,7 +109,7 @@ class LearningShares:
 
 @torch.no_grad()
 def learning_shares(
-    loss: FreeAnchorLoss | RetinaNetLoss | AssignedLoss | TaskAlignedLoss,
+    loss: AssigningLoss,
     output: ModelOutput,
     index: int,
     gt_boxes: Float[Tensor, "G 4"],
@@ -145,7 +146,7 @@ def learners(
     model: RetinaNet,
     detector: DetectorConfig,
     images: Sequence[ImageRecord],
-    loss: FreeAnchorLoss | RetinaNetLoss | AssignedLoss | TaskAlignedLoss,
+    loss: AssigningLoss,
     *,
     runtime: Runtime | None = None,
     batch_size: int = BATCH_SIZE,

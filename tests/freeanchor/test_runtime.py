@@ -37,8 +37,10 @@ def test_the_network_computes_in_the_precision_asked_for(precision: str) -> None
     assert (matrix @ matrix).dtype == torch.float32
 
 
-def test_threads_are_set_only_where_asked() -> None:
-    """0 leaves torch its own choice."""
+def test_memory_is_kept_and_threads_are_set_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 leaves torch its own choice of threads."""
+    kept = []
+    monkeypatch.setattr(module, "keep_freed_memory", lambda: kept.append(True))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -46,6 +48,7 @@ def test_threads_are_set_only_where_asked() -> None:
         assert torch.get_num_threads() == 2
         Runtime(threads=1).prepare()
         assert torch.get_num_threads() == 1
+        assert len(kept) == 2
     finally:
         torch.set_num_threads(before)
 
@@ -94,6 +97,7 @@ def test_the_processor_has_a_name() -> None:
     assert processor_name().strip()
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="the fast way is oneDNN's")
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolutions_of_one_pixel_go_the_fast_way(stride: int) -> None:
     """With one thread and eight images, too; values and gradients are those of the convolution as it was."""
@@ -106,12 +110,12 @@ def test_convolutions_of_one_pixel_go_the_fast_way(stride: int) -> None:
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             out = placed(images.to(memory_format=torch.channels_last))
             out.square().mean().backward()
+        expected = plain(images)
+        expected.square().mean().backward()
     finally:
         torch.set_num_threads(threads)
     names = [event.key for event in profiled.key_averages()]
     assert any("mkldnn" in name for name in names) and not any("slow_conv" in name for name in names)
-    expected = plain(images)
-    expected.square().mean().backward()
     torch.testing.assert_close(out, expected)
     for own, usual in zip(placed.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(own.grad, usual.grad)

@@ -1,6 +1,7 @@
 """The two by two of anchor grids and bag sizes, on the miniature's two runs put into its cells."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from miniature import Mini
 from oracles.coco_folder import write_both
 
+from analysis.evaluation.statistics import t_quantile
 from analysis.figures.comparisons import grids_figure
 from analysis.tables.cells import tidy_table
+from experiments.claims.evidence import Evidence, SeedError
 from experiments.registry.build import build_profile
 from experiments.registry.profile import Cell, Profile
 from experiments.registry.sizes import COARSE_GRID, GRID
@@ -49,9 +52,22 @@ def test_gains_are_over_the_same_grid_and_answers_are_differences(mini: Mini, cr
     assert gains["new minus old", "50"] == pytest.approx(-2 * compared["value"], abs=1e-12)
     assert gains["old", "12 minus 50"] == pytest.approx(-compared["value"])
     assert math.isnan(gains["old", ""])
+    assert not (frame[frame["metric"] == "gain_ap"]["n_seeds"] == 0).any()  # undefined there, not "not run"
     change = frame[(frame["grid"] == "new minus old") & (frame["metric"] == "gain_ap")].iloc[0]
     width = change["high"] - change["low"]
     assert width == pytest.approx(2 * (compared["high"] - compared["low"]), rel=1e-6)
+
+
+def test_one_seed_of_each_cell_borrows_the_noise_of_both_gains(
+    mini: Mini, crossed: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-widths over images and over seeds in quadrature; the variances of the two gains add up."""
+    key = ("new minus old", "50", "gain_ap")
+    plain = grid_frame(crossed, mini.store).set_index(["grid", "bag", "metric"]).loc[key]
+    monkeypatch.setattr(Evidence, "borrowed", lambda *_: SeedError(error=0.01, degrees=4))
+    wide = grid_frame(crossed, mini.store).set_index(["grid", "bag", "metric"]).loc[key]
+    half = t_quantile(0.975, 4) * 0.01 * math.sqrt(2)
+    assert wide["high"] - wide["value"] == pytest.approx(math.hypot(plain["high"] - plain["value"], half))
 
 
 def test_cells_say_what_their_runs_measured(mini: Mini, crossed: Profile) -> None:
@@ -63,6 +79,30 @@ def test_cells_say_what_their_runs_measured(mini: Mini, crossed: Profile) -> Non
     assert own.loc["regret", "value"] >= 0 and own.loc["regret", "value"] + own.loc["chosen_box_iou", "value"] <= 1
     assert 1 <= own.loc["effective_anchors", "value"] <= 50
     assert (own.loc[["ap", "regret", "score_fall"], "n_seeds"] == 1).all()
+
+
+def test_answers_name_the_runs_that_have_a_partner(mini: Mini, crossed: Profile) -> None:
+    """A cell with more seeds than its partner answers with the common ones alone."""
+    more = tuple(
+        replace(cell, runs=(*cell.runs, "freeanchor-small-s1")) if (cell.grid, cell.bag_size) == ("old", 50) else cell
+        for cell in crossed.grids
+    )
+    frame = grid_frame(replace(crossed, grids=more), mini.store).set_index(["grid", "bag", "metric"])
+    assert frame.loc[("old", "12 minus 50", "gain_ap"), "run"] == f"{FREEANCHOR} {RETINANET}"
+    of_four = f"{RETINANET} {FREEANCHOR} {FREEANCHOR} {RETINANET}"
+    assert frame.loc[("new minus old", "50", "gain_ap"), "run"] == of_four
+    assert frame.loc[("old", "50", "ap"), "run"] == f"{FREEANCHOR} freeanchor-small-s1"
+
+
+def test_runs_that_can_no_longer_be_asked_have_their_ap(mini: Mini, crossed: Profile, tmp_path: Path) -> None:
+    """Measured, snapshots thrown away, bags never asked: AP and gains stand, what bags look like is missing."""
+    bare = replace(mini.store, runs=tmp_path / "runs")
+    shutil.copytree(mini.store.runs, bare.runs)
+    for path in [*bare.runs.rglob("bag*.csv"), *bare.runs.rglob("snapshots/*")]:
+        path.unlink()
+    frame, whole = (grid_frame(crossed, store).set_index(["grid", "bag", "metric"]) for store in (bare, mini.store))
+    of_bags = frame.index.get_level_values("metric").isin(["ap", "gain_ap"])
+    assert frame["value"][of_bags].equals(whole["value"][of_bags]) and frame["value"][~of_bags].isna().all()
 
 
 def test_the_table_and_the_figure_hold_every_cell(mini: Mini, crossed: Profile) -> None:

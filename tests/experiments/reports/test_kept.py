@@ -15,10 +15,12 @@ from miniature import Mini, fabricate
 
 from experiments.cli import main
 from experiments.registry.build import build_profile
+from experiments.registry.profile import Cell
 from experiments.reports.catalogue import REPORTS
 from experiments.reports.kept import FOLDER, pack_runs, unpack_runs, write_models
+from experiments.runs.bags import has_bags
 from experiments.runs.cost import cost_file
-from experiments.runs.learning import learning_stage
+from experiments.runs.learning import can_be_asked, learning_stage
 from experiments.runs.store import Store, is_measured
 from experiments.runs.testing import predict_stage
 from freeanchor.checkpoints.native import load_model
@@ -92,6 +94,31 @@ def test_packing_again_leaves_what_has_not_changed(fabricated: Mini, tmp_path: P
     measured.write_text(measured.read_text().replace("0.4", "0.5"))
     _pack(fabricated, tmp_path)
     assert b"0.5" in _zipped(path)[measured.relative_to(fabricated.store.runs / "shapes").as_posix()]
+
+
+def test_published_checkpoints_are_not_asked_who_learns(empty_store: Store) -> None:
+    """Measured, their weights there: packing asks about their bags alone, since nobody knows what assigned anchors."""
+    profile = build_profile("coco", chosen="zoo")
+    (run, _) = profile.pair
+    fabricate(profile, empty_store, run, 0.4)
+    training = profile.evaluations[run].training
+    empty_store.network(training).touch()
+    assert has_bags(profile.evaluations[run], empty_store)
+    assert not can_be_asked(profile.evaluations[run], empty_store)
+
+
+def test_runs_of_the_grids_are_asked_too(mini: Mini, tmp_path: Path) -> None:
+    """One that no pair compares, but a cell of the two by two has: its bags are kept, who learns there is not asked."""
+    retinanet, _ = mini.profile.pair
+    store = replace(mini.store, runs=tmp_path / "runs")
+    shutil.copytree(mini.store.runs, store.runs)
+    for path in [*store.runs.rglob("bag*.csv"), *store.runs.rglob("learning.csv")]:
+        path.unlink()
+    cells = (Cell(grid="any", detector="FreeAnchor", bag_size=50, runs=(RUN,)),)
+    profile = replace(mini.profile, comparisons={"small": ((retinanet, retinanet),)}, grids=cells)
+    list(pack_runs(profile, store, tmp_path / "reports"))
+    names = {path.name for path in profile.evaluations[RUN].directory(store.runs).iterdir()}
+    assert {"bags.csv", "bag_boxes.csv"} < names and "learning.csv" not in names
 
 
 def _zipped(path: Path) -> dict[str, bytes]:
