@@ -19,7 +19,7 @@ from experiments.runs.store import Store, is_done, stored_frame
 from freeanchor.checkpoints.native import DetectorConfig, load_model
 from freeanchor.data.coco import locate_split, read_split
 from freeanchor.files import read_json, write_csv
-from freeanchor.inference.bags import Learners, AssigningLoss, learners
+from freeanchor.inference.bags import AssigningLoss, Learners, learners
 from freeanchor.losses.torchvision_peer import TorchvisionRetinaNetLoss
 from freeanchor.shapes.dataset import recorded_parts
 
