@@ -32,7 +32,7 @@ def read_parquet(path: Path) -> Detections:
         frame = _table(path)
     except ImportError:
         raise DataError(
-            "reading parquet needs pyarrow; pip install pyarrow (the extra freeanchor[parquet]), or give json"
+            "reading parquet needs pyarrow; pip install pyarrow, or give json"
         ) from None
     except DataError:
         raise

@@ -71,7 +71,7 @@ METHOD_COLUMNS = {
 }
 LEARNING = "anchors that learn an object"
 SEEDS_DIFFER = 0.005  # range over seeds from which it is shown
-ABOVE_PEER = "above it, seed 0: RetinaNet; FreeAnchor"
+ABOVE_PEER = "AP minus that of torchvision's loss, seed 0: RetinaNet; FreeAnchor"
 
 
 def photographs_table(root: Path) -> str:
@@ -195,10 +195,10 @@ def _methods_table(root: Path) -> str:
 
 
 def _coverage_table(root: Path) -> str:
-    """How many of simulated worlds have the true difference in their interval, and how wide that is; points of AP."""
+    """In how many simulated data sets the interval holds the true difference, and how wide that is; points of AP."""
     frame = pd.read_csv(root / "reports/benchmarks/coverage.csv")
     lines = [
-        ["images", "interval by", "worlds", "hold the true difference", "median width"],
+        ["images", "interval by", "data sets", "hold the true difference", "median width"],
         ["--:", "---", *["--:"] * 3],
     ]
     for row in frame.sort_values("num_images", kind="stable").to_dict("records"):

@@ -56,7 +56,7 @@ def import_timm() -> ModuleType:
     try:
         import timm
     except ImportError:
-        raise TimmError("backbones of timm need the package timm; pip install 'freeanchor[timm]'") from None
+        raise TimmError("backbones of timm need the package timm; pip install timm") from None
     return timm
 
 

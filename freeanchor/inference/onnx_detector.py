@@ -74,7 +74,7 @@ def load_onnx(path: Path, threads: int = 0) -> OnnxDetector:
     Raises DataError where the file is missing or another's, or where onnxruntime is not installed.
     """
     if importlib.util.find_spec("onnxruntime") is None:
-        raise DataError(f"{path}: running ONNX takes the package onnxruntime; pip install 'freeanchor[onnx]'")
+        raise DataError(f"{path}: running ONNX takes the package onnxruntime; pip install onnxruntime")
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give the model.onnx in it")
     if not path.is_file():

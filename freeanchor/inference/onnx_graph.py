@@ -163,7 +163,7 @@ def write_onnx(source: Path, target: Path) -> None:
     file is none of ours, or where the graph cannot do what the detector does.
     """
     if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxruntime")):
-        raise CheckpointError(f"{target}: writing ONNX takes onnx and onnxruntime; pip install 'freeanchor[onnx]'")
+        raise CheckpointError(f"{target}: writing ONNX takes onnx and onnxruntime; pip install onnx onnxruntime")
     import onnx
 
     model, detector = load_model(source, "cpu")

@@ -106,7 +106,7 @@ def test_without_pyarrow_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = tmp_path / "d.parquet"
     path.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"needs pyarrow; pip install pyarrow .*freeanchor\[parquet\].* json") as caught:
+    with pytest.raises(DataError, match=r"needs pyarrow; pip install pyarrow, or give json") as caught:
         read_detections(path)
     assert "\n" not in str(caught.value) and str(caught.value).startswith(f"{path}: ")
 

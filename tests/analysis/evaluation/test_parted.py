@@ -96,7 +96,7 @@ def test_four_workers_equal_one_process(tmp_path, files):
 
 def test_dask_workers_equal_one_process(tmp_path, files):
     """The same by Dask's local cluster, the extra `dask`."""
-    distributed = pytest.importorskip("distributed", reason="needs the extra dask: pip install 'freeanchor[dask]'")
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     job = partial(match_part, *files, tmp_path / "parts", num_parts=NUM_PARTS)
     with (
         distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=None) as cluster,

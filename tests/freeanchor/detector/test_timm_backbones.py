@@ -167,7 +167,7 @@ def test_what_timm_can_give_passes_even_where_it_needs_its_values(monkeypatch: p
 def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra is optional."""
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(TimmError, match=r"pip install 'freeanchor\[timm\]'"):
+    with pytest.raises(TimmError, match=r"pip install timm"):
         TimmFeatures(TimmBackbone(name=LITE))
 
 
