@@ -72,7 +72,7 @@ def object_bags(
     `runtime` (float32 on the CPU by default), all else in float32 on the CPU.
     """
     runtime, rule = runtime or Runtime(precision="float32"), assignment or RetinaNetLoss()
-    model = model.to(runtime.device).eval()
+    model = runtime.place(model).eval()
     for samples, output in _batches(model, detector, images, runtime, batch_size):
         for index, sample in enumerate(samples):
             yield _bags_of(output, index, sample, detector, loss, rule)
@@ -153,7 +153,7 @@ def learners(
 ) -> Iterator[Learners]:
     """Of every image in the order of `images`; batches as in `object_bags`."""
     runtime, strides = runtime or Runtime(precision="float32"), detector.model.anchors.strides
-    model = model.to(runtime.device).eval()
+    model = runtime.place(model).eval()
     for samples, output in _batches(model, detector, images, runtime, batch_size):
         for index, sample in enumerate(samples):
             boxes, labels = sample.boxes, sample.record.labels
