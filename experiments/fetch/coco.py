@@ -9,6 +9,7 @@ import stat
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from shutil import disk_usage
 from typing import Any
@@ -22,7 +23,7 @@ from freeanchor.files import alone_at, check_unpacked, read_json, settle, write_
 
 SUFFIX = ".unpacking"  # of the hidden folder that files are written to
 BLOCK = 4096  # bytes: what the last piece of a file takes on a common file system
-DAMAGED = (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises, and on what
+DAMAGED = (BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError)  # zipfile's, and its codecs'
 
 
 def unpack(

@@ -47,7 +47,7 @@ SHORT = {  # rows of the short headline: metric -> claim and part that have the 
     "nr": ("nms-recall", "", ""),
     "nr_90": ("nms-recall-all", "0.90", ""),
 }
-LOOKED_INTO = ("photos/aquarium", "shapes")  # whose bags stand beside each other
+LOOKED_INTO = ("photos/aquarium", "photos/hardhat", "shapes")  # whose bags stand beside each other
 FOUND = {  # rows: budget and metric of `candidates.csv`
     "all candidates, before NMS": ("all", "recall_before"),
     "all candidates, after NMS": ("all", "recall_after"),

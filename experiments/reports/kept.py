@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZIP_LZMA, ZipFile, ZipInfo
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,7 @@ def _pack(name: str, content: dict[str, bytes], folder: Path, store: Store) -> P
         for key, data in content.items():
             entry = ZipInfo(key, _EPOCH)
             entry.external_attr = 0o644 << 16
-            bundle.writestr(entry, data, ZIP_DEFLATED, compresslevel=9)
+            bundle.writestr(entry, data, ZIP_LZMA)
     return target
 
 

@@ -56,8 +56,9 @@ def learning_frames(evaluation: Evaluation, store: Store) -> tuple[pd.DataFrame,
         for found in learners(model, detector, images, loss):
             learning = learning_arrays(found, detector, parts)
             tables.append(learning_table(learning).assign(**head)[LEARNING_COLUMNS])
-            own = {"anchor": learning.anchors, "share": learning.share}
-            rows = pd.DataFrame({"annotation_id": learning.annotation_id[learning.objects], **own})
+            order = np.lexsort((learning.anchors, learning.objects))  # packed, rising anchors take less
+            own = {"anchor": learning.anchors[order], "share": learning.share[order]}
+            rows = pd.DataFrame({"annotation_id": learning.annotation_id[learning.objects[order]], **own})
             shares.append(rows[rows["share"] >= LEAST_SHARE].assign(step=head["step"])[SHARE_COLUMNS])
     return stored(tables), stored(shares)
 
