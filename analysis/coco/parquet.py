@@ -31,9 +31,7 @@ def read_parquet(path: Path) -> Detections:
     try:
         frame = _table(path)
     except ImportError:
-        raise DataError(
-            "reading parquet needs pyarrow; pip install pyarrow, or give json"
-        ) from None
+        raise DataError("reading parquet needs pyarrow; pip install pyarrow, or give json") from None
     except DataError:
         raise
     except Exception as error:  # pyarrow's errors are of every kind that Python has
