@@ -89,10 +89,13 @@ def _snapshots(training: Training, store: Store) -> list[tuple[int, Path]]:
 
 def has_bags(run: Evaluation, store: Store, answer: str = BAGS) -> bool:
     """Whether a run is measured, and its snapshots lie there, or what they answered before: the file `answer`."""
-    training = run.training
-    if not is_measured(run, store) or (run.directory(store.runs) / answer).exists():
-        return is_measured(run, store)
-    return bool(_snapshots(training, store)) if isinstance(training, Training) else store.network(training).exists()
+    if not is_measured(run, store):
+        return False
+    if (run.directory(store.runs) / answer).exists():
+        return True
+    if isinstance(run.training, PublishedCheckpoint):
+        return store.network(run.training).exists()
+    return bool(_snapshots(run.training, store))
 
 
 def stages(evaluation: Evaluation, store: Store) -> Iterator[tuple[dict[str, Any], Path]]:

@@ -101,8 +101,8 @@ def test_runs_that_can_no_longer_be_asked_have_their_ap(mini: Mini, crossed: Pro
     for path in [*bare.runs.rglob("bag*.csv"), *bare.runs.rglob("snapshots/*")]:
         path.unlink()
     frame, whole = (grid_frame(crossed, store).set_index(["grid", "bag", "metric"]) for store in (bare, mini.store))
-    of_bags = frame.index.get_level_values("metric").isin(["ap", "gain_ap"])
-    assert frame["value"][of_bags].equals(whole["value"][of_bags]) and frame["value"][~of_bags].isna().all()
+    of_runs = frame.index.get_level_values("metric").isin(["ap", "gain_ap"])
+    assert frame["value"][of_runs].equals(whole["value"][of_runs]) and frame["value"][~of_runs].isna().all()
 
 
 def test_the_table_and_the_figure_hold_every_cell(mini: Mini, crossed: Profile) -> None:
